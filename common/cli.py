@@ -1,0 +1,89 @@
+"""What every tool's `main` shares: arguments, help with a working example, exit status."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from revit.common.errors import UserError
+
+Main = Callable[[Sequence[str] | None], "int | None"]
+
+
+def tool(main: Main) -> Callable[..., int]:
+    """Decorates `main(argv) -> status`: what it raises becomes an exit status instead.
+
+    0 done; 2 the user's mistake (`UserError`: its message on stderr, no traceback); 130 interrupted; 1 anything else,
+    with the traceback. Use as `sys.exit(main())`.
+    """
+
+    @functools.wraps(main)
+    def wrapped(argv: Sequence[str] | None = None) -> int:
+        try:
+            return main(argv) or 0
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+        except BrokenPipeError:  # the reader of our output left (`... | head`)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except Exception:
+            traceback.print_exc()
+            return 1
+
+    return wrapped
+
+
+def parser(description: str, example: str) -> argparse.ArgumentParser:
+    """A parser whose help ends with `example`, one command per line, each of which works as it stands."""
+    commands = "\n".join(f"  {line.strip()}" for line in example.strip().splitlines())
+    return argparse.ArgumentParser(
+        description=description,
+        epilog=f"example:\n{commands}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_config(arguments: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Adds `--cfg FILE` (`--cfg FILE...` when `several`) and `key.path=value ...`; read them with `parse`."""
+    kind = {"nargs": "+", "action": "extend"} if several else {}
+    arguments.add_argument("--cfg", required=True, metavar="FILE.yaml", help="configuration file", **kind)  # type: ignore[arg-type]
+    arguments.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key.path=value",
+        help="settings that replace the file's, values as in YAML",
+    )
+
+
+def add_json(arguments: argparse.ArgumentParser) -> None:
+    """Adds `--json OUT`."""
+    arguments.add_argument(
+        "--json", type=Path, metavar="OUT", help="also write the result as JSON to this file"
+    )
+
+
+def parse(arguments: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses with options and overrides in any order.
+
+    With `add_config`: `cfg` is a path (a list of paths when `several`, from which whatever reads `key=value` and is no
+    file is moved to the overrides, as `--cfg A.yaml B.yaml key=value` cannot be told apart earlier).
+    """
+    values = arguments.parse_intermixed_args(argv)
+    if isinstance(getattr(values, "cfg", None), list):
+        moved = [text for text in values.cfg if "=" in text and not Path(text).exists()]
+        values.cfg = [Path(text) for text in values.cfg if text not in moved]
+        values.overrides = [*moved, *values.overrides]
+        if not values.cfg:
+            arguments.error("argument --cfg: expected at least one file")
+    elif getattr(values, "cfg", None) is not None:
+        values.cfg = Path(values.cfg)
+    return values

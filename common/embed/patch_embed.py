@@ -1,0 +1,164 @@
+"""Patch embedding for several token grids: every grid turns the same picture into its own number of tokens.
+
+How picture, kernel and grid are made to fit is decided here and nowhere else. A grid need not divide the picture
+(10 x 10 at 224 pixels): the patch is then the next multiple of 8 pixels (24) and the picture is padded with zeros on
+both sides (8 pixels each, 240 / 24 = 10); where that multiple gives another grid (20 x 20 at 448), the next whole number
+of pixels (23). At another picture size than the nominal one the patch stays and the map
+grows or shrinks; what does not fill a patch is padded, never cut off (the published models cut).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from revit.common.embed.resize import resize_patch_kernel
+from revit.common.tokens.grid import TokenGrid
+
+Sides = tuple[int, int]
+
+
+def patch_of(img_size: int, grid: TokenGrid) -> Sides:
+    """Patch height and width in pixels with which a picture of `img_size` gives `grid`."""
+
+    def side(tokens: int) -> int:
+        if img_size % tokens == 0:
+            return img_size // tokens
+        smallest = math.ceil(img_size / tokens)
+        for patch in (8 * math.ceil(smallest / 8), smallest):
+            if math.ceil(img_size / patch) == tokens:
+                return patch
+        nearest = math.ceil(img_size / smallest)
+        raise ValueError(
+            f"no patch cuts {img_size} pixels into {tokens} tokens: {smallest} pixels give {nearest}; "
+            f"choose {nearest} or another img_size"
+        )
+
+    return side(grid.rows), side(grid.cols)
+
+
+def pad_to_patches(images: Tensor, patch: Sides) -> Tensor:
+    """Pad (B, C, H, W) with zeros on both sides until the patch divides it."""
+    missing = [-size % side for size, side in zip(images.shape[-2:], patch)]
+    if not any(missing):
+        return images
+    top, left = (pixels // 2 for pixels in missing)
+    return F.pad(images, (left, missing[1] - left, top, missing[0] - top))
+
+
+class Patchify(nn.Module):
+    """One convolution per grid whose stride is its kernel (Table 3 of ReViT, the row with its own patch embedding).
+
+    `proj` belongs to the longest grid and has the published name; the others are `short.ROWSxCOLS`.
+    """
+
+    def __init__(self, img_size: int, grids: Sequence[TokenGrid], width: int, in_chans: int = 3) -> None:
+        super().__init__()
+        self.patches = {grid.name: patch_of(img_size, grid) for grid in grids}
+
+        def make(grid: TokenGrid) -> nn.Conv2d:
+            patch = self.patches[grid.name]
+            return nn.Conv2d(in_chans, width, kernel_size=patch, stride=patch)
+
+        self.proj = make(grids[0])
+        self.short = nn.ModuleDict({grid.name: make(grid) for grid in grids[1:]})
+
+    def forward(self, images: Tensor, grid: TokenGrid) -> Tensor:
+        """(B, C, H, W) -> (B, D, rows, cols)"""
+        conv = self.short[grid.name] if grid.name in self.short else self.proj
+        return conv(pad_to_patches(images, self.patches[grid.name]))
+
+    @torch.no_grad()
+    def start_short_grids(self) -> None:
+        """Start the other grids' kernels from the longest one's by pseudo-inverse resizing; biases are copied."""
+        for name, conv in self.short.items():
+            conv.weight.copy_(resize_patch_kernel(self.proj.weight, self.patches[name]))
+            conv.bias.copy_(self.proj.bias)
+
+
+class SharedPatchify(nn.Module):
+    """One kernel for all grids, cropped around its centre for the smaller patches (ReViT section 4.1, ablation).
+
+    The stored kernel is that of the largest patch, i.e. of the shortest grid; the text cites the weight-sharing
+    kernels of once-for-all networks. It costs about 14 points in the paper's Table 3.
+    """
+
+    def __init__(self, img_size: int, grids: Sequence[TokenGrid], width: int, in_chans: int = 3) -> None:
+        super().__init__()
+        self.patches = {grid.name: patch_of(img_size, grid) for grid in grids}
+        largest = tuple(max(sides) for sides in zip(*self.patches.values()))
+        self.proj = nn.Conv2d(in_chans, width, kernel_size=largest, stride=largest)  # type: ignore[arg-type]
+
+    def forward(self, images: Tensor, grid: TokenGrid) -> Tensor:
+        """(B, C, H, W) -> (B, D, rows, cols)"""
+        patch = self.patches[grid.name]
+        top, left = ((full - side) // 2 for full, side in zip(self.proj.weight.shape[-2:], patch))
+        kernel = self.proj.weight[:, :, top : top + patch[0], left : left + patch[1]]
+        return F.conv2d(pad_to_patches(images, patch), kernel, self.proj.bias, stride=patch)
+
+    def start_short_grids(self) -> None:
+        """Nothing to start: there is one kernel."""
+
+
+class ConvStem(nn.Module):
+    """Early convolutions per grid (Xiao et al., cited by ReViT section 4): 3x3 convolutions + BN + ReLU, then 1x1.
+
+    All but the last convolution halve the map; the stride of the last (2, 3, 4) makes the grid: 14, 10 and 7 at 224
+    pixels with three halvings. The paper does not say how the cost is paid for; here the light widths 24-48-96-192
+    are the default and all transformer blocks are kept (Xiao et al. drop one). One stem, and so one set of BN
+    statistics, per grid. For clips every frame counts as one picture in the BN statistics.
+    """
+
+    def __init__(
+        self,
+        img_size: int,
+        grids: Sequence[TokenGrid],
+        width: int,
+        in_chans: int = 3,
+        stem_widths: Sequence[int] = (24, 48, 96, 192),
+    ) -> None:
+        super().__init__()
+        halvings = len(stem_widths) - 1
+        self.patches = {grid.name: patch_of(img_size, grid) for grid in grids}
+        self.stems = nn.ModuleDict()
+        for name, patch in self.patches.items():
+            last = [side / 2**halvings for side in patch]
+            if any(stride not in (1, 2, 3, 4) for stride in last):
+                raise ValueError(
+                    f"grid {name} has patches of {patch[0]}x{patch[1]} pixels: {halvings} halvings leave a last stride "
+                    f"of {max(last):g}, which should be 1, 2, 3 or 4; give stem_widths another number of entries, or "
+                    f"choose a grid that {img_size} pixels reach with such a stride"
+                )
+            strides = [*[(2, 2)] * halvings, (int(last[0]), int(last[1]))]
+            widths = [in_chans, *stem_widths]
+            layers: list[nn.Module] = []
+            for before, after, stride in zip(widths, widths[1:], strides):
+                layers += [
+                    nn.Conv2d(before, after, 3, stride, padding=1, bias=False),
+                    nn.BatchNorm2d(after),
+                    nn.ReLU(),
+                ]
+            self.stems[name] = nn.Sequential(*layers, nn.Conv2d(widths[-1], width, 1))
+
+    def forward(self, images: Tensor, grid: TokenGrid) -> Tensor:
+        """(B, C, H, W) -> (B, D, rows, cols)"""
+        # The last convolution pads by one pixel of its own, so a remainder needs no padding of the picture.
+        tokens = self.stems[grid.name](images)
+        expected = tuple(
+            math.ceil(size / side) for size, side in zip(images.shape[-2:], self.patches[grid.name])
+        )
+        return tokens if tokens.shape[-2:] == expected else tokens[..., : expected[0], : expected[1]]
+
+    def start_short_grids(self) -> None:
+        """Stems start independently: their convolutions at different strides have nothing to copy."""
+
+
+PATCH_EMBEDS: Mapping[str, type[Patchify | SharedPatchify | ConvStem]] = {
+    "patchify": Patchify,
+    "shared": SharedPatchify,
+    "stem": ConvStem,
+}

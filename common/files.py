@@ -1,0 +1,40 @@
+"""Files written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from revit.common.errors import UserError
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes UTF-8 text so that readers see the old file or the new one, never a part; makes the folder.
+
+    Raises:
+        UserError: the place cannot be written to, or the disk is full.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes `value` as indented JSON, whole or not at all. NaN and infinity are refused: JSON has none.
+
+    Raises:
+        UserError: as `write_text`.
+        ValueError: a number that JSON cannot hold.
+    """
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -1,0 +1,73 @@
+"""The transformer block that pictures and clips share, and its two small parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from revit.common.layers.attention import Attention
+from revit.common.layers.norm import LengthAwareLayerNorm
+from revit.common.tokens.grid import TokenGrid
+from revit.common.tokens.layout import TokenLayout
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an exact GELU between them."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)"""
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training a residual branch is dropped with probability `rate`, the rest scaled up.
+
+    One draw for each element of the leading `batch_axes` axes, so that a video block can draw per frame or per
+    position as the published TimeSformer does.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor, batch_axes: int = 1) -> Tensor:
+        """(batch axes..., ...) -> same shape"""
+        if self.rate == 0.0 or not self.training:
+            return x
+        kept = 1.0 - self.rate
+        shape = (*x.shape[:batch_axes], *[1] * (x.ndim - batch_axes))
+        return x * torch.bernoulli(torch.full(shape, kept, dtype=x.dtype, device=x.device)) / kept
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP over all tokens, norms per token grid."""
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        grids: Sequence[TokenGrid],
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_path_rate: float = 0.0,
+        layer_norm_eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.norm1 = LengthAwareLayerNorm(width, grids, layer_norm_eps)
+        self.attn = Attention(width, num_heads, qkv_bias)
+        self.drop_path = DropPath(drop_path_rate)
+        self.norm2 = LengthAwareLayerNorm(width, grids, layer_norm_eps)
+        self.mlp = Mlp(width, int(width * mlp_ratio))
+
+    def forward(self, tokens: Tensor, layout: TokenLayout) -> Tensor:
+        """(B, N, D) -> (B, N, D)"""
+        tokens = tokens + self.drop_path(self.attn(self.norm1(tokens, layout.grid)))
+        return tokens + self.drop_path(self.mlp(self.norm2(tokens, layout.grid)))

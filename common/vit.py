@@ -1,0 +1,184 @@
+"""What every resizable vision transformer has around its blocks, for pictures and for clips.
+
+The longest grid owns the names of a published plain model (`patch_embed.proj`, `pos_embed`, `norm`, `head`); each
+shorter grid adds its own parts under `short`. So a plain model is a ReViT with one grid, a plain checkpoint loads
+into a ReViT as it is, and the longest path of a ReViT is the plain model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from revit.common.embed.patch_embed import PATCH_EMBEDS
+from revit.common.embed.resize import resize_positions
+from revit.common.layers.norm import LengthAwareLayerNorm
+from revit.common.outputs import ModelOutput
+from revit.common.tokens.grid import TokenGrid, longest_first
+from revit.common.tokens.layout import TokenLayout
+
+Distillation = Literal["none", "shared", "per_grid"]
+Positions = Literal["separate", "shared_zero_pad", "shared_interpolate"]
+
+
+class ResizableTransformer(nn.Module):
+    """Prefix tokens, embeddings, norms and heads of a vision transformer that runs at several token grids (ReViT 3.2).
+
+    Readings of what the paper leaves open:
+    - `distillation`: the teacher (longest grid) has the class token only and so equals the plain model; every other
+      grid has a class and a distillation token, whose token and head are shared by all of them ("shared": the
+      figure draws one) or not ("per_grid"). With one grid there is none.
+    - `positions`: "separate" is the method. "shared_zero_pad" takes the longest grid's table cropped, or padded with
+      zeros, from the top left corner (the ablation of Table 3), "shared_interpolate" resizes it instead. In both the
+      distillation token keeps a position row of its own.
+    - Table 3's marks are inverted against its text: a tick there means separate.
+
+    Subclasses fill `self.blocks` and write `forward`. Raises ValueError for contradictory arguments.
+    """
+
+    def __init__(
+        self,
+        img_size: int,
+        grids: Iterable[TokenGrid | int | str],
+        num_classes: int,
+        embed_dim: int,
+        in_chans: int = 3,
+        patch_embed: str = "patchify",
+        stem_widths: Sequence[int] | None = None,
+        positions: Positions = "separate",
+        distillation: Distillation = "shared",
+        layer_norm_eps: float = 1e-6,
+        pos_std: float = 0.02,
+        position_resize: str = "bicubic",
+    ) -> None:
+        super().__init__()
+        self.grids = longest_first(grids)
+        self.img_size = img_size
+        self.num_classes = num_classes
+        self.embed_dim = embed_dim
+        self.position_resize = position_resize
+        self.positions = positions
+        extra: dict[str, Any] = {"stem_widths": tuple(stem_widths)} if stem_widths else {}
+        self.patch_embed = PATCH_EMBEDS[patch_embed](img_size, self.grids, embed_dim, in_chans, **extra)
+        shorter = self.grids[1:]
+
+        # Distillation token and head of the students: under one key, or one for each grid.
+        self._student_key = {
+            grid: "shared" if distillation == "shared" else grid.name
+            for grid in shorter
+            if distillation != "none"
+        }
+        keys = list(dict.fromkeys(self._student_key.values()))
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.dist_token = nn.ParameterDict({key: torch.zeros(1, 1, embed_dim) for key in keys})
+        self.head = nn.Linear(embed_dim, num_classes)
+        self.head_dist = nn.ModuleDict({key: nn.Linear(embed_dim, num_classes) for key in keys})
+
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grids[0].num_positions, embed_dim))
+        self.short_pos_embed = nn.ParameterDict(
+            {
+                grid.name: torch.zeros(1, self.num_prefix(grid) + grid.num_positions, embed_dim)
+                for grid in shorter
+                if positions == "separate"
+            }
+        )
+        shared_rows = bool(keys) and positions != "separate"
+        self.dist_pos_embed = nn.Parameter(torch.zeros(1, 1, embed_dim)) if shared_rows else None
+        self.blocks = nn.ModuleList()
+        self.norm = LengthAwareLayerNorm(embed_dim, self.grids, layer_norm_eps)
+        self._pos_std = pos_std
+
+    def init_weights(self) -> None:
+        """Linear weights and tokens: normal, std 0.02 cut at +-2 (in effect uncut); position tables: `pos_std`;
+        linear biases 0; LayerNorm 1 and 0; convolutions keep the framework's default."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for token in (self.cls_token, *self.dist_token.values()):
+            nn.init.trunc_normal_(token, std=0.02)
+        tables = [self.pos_embed, *self.short_pos_embed.values()]
+        for table in tables if self.dist_pos_embed is None else [*tables, self.dist_pos_embed]:
+            nn.init.trunc_normal_(table, std=self._pos_std)
+
+    def num_prefix(self, grid: TokenGrid) -> int:
+        """Prefix tokens of a grid: class, and distillation where the grid is a student."""
+        return 2 if grid in self._student_key else 1
+
+    def check_grid(self, grid: TokenGrid | None) -> TokenGrid:
+        """The grid to run: the longest where none is named. Raises KeyError for one the model was not made for."""
+        if grid is None:
+            return self.grids[0]
+        if grid not in self.grids:
+            names = ", ".join(known.name for known in self.grids)
+            raise KeyError(f"this model was not made for grid {grid}; it runs at {names}")
+        return grid
+
+    def position_table(self, grid: TokenGrid, actual: TokenGrid) -> Tensor:
+        """(1, P + S, D): the rows of `grid`, resized where the map that came out is `actual`."""
+        num_prefix = self.num_prefix(grid)
+        if grid == self.grids[0]:
+            table = self.pos_embed
+        elif self.positions == "separate":
+            table = self.short_pos_embed[grid.name]
+        else:
+            rows = [self.pos_embed[:, :1], self._shared_positions(grid)]
+            if num_prefix == 2 and self.dist_pos_embed is not None:
+                rows.insert(1, self.dist_pos_embed)
+            table = torch.cat(rows, dim=1)
+        return resize_positions(table, num_prefix, grid, actual, self.position_resize)
+
+    def _shared_positions(self, grid: TokenGrid) -> Tensor:
+        longest = self.grids[0]
+        if self.positions == "shared_interpolate":
+            return resize_positions(self.pos_embed, 1, longest, grid, self.position_resize)[:, 1:]
+        as_map = self.pos_embed[:, 1:].unflatten(1, (longest.rows, longest.cols))[:, : grid.rows, : grid.cols]
+        missing = (0, 0, 0, grid.cols - as_map.shape[2], 0, grid.rows - as_map.shape[1])
+        return nn.functional.pad(as_map, missing).flatten(1, 2)
+
+    def embed(self, images: Tensor, grid: TokenGrid) -> tuple[Tensor, Tensor, TokenLayout]:
+        """Pictures or single frames (B, C, H, W) -> prefix (1, P, D), patches (B, S, D), both with positions added."""
+        feature_map = self.patch_embed(images, grid)  # (B, D, rows, cols)
+        actual = TokenGrid(feature_map.shape[-2], feature_map.shape[-1])
+        table = self.position_table(grid, actual)
+        tokens = [self.cls_token]
+        if grid in self._student_key:
+            tokens.append(self.dist_token[self._student_key[grid]])
+        layout = TokenLayout(grid, num_prefix=len(tokens), num_positions=actual.num_positions)
+        prefix = torch.cat(tokens, dim=1) + table[:, : layout.num_prefix]
+        patches = feature_map.flatten(2).transpose(1, 2) + table[:, layout.num_prefix :]
+        return prefix, patches, layout
+
+    def classify(self, tokens: Tensor, layout: TokenLayout) -> ModelOutput:
+        """Final norm and heads on the prefix of (B, P + ..., D)."""
+        prefix = self.norm(tokens[:, : layout.num_prefix], layout.grid)
+        logits = self.head(prefix[:, 0])
+        if layout.num_prefix == 1:
+            return ModelOutput(logits)
+        return ModelOutput(logits, self.head_dist[self._student_key[layout.grid]](prefix[:, 1]))
+
+    @torch.no_grad()
+    def start_short_grids(self) -> None:
+        """Give every shorter grid its start from the longest one's weights, after those were loaded.
+
+        Patch kernels by pseudo-inverse resizing, position tables by `position_resize` (the distillation row from the
+        class row), norms, distillation token and head as copies.
+        """
+        for module in self.modules():
+            if module is not self and hasattr(module, "start_short_grids"):
+                module.start_short_grids()
+        longest = self.grids[0]
+        for name, table in self.short_pos_embed.items():
+            grid = TokenGrid.parse(name)
+            start = resize_positions(self.pos_embed, 1, longest, grid, self.position_resize)
+            table.copy_(torch.cat([start[:, :1]] * (self.num_prefix(grid) - 1) + [start], dim=1))
+        if self.dist_pos_embed is not None:
+            self.dist_pos_embed.copy_(self.pos_embed[:, :1])
+        for token in self.dist_token.values():
+            token.copy_(self.cls_token)
+        for head in self.head_dist.values():
+            head.load_state_dict(self.head.state_dict())

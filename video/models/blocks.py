@@ -1,0 +1,59 @@
+"""Divided space-time attention (TimeSformer section 3.3; the published code where the two differ)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from revit.common.layers.attention import Attention
+from revit.common.layers.block import Block
+from revit.common.layers.norm import LengthAwareLayerNorm
+from revit.common.tokens.grid import TokenGrid
+from revit.common.tokens.layout import TokenLayout
+
+
+class DividedBlock(Block):
+    """Attention over time, then over space, then the MLP, all pre-norm with one norm set per token grid.
+
+    As in the published code, and unlike the paper's formula, the prefix takes no part in the attention over time; in
+    the attention over space every frame gets a copy of it and the copies' updates are averaged. Stochastic depth is
+    drawn per position in time attention and per frame in space attention; `temporal_fc` comes after it, so its bias
+    is added to dropped samples too.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        grids: Sequence[TokenGrid],
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_path_rate: float = 0.0,
+        layer_norm_eps: float = 1e-6,
+    ) -> None:
+        super().__init__(width, num_heads, grids, mlp_ratio, qkv_bias, drop_path_rate, layer_norm_eps)
+        self.temporal_norm1 = LengthAwareLayerNorm(width, grids, layer_norm_eps)
+        self.temporal_attn = Attention(width, num_heads, qkv_bias)
+        self.temporal_fc = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor, layout: TokenLayout) -> Tensor:
+        """(B, P + S * T, D) -> same, positions in row order with time fastest"""
+        P, T, grid = layout.num_prefix, layout.num_frames, layout.grid
+        prefix = tokens[:, :P]
+        patches = tokens[:, P:].unflatten(1, (-1, T))  # (B, S, T, D)
+
+        # Time: each position attends to itself in all frames.
+        update = self.drop_path(self.temporal_attn(self.temporal_norm1(patches, grid)), batch_axes=2)
+        patches = patches + self.temporal_fc(update)
+
+        # Space: each frame attends to its own positions, a copy of the prefix in front.
+        copies = prefix.unsqueeze(1).expand(-1, T, -1, -1)
+        frames = torch.cat([copies, patches.transpose(1, 2)], dim=2)  # (B, T, P + S, D)
+        update = self.drop_path(self.attn(self.norm1(frames, grid)), batch_axes=2)
+        prefix = prefix + update[:, :, :P].mean(dim=1)
+        patches = patches + update[:, :, P:].transpose(1, 2)
+
+        tokens = torch.cat([prefix, patches.flatten(1, 2)], dim=1)
+        return tokens + self.drop_path(self.mlp(self.norm2(tokens, grid)))

@@ -1,0 +1,99 @@
+"""TimeSformer and ReViT-TimeSformer: one class, one grid or several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from revit.common.embed.resize import resize_times
+from revit.common.layers.block import Block
+from revit.common.outputs import ModelOutput
+from revit.common.tokens.grid import TokenGrid
+from revit.common.vit import ResizableTransformer
+from revit.video.models.blocks import DividedBlock
+
+AttentionKind = Literal["divided_space_time", "joint_space_time", "space_only"]
+
+
+class TimeSformer(ResizableTransformer):
+    """ "Is Space-Time Attention All You Need for Video Understanding?", with the token grids of ReViT on top.
+
+    Any frame count and any input size at run time: the time table is interpolated linearly and the position table
+    bicubically. The published rules are available by name for parity: `position_resize` "nearest" (its run time) and
+    "nearest_flat" (its load time), `time_resize` "nearest". A remainder at the border is padded where the published
+    code cuts it off.
+
+    `temporal_fc` and, by default, the time table start at zero, so that at step 0 the model is the image model it
+    was started from, on every frame. From scratch on small data `pos_std` and `time_std` near 0.5 learn much faster.
+
+    The time table is shared by all grids: it does not depend on how a frame is cut. space_only has none.
+    """
+
+    def __init__(
+        self,
+        img_size: int = 224,
+        grids: Iterable[TokenGrid | int | str] = (14,),
+        num_frames: int = 8,
+        num_classes: int = 400,
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        attention: AttentionKind = "divided_space_time",
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_path_rate: float = 0.1,
+        time_std: float = 0.0,
+        time_resize: str = "linear",
+        layer_norm_eps: float = 1e-6,
+        **embedding: Any,
+    ) -> None:
+        super().__init__(img_size, grids, num_classes, embed_dim, layer_norm_eps=layer_norm_eps, **embedding)
+        self.attention = attention
+        self.num_frames = num_frames
+        self.time_resize = time_resize
+        self.time_embed = (
+            nn.Parameter(torch.zeros(1, num_frames, embed_dim)) if attention != "space_only" else None
+        )
+        block = DividedBlock if attention == "divided_space_time" else Block
+        rates = torch.linspace(0, drop_path_rate, depth).tolist()
+        self.blocks.extend(
+            block(embed_dim, num_heads, self.grids, mlp_ratio, qkv_bias, rate, layer_norm_eps)
+            for rate in rates
+        )
+        self.init_weights()
+        if self.time_embed is not None and time_std > 0:
+            nn.init.trunc_normal_(self.time_embed, std=time_std)
+        for layer in self.blocks:
+            if isinstance(layer, DividedBlock):
+                nn.init.zeros_(layer.temporal_fc.weight)
+        self.start_short_grids()
+
+    def forward(self, clips: Tensor, grid: TokenGrid | None = None) -> ModelOutput:
+        """Clips (B, C, T, H, W), normalised -> logits (B, K), at `grid` (default: the longest).
+
+        Raises KeyError for a grid the model was not made for.
+        """
+        grid = self.check_grid(grid)
+        B, _, T = clips.shape[:3]
+        frames = clips.transpose(1, 2).flatten(0, 1)  # (B * T, C, H, W)
+        prefix, patches, layout = self.embed(frames, grid)
+
+        if self.time_embed is None:
+            tokens = torch.cat([prefix.expand(B * T, -1, -1), patches], dim=1)
+        else:
+            patches = patches.unflatten(0, (B, T)).transpose(1, 2)  # (B, S, T, D)
+            patches = patches + resize_times(self.time_embed, T, self.time_resize).unsqueeze(1)
+            tokens = torch.cat([prefix.expand(B, -1, -1), patches.flatten(1, 2)], dim=1)
+            layout = replace(layout, num_frames=T)
+
+        for block in self.blocks:
+            tokens = block(tokens, layout)
+
+        if self.time_embed is None:
+            # The published model averages all tokens over frames, before the final norm.
+            tokens = tokens.unflatten(0, (B, T)).mean(dim=1)
+        return self.classify(tokens, layout)
