@@ -1,0 +1,65 @@
+"""Exit status, messages and argument order of the tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from revit.common import cli
+from revit.common.errors import UserError
+from revit.common.files import write_json
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "printed"),
+    [
+        (UserError("no such folder: x"), 2, "error: no such folder: x\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (RuntimeError("defect"), 1, "Traceback"),
+    ],
+)
+def test_exit_status(capsys, raised, status, printed):
+    @cli.tool
+    def main(argv=None):
+        raise raised
+
+    assert main([]) == status
+    message = capsys.readouterr().err
+    assert message.startswith(printed)
+    assert ("Traceback" in message) == (status == 1)
+
+
+def test_done_is_zero():
+    assert cli.tool(lambda argv: None)([]) == 0
+
+
+def test_one_configuration_with_overrides_anywhere():
+    arguments = cli.parser("Does a thing.", "python tools/thing.py --cfg a.yaml")
+    cli.add_config(arguments)
+    cli.add_json(arguments)
+    values = cli.parse(arguments, ["a.b=1", "--cfg", "a.yaml", "c=[1, 2]", "--json", "out.json", "d=x"])
+    assert values.cfg == Path("a.yaml")
+    assert values.overrides == ["a.b=1", "c=[1, 2]", "d=x"]
+    assert values.json == Path("out.json")
+    assert "example:\n  python tools/thing.py --cfg a.yaml" in arguments.format_help()
+
+
+def test_several_configurations_then_overrides():
+    arguments = cli.parser("Does a thing.", "python tools/thing.py --cfg a.yaml")
+    cli.add_config(arguments, several=True)
+    values = cli.parse(arguments, ["--cfg", "a.yaml", "b.yaml", "c=1", "--cfg", "d.yaml"])
+    assert values.cfg == [Path("a.yaml"), Path("b.yaml"), Path("d.yaml")]
+    assert values.overrides == ["c=1"]
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "out.json"
+    write_json(path, [{"gmacs": 196.05}])
+    before = path.read_text()
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(path, [float("nan")])
+    assert path.read_text() == before
+    assert [entry.name for entry in path.parent.iterdir()] == ["out.json"]
+    with pytest.raises(UserError, match="cannot be written"):
+        write_json(path / "inside_a_file.json", [])
