@@ -67,8 +67,8 @@ class MotionClips:
 
     @classmethod
     def under(cls, root: Path) -> MotionClips:
-        lists = (root / f"{split}.csv" for split in SPLITS)
-        return cls(root, *lists, classes=root / "classes.txt", metadata=root / "metadata.csv")
+        train, val, test = (root / f"{split}.csv" for split in SPLITS)
+        return cls(root, train, val, test, root / "classes.txt", root / "metadata.csv")
 
 
 def make_motion_clips(options: DemoOptions, root: str | Path, show_progress: bool = False) -> MotionClips:

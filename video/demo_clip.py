@@ -118,9 +118,16 @@ def draw_clip(motion: str, options: ClipOptions, rng: np.random.Generator) -> Cl
     how_fast = rng.random()
     axis, _ = MOTIONS[motion]
     low, high = (limits.travel, limits.travel, limits.growth, limits.turn)[axis]
-    start = tuple(float(phase) for phase in rng.random(4))
+    across, down, size, angle = (float(phase) for phase in rng.random(4))
     background_seed = int(rng.integers(2**31))
-    return Clip(motion, hard, digit_pixels, float(low + (high - low) * how_fast), start, background_seed)
+    return Clip(
+        motion,
+        hard,
+        digit_pixels,
+        float(low + (high - low) * how_fast),
+        (across, down, size, angle),
+        background_seed,
+    )
 
 
 def phases(clip: Clip, num_frames: int) -> NDArray[np.float64]:
