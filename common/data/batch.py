@@ -1,0 +1,88 @@
+"""The batch that every task gets: pixels as uint8, targets, which samples they are, and which ones failed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from revit.common.data.broken import Failure
+
+
+@dataclass(frozen=True)
+class Item:
+    """What a data set returns for one position: a sample, or None with the reason among the failures."""
+
+    inputs: Tensor | None
+    """uint8 (V, C, T, H, W) or, for pictures, (V, C, H, W): the V views of one sample."""
+    target: int
+    """Class number; -1 when unknown."""
+    id: int
+    """Position in the sample list of what was really read (another one than asked after a replacement)."""
+    failures: tuple[Failure, ...] = ()
+    """Samples that could not be read on the way."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B samples with V views each; views of one sample are adjacent.
+
+    B is smaller than asked, possibly 0, when samples failed in evaluation.
+    """
+
+    inputs: Tensor
+    """uint8 (B*V, C, T, H, W), or (B*V, C, H, W) for pictures; (0,) when no sample could be read."""
+    targets: Tensor
+    """int64 (B,); -1 where unknown."""
+    ids: Tensor
+    """int64 (B,): positions in the sample list."""
+    failures: list[Failure] = field(default_factory=list)
+    """Samples that could not be read: replaced in training, missing from the batch in evaluation."""
+    num_views: int = 1
+    """V."""
+
+    def __len__(self) -> int:
+        """B, the number of samples (not of views)."""
+        return self.targets.shape[0]
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
+        """The same batch with its tensors on `device`."""
+        return replace(
+            self,
+            inputs=self.inputs.to(device, non_blocking=non_blocking),
+            targets=self.targets.to(device, non_blocking=non_blocking),
+            ids=self.ids.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory; called by the loader's pinning thread."""
+        return replace(
+            self,
+            inputs=self.inputs.pin_memory(),
+            targets=self.targets.pin_memory(),
+            ids=self.ids.pin_memory(),
+        )
+
+
+def collate(items: Sequence[Item], num_views: int = 1) -> Batch:
+    """Stack the items that were read and gather all failures. ValueError if their shapes differ.
+
+    num_views: V, needed for a batch in which nothing could be read.
+    """
+    failures = [failure for item in items for failure in item.failures]
+    read = [item for item in items if item.inputs is not None]
+    tensors = [item.inputs for item in read if item.inputs is not None]
+    shapes = {tuple(tensor.shape) for tensor in tensors}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"samples of one batch have different shapes {sorted(shapes)}; crop them to one size"
+        )
+    return Batch(
+        inputs=torch.cat(tensors) if tensors else torch.empty(0, dtype=torch.uint8),
+        targets=torch.tensor([item.target for item in read], dtype=torch.int64),
+        ids=torch.tensor([item.id for item in read], dtype=torch.int64),
+        failures=failures,
+        num_views=tensors[0].shape[0] if tensors else num_views,
+    )

@@ -1,0 +1,133 @@
+"""What happens to samples that cannot be read: named once, counted, and a limit on how many a run may have.
+
+This file does not import torch: the helper process that decodes frames imports it too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from revit.common.errors import UserError
+
+LOG = logging.getLogger("revit.data")
+
+
+class BrokenSample(Exception):
+    """One sample cannot be read. The run goes on; the message never contains a traceback.
+
+    path: file of the sample.  reason: one line saying what is wrong with it.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A sample that could not be read, as it travels from a loading worker to the main process."""
+
+    id: int
+    """Position in the sample list."""
+    path: str
+    """File of the sample."""
+    reason: str
+    """One line saying what is wrong with it."""
+
+
+class BrokenFiles:
+    """The list of unreadable samples of one run, kept in the main process.
+
+    A path is logged when it fails for the first time and counted once, however many epochs meet it again.
+
+    num_samples: length of the sample list.
+    max_share: largest bearable share of distinct broken samples among the distinct samples seen, in [0, 1].
+        None never stops (evaluation: failures are reported with the accuracy instead).
+    min_samples: the share is judged only after this many distinct samples, or the whole list if it is shorter.
+    """
+
+    def __init__(
+        self, num_samples: int, max_share: float | None = None, min_samples: int = 50, name: str = "data"
+    ) -> None:
+        self.max_share = max_share
+        self.name = name
+        self._failures: dict[int, Failure] = {}
+        self._seen = bytearray(num_samples)  # one byte a sample: flat for lists of any length
+        self._num_seen = 0
+        self._min_samples = min(min_samples, num_samples)
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Distinct broken samples in the order in which they were met."""
+        return list(self._failures.values())
+
+    @property
+    def num_broken(self) -> int:
+        """How many distinct samples could not be read."""
+        return len(self._failures)
+
+    @property
+    def num_seen(self) -> int:
+        """How many distinct samples were tried, broken ones included."""
+        return self._num_seen
+
+    def record(self, ids: Iterable[int], failures: Iterable[Failure]) -> None:
+        """Note the samples of one batch. `UserError` with the list once more than `max_share` are broken."""
+        for id_ in ids:
+            self._note(id_)
+        news = False
+        for failure in failures:
+            self._note(failure.id)
+            if failure.id not in self._failures:
+                self._failures[failure.id] = failure
+                news = True
+                LOG.warning("%s: cannot read %s: %s", self.name, failure.path, failure.reason)
+        # The share can only rise with a new failure or pass the minimum count with a new sample.
+        if news or (self._failures and self.max_share is not None):
+            self._check()
+
+    def report(self, limit: int = 20) -> str:
+        """One line per broken sample, at most `limit`, then how many more there are."""
+        lines = [f"  {failure.path}: {failure.reason}" for failure in self.failures[:limit]]
+        if self.num_broken > limit:
+            lines.append(f"  ... and {self.num_broken - limit} more")
+        return "\n".join(lines)
+
+    def state_dict(self) -> dict[str, object]:
+        """What a resumed run needs to go on counting: seen flags and failures, plain values only."""
+        return {
+            "seen": bytes(self._seen),
+            "failures": [(failure.id, failure.path, failure.reason) for failure in self.failures],
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take over `state_dict` of an earlier run over the same list; `UserError` if the list's length changed."""
+        if len(state["seen"]) != len(self._seen):
+            raise UserError(
+                f"{self.name}: the interrupted run had {len(state['seen'])} samples, the list now has "
+                f"{len(self._seen)}; restore the list or start a new run"
+            )
+        self._seen = bytearray(state["seen"])
+        self._num_seen = sum(self._seen)
+        self._failures = {id_: Failure(id_, path, reason) for id_, path, reason in state["failures"]}
+
+    def _note(self, id_: int) -> None:
+        if not self._seen[id_]:
+            self._seen[id_] = 1
+            self._num_seen += 1
+
+    def _check(self) -> None:
+        if self.max_share is None or self._num_seen < self._min_samples:
+            return
+        if self.num_broken > self.max_share * self._num_seen:
+            raise UserError(
+                f"{self.name}: {self.num_broken} of the {self._num_seen} samples seen so far cannot be read, more "
+                f"than the share of {self.max_share:g} that max_broken_share allows. Repair or remove these files, "
+                f"or raise max_broken_share:\n{self.report()}"
+            )

@@ -1,0 +1,94 @@
+"""The loader: workers around a `RobustDataset`, with failures recorded and dead workers explained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch.utils.data import DataLoader
+
+from revit.common.data.batch import Batch, collate
+from revit.common.data.broken import BrokenFiles
+from revit.common.data.dataset import RobustDataset
+from revit.common.data.sampler import EpochSampler
+from revit.common.errors import UserError
+
+
+class Loader:
+    """Iterates over one epoch of `Batch`es per `for` loop; every failure passes through `broken` on the way.
+
+    `set_epoch(epoch, start_batch)` chooses what the next loop reads; without a call it reads the same epoch again.
+    Batches hold what (seed, epoch, position) say, whatever the number of workers.
+    """
+
+    def __init__(
+        self,
+        dataset: RobustDataset,
+        sampler: EpochSampler,
+        broken: BrokenFiles,
+        batch_size: int,
+        *,
+        num_workers: int = 0,
+        prefetch: int = 2,
+        num_views: int = 1,
+        drop_last: bool = False,
+    ) -> None:
+        if batch_size < 1:
+            raise UserError(f"batch size {batch_size} is not positive; give 1 or more")
+        self.dataset = dataset
+        self.sampler = sampler
+        self.broken = broken
+        self.batch_size = batch_size
+        self.drop_last = drop_last
+        self._loader = DataLoader(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            drop_last=drop_last,
+            collate_fn=partial(collate, num_views=num_views),
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            prefetch_factor=prefetch if num_workers > 0 else None,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_quiet_worker,
+        )
+
+    @property
+    def num_samples(self) -> int:
+        """Length of the whole sample list (all ranks)."""
+        return self.dataset.num_samples
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches that this rank reads in a whole epoch."""
+        samples = self.sampler.samples_per_epoch
+        return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
+
+    def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
+        """Read `epoch` next, beginning at batch `start_batch` (the batches before are not read)."""
+        self.sampler.set_position(epoch, min(start_batch * self.batch_size, self.sampler.samples_per_epoch))
+
+    def __len__(self) -> int:
+        """Batches that the next loop yields."""
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield batches; `UserError` if too many samples are broken or a worker process was killed."""
+        try:
+            for batch in self._loader:
+                self.broken.record(batch.ids.tolist(), batch.failures)
+                yield batch
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise UserError(
+                "a loading worker was killed by the system, most often for want of memory (or of /dev/shm in a "
+                "container). Lower num_workers, prefetch or the batch size, or give the machine more memory. "
+                f"({str(error).splitlines()[0]})"
+            ) from error
+
+
+def _quiet_worker(worker: int) -> None:
+    """One compute thread per worker: the workers themselves are the parallelism."""
+    torch.set_num_threads(1)

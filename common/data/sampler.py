@@ -1,0 +1,74 @@
+"""The order of samples: a function of seed, epoch and position alone, so that any run can go on anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import Sampler
+
+from revit.common.data.dataset import sample_seed
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Yields keys `(epoch, index)` for `RobustDataset`.
+
+    shuffle: a new permutation each epoch, drawn from (seed, epoch); otherwise list order.
+    rank, num_ranks: this process reads every num_ranks-th sample.
+    equal_lengths: drop the few last samples so that all ranks read equally many (training needs it; evaluation must
+        not drop any).
+
+    `set_position(epoch, start)` before iterating chooses where to begin: `start` samples of this rank are skipped
+    without being read.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        *,
+        seed: int = 0,
+        shuffle: bool = False,
+        rank: int = 0,
+        num_ranks: int = 1,
+        equal_lengths: bool = False,
+    ) -> None:
+        if not 0 <= rank < num_ranks:
+            raise ValueError(f"rank {rank} is outside 0..{num_ranks - 1}")
+        self.num_samples = num_samples
+        self.seed = seed
+        self.shuffle = shuffle
+        self.rank = rank
+        self.num_ranks = num_ranks
+        self.equal_lengths = equal_lengths
+        self.epoch = 0
+        self.start = 0
+
+    def set_position(self, epoch: int, start: int = 0) -> None:
+        """Begin the next iteration at sample `start` (counted on this rank) of `epoch`."""
+        if not 0 <= start <= self.samples_per_epoch:
+            raise ValueError(f"start {start} is outside the epoch's {self.samples_per_epoch} samples")
+        self.epoch = epoch
+        self.start = start
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """How many samples this rank reads in a whole epoch."""
+        if self.equal_lengths:
+            return self.num_samples // self.num_ranks
+        return len(range(self.rank, self.num_samples, self.num_ranks))
+
+    def __len__(self) -> int:
+        """Samples left in the epoch, counted from the start that was set."""
+        return self.samples_per_epoch - self.start
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch = self.epoch
+        if self.shuffle:
+            # No sample has this index, so the order's seed differs from every sample's.
+            generator = torch.Generator().manual_seed(sample_seed(self.seed, epoch, self.num_samples))
+            order = torch.randperm(self.num_samples, generator=generator)
+        else:
+            order = torch.arange(self.num_samples)
+        mine = order[self.rank :: self.num_ranks][self.start : self.samples_per_epoch]
+        for index in mine:
+            yield epoch, int(index)
