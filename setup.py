@@ -1,5 +1,7 @@
 """Installs the three folders under one import root: revit.common, revit.image, revit.video."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 FOLDERS = ("common", "image", "video")
@@ -9,7 +11,7 @@ setup(
     name="revit-video",
     version="0.1.0",
     description="Video and image transformers that spend few tokens on easy inputs and many on hard ones",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
@@ -33,6 +35,8 @@ setup(
         "fvcore>=0.1.5.post20221221",
         "pytorchvideo>=0.1.5",
         "scikit-learn>=1.4",
+        "matplotlib>=3.8",
+        "jinja2>=3.1",
         *VIDEO_READERS,
     ],
     extras_require={

@@ -1,0 +1,140 @@
+"""Settings of training and of a run, the same for pictures and clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from revit.common.options import Options
+
+
+class OptimOptions(Options):
+    """The optimiser, made by timm."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    """sgd is with Nesterov momentum, as the published TimeSformer."""
+    lr: float = Field(default=0.005, gt=0)
+    """Of one update of the effective batch; never scaled with the batch size."""
+    weight_decay: float = Field(default=1e-4, ge=0)
+    decay_one_dimensional: bool = True
+    """Decay biases, norms and tables too, as the published TimeSformer does; false exempts them (DeiT)."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """sgd only."""
+
+
+class ScheduleOptions(Options):
+    """The learning rate over time, made by timm and set at every update."""
+
+    name: Literal["multistep", "cosine", "constant"] = "multistep"
+    epochs: int = Field(default=15, ge=1)
+    warmup_epochs: int = Field(default=0, ge=0)
+    warmup_lr: float = Field(default=1e-6, ge=0)
+    milestones: tuple[int, ...] = (11, 14)
+    """multistep: epochs at which the rate is multiplied by `decay_rate`."""
+    decay_rate: float = Field(default=0.1, gt=0, le=1)
+    min_lr: float = Field(default=0.0, ge=0)
+    """cosine: where it ends."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> ScheduleOptions:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs {self.warmup_epochs} leaves nothing of epochs {self.epochs}; lower it or train longer"
+            )
+        return self
+
+
+class TrainOptions(Options):
+    """One training: of the model, or of the assigner."""
+
+    batch_size: int = Field(default=8, ge=1)
+    """Samples that run through the network at once."""
+    effective_batch: int | None = Field(default=None, ge=1)
+    """Samples per update; a multiple of batch_size, reached by accumulating gradients. Null: batch_size."""
+    clip_grad_norm: float | None = Field(default=None, gt=0)
+    optim: OptimOptions = OptimOptions()
+    schedule: ScheduleOptions = ScheduleOptions()
+
+    @model_validator(mode="after")
+    def _divides(self) -> TrainOptions:
+        if self.effective_batch is not None and self.effective_batch % self.batch_size:
+            raise ValueError(
+                f"effective_batch {self.effective_batch} is not a multiple of batch_size {self.batch_size}"
+            )
+        return self
+
+    @property
+    def accumulate(self) -> int:
+        """Batches per update."""
+        return (self.effective_batch or self.batch_size) // self.batch_size
+
+
+class DistillOptions(Options):
+    """Token-length-aware self-distillation (ReViT equation 1)."""
+
+    weight: float = Field(default=0.9, ge=0, le=1)
+    """lambda; 0 switches it off."""
+    temperature: float = Field(default=1.0, gt=0)
+    """tau"""
+    hard: bool = False
+    """Learn the teacher's argmax instead of its distribution."""
+
+
+class LengthOptions(Options):
+    """Retrieving token-length labels from the trained model."""
+
+    split: Literal["train", "val", "test"] = "train"
+    """The paper labels the training samples; they are over-fitted, so a held-out list gives less skewed labels."""
+    none_correct: Literal["longest", "shortest", "drop"] = "longest"
+    """The label of a sample that no grid recognises."""
+
+
+class AssignerOptions(Options):
+    """The Token-Length Assigner and its training."""
+
+    size: int = Field(default=112, ge=16)
+    """Pixels of a side that it sees."""
+    num_frames: int = Field(default=1, ge=1)
+    """Frames of a clip that it sees."""
+    width: float = Field(default=0.5, gt=0)
+    depth: float = Field(default=0.5, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    balanced: bool = True
+    """Weigh the labels against their frequency."""
+    train: TrainOptions = TrainOptions(
+        batch_size=64,
+        optim=OptimOptions(name="adamw", lr=1e-3, weight_decay=0.05, decay_one_dimensional=False),
+        schedule=ScheduleOptions(name="cosine", epochs=5, warmup_epochs=1),
+    )
+
+
+class TestOptions(Options):
+    """Evaluation. How many views a sample has is the data's setting."""
+
+    __test__ = False  # not a pytest class
+    split: Literal["val", "test"] = "test"
+    batch_size: int = Field(default=8, ge=1)
+    merge: Literal["logits", "probabilities"] = "logits"
+    """Views are merged by the sum of their logits (published TimeSformer) or the mean of their softmax."""
+    num_random_draws: int = Field(default=5, ge=1)
+    """Draws behind the random baseline."""
+
+
+class RunOptions(Options):
+    """Where and how a run runs."""
+
+    dir: Path
+    """Everything the run writes."""
+    seed: int = 0
+    device: str = "auto"
+    """auto takes CUDA where there is one."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 is autocast; weights and optimiser stay float32."""
+    resume: Literal["auto", "never"] = "auto"
+    """auto goes on where the folder stands; never starts over and removes what an earlier run of it left."""
+    log_every: int = Field(default=20, ge=1)
+    """Updates between two lines of the log."""
+    save_every: int | None = Field(default=None, ge=1)
+    """Updates between two checkpoints; null: one per epoch."""

@@ -1,0 +1,66 @@
+"""The training state on disk: what an interrupted stage needs to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from revit.common.errors import UserError
+
+PREFIX = "update-"
+
+
+def random_states() -> dict[str, Any]:
+    """The states of torch's generators. Loaders draw from seeds of their own and have no state."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def save_state(folder: Path, num_updates: int, state: dict[str, Any], keep: int = 2) -> Path:
+    """Write `folder/update-NNNNNNNN.pt`, whole or not at all, and remove all but the `keep` newest.
+
+    Raises UserError if it cannot be written; what was there before stays.
+    """
+    path = folder / f"{PREFIX}{num_updates:08d}.pt"
+    part = path.with_suffix(".part")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except (OSError, RuntimeError) as error:
+        part.unlink(missing_ok=True)
+        raise UserError(
+            f"{path}: the training state cannot be written ({error}); free space or choose another run.dir, "
+            "then start the same command again: it goes on from the last state"
+        ) from error
+    for old in sorted(folder.glob(f"{PREFIX}*.pt"))[:-keep]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def load_newest_state(folder: Path) -> dict[str, Any] | None:
+    """The newest state that can be read, or None where there is none. Executes no code from the file."""
+    for path in sorted(folder.glob(f"{PREFIX}*.pt"), reverse=True):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            # A damaged file is named and passed over: an older state, or the start, is still good.
+            print(f"{path}: not readable ({type(error).__name__}: {error}); trying an older state")
+    return None
+
+
+def remove_states(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)

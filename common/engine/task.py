@@ -1,0 +1,63 @@
+"""What one batch means for a method. The training loop knows only the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from revit.common.losses.distill import SelfDistillation
+
+
+class Task(Protocol):
+    """A method's losses."""
+
+    def losses(self, model: nn.Module, inputs: Tensor, targets: Tensor, ids: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yield (name, scalar) one after the other; the loop runs each backward before it asks for the next.
+
+        inputs (B, C, ...) normalised, targets (B,) class numbers or (B, K) soft, ids (B,) positions in the list.
+        The gradients of all of them add up to one step.
+        """
+        ...
+
+
+@dataclass
+class ResizableTask:
+    """Algorithm 1 of ReViT: every grid sees the batch, longest first, and all gradients make one step.
+
+    The longest grid learns from the labels and its logits, from this same pass in training mode, teach the others;
+    the losses are summed, not averaged (the paper accumulates gradients). The algorithm's `R[i] == 16` is read as
+    "the first of the list", and its loop to len(R) - 1 as all entries. One grid is plain training.
+    """
+
+    distill: SelfDistillation = field(default_factory=SelfDistillation)
+
+    def losses(self, model: nn.Module, inputs: Tensor, targets: Tensor, ids: Tensor) -> Iterator[tuple[str, Tensor]]:
+        longest, *shorter = model.grids
+        teacher = model(inputs, longest).logits
+        yield longest.name, self.distill.cross_entropy(teacher, targets)
+        teacher = teacher.detach()
+        for grid in shorter:
+            yield grid.name, self.distill(model(inputs, grid), teacher, targets)
+
+
+@dataclass
+class AssignerTask:
+    """Cross entropy of the Token-Length Assigner on token-length labels (ReViT section 3.1)."""
+
+    labels: Tensor
+    """(size of the list,) grid positions by sample id; -1 where a sample has no label."""
+    weights: Tensor | None = None
+    """(k,) per grid, for labels that lean to one grid."""
+
+    def losses(self, model: nn.Module, inputs: Tensor, targets: Tensor, ids: Tensor) -> Iterator[tuple[str, Tensor]]:
+        labels = self.labels.to(inputs.device)[ids]
+        weights = None if self.weights is None else self.weights.to(inputs.device)
+        # A batch without any label gives 0, not 0 / 0.
+        total = F.cross_entropy(model(inputs), labels, weights, ignore_index=-1, reduction="sum")
+        labelled = labels[labels >= 0]
+        mass = labelled.numel() if weights is None else weights[labelled].sum()
+        yield "assigner", total / max(float(mass), 1e-6)

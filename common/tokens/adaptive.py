@@ -1,0 +1,54 @@
+"""Adaptive inference: every input at the token grid the assigner chose for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from revit.common.vit import ResizableTransformer
+
+
+@dataclass(frozen=True)
+class AdaptiveOutput:
+    """What an adaptive pass answers for B inputs, in their order."""
+
+    prediction: Tensor
+    """(B, K) logits."""
+    lengths: Tensor
+    """(B,) long, the position of each input's grid in the model's list (0 is the longest)."""
+
+
+class AdaptiveClassifier(nn.Module):
+    """Assign, group by grid, run every group dense, answer in input order (ReViT Figure 2, right).
+
+    The inputs of one batch may get different grids. Each group runs as one batch, cut into pieces of at most
+    `max_batch` (the longest grid's limit; shorter grids take as many inputs more as their token count is smaller), so
+    memory stays bounded whatever the assignment.
+    """
+
+    def __init__(self, model: ResizableTransformer, assigner: nn.Module | None = None, max_batch: int = 32) -> None:
+        super().__init__()
+        self.model = model
+        self.assigner = assigner
+        self.max_batch = max_batch
+
+    def assign(self, inputs: Tensor) -> Tensor:
+        """(B, C, ...) -> (B,) grid positions. Without an assigner, the longest grid for all."""
+        if self.assigner is None:
+            return torch.zeros(len(inputs), dtype=torch.long, device=inputs.device)
+        return self.assigner(inputs).argmax(dim=1)
+
+    def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> AdaptiveOutput:
+        """Normalised inputs (B, C, ...), and optionally their grid positions (B,) instead of the assigner's choice."""
+        lengths = self.assign(inputs) if lengths is None else lengths
+        prediction = inputs.new_empty(len(inputs), self.model.num_classes)
+        longest = self.model.grids[0].num_positions
+        for position, grid in enumerate(self.model.grids):
+            group = (lengths == position).nonzero().squeeze(1)
+            for rows in group.split(self.max_batch * longest // grid.num_positions):
+                # A group of the whole batch needs no copy; index_select makes others contiguous.
+                chosen = inputs if len(rows) == len(inputs) else inputs.index_select(0, rows)
+                prediction[rows] = self.model(chosen, grid).prediction.to(prediction.dtype)
+        return AdaptiveOutput(prediction, lengths)
