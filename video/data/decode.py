@@ -1,0 +1,107 @@
+"""Frames of a video file by number: one open per call, nothing kept alive.
+
+Two decoders, decord and PyAV, return bit-identical frames (tested for H.264, HEVC, VP9 and MPEG-4 in 8-bit 4:2:0, full
+and limited range, BT.601 and BT.709, all rotation tags). PyAV reads the list of frames in any case, so what a frame's
+number means, how many there are, and whether the file is whole does not depend on what is installed either.
+
+Handled: rotation tags (frames come upright; mirrored display matrices are not undone), variable frame rate (frames are
+numbered as shown, whatever their spacing), odd sizes, B-frames and open groups, edit lists, 10-bit and AV1 (PyAV alone),
+containers that promise more frames than they hold. Non-square pixels are not stretched; only the first video stream is
+read; HDR is not tone-mapped.
+
+Nothing here imports torch: the helper process that decodes must start fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import av
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from revit.video.data import decode_decord, decode_pyav
+from revit.video.data.frame_index import DecodeError, FrameIndex, VideoInfo, index_frames
+
+__all__ = ["Backend", "ChooseIndices", "DecodeError", "VideoInfo", "probe", "read_frames", "resolve_backend"]
+
+Backend = Literal["auto", "decord", "pyav"]
+"""`auto`: decord where it is installed, PyAV otherwise. With either, PyAV reads what decord cannot or reads otherwise."""
+
+ChooseIndices = Callable[[VideoInfo], ArrayLike]
+"""From what is known of the file to the frame numbers wanted: any order, repeats allowed, any shape (read flat)."""
+
+# FFmpeg's own messages: everything worth saying is in DecodeError.
+av.logging.set_level(None)
+
+
+def resolve_backend(backend: Backend) -> Literal["decord", "pyav"]:
+    """Which decoder is tried first here. ValueError if decord is demanded and not installed."""
+    if backend == "pyav":
+        return "pyav"
+    if decode_decord.installed():
+        return "decord"
+    if backend == "decord":
+        raise ValueError("decoder 'decord' is not installed here; install it, or use 'auto' or 'pyav'")
+    return "pyav"
+
+
+def probe(path: str) -> VideoInfo:
+    """What `read_frames` would tell `choose_indices`, without decoding more than the first frame."""
+    index = index_frames(path)
+    index.container.close()
+    return index.info
+
+
+def read_frames(path: str, choose_indices: ChooseIndices, backend: Backend = "auto") -> NDArray[np.uint8]:
+    """Open `path`, let `choose_indices` say which frames, and return them as uint8 (n, H, W, 3), RGB, upright.
+
+    Frames are decoded once each in the file's order, then put in the order asked for. If frames that the container
+    lists turn out not to exist, `choose_indices` is asked a second time with the true number.
+
+    `DecodeError` if the file is not a readable video; `IndexError` if a number is outside 0 .. num_frames - 1.
+    """
+    first = resolve_backend(backend)
+    index = index_frames(path)
+    try:
+        numbers = _numbers(choose_indices(index.info), index.info)
+        frames = _decode(index, numbers, first)
+        if frames is None:
+            index = decode_pyav.recount(index)
+            numbers = _numbers(choose_indices(index.info), index.info)
+            frames = _decode(index, numbers, "pyav")
+        if frames is None:
+            raise DecodeError(
+                path, f"damaged: not every one of its {index.info.num_frames} frames can be decoded"
+            )
+        return frames
+    finally:
+        index.container.close()
+
+
+def _numbers(chosen: ArrayLike, info: VideoInfo) -> NDArray[np.int64]:
+    numbers = np.asarray(chosen, dtype=np.int64).reshape(-1)
+    if numbers.size == 0:
+        raise IndexError("no frame was asked for")
+    if numbers.min() < 0 or numbers.max() >= info.num_frames:
+        raise IndexError(
+            f"frames {numbers.min()}..{numbers.max()} asked of a video of {info.num_frames} frames"
+        )
+    return numbers
+
+
+def _decode(index: FrameIndex, numbers: NDArray[np.int64], backend: str) -> NDArray[np.uint8] | None:
+    """The frames in the order of `numbers`, or None if some of them do not come out."""
+    wanted = set(numbers.tolist())
+    frames = None
+    if backend == "decord" and decode_decord.suits(index):
+        frames = decode_decord.read(index, wanted)
+    if frames is None:
+        frames = decode_pyav.read(index, wanted)
+    if not wanted <= frames.keys():
+        return None
+    shapes = {frames[number].shape for number in wanted}
+    if len(shapes) > 1:
+        raise DecodeError(index.path, f"its frames change size on the way: {sorted(shapes)}")
+    return np.stack([frames[number] for number in numbers.tolist()])

@@ -1,0 +1,69 @@
+"""Frames by number through decord, for the formats in which it returns exactly what PyAV returns."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import numpy as np
+
+from revit.video.data.decode_pyav import Frames
+from revit.video.data.frame_index import FrameIndex
+
+IDENTICAL_CODECS = ("h264", "hevc", "mpeg4", "vp8", "vp9", "libvpx-vp9")
+"""Codecs that the FFmpeg inside decord decodes; AV1 it cannot open."""
+
+IDENTICAL_PIXELS = ("yuv420p", "yuvj420p")
+"""Pixel formats whose conversion to RGB is bit-identical in the FFmpeg of decord and in PyAV's. Of 10-bit formats the
+two make different pictures, so those are PyAV's alone and do not depend on what is installed."""
+
+
+def installed() -> bool:
+    """Whether decord can be imported on this machine (it has no build for ARM)."""
+    return importlib.util.find_spec("decord") is not None
+
+
+def suits(index: FrameIndex) -> bool:
+    """Whether decord returns the same frames as PyAV for this file: known format, every frame with its own stamp."""
+    return (
+        index.pts is not None and index.codec in IDENTICAL_CODECS and index.pixel_format in IDENTICAL_PIXELS
+    )
+
+
+def read(index: FrameIndex, wanted: set[int]) -> Frames | None:
+    """The frames numbered `wanted`, or None if decord fails or disagrees about the file: PyAV has the last word.
+
+    One reader per call, one thread, rewound and dropped at once: an idle reader goes on decoding the whole file into
+    memory, and one kept between calls grows.
+    """
+    import decord
+
+    decord.logging.set_level(decord.logging.ERROR)
+    before = _noise_bytes()
+    try:
+        reader = decord.VideoReader(index.path, ctx=decord.cpu(0), num_threads=1)
+        if len(reader) != index.info.num_frames:
+            return None
+        numbers = np.array(sorted(wanted), dtype=np.int64)
+        pictures = reader.get_batch(numbers).asnumpy()
+        reader.seek(0)
+        del reader
+    except (
+        Exception
+    ):  # decord raises RuntimeError, IndexError and DECORDError, which derives from Exception alone
+        return None
+    if pictures.shape[1:3] != (index.info.height, index.info.width) or _noise_bytes() != before:
+        return None
+    return dict(zip(numbers.tolist(), pictures))
+
+
+def _noise_bytes() -> int:
+    """Bytes of complaints in the file that standard error goes to.
+
+    FFmpeg inside decord fills holes in damaged frames and only complains on standard error. In the helper process that
+    is a file; elsewhere (a terminal, a pipe) this is constantly 0 or -1 and the complaint stays unseen.
+    """
+    try:
+        return os.fstat(2).st_size
+    except OSError:
+        return -1
