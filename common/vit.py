@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from revit.common.embed.patch_embed import PATCH_EMBEDS
+from revit.common.embed.patch_embed import PATCH_EMBEDS, Remainder
 from revit.common.embed.resize import resize_positions
 from revit.common.layers.norm import LengthAwareLayerNorm
 from revit.common.outputs import ModelOutput
@@ -22,6 +22,11 @@ from revit.common.tokens.layout import TokenLayout
 
 Distillation = Literal["none", "shared", "per_grid"]
 Positions = Literal["separate", "shared_zero_pad", "shared_interpolate"]
+
+
+def make_head(embed_dim: int, num_classes: int) -> nn.Module:
+    """A classifier (..., D) -> (..., K); without classes the features themselves, as in timm and the published code."""
+    return nn.Linear(embed_dim, num_classes) if num_classes > 0 else nn.Identity()
 
 
 class ResizableTransformer(nn.Module):
@@ -41,7 +46,7 @@ class ResizableTransformer(nn.Module):
 
     def __init__(
         self,
-        img_size: int,
+        img_size: int | tuple[int, int],
         grids: Iterable[TokenGrid | int | str],
         num_classes: int,
         embed_dim: int,
@@ -53,6 +58,7 @@ class ResizableTransformer(nn.Module):
         layer_norm_eps: float = 1e-6,
         pos_std: float = 0.02,
         position_resize: str = "bicubic",
+        remainder: Remainder = "pad",
     ) -> None:
         super().__init__()
         self.grids = longest_first(grids)
@@ -62,6 +68,8 @@ class ResizableTransformer(nn.Module):
         self.position_resize = position_resize
         self.positions = positions
         extra: dict[str, Any] = {"stem_widths": tuple(stem_widths)} if stem_widths else {}
+        if remainder != "pad":
+            extra["remainder"] = remainder
         self.patch_embed = PATCH_EMBEDS[patch_embed](img_size, self.grids, embed_dim, in_chans, **extra)
         shorter = self.grids[1:]
 
@@ -74,8 +82,8 @@ class ResizableTransformer(nn.Module):
         keys = list(dict.fromkeys(self._student_key.values()))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.dist_token = nn.ParameterDict({key: torch.zeros(1, 1, embed_dim) for key in keys})
-        self.head = nn.Linear(embed_dim, num_classes)
-        self.head_dist = nn.ModuleDict({key: nn.Linear(embed_dim, num_classes) for key in keys})
+        self.head = make_head(embed_dim, num_classes)
+        self.head_dist = nn.ModuleDict({key: make_head(embed_dim, num_classes) for key in keys})
 
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grids[0].num_positions, embed_dim))
         self.short_pos_embed = nn.ParameterDict(
@@ -155,7 +163,8 @@ class ResizableTransformer(nn.Module):
 
     def classify(self, tokens: Tensor, layout: TokenLayout) -> ModelOutput:
         """Final norm and heads on the prefix of (B, P + ..., D)."""
-        prefix = self.norm(tokens[:, : layout.num_prefix], layout.grid)
+        # The heads need the prefix only; the published models normalise all tokens, and their counts include it.
+        prefix = self.norm(tokens, layout.grid)[:, : layout.num_prefix]
         logits = self.head(prefix[:, 0])
         if layout.num_prefix == 1:
             return ModelOutput(logits)

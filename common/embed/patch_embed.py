@@ -4,13 +4,14 @@ How picture, kernel and grid are made to fit is decided here and nowhere else. A
 (10 x 10 at 224 pixels): the patch is then the next multiple of 8 pixels (24) and the picture is padded with zeros on
 both sides (8 pixels each, 240 / 24 = 10); where that multiple gives another grid (20 x 20 at 448), the next whole number
 of pixels (23). At another picture size than the nominal one the patch stays and the map
-grows or shrinks; what does not fill a patch is padded, never cut off (the published models cut).
+grows or shrinks; what does not fill a patch is padded, never cut off (the published models cut: `remainder="cut"`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,25 +21,30 @@ from revit.common.embed.resize import resize_patch_kernel
 from revit.common.tokens.grid import TokenGrid
 
 Sides = tuple[int, int]
+Remainder = Literal["pad", "cut"]
 
 
-def patch_of(img_size: int, grid: TokenGrid) -> Sides:
-    """Patch height and width in pixels with which a picture of `img_size` gives `grid`."""
+def patch_of(img_size: int | Sides, grid: TokenGrid) -> Sides:
+    """Patch height and width in pixels with which a picture of `img_size` (a side, or height and width) gives `grid`.
 
-    def side(tokens: int) -> int:
-        if img_size % tokens == 0:
-            return img_size // tokens
-        smallest = math.ceil(img_size / tokens)
+    Raises ValueError where no patch does.
+    """
+
+    def side(pixels: int, tokens: int) -> int:
+        if pixels % tokens == 0:
+            return pixels // tokens
+        smallest = math.ceil(pixels / tokens)
         for patch in (8 * math.ceil(smallest / 8), smallest):
-            if math.ceil(img_size / patch) == tokens:
+            if math.ceil(pixels / patch) == tokens:
                 return patch
-        nearest = math.ceil(img_size / smallest)
+        nearest = math.ceil(pixels / smallest)
         raise ValueError(
-            f"no patch cuts {img_size} pixels into {tokens} tokens: {smallest} pixels give {nearest}; "
+            f"no patch cuts {pixels} pixels into {tokens} tokens: {smallest} pixels give {nearest}; "
             f"choose {nearest} or another img_size"
         )
 
-    return side(grid.rows), side(grid.cols)
+    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+    return side(height, grid.rows), side(width, grid.cols)
 
 
 def pad_to_patches(images: Tensor, patch: Sides) -> Tensor:
@@ -53,11 +59,20 @@ def pad_to_patches(images: Tensor, patch: Sides) -> Tensor:
 class Patchify(nn.Module):
     """One convolution per grid whose stride is its kernel (Table 3 of ReViT, the row with its own patch embedding).
 
-    `proj` belongs to the longest grid and has the published name; the others are `short.ROWSxCOLS`.
+    `proj` belongs to the longest grid and has the published name; the others are `short.ROWSxCOLS`. `remainder`
+    "cut" drops pixels at the right and lower border that fill no patch, as published.
     """
 
-    def __init__(self, img_size: int, grids: Sequence[TokenGrid], width: int, in_chans: int = 3) -> None:
+    def __init__(
+        self,
+        img_size: int | Sides,
+        grids: Sequence[TokenGrid],
+        width: int,
+        in_chans: int = 3,
+        remainder: Remainder = "pad",
+    ) -> None:
         super().__init__()
+        self.remainder = remainder
         self.patches = {grid.name: patch_of(img_size, grid) for grid in grids}
 
         def make(grid: TokenGrid) -> nn.Conv2d:
@@ -70,7 +85,7 @@ class Patchify(nn.Module):
     def forward(self, images: Tensor, grid: TokenGrid) -> Tensor:
         """(B, C, H, W) -> (B, D, rows, cols)"""
         conv = self.short[grid.name] if grid.name in self.short else self.proj
-        return conv(pad_to_patches(images, self.patches[grid.name]))
+        return conv(images if self.remainder == "cut" else pad_to_patches(images, self.patches[grid.name]))
 
     @torch.no_grad()
     def start_short_grids(self) -> None:
@@ -87,7 +102,9 @@ class SharedPatchify(nn.Module):
     kernels of once-for-all networks. It costs about 14 points in the paper's Table 3.
     """
 
-    def __init__(self, img_size: int, grids: Sequence[TokenGrid], width: int, in_chans: int = 3) -> None:
+    def __init__(
+        self, img_size: int | Sides, grids: Sequence[TokenGrid], width: int, in_chans: int = 3
+    ) -> None:
         super().__init__()
         self.patches = {grid.name: patch_of(img_size, grid) for grid in grids}
         largest = tuple(max(sides) for sides in zip(*self.patches.values()))
@@ -115,7 +132,7 @@ class ConvStem(nn.Module):
 
     def __init__(
         self,
-        img_size: int,
+        img_size: int | Sides,
         grids: Sequence[TokenGrid],
         width: int,
         in_chans: int = 3,

@@ -42,9 +42,9 @@ def resize_positions(
     """Resize a position table, (1, P + source, D) -> (1, P + target, D); the P prefix rows are kept.
 
     Methods: "bicubic" (two-dimensional, antialiased when shrinking; the default everywhere), and two rules of the
-    published TimeSformer for parity: "nearest" (two-dimensional, its rule at run time) and "nearest_flat" (target
-    patch i takes source patch floor(i * N / N') of the flattened table, its rule at load time, which scrambles
-    the layout). Raises ValueError for another method or a table that does not match `source`.
+    published TimeSformer for parity: "nearest" (two-dimensional, its rule at run time; not applied when only the
+    shape changes and the count does not) and "nearest_flat" (target patch i takes source patch floor(i * N / N')
+    of the flattened table, its rule at load time, which scrambles the layout). Raises ValueError for another method or a table that does not match `source`.
     """
     if method not in POSITION_METHODS:
         raise ValueError(
@@ -54,7 +54,8 @@ def resize_positions(
         raise ValueError(
             f"a position table of {table.shape[1]} rows is not {num_prefix} prefix rows and a {source} grid"
         )
-    if source == target:
+    same_count = source.num_positions == target.num_positions
+    if source == target or (same_count and method.startswith("nearest")):
         return table
     prefix, patches = table[:, :num_prefix], table[:, num_prefix:]
     if method == "nearest_flat":
@@ -82,5 +83,7 @@ def resize_times(table: Tensor, num_frames: int, method: str) -> Tensor:
 
 
 def _nearest(rows: Tensor, count: int) -> Tensor:
-    """(1, N, D) -> (1, count, D), row i taken from floor(i * N / count)."""
-    return rows[:, torch.arange(count, device=rows.device) * rows.shape[1] // count]
+    """(1, N, D) -> (1, count, D), row i taken from floor(i * N / count), rounded in float32 as published."""
+    numbers = torch.arange(rows.shape[1], dtype=torch.float32)
+    taken = F.interpolate(numbers.view(1, 1, -1), size=count, mode="nearest").flatten().long()
+    return rows[:, taken.to(rows.device)]

@@ -25,7 +25,7 @@ class TimeSformer(ResizableTransformer):
     Any frame count and any input size at run time: the time table is interpolated linearly and the position table
     bicubically. The published rules are available by name for parity: `position_resize` "nearest" (its run time) and
     "nearest_flat" (its load time), `time_resize` "nearest". A remainder at the border is padded where the published
-    code cuts it off.
+    code cuts it off (`remainder` "cut"). `num_classes` 0 gives features.
 
     `temporal_fc` and, by default, the time table start at zero, so that at step 0 the model is the image model it
     was started from, on every frame. From scratch on small data `pos_std` and `time_std` near 0.5 learn much faster.
@@ -35,7 +35,7 @@ class TimeSformer(ResizableTransformer):
 
     def __init__(
         self,
-        img_size: int = 224,
+        img_size: int | tuple[int, int] = 224,
         grids: Iterable[TokenGrid | int | str] = (14,),
         num_frames: int = 8,
         num_classes: int = 400,
