@@ -1,0 +1,91 @@
+"""The helper process: reads requests on standard input, answers with frames on standard output. No torch here.
+
+One request is a conversation of JSON lines, so that the caller's function can choose frames after the file is opened:
+
+    -> {"path": ..., "backend": ...}
+    <- {"info": {...}}                 (again after a recount)
+    -> {"indices": [...]} or {"cancel": true}
+    <- {"shape": [n, H, W, 3]} followed by that many bytes, or {"error": reason}
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revit.video.data.decode import DecodeError, VideoInfo, read_frames
+
+READ: Callable[..., NDArray[np.uint8]] = read_frames
+"""What answers a request; a test puts a decoder that hangs here."""
+
+
+class _Cancelled(Exception):
+    """The caller does not want the frames after all."""
+
+
+def main() -> None:
+    """Serve requests until standard input ends."""
+    _die_with_parent()
+    # Libraries that print must not write into the stream of frames.
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    requests = sys.stdin.buffer
+    _send(answers, {"ready": True})
+    for line in requests:
+        request = json.loads(line)
+        try:
+            frames = READ(request["path"], lambda info: _ask(requests, answers, info), request["backend"])
+        except _Cancelled:
+            continue
+        except DecodeError as error:
+            _send(answers, {"error": error.reason})
+        except Exception as error:
+            _send(answers, {"error": f"the decoder failed: {type(error).__name__}: {error}"})
+        else:
+            _send(answers, {"shape": frames.shape})
+            _write(answers, frames)
+
+
+def _ask(requests: BinaryIO, answers: BinaryIO, info: VideoInfo) -> list[int]:
+    _send(answers, {"info": asdict(info)})
+    reply = json.loads(requests.readline())
+    if reply.get("cancel"):
+        raise _Cancelled
+    return reply["indices"]
+
+
+def _send(answers: BinaryIO, message: dict) -> None:
+    _write(answers, json.dumps(message).encode() + b"\n")
+
+
+def _write(answers: BinaryIO, data: bytes | NDArray[np.uint8]) -> None:
+    left = memoryview(data).cast("B")
+    while left:
+        left = left[answers.write(left) :]
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to end this process when its parent ends, however: a hanging decoder would not notice otherwise.
+
+    Elsewhere the end of standard input is the only sign, enough for every helper that does not hang.
+    """
+    if sys.platform != "linux":
+        return
+    parent = os.getppid()
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
