@@ -84,7 +84,7 @@ class Patchify(nn.Module):
 
     def forward(self, images: Tensor, grid: TokenGrid) -> Tensor:
         """(B, C, H, W) -> (B, D, rows, cols)"""
-        conv = self.short[grid.name] if grid.name in self.short else self.proj
+        conv = self.short[grid.name] if grid.name in self.short else self.proj  # noqa: SIM401 (no `get`)
         return conv(images if self.remainder == "cut" else pad_to_patches(images, self.patches[grid.name]))
 
     @torch.no_grad()
