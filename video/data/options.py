@@ -1,0 +1,137 @@
+"""Everything that can be chosen about clips: where they are, which frames, which pixels, how they are loaded."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from revit.common.options import Options
+
+
+class SourceOptions(Options):
+    """Where the clips and their labels are."""
+
+    train: str | None = None
+    """List file (`path label` lines) or folder with one subfolder per class. Needed for training."""
+    val: str | None = None
+    """The same for the evaluation during training."""
+    test: str | None = None
+    """The same for the final test; absent, the val list is used."""
+    separator: str = Field(" ", min_length=1)
+    """Between path and label in list files: a space (any white space), `,`, `\\t`, ... The label is the last field, so
+    paths may contain it."""
+    prefix: str = ""
+    """Folder that relative paths of the lists are joined to."""
+    label_names: str | None = None
+    """File with class names in order of the label numbers: plain lines, a JSON list or map, or a CSV."""
+
+
+class FrameOptions(Options):
+    """Which frames of a file make a clip."""
+
+    num_frames: int = Field(8, ge=1)
+    """T."""
+    sampling_rate: float = Field(32, gt=0)
+    """The clip spans num_frames * sampling_rate frames at `target_fps`."""
+    target_fps: float = Field(30.0, gt=0)
+    """The rate that `sampling_rate` counts in; files of other rates are spanned for the same time."""
+    sampling: Literal["timesformer", "segments"] = "timesformer"
+    """`timesformer`: a stretch of fixed duration. `segments` (Something-Something): the whole file in T parts."""
+    one_view: Literal["centre", "start"] = "centre"
+    """Where a single test view lies. The published code, meaning the centre, takes the `start`."""
+
+
+class PixelOptions(Options):
+    """How frames become inputs."""
+
+    crop_size: int = Field(224, ge=1)
+    """Pixels of the square that the model sees."""
+    jitter_min: int = Field(256, ge=1)
+    """Training: smallest short side before cropping; also the short side of a test with one crop."""
+    jitter_max: int = Field(320, ge=1)
+    """Training: largest short side before cropping."""
+    scale_sampling: Literal["uniform", "inverse-uniform"] = "uniform"
+    """Whether the short side, or its inverse, is uniform (Something-Something recipes use the inverse)."""
+    flip_probability: float = Field(0.5, ge=0, le=1)
+    """Training: chance of a left-right flip; 0 where left and right are classes."""
+    crop_offsets: Literal["all", "published"] = "all"
+    """Training: `published` leaves out the last row and column of offsets, an off-by-one of the published code."""
+    antialias: bool = False
+    """Smooth before shrinking. The published code does not."""
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    """`bgr` only for the published Something-Something weights, which saw it by accident."""
+    mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
+    """Subtracted per channel from pixels in [0, 1], on the device."""
+    std: tuple[float, float, float] = (0.225, 0.225, 0.225)
+    """Divided by per channel, on the device."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.jitter_min > self.jitter_max:
+            raise ValueError(
+                f"jitter_min {self.jitter_min} is larger than jitter_max {self.jitter_max}; swap them"
+            )
+        if self.crop_size > self.jitter_min:
+            raise ValueError(
+                f"crop_size {self.crop_size} does not fit into a short side of jitter_min {self.jitter_min}; "
+                "raise jitter_min or lower crop_size"
+            )
+        if min(self.std) <= 0:
+            raise ValueError(f"std {self.std} must be positive in every channel")
+        return self
+
+
+class ViewOptions(Options):
+    """How many looks at one file are averaged in an evaluation."""
+
+    num_temporal_views: int = Field(1, ge=1)
+    """Stretches of the file."""
+    num_crops: Literal[1, 3] = 1
+    """1: the centre. 3: left, centre, right (top, centre, bottom of tall files)."""
+
+    @property
+    def num_views(self) -> int:
+        """V."""
+        return self.num_temporal_views * self.num_crops
+
+
+class LoadingOptions(Options):
+    """How files are read."""
+
+    num_workers: int = Field(2, ge=0)
+    """Loading processes; 0 loads in the main process. Does not change what is loaded."""
+    prefetch: int = Field(2, ge=1)
+    """Batches that each worker prepares ahead."""
+    decoder: Literal["auto", "decord", "pyav"] = "auto"
+    """Frames are the same with each; see `revit.video.data.decode.Backend`."""
+    decode_timeout_seconds: float = Field(30.0, ge=0)
+    """A file that takes longer is given up as broken. 0: decode without a helper process and without a limit."""
+    max_broken_share: float = Field(0.1, ge=0, le=1)
+    """Training stops with the list when more than this share of the distinct files met so far cannot be read."""
+    max_tries: int = Field(10, ge=1)
+    """Training: files tried for one sample, the first included, before it is left out of its batch."""
+
+
+class ClipOptions(Options):
+    """The data section of a video run."""
+
+    source: SourceOptions = SourceOptions()
+    frames: FrameOptions = FrameOptions()
+    pixels: PixelOptions = PixelOptions()
+    val_views: ViewOptions = ViewOptions()
+    """Evaluation during training. (The published code evaluates on randomly augmented clips there.)"""
+    test_views: ViewOptions = ViewOptions(num_crops=3)
+    """The final test; published: one stretch, three crops."""
+    loading: LoadingOptions = LoadingOptions()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name, views in (("val_views", self.val_views), ("test_views", self.test_views)):
+            if self.frames.sampling == "segments" and views.num_temporal_views > 1:
+                raise ValueError(
+                    f"{name}.num_temporal_views is {views.num_temporal_views}, but with frames.sampling 'segments' "
+                    "every temporal view is the same; set it to 1"
+                )
+        return self

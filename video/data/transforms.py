@@ -1,0 +1,101 @@
+"""From frames to the pixels a model sees: uint8 in, uint8 out, the same random numbers for all frames of a clip.
+
+Resizing happens on uint8 before normalisation; the published code normalises first, in floats. Both are linear, so the
+results differ by the rounding to whole levels only. Without `antialias` (the published choice and the default) shrinking
+picks up aliasing.
+
+Letters: C channels, T frames, H and W height and width.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+from torchvision.transforms.v2 import functional as F
+
+from revit.video.data.options import PixelOptions
+
+
+def resize_short_side(clip: Tensor, short_side: int, antialias: bool = False) -> Tensor:
+    """Resize (T, C, H, W) so that the shorter side has `short_side` pixels; the longer one is rounded down (published)."""
+    height, width = clip.shape[-2:]
+    if min(height, width) == short_side:
+        return clip
+    if width < height:
+        size = [math.floor(height / width * short_side), short_side]
+    else:
+        size = [short_side, math.floor(width / height * short_side)]
+    return F.resize(clip, size, antialias=antialias)
+
+
+def random_short_side(
+    low: int, high: int, sampling: Literal["uniform", "inverse-uniform"], generator: Generator
+) -> int:
+    """A short side between `low` and `high`: itself uniform, or its inverse, then rounded."""
+    share = float(torch.rand((), generator=generator))
+    if sampling == "uniform":
+        return round(low + share * (high - low))
+    return round(1 / (1 / high + share * (1 / low - 1 / high)))
+
+
+def random_crop(
+    clip: Tensor, size: int, offsets: Literal["all", "published"], generator: Generator
+) -> Tensor:
+    """Cut a square of `size` pixels at a random place from (T, C, H, W); `published` never takes the last offset."""
+
+    def offset(room: int) -> int:
+        choices = room + 1 if offsets == "all" else max(room, 1)
+        return int(torch.randint(choices, (), generator=generator))
+
+    height, width = clip.shape[-2:]
+    return F.crop(clip, offset(height - size), offset(width - size), size, size)
+
+
+def spatial_crop(clip: Tensor, size: int, position: Literal[0, 1, 2]) -> Tensor:
+    """Square crop along the longer side of (T, C, H, W): 0 left or top, 1 centre, 2 right or bottom.
+
+    The other side is centred; a centre between two pixels goes to the later one (published: 240x320 shrunk to 224x298
+    is cut at 0, 37 and 74).
+    """
+    height, width = clip.shape[-2:]
+    top, left = math.ceil((height - size) / 2), math.ceil((width - size) / 2)
+    if position != 1:
+        end = position == 2
+        if height > width:
+            top = height - size if end else 0
+        else:
+            left = width - size if end else 0
+    return F.crop(clip, top, left, size, size)
+
+
+def train_pixels(clip: Tensor, options: PixelOptions, generator: Generator) -> Tensor:
+    """Jitter, crop and flip one clip: uint8 (T, C, H, W) to (C, T, size, size)."""
+    short_side = random_short_side(options.jitter_min, options.jitter_max, options.scale_sampling, generator)
+    clip = resize_short_side(clip, short_side, options.antialias)
+    clip = random_crop(clip, options.crop_size, options.crop_offsets, generator)
+    if float(torch.rand((), generator=generator)) < options.flip_probability:
+        clip = F.horizontal_flip(clip)
+    return _finish(clip, options)
+
+
+def eval_pixels(clip: Tensor, options: PixelOptions, num_crops: int) -> Tensor:
+    """The crops of one clip: uint8 (T, C, H, W) to (num_crops, C, T, size, size).
+
+    One crop: short side to `jitter_min`, then the centre. Three: short side to the crop size itself, then left, centre
+    and right, or top, centre and bottom. (Published.)
+    """
+    if num_crops == 1:
+        clip = resize_short_side(clip, options.jitter_min, options.antialias)
+        return _finish(spatial_crop(clip, options.crop_size, 1), options)[None]
+    clip = resize_short_side(clip, options.crop_size, options.antialias)
+    return torch.stack([_finish(spatial_crop(clip, options.crop_size, at), options) for at in (0, 1, 2)])
+
+
+def _finish(clip: Tensor, options: PixelOptions) -> Tensor:
+    """(T, C, H, W) to contiguous (C, T, H, W), channels as the weights expect them."""
+    if options.channel_order == "bgr":
+        clip = clip.flip(1)
+    return clip.transpose(0, 1).contiguous()
