@@ -1,0 +1,191 @@
+"""From options to loaders of clips, and one file to its views.
+
+Letters: B samples, V views of one file, C channels, T frames, H and W height and width, N frames in a file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+from revit.common.data.broken import BrokenFiles
+from revit.common.data.dataset import RobustDataset, Sample
+from revit.common.data.loader import Loader
+from revit.common.data.sampler import EpochSampler
+from revit.common.errors import UserError
+from revit.video.data.decode import VideoInfo
+from revit.video.data.frame_reader import FrameReader
+from revit.video.data.label_names import read_label_names
+from revit.video.data.lists import ClipList, read_clips
+from revit.video.data.options import ClipOptions, FrameOptions, LoadingOptions, ViewOptions
+from revit.video.data.sampling import clip_indices, random_start, segment_indices, span_frames, view_starts
+from revit.video.data.transforms import eval_pixels, train_pixels
+
+Split = Literal["train", "val", "test"]
+
+
+def read_split(options: ClipOptions, split: Split) -> ClipList:
+    """The clips of one split, with the class names of `label_names` or, without that file, of the training list.
+
+    `UserError` if the split has no list or the list is faulty. Without a test list the val list is tested.
+    """
+    source = options.source
+    where = source.val if split == "test" and source.test is None else getattr(source, split)
+    if where is None:
+        raise UserError(
+            f"data.source.{split} is not set: give a list file or a folder with one subfolder per class"
+        )
+    names = read_label_names(source.label_names) if source.label_names else None
+    if names is None and split != "train" and source.train is not None:
+        names = read_split(options, "train").names
+    return read_clips(where, separator=source.separator, prefix=source.prefix, names=names)
+
+
+def build_train_loader(
+    options: ClipOptions,
+    batch_size: int,
+    seed: int,
+    *,
+    clips: ClipList | None = None,
+    rank: int = 0,
+    num_ranks: int = 1,
+) -> Loader:
+    """Shuffled, augmented batches of one random clip per file, uint8 (B, C, T, H, W). Broken files are replaced.
+
+    batch_size: per process.  clips: the list, if it was read already.  rank, num_ranks: this process of how many.
+
+    `UserError` from the loop once more than `max_broken_share` of the files met cannot be read. The last, smaller batch
+    of an epoch is dropped, unless it is the only one.
+    """
+    clips = clips if clips is not None else read_split(options, "train")
+    load = TrainClips(clips, options, make_reader(options.loading))
+    sampler = EpochSampler(
+        len(clips), seed=seed, shuffle=True, rank=rank, num_ranks=num_ranks, equal_lengths=True
+    )
+    return Loader(
+        RobustDataset(load, len(clips), seed=seed, training=True, max_tries=options.loading.max_tries),
+        sampler,
+        BrokenFiles(len(clips), options.loading.max_broken_share, name=clips.source),
+        batch_size,
+        num_workers=options.loading.num_workers,
+        prefetch=options.loading.prefetch,
+        drop_last=sampler.samples_per_epoch >= batch_size,
+    )
+
+
+def build_eval_loader(
+    options: ClipOptions,
+    split: Split,
+    batch_size: int,
+    *,
+    views: ViewOptions | None = None,
+    clips: ClipList | None = None,
+    rank: int = 0,
+    num_ranks: int = 1,
+) -> Loader:
+    """Every file of a split once, in list order, uint8 (B*V, C, T, H, W), the V views of a file adjacent.
+
+    views: None takes `test_views` for the test split and `val_views` for the others. Files that cannot be read are
+    missing from the batch and listed in its failures; nothing is replaced.
+    """
+    clips = clips if clips is not None else read_split(options, split)
+    views = views or (options.test_views if split == "test" else options.val_views)
+    load = EvalClips(clips, options, views, make_reader(options.loading))
+    return Loader(
+        RobustDataset(load, len(clips)),
+        EpochSampler(len(clips), rank=rank, num_ranks=num_ranks),
+        BrokenFiles(len(clips), name=clips.source),
+        batch_size,
+        num_workers=options.loading.num_workers,
+        prefetch=options.loading.prefetch,
+        num_views=views.num_views,
+    )
+
+
+def make_reader(options: LoadingOptions) -> FrameReader:
+    """The frame reader that the loading options describe. `UserError` if their decoder is not installed."""
+    try:
+        return FrameReader(options.decoder, options.decode_timeout_seconds)
+    except ValueError as error:
+        raise UserError(f"data.loading.decoder: {error}") from None
+
+
+def load_views(
+    path: str, options: ClipOptions, views: ViewOptions | None = None, reader: FrameReader | None = None
+) -> Tensor:
+    """All views of one file, uint8 (V, C, T, H, W), temporal views outermost; `test_views` unless others are given.
+
+    reader: for many files, one made by `make_reader` and closed by the caller. `DecodeError` if it cannot be read.
+    """
+    views = views or options.test_views
+    own = make_reader(options.loading) if reader is None else None
+    try:
+        frames = (reader or own).read(path, lambda info: eval_indices(info, options.frames, views))
+    finally:
+        if own is not None:
+            own.close()
+    pixels = eval_pixels(_to_clip(frames), options.pixels, views.num_crops)
+    # (crops, C, K*T, H, W) -> (K, crops, C, T, H, W) -> (V, C, T, H, W)
+    split = pixels.unflatten(2, (views.num_temporal_views, options.frames.num_frames))
+    return split.permute(2, 0, 1, 3, 4, 5).flatten(0, 1).contiguous()
+
+
+def eval_indices(info: VideoInfo, frames: FrameOptions, views: ViewOptions) -> Tensor:
+    """Frame numbers int64 (K, T) of the K temporal views of a file."""
+    if frames.sampling == "segments":
+        return segment_indices(info.num_frames, frames.num_frames)[None]
+    span = span_frames(frames.num_frames, frames.sampling_rate, info.fps, frames.target_fps)
+    starts = view_starts(info.num_frames, span, views.num_temporal_views, frames.one_view)
+    return torch.stack([clip_indices(info.num_frames, start, span, frames.num_frames) for start in starts])
+
+
+def train_indices(info: VideoInfo, frames: FrameOptions, generator: Generator) -> Tensor:
+    """Frame numbers int64 (T,) of one random clip of a file."""
+    if frames.sampling == "segments":
+        return segment_indices(info.num_frames, frames.num_frames, generator)
+    span = span_frames(frames.num_frames, frames.sampling_rate, info.fps, frames.target_fps)
+    start = random_start(info.num_frames, span, generator)
+    return clip_indices(info.num_frames, start, span, frames.num_frames)
+
+
+@dataclass
+class TrainClips:
+    """Reads one augmented clip: the `load` of the training data set."""
+
+    clips: ClipList
+    options: ClipOptions
+    reader: FrameReader
+
+    def __call__(self, index: int, generator: Generator) -> Sample:
+        """uint8 (1, C, T, H, W) and its class number."""
+        frames = self.reader.read(
+            self.clips.path(index), lambda info: train_indices(info, self.options.frames, generator)
+        )
+        clip = train_pixels(_to_clip(frames), self.options.pixels, generator)
+        return Sample(clip[None], self.clips.label(index))
+
+
+@dataclass
+class EvalClips:
+    """Reads all views of one clip: the `load` of an evaluation data set."""
+
+    clips: ClipList
+    options: ClipOptions
+    views: ViewOptions
+    reader: FrameReader
+
+    def __call__(self, index: int, generator: Generator) -> Sample:
+        """uint8 (V, C, T, H, W) and its class number. Nothing is random."""
+        return Sample(
+            load_views(self.clips.path(index), self.options, self.views, self.reader), self.clips.label(index)
+        )
+
+
+def _to_clip(frames: NDArray[np.uint8]) -> Tensor:
+    """(T, H, W, C) to (T, C, H, W) without copying."""
+    return torch.from_numpy(frames).permute(0, 3, 1, 2)
