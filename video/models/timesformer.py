@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from revit.common.outputs import ModelOutput
 from revit.common.tokens.grid import TokenGrid
 from revit.common.vit import ResizableTransformer
 from revit.video.models.blocks import DividedBlock
+from revit.video.models.cost import closed_form
 
 AttentionKind = Literal["divided_space_time", "joint_space_time", "space_only"]
 
@@ -97,3 +98,7 @@ class TimeSformer(ResizableTransformer):
             # The published model averages all tokens over frames, before the final norm.
             tokens = tokens.unflatten(0, (B, T)).mean(dim=1)
         return self.classify(tokens, layout)
+
+    def closed_form_macs(self, clips_shape: Sequence[int], grid: TokenGrid | None = None) -> dict[str, float]:
+        """Multiply-accumulates of one clip (1, C, T, H, W) by formula, by kind: linear, attention, convolution."""
+        return closed_form(self, clips_shape, grid)
