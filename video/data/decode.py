@@ -1,7 +1,7 @@
 """Frames of a video file by number: one open per call, nothing kept alive.
 
 Two decoders, decord and PyAV, return bit-identical frames (tested for H.264, HEVC, VP9 and MPEG-4 in 8-bit 4:2:0, full
-and limited range, BT.601 and BT.709, all rotation tags). PyAV reads the list of frames in any case, so what a frame's
+and limited range, BT.601 and BT.709, all rotation tags); files in which they would not are PyAV's alone. PyAV reads the list of frames in any case, so what a frame's
 number means, how many there are, and whether the file is whole does not depend on what is installed either.
 
 Handled: rotation tags (frames come upright; mirrored display matrices are not undone), variable frame rate (frames are

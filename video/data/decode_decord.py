@@ -14,8 +14,9 @@ IDENTICAL_CODECS = ("h264", "hevc", "mpeg4", "vp8", "vp9", "libvpx-vp9")
 """Codecs that the FFmpeg inside decord decodes; AV1 it cannot open."""
 
 IDENTICAL_PIXELS = ("yuv420p", "yuvj420p")
-"""Pixel formats whose conversion to RGB is bit-identical in the FFmpeg of decord and in PyAV's. Of 10-bit formats the
-two make different pictures, so those are PyAV's alone and do not depend on what is installed."""
+"""Pixel formats whose conversion to RGB is bit-identical in the FFmpeg of decord and in PyAV's, at even sizes. Of 10-bit
+formats, and of half-size chroma at odd sizes, the two make different pictures: those are PyAV's alone, so that no answer
+depends on what is installed."""
 
 
 def installed() -> bool:
@@ -25,9 +26,9 @@ def installed() -> bool:
 
 def suits(index: FrameIndex) -> bool:
     """Whether decord returns the same frames as PyAV for this file: known format, every frame with its own stamp."""
-    return (
-        index.pts is not None and index.codec in IDENTICAL_CODECS and index.pixel_format in IDENTICAL_PIXELS
-    )
+    even = index.info.width % 2 == 0 and index.info.height % 2 == 0
+    known = index.codec in IDENTICAL_CODECS and index.pixel_format in IDENTICAL_PIXELS
+    return index.pts is not None and even and known
 
 
 def read(index: FrameIndex, wanted: set[int]) -> Frames | None:

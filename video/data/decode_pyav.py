@@ -62,7 +62,7 @@ class Converter:
     """Frames to upright RGB, bit for bit as decord's filter graph does it.
 
     That is swscale with the bilinear flag and neither accurate rounding nor full chroma interpolation, at the size of
-    the frame, with the colour matrix and range of the frame's tags; measured equal for 8-bit 4:2:0 and 4:4:4. (Accurate
+    the frame, with the colour matrix and range of the frame's tags; measured equal for 8-bit 4:2:0 at even sizes. (Accurate
     rounding would move pixels by 7 levels on average, because it also smooths chroma.)
     """
 
@@ -124,10 +124,9 @@ def plan_runs(
         while back < len(keys) and pts < (packet_pts[keys[-back]] or 0):
             back += 1
         start = keys[-back]
-        if runs and start < runs[-1][1]:
-            runs[-1] = (min(start, runs[-1][0]), position + 1)
-        else:
-            runs.append((start, position + 1))
+        while runs and start <= runs[-1][1]:
+            start = min(start, runs.pop()[0])
+        runs.append((start, position + 1))
     return runs
 
 

@@ -1,0 +1,172 @@
+"""Frames by number: exact, equal from both decoders, whatever the file looks like."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from revit.video.data import decode_decord, decode_pyav, frame_index
+from revit.video.data.decode import VideoInfo, probe, read_frames, resolve_backend
+from revit.video.data.decode_pyav import plan_runs
+
+BACKENDS = ["decord", "pyav"]
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the encoders' chatter
+
+FORMATS = {
+    "b_frames": dict(options={"bf": "3", "g": "12"}),
+    "long_group": dict(num_frames=300, options={"g": "250", "bf": "3"}),
+    "no_b_frames": dict(options={"bf": "0"}),
+    "open_group": dict(options={"x264-params": "open-gop=1:keyint=12:min-keyint=12:bframes=3:scenecut=0"}),
+    "baseline": dict(options={"profile": "baseline"}),
+    "matroska": dict(name="clip.mkv"),
+    "transport": dict(name="clip.ts", options={"bf": "2", "g": "15"}),
+    "fragmented": dict(container_options={"movflags": "frag_keyframe+empty_moov"}, options={"g": "10"}),
+    "fast_start": dict(container_options={"movflags": "faststart"}),
+    "width_not_divisible": dict(width=174, height=98),
+    "odd_444": dict(width=161, height=97, pixel_format="yuv444p"),
+    "full_range": dict(pixel_format="yuvj420p"),
+    "bt709": dict(colorspace=1),
+    "one_frame": dict(num_frames=1),
+    "mpeg4": dict(codec="mpeg4", name="clip.avi"),
+    "vp9": dict(codec="libvpx-vp9", name="clip.webm", options={"deadline": "realtime", "cpu-used": "8"}),
+    "vp9_odd": dict(
+        codec="libvpx-vp9",
+        name="c.webm",
+        width=161,
+        height=97,
+        options={"deadline": "realtime", "cpu-used": "8"},
+    ),
+    "hevc": dict(codec="libx265", options={"preset": "ultrafast", "x265-params": "log-level=none:pools=1"}),
+    "ten_bit": dict(pixel_format="yuv420p10le"),
+    "av1": dict(codec="libsvtav1", options={"preset": "10", "crf": "2"}, num_frames=20),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_frames_are_those_asked_for_and_equal_from_both_decoders(name, make_video, numbers_of):
+    path = make_video(**FORMATS[name])
+    num_frames = FORMATS[name].get("num_frames", 60)
+    random = np.random.default_rng(0)
+    asked = [random.integers(0, num_frames, 9), np.array([num_frames - 1, 0, 0, num_frames - 1])]
+    everything = read_frames(path, lambda info: range(info.num_frames), "pyav")
+    assert numbers_of(everything) == list(range(num_frames))
+    for numbers in asked:
+        by_decord = read_frames(path, lambda info, n=numbers: n, "decord")
+        by_pyav = read_frames(path, lambda info, n=numbers: n, "pyav")
+        assert numbers_of(by_pyav) == numbers.tolist()
+        assert np.array_equal(by_decord, by_pyav)
+        assert np.array_equal(by_pyav, everything[numbers])
+
+
+@pytest.mark.parametrize("name", ["b_frames", "bt709", "full_range", "vp9", "hevc", "mpeg4"])
+def test_decord_really_answers_the_same_bits(name, make_video):
+    """The equality above would also hold if decord were never asked."""
+    index = frame_index.index_frames(make_video(**FORMATS[name]))
+    wanted = {0, 7, 31, 59}
+    by_decord, by_pyav = decode_decord.read(index, wanted), decode_pyav.read(index, wanted)
+    index.container.close()
+    assert by_decord is not None
+    for number in wanted:
+        assert np.array_equal(by_decord[number], by_pyav[number])
+
+
+@pytest.mark.parametrize("rotation", [90, 180, 270])
+def test_rotated_files_come_upright(rotation, make_video, numbers_of):
+    path = make_video(rotation=rotation, num_frames=12)
+    info = probe(path)
+    upright = (96, 160) if rotation == 180 else (160, 96)
+    assert (info.height, info.width) == upright
+    assert info.rotation in (90, 180, 270)
+    frames = {backend: read_frames(path, lambda _: [5, 1], backend) for backend in BACKENDS}
+    assert frames["pyav"].shape == (2, *upright, 3)
+    assert np.array_equal(frames["pyav"], frames["decord"])
+    turned_back = np.rot90(frames["pyav"], -info.rotation // 90, axes=(1, 2))
+    assert numbers_of(turned_back) == [5, 1]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_variable_frame_rate_counts_frames_as_shown(backend, make_video, numbers_of):
+    gaps = np.random.default_rng(1).integers(1, 9, 60)
+    path = make_video(times=np.cumsum(gaps).tolist(), fps=240, options={"g": "20"})
+    info = probe(path)
+    assert info.num_frames == 60
+    assert info.duration_seconds == pytest.approx(gaps[1:].sum() / 240, abs=0.1)
+    assert numbers_of(read_frames(path, lambda _: [59, 3, 31, 30], backend)) == [59, 3, 31, 30]
+
+
+def test_info_is_what_the_file_says(make_video):
+    info = probe(make_video(num_frames=50, fps=25, width=176, height=144))
+    assert info == VideoInfo(num_frames=50, fps=25.0, width=176, height=144, rotation=0, duration_seconds=2.0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_numbers_outside_the_file_are_refused(backend, make_video):
+    path = make_video(num_frames=10)
+    for numbers in ([10], [-1], []):
+        with pytest.raises(IndexError, match="asked"):
+            read_frames(path, lambda _, n=numbers: n, backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_container_that_promises_too_much_is_asked_again(backend, make_video, numbers_of, monkeypatch):
+    """The list of frames has 20 more than can be decoded: the choice is repeated with the true number."""
+    path = make_video(num_frames=30, options={"bf": "0"})
+    true_index = frame_index.index_frames
+
+    def lying(path):
+        index = true_index(path)
+        more = [index.pts[-1] + 512 * (1 + number) for number in range(20)]
+        info = replace(index.info, num_frames=50)
+        return replace(index, info=info, pts=index.pts + more)
+
+    monkeypatch.setattr("revit.video.data.decode.index_frames", lying)
+    told = []
+
+    def last_frames(info):
+        told.append(info.num_frames)
+        return [0, info.num_frames - 1]
+
+    assert numbers_of(read_frames(path, last_frames, backend)) == [0, 29]
+    assert told == [50, 30]
+
+
+@pytest.mark.parametrize("size", [0, 1 << 30])
+def test_files_too_large_to_keep_are_read_twice(size, make_video, numbers_of, monkeypatch):
+    monkeypatch.setattr(frame_index, "KEPT_BYTES", size)
+    path = make_video(options={"g": "12"})
+    assert numbers_of(read_frames(path, lambda _: [40, 2, 57], "pyav")) == [40, 2, 57]
+
+
+def test_without_time_stamps_frames_are_counted(make_video, numbers_of):
+    path = make_video("clip.h264", num_frames=40, options={"g": "12"})
+    for backend in BACKENDS:
+        assert numbers_of(read_frames(path, lambda info: [info.num_frames - 1, 7, 7], backend)) == [39, 7, 7]
+
+
+def test_runs_begin_at_key_frames_and_reach_back_for_leading_pictures():
+    # Shown: 0 1 2 3 | 6 is a key frame, 4 and 5 lead it | 8 is a key frame.
+    stamps = [0, 3, 1, 2, 6, 4, 5, 7, 8, 9]
+    keys = [number in (0, 6, 8) for number in stamps]
+    assert plan_runs(stamps, keys, {9}) == [(8, 10)]
+    assert plan_runs(stamps, keys, {7}) == [(4, 8)]
+    assert plan_runs(stamps, keys, {5}) == [(0, 7)]
+    assert plan_runs(stamps, keys, {1, 8}) == [(0, 3), (8, 9)]
+    assert plan_runs(stamps, keys, {3, 4, 7}) == [(0, 8)]
+    assert plan_runs(stamps, keys, set(stamps)) == [(0, 10)]
+
+
+def test_decoding_does_not_import_torch():
+    code = "import sys, revit.video.data.decode_child; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_decoder_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr(decode_decord, "installed", lambda: False)
+    assert resolve_backend("auto") == "pyav"
+    with pytest.raises(ValueError, match="'decord' is not installed"):
+        resolve_backend("decord")
