@@ -52,6 +52,8 @@ class Loader:
             prefetch_factor=prefetch if num_workers > 0 else None,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_quiet_worker,
+            # Its own, or every new iteration would draw from the global generator and shift a resumed run's numbers.
+            generator=torch.Generator(),
         )
 
     @property

@@ -10,7 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from revit.common.data.batch import Batch, Failure
+from revit.common.data.batch import Batch
+from revit.common.data.broken import Failure
 from revit.common.engine.backend import autocast
 from revit.common.engine.log import progress
 from revit.common.tokens.adaptive import AdaptiveClassifier, AdaptiveOutput

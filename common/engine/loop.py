@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from revit.common.data.batch import Batch
-from revit.common.data.broken import BrokenFiles
+from revit.common.data.loader import Loader
 from revit.common.engine.backend import LocalBackend
 from revit.common.engine.log import RunLog, progress
 from revit.common.engine.state import load_newest_state, random_states, restore_random_states, save_state
 from revit.common.engine.task import Task
 from revit.common.errors import UserError
-
-LoaderFor = Callable[[int, int], Iterable[Batch]]
-"""(epoch, first batch) -> the rest of that epoch's batches, the same ones whenever it is asked."""
-
 
 @dataclass
 class Position:
@@ -43,19 +39,33 @@ class Trainer:
     task: Task
     backend: LocalBackend
     pixels: nn.Module
-    loader_for: LoaderFor
+    loader: Loader
     num_epochs: int
-    batches_per_epoch: int
-    """A multiple of the backend's `accumulate`: an update never mixes two epochs."""
     folder: Path
     log: RunLog
-    broken: BrokenFiles
     name: str = "model"
     log_every: int = 20
     save_every: int | None = None
 
+    @property
+    def batches_per_epoch(self) -> int:
+        """A multiple of the backend's `accumulate`: an update never mixes two epochs, what is over is not read.
+
+        Raises UserError for a list too short for one update.
+        """
+        updates = self.loader.batches_per_epoch // self.backend.accumulate
+        if updates == 0:
+            raise UserError(
+                f"{self.name}: {self.loader.num_samples} samples do not fill one update of "
+                f"{self.backend.accumulate} x {self.loader.batch_size}; lower batch_size or effective_batch"
+            )
+        return updates * self.backend.accumulate
+
     def train(self) -> Position:
-        """Run to the end, from the newest state in `folder`. Raises UserError on a loss that is not finite."""
+        """Run to the end, from the newest state in `folder`.
+
+        Raises UserError on a loss that is not finite or too many broken files.
+        """
         position = self._resume()
         with progress(self.name, self.num_epochs * self.batches_per_epoch) as update_bar:
             update_bar(advance=position.epoch * self.batches_per_epoch + position.batch)
@@ -67,9 +77,9 @@ class Trainer:
         self.model.train()
         meter = Meter()
         waited_since = time.perf_counter()
-        for batch in self.loader_for(position.epoch, position.batch):
+        self.loader.set_epoch(position.epoch, position.batch)
+        for batch in self.loader:
             batch = batch.to(self.backend.device)
-            self.broken.record(batch)
             meter.data_seconds += time.perf_counter() - waited_since
             self._check(self._train_batch(batch, meter), batch)
             position.batch += 1
@@ -120,7 +130,7 @@ class Trainer:
             update=self.backend.num_updates,
             lr=self.backend.learning_rate,
             **meter.facts(),
-            broken_files=len(self.broken),
+            broken_files=self.loader.broken.num_broken,
         )
         if event == "epoch":
             self.log.say(f"{self.name}: epoch {position.epoch}/{self.num_epochs}  {meter}")
@@ -130,6 +140,7 @@ class Trainer:
             "backend": self.backend.state_dict(),
             "position": {"epoch": position.epoch, "batch": position.batch, "losses": position.losses},
             "random": random_states(),
+            "broken": self.loader.broken.state_dict(),
         }
         save_state(self.folder, self.backend.num_updates, state)
 
@@ -139,6 +150,7 @@ class Trainer:
             return Position()
         self.backend.load_state_dict(state["backend"])
         restore_random_states(state["random"])
+        self.loader.broken.load_state_dict(state["broken"])
         position = Position(**state["position"])
         self.log.say(f"{self.name}: going on at epoch {position.epoch}, batch {position.batch}")
         return position

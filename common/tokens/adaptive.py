@@ -47,6 +47,8 @@ class AdaptiveClassifier(nn.Module):
         longest = self.model.grids[0].num_positions
         for position, grid in enumerate(self.model.grids):
             group = (lengths == position).nonzero().squeeze(1)
+            if not len(group):
+                continue
             for rows in group.split(self.max_batch * longest // grid.num_positions):
                 # A group of the whole batch needs no copy; index_select makes others contiguous.
                 chosen = inputs if len(rows) == len(inputs) else inputs.index_select(0, rows)

@@ -1,0 +1,285 @@
+"""The whole recipe of a configuration, stage after stage: model, token-length labels, assigner, evaluation.
+
+Pictures and clips share it; what differs comes through `Package`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from revit.common.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from revit.common.config import dump
+from revit.common.data.loader import Loader
+from revit.common.engine.backend import LocalBackend, pick_device
+from revit.common.engine.evaluate import Evaluation, Runner, evaluate, grid_runners
+from revit.common.engine.log import RunLog
+from revit.common.engine.loop import Trainer
+from revit.common.engine.optim import build_optimizer, build_scheduler
+from revit.common.engine.options import AssignerOptions, TrainOptions
+from revit.common.engine.run_options import RecipeOptions
+from revit.common.engine.stages import StageBook, clear
+from revit.common.engine.state import remove_states
+from revit.common.engine.task import AssignerTask, ResizableTask, Task
+from revit.common.errors import UserError
+from revit.common.files import write_json, write_text
+from revit.common.load_report import LoadReport
+from revit.common.losses.distill import SelfDistillation
+from revit.common.report.adaptive import Costs, adaptive_report, versions
+from revit.common.report.flops import count
+from revit.common.tokens.adaptive import AdaptiveClassifier
+from revit.common.tokens.assigner import TokenLengthAssigner
+from revit.common.tokens.labels import LengthLabels, class_balanced_weights
+from revit.common.vit import ResizableTransformer
+
+
+class Package(Protocol):
+    """What pictures and clips bring to the recipe. `options` is the package's own run configuration."""
+
+    def make_data(self, options: Any) -> None:
+        """Make a data set that the project makes itself, if the configuration asks for one."""
+
+    def label_names(self, options: Any) -> Sequence[str]:
+        """Class names, position = class number."""
+
+    def paths(self, options: Any, split: str) -> Sequence[str]:
+        """Files of a split, position = sample id."""
+
+    def build_model(self, options: Any, num_classes: int) -> ResizableTransformer:
+        """The untrained model."""
+
+    def start(self, model: ResizableTransformer, options: Any) -> LoadReport | None:
+        """Load the starting point the configuration names, if any."""
+
+    def pixels(self, options: Any) -> nn.Module:
+        """uint8 inputs -> normalised floats."""
+
+    def input_shape(self, options: Any) -> tuple[int, ...]:
+        """Shape of one input, batch 1."""
+
+    def train_loader(self, options: Any, split: str, batch_size: int) -> Loader:
+        """Shuffled, augmented, broken samples replaced."""
+
+    def eval_loader(self, options: Any, split: str, batch_size: int, one_view: bool = False) -> Loader:
+        """In order, nothing replaced; with the configuration's views or with one."""
+
+
+def build_assigner(options: AssignerOptions, num_grids: int) -> TokenLengthAssigner:
+    """The untrained assigner of a configuration."""
+    return TokenLengthAssigner(
+        num_grids, options.size, options.num_frames, options.width, options.depth, dropout=options.dropout
+    )
+
+
+class Recipe:
+    """Runs the stages of one configuration under its `run.dir`."""
+
+    def __init__(self, options: RecipeOptions, package: Package) -> None:
+        self.options = options
+        self.package = package
+        self.folder = Path(options.run.dir)
+        self.device = pick_device(options.run.device)
+        self.model_file = self.folder / "model.safetensors"
+        self.labels_file = self.folder / "lengths.csv"
+        self.checkpoint_file = self.folder / "checkpoint.safetensors"
+
+    def run(self, only: str | None = None) -> None:
+        """All stages, or the one called `only` (the stages it builds on must be done). UserError otherwise."""
+        stages = self.stages()
+        if only is not None and only not in stages:
+            raise UserError(f"this configuration has no stage {only!r}; its stages are {', '.join(stages)}")
+        if self.options.run.resume == "never" and only is None:
+            clear(self.folder)
+        self.log = RunLog(self.folder / "log.jsonl")
+        self.book = StageBook(self.folder, self.log)
+        write_text(self.folder / "config.yaml", dump(self.options))
+        names = list(stages)
+        for position, (name, work) in enumerate(stages.items()):
+            if only not in (None, name):
+                if position < names.index(str(only)) and not self.book.is_done(name):
+                    raise UserError(f"stage {only!r} builds on {name!r}, which is not done in {self.folder}")
+                continue
+            if name == only:
+                self.book.forget([name])
+            if self.book.run(name, self.options.settings_of(name), work, refuse_changes=name == "model"):
+                self.book.forget(names[position + 1 :])
+
+    def stages(self) -> dict[str, Callable[[], None]]:
+        """Stage name -> work, in order. Labels and assigner need more than one grid."""
+        stages: dict[str, Callable[[], None]] = {}
+        if self.options.makes_data:
+            stages["data"] = lambda: self.package.make_data(self.options)
+        stages["model"] = self.train_model
+        if self.options.has_lengths:
+            stages["lengths"] = self.label_lengths
+            stages["assigner"] = self.train_assigner
+        stages["evaluate"] = self.evaluate
+        return stages
+
+    # -- stages ------------------------------------------------------------------------------------------------------
+
+    def train_model(self) -> None:
+        """Train the model at all its grids (Algorithm 1) and write model.safetensors."""
+        torch.manual_seed(self.options.run.seed)
+        names = list(self.package.label_names(self.options))
+        model = self.package.build_model(self.options, len(names))
+        report = self.package.start(model, self.options)
+        if report is not None:
+            self.log.say(str(report))
+        distill = self.options.distill
+        task = ResizableTask(
+            SelfDistillation(distill.weight, distill.temperature, distill.hard, self.options.label_smoothing)
+        )
+        self._train("model", model, task, self.options.train, "train")
+        self._save(self.model_file, names, model=model)
+        remove_states(self.folder / "states" / "model")
+
+    def label_lengths(self) -> None:
+        """Retrieve every sample's token-length label from the trained model, in evaluation mode, one view."""
+        options = self.options.lengths
+        model = self._load_model(self.model_file)
+        evaluation = self._evaluate(grid_runners(AdaptiveClassifier(model)), options.split, "lengths", one_view=True)
+        correct = [evaluation.correct(evaluation.answers[grid.name].logits, "logits") for grid in model.grids]
+        paths = self.package.paths(self.options, options.split)
+        labels = LengthLabels(
+            grids=model.grids,
+            ids=evaluation.ids,
+            paths=[paths[id] for id in evaluation.ids.tolist()],
+            targets=evaluation.targets,
+            correct=torch.stack(correct, dim=1),
+            none_correct=options.none_correct,
+        )
+        labels.save(self.labels_file)
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in labels.shares().items())
+        self.log.write("lengths", split=options.split, shares=labels.shares(), failed=len(evaluation.failures))
+        self.log.say(f"lengths: {len(labels.ids)} labels on {options.split}: {shares}; failed {len(evaluation.failures)}")
+
+    def train_assigner(self) -> None:
+        """Train the Token-Length Assigner on the labels and write checkpoint.safetensors with both networks."""
+        torch.manual_seed(self.options.run.seed)
+        labels = LengthLabels.load(self.labels_file, self.options.lengths.none_correct)
+        options, split = self.options.assigner, self.options.lengths.split
+        assigner = build_assigner(options, len(labels.grids))
+        by_id = torch.full((len(self.package.paths(self.options, split)),), -1)
+        by_id[labels.ids] = labels.labels
+        weights = class_balanced_weights(labels.labels, len(labels.grids)) if options.balanced else None
+        self._train("assigner", assigner, AssignerTask(by_id, weights), options.train, split)
+        checkpoint = load_checkpoint(self.model_file)
+        model = self._load_model(self.model_file)
+        self._save(
+            self.checkpoint_file, checkpoint.label_names, extra={"length_shares": labels.shares()}, model=model, assigner=assigner
+        )
+        remove_states(self.folder / "states" / "assigner")
+
+    def evaluate(self) -> None:
+        """Fixed grids, the assigner and the baselines on the test split: report.json."""
+        classifier = self.load_classifier()
+        report = self.report(classifier)
+        report["seconds"] = self.book.seconds
+        write_json(self.folder / "report.json", report)
+        if not self.options.has_lengths:
+            checkpoint = load_checkpoint(self.model_file)
+            self._save(self.checkpoint_file, checkpoint.label_names, model=classifier.model)
+
+    # -- parts -------------------------------------------------------------------------------------------------------
+
+    def load_classifier(self, path: Path | None = None) -> AdaptiveClassifier:
+        """Model, and assigner where there is one, from our checkpoint file (default: this run's), in eval mode."""
+        path = path or (self.checkpoint_file if self.options.has_lengths else self.model_file)
+        checkpoint = load_checkpoint(path)
+        model = self._load_model(path)
+        assigner = None
+        if "assigner" in checkpoint.parts:
+            assigner = build_assigner(self.options.assigner, len(model.grids))
+            assigner.load_state_dict(checkpoint.parts["assigner"])
+            assigner.to(self.device).eval()
+        return AdaptiveClassifier(model, assigner, max_batch=self.options.test.batch_size)
+
+    def report(self, classifier: AdaptiveClassifier) -> dict[str, Any]:
+        """Evaluate on the test split and gather the figures of report.json, all but the stages' seconds."""
+        runners: dict[str, Runner] = grid_runners(classifier)
+        if classifier.assigner is not None:
+            runners["adaptive"] = classifier
+        test = self.options.test
+        evaluation = self._evaluate(runners, test.split, "evaluate")
+        report = adaptive_report(evaluation, self.costs(classifier), test.merge, test.num_random_draws)
+        views = next(iter(evaluation.answers.values())).logits.shape[1]
+        report["protocol"] = {
+            "split": test.split,
+            "num_views": views,
+            "merge": test.merge,
+            "device": str(self.device),
+            "dtype": self.options.run.dtype,
+            "seed": self.options.run.seed,
+        }
+        return report | {"versions": versions()}
+
+    def costs(self, classifier: AdaptiveClassifier) -> Costs:
+        """GMACs of one view at every grid, and of the assigner."""
+        shape = self.package.input_shape(self.options)
+        counts = {grid.name: count(classifier.model, shape, grid) for grid in classifier.model.grids}
+        assigner = count(classifier.assigner, shape) if classifier.assigner is not None else None
+        return Costs(
+            grids={name: one.gmacs for name, one in counts.items()},
+            assigner=assigner.gmacs if assigner else 0.0,
+            num_params=sum(weight.numel() for weight in classifier.model.parameters()),
+            num_assigner_params=assigner.params if assigner else 0,
+        )
+
+    def _train(self, name: str, module: nn.Module, task: Task, options: TrainOptions, split: str) -> None:
+        module.to(self.device)
+        loader = self.package.train_loader(self.options, split, options.batch_size)
+        run = self.options.run
+        backend = LocalBackend(self.device, run.dtype, options.accumulate, options.clip_grad_norm)
+        trainer = Trainer(
+            model=module,
+            task=task,
+            backend=backend,
+            pixels=self.package.pixels(self.options).to(self.device),
+            loader=loader,
+            num_epochs=options.schedule.epochs,
+            folder=self.folder / "states" / name,
+            log=self.log,
+            name=name,
+            log_every=run.log_every,
+            save_every=run.save_every,
+        )
+        optimizer = build_optimizer(module, options.optim)
+        updates = trainer.batches_per_epoch // options.accumulate
+        backend.prepare(module, optimizer, build_scheduler(optimizer, options.schedule, updates))
+        trainer.train()
+        module.eval()
+
+    def _evaluate(self, runners: dict[str, Runner], split: str, name: str, one_view: bool = False) -> Evaluation:
+        loader = self.package.eval_loader(self.options, split, self.options.test.batch_size, one_view)
+        pixels = self.package.pixels(self.options).to(self.device)
+        try:
+            return evaluate(
+                runners, loader, pixels, self.device, self.options.run.dtype, loader.num_samples, description=name
+            )
+        except ValueError as error:
+            raise UserError(f"split {split}: {error}") from error
+
+    def _load_model(self, path: Path) -> ResizableTransformer:
+        checkpoint = load_checkpoint(path)
+        model = self.package.build_model(self.options, len(checkpoint.label_names))
+        model.load_state_dict(checkpoint.parts["model"])
+        return model.to(self.device).eval()
+
+    def _save(
+        self, path: Path, label_names: Sequence[str], extra: dict[str, Any] | None = None, **parts: nn.Module
+    ) -> None:
+        save_checkpoint(
+            path,
+            Checkpoint(
+                kind=self.options.kind,
+                config=self.options.model_dump(mode="json"),
+                label_names=list(label_names),
+                parts={name: part.state_dict() for name, part in parts.items()},
+                extra=extra or {},
+            ),
+        )

@@ -1,0 +1,99 @@
+"""The stages of a recipe on disk: which are done, with what settings, and how long they took."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from revit.common.engine.log import RunLog
+from revit.common.errors import UserError
+from revit.common.files import write_json
+
+Settings = Mapping[str, Any]
+
+
+class StageBook:
+    """`RUN_DIR/stages.json`: a stage that is done with the present settings is not done again.
+
+    Settings that changed under the first stage that trains would silently mix two runs, so they are refused with the
+    list of what changed; later stages are cheap and are done again, with a line that says why.
+    """
+
+    def __init__(self, folder: Path, log: RunLog) -> None:
+        self.path = folder / "stages.json"
+        self.log = log
+        self.book: dict[str, Any] = json.loads(self.path.read_text("utf-8")) if self.path.exists() else {}
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds per finished stage, over all the processes that worked on it."""
+        return {name: entry["seconds"] for name, entry in self.book.items() if entry["done"]}
+
+    def is_done(self, name: str) -> bool:
+        return bool(self.book.get(name, {}).get("done"))
+
+    def run(self, name: str, settings: Settings, work: Callable[[], None], refuse_changes: bool = False) -> bool:
+        """Do `work` unless it is done with equal `settings`; says whether it was done now.
+
+        Raises UserError if `refuse_changes` and the stage was begun with other settings.
+        """
+        entry = self.book.get(name)
+        if entry is not None and entry["settings"] != settings:
+            changed = "; ".join(differences(entry["settings"], settings))
+            if refuse_changes:
+                raise UserError(
+                    f"{self.path.parent} holds a run with other settings ({changed}); choose another run.dir, restore "
+                    "the settings, or start over with run.resume=never"
+                )
+            self.log.say(f"{name}: done again, settings changed ({changed})")
+            entry = None
+        if entry is not None and entry["done"]:
+            self.log.say(f"{name}: already done")
+            return False
+        entry = entry or {"settings": settings, "done": False, "seconds": 0.0}
+        self.book[name] = entry
+        self._write()
+        start = time.perf_counter()
+        try:
+            work()
+            entry["done"] = True
+        finally:
+            entry["seconds"] = round(entry["seconds"] + time.perf_counter() - start, 3)
+            self._write()
+        self.log.write("stage", stage=name, seconds=entry["seconds"])
+        self.log.say(f"{name}: done in {entry['seconds']:.0f} s")
+        return True
+
+    def forget(self, names: list[str]) -> None:
+        """Have these stages done again: what they were built on has changed."""
+        if any(self.book.pop(name, None) for name in names):
+            self._write()
+
+    def _write(self) -> None:
+        write_json(self.path, self.book)
+
+
+def differences(old: Any, new: Any, key: str = "") -> list[str]:
+    """Key paths whose values differ, as `key: old -> new`."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        found = []
+        for name in [*old, *(name for name in new if name not in old)]:
+            found += differences(old.get(name), new.get(name), f"{key}.{name}" if key else str(name))
+        return found
+    return [] if old == new else [f"{key}: {old} -> {new}"]
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier run left in `folder`. Refuses a folder that is not a run's."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / "stages.json").exists():
+        raise UserError(f"{folder} is not the folder of a run (no stages.json in it); it is left alone")
+    for path in folder.iterdir():
+        if path.name == "data":
+            continue  # a data set made for the run is checked by its own marker
+        shutil.rmtree(path) if path.is_dir() else path.unlink()

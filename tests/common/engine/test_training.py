@@ -1,0 +1,221 @@
+"""Algorithm 1, accumulation, and training that goes on bit for bit after an interruption."""
+
+from __future__ import annotations
+
+
+import pytest
+import torch
+from revit.common.data.broken import BrokenFiles
+from revit.common.data.dataset import RobustDataset, Sample
+from revit.common.data.loader import Loader
+from revit.common.data.sampler import EpochSampler
+from revit.common.engine.backend import LocalBackend
+from revit.common.engine.log import RunLog
+from revit.common.engine.loop import Trainer
+from revit.common.engine.optim import build_optimizer, build_scheduler
+from revit.common.engine.options import OptimOptions, ScheduleOptions, TrainOptions
+from revit.common.engine.state import load_newest_state, save_state
+from revit.common.engine.task import AssignerTask, ResizableTask
+from revit.common.errors import UserError
+from revit.common.layers.pixels import PixelNorm
+from revit.common.losses.distill import SelfDistillation
+from revit.video.models.timesformer import TimeSformer
+from torch import nn
+
+CPU = torch.device("cpu")
+PIXELS = PixelNorm((0.45,) * 3, (0.225,) * 3)
+
+
+def small_model() -> TimeSformer:
+    torch.manual_seed(3)
+    return TimeSformer(16, [4, 2], 2, 3, 16, 2, 2, drop_path_rate=0.5, pos_std=0.5, time_std=0.5)
+
+
+def make_loader(num_samples: int = 12, batch_size: int = 2, workers: int = 0) -> Loader:
+    def load(index: int, generator: torch.Generator) -> Sample:
+        pixels = torch.randint(0, 256, (1, 3, 2, 16, 16), dtype=torch.uint8, generator=generator)
+        return Sample(pixels, index % 3)
+
+    dataset = RobustDataset(load, num_samples, seed=1, training=True)
+    sampler = EpochSampler(num_samples, seed=1, shuffle=True)
+    return Loader(dataset, sampler, BrokenFiles(num_samples), batch_size, num_workers=workers, drop_last=True)
+
+
+def make_trainer(folder, epochs: int = 3, accumulate: int = 2, save_every: int | None = 1, **changes) -> Trainer:
+    model = changes.pop("model", None) or small_model()
+    loader = make_loader()
+    backend = LocalBackend(CPU, accumulate=accumulate, clip_grad_norm=1.0)
+    trainer = Trainer(
+        model, ResizableTask(), backend, PIXELS, loader, epochs, folder / "states", RunLog(folder / "log.jsonl"),
+        log_every=1, save_every=save_every,
+    )
+    optimizer = build_optimizer(model, OptimOptions(name="adamw", lr=1e-2))
+    schedule = ScheduleOptions(name="cosine", epochs=epochs, warmup_epochs=1)
+    backend.prepare(model, optimizer, build_scheduler(optimizer, schedule, trainer.batches_per_epoch // accumulate))
+    return trainer
+
+
+def test_algorithm_1_is_one_step_on_the_sum_of_all_grids_losses():
+    model = small_model().eval()  # eval: no stochastic depth between the two routes
+    inputs, targets = torch.randn(4, 3, 2, 16, 16), torch.tensor([0, 1, 2, 0])
+    task = ResizableTask(SelfDistillation(0.7, 2.0))
+    for _, loss in task.losses(model, inputs, targets, targets):
+        loss.backward()
+    one_by_one = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+    model.zero_grad()
+    outputs = [model(inputs, grid) for grid in model.grids]
+    total = nn.functional.cross_entropy(outputs[0].logits, targets) + task.distill(
+        outputs[1], outputs[0].logits.detach(), targets
+    )
+    total.backward()
+    assert set(one_by_one) == {name for name, weight in model.named_parameters() if weight.grad is not None}
+    for name, weight in model.named_parameters():
+        if weight.grad is not None:
+            assert torch.allclose(one_by_one[name], weight.grad, atol=1e-6), name
+
+
+def test_losses_come_longest_first_and_one_at_a_time():
+    """The second grid's forward pass must not run before the first one's backward: memory holds one graph."""
+    model, seen = small_model(), []
+    model.register_forward_hook(lambda _, args, __: seen.append(args[1].name))
+    losses = ResizableTask().losses(model, torch.randn(2, 3, 2, 16, 16), torch.tensor([0, 1]), torch.tensor([0, 1]))
+    name, _ = next(losses)
+    assert (name, seen) == ("4x4", ["4x4"])
+    name, _ = next(losses)
+    assert (name, seen) == ("2x2", ["4x4", "2x2"])
+
+
+def test_accumulated_batches_equal_one_large_batch():
+    models = [small_model().eval() for _ in range(2)]
+    inputs, targets = torch.randn(4, 3, 2, 16, 16), torch.tensor([0, 1, 2, 0])
+    for model, pieces in zip(models, (1, 2)):
+        backend = LocalBackend(CPU, accumulate=pieces)
+        optimizer = build_optimizer(model, OptimOptions(lr=0.1))
+        backend.prepare(model, optimizer, build_scheduler(optimizer, ScheduleOptions(name="constant"), 1))
+        updates = []
+        for x, y in zip(inputs.chunk(pieces), targets.chunk(pieces)):
+            for _, loss in ResizableTask().losses(model, x, y, y):
+                backend.backward(loss)
+            updates.append(backend.step())
+        assert updates == [False] * (pieces - 1) + [True]
+    for one, two in zip(models[0].parameters(), models[1].parameters()):
+        assert torch.allclose(one, two, atol=1e-6)
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 4, 7, 11])
+@pytest.mark.parametrize("save_every", [1, 2, None])
+def test_an_interrupted_training_ends_with_the_same_weights(tmp_path, stop_after, save_every):
+    whole = make_trainer(tmp_path / "whole", save_every=save_every)
+    history = whole.train().losses
+
+    broken_off = make_trainer(tmp_path / "parts", save_every=save_every)
+    steps = iter(range(stop_after))
+    original = broken_off.backend.step
+
+    def step() -> bool:
+        if next(steps, None) is None:
+            raise Interrupted
+        return original()
+
+    broken_off.backend.step = step
+    with pytest.raises(Interrupted):
+        broken_off.train()
+    torch.manual_seed(99)  # another process has another random state
+    resumed = make_trainer(tmp_path / "parts", save_every=save_every)
+    position = resumed.train()
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, resumed.model.state_dict()[name]), name
+    assert len(position.losses) == 3
+    if save_every is None:  # interrupted between epochs' ends: the meters saw whole epochs
+        assert position.losses == history
+
+
+def test_a_finished_training_is_not_done_again(tmp_path):
+    make_trainer(tmp_path).train()
+    again = make_trainer(tmp_path)
+    again.backend.step = None  # would raise if a batch were trained
+    assert again.train().epoch == 3
+
+
+def test_a_damaged_state_is_passed_over(tmp_path):
+    for update in (1, 2):
+        save_state(tmp_path, update, {"update": update})
+    newest = tmp_path / "update-00000002.pt"
+    newest.write_bytes(newest.read_bytes()[:100])
+    assert load_newest_state(tmp_path) == {"update": 1}
+    assert load_newest_state(tmp_path / "nowhere") is None
+
+
+def test_only_the_newest_states_are_kept(tmp_path):
+    for update in range(5):
+        save_state(tmp_path, update, {"update": update}, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["update-00000003.pt", "update-00000004.pt"]
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_ids(tmp_path):
+    model = small_model()
+    with torch.no_grad():
+        model.head.bias.fill_(float("nan"))
+    with pytest.raises(UserError, match=r"not finite at update 0.*sample ids of the batch: \["):
+        make_trainer(tmp_path, model=model).train()
+
+
+def test_a_list_too_short_for_one_update_is_refused(tmp_path):
+    with pytest.raises(UserError, match="12 samples do not fill one update of 8 x 2"):
+        make_trainer(tmp_path, accumulate=8).train()
+
+
+def test_the_loss_falls(tmp_path):
+    def load(index: int, generator: torch.Generator) -> Sample:
+        pixels = torch.full((1, 3, 2, 16, 16), 60 * (index % 3), dtype=torch.uint8)
+        return Sample(pixels, index % 3)
+
+    trainer = make_trainer(tmp_path, epochs=6, accumulate=1)
+    trainer.loader.dataset.load = load
+    losses = trainer.train().losses
+    for grid in ("4x4", "2x2"):
+        assert losses[-1][grid] < 0.7 * losses[0][grid]
+
+
+def test_published_recipe_moves_the_learning_rate_as_published():
+    """x1 to epoch 10, x0.1 for 11 to 13, x0.01 for 14 (within timm's offset of one update)."""
+    model = nn.Linear(2, 2)
+    optimizer = build_optimizer(model, OptimOptions())
+    assert optimizer.defaults["nesterov"]
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {1e-4}
+    scheduler = build_scheduler(optimizer, ScheduleOptions(), updates_per_epoch=100)
+    rates = []
+    for epoch in range(15):
+        scheduler.step_update(epoch * 100 + 50)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([5e-3] * 11 + [5e-4] * 3 + [5e-5])
+
+
+def test_decay_can_spare_one_dimensional_parameters():
+    optimizer = build_optimizer(nn.LayerNorm(4), OptimOptions(name="adamw", decay_one_dimensional=False))
+    assert {group["weight_decay"] for group in optimizer.param_groups if group["params"]} == {0.0}
+
+
+def test_effective_batch_must_be_a_multiple():
+    assert TrainOptions(batch_size=8, effective_batch=64).accumulate == 8
+    with pytest.raises(ValueError, match="multiple"):
+        TrainOptions(batch_size=6, effective_batch=64)
+
+
+def test_assigner_learns_only_from_labelled_samples():
+    labels, weights = torch.tensor([0, -1, 1, 1]), torch.tensor([2.0, 0.5])
+    model = nn.Linear(3, 2)
+    inputs, ids = torch.randn(4, 3), torch.tensor([3, 1, 0, 2])
+    ((_, loss),) = AssignerTask(labels, weights).losses(model, inputs, ids, ids)
+    chosen = labels[ids]
+    expected = nn.functional.cross_entropy(model(inputs)[chosen >= 0], chosen[chosen >= 0], weights)
+    assert torch.allclose(loss, expected)
+    ((_, nothing),) = AssignerTask(torch.full((4,), -1)).losses(model, inputs, ids, ids)
+    assert float(nothing.detach()) == 0
+
+

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from revit.common.layers.attention import Attention, explicit_attention
+from revit.common.layers.block import DropPath
+from revit.common.layers.norm import LengthAwareLayerNorm
+from revit.common.layers.pixels import PixelNorm
+from revit.common.tokens.grid import TokenGrid, longest_first
+from torch import nn
+
+GRIDS = longest_first([14, 10, 7])
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 32), (2, 3, 9, 32), (2, 3, 4, 5, 32)])
+def test_fused_and_written_out_attention_agree(shape):
+    attention = Attention(32, 4)
+    x = torch.randn(shape)
+    fused = attention(x)
+    with explicit_attention(attention):
+        assert not attention.fused
+        assert torch.allclose(attention(x), fused, atol=1e-6)
+    assert attention.fused
+
+
+def test_attention_against_the_formula_per_head():
+    attention = Attention(8, 2)
+    x = torch.randn(5, 8)
+    query, key, value = attention.qkv(x).split(8, dim=1)
+    heads = [
+        (query[:, part] @ key[:, part].T / 4**0.5).softmax(dim=1) @ value[:, part]
+        for part in (slice(0, 4), slice(4, 8))
+    ]
+    assert torch.allclose(attention(x[None])[0], attention.proj(torch.cat(heads, dim=1)), atol=1e-6)
+
+
+def test_width_must_divide_by_heads():
+    with pytest.raises(ValueError, match="30"):
+        Attention(30, 4)
+
+
+def test_equal_norms_equal_one_norm():
+    norm = LengthAwareLayerNorm(16, GRIDS)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    norm.start_short_grids()
+    plain = nn.LayerNorm(16, eps=1e-6)
+    plain.load_state_dict({"weight": norm.weight, "bias": norm.bias})
+    x = torch.randn(3, 5, 16)
+    for grid in GRIDS:
+        assert torch.equal(norm(x, grid), plain(x))
+
+
+def test_each_grid_trains_its_own_norm_only():
+    norm = LengthAwareLayerNorm(16, GRIDS)
+    norm(torch.randn(2, 16), GRIDS[1]).square().sum().backward()
+    assert {name for name, weight in norm.named_parameters() if weight.grad is not None} == {
+        "short.10x10.weight",
+        "short.10x10.bias",
+    }
+
+
+def test_a_plain_checkpoint_loads_into_the_longest_grid():
+    norm = LengthAwareLayerNorm(16, GRIDS)
+    missing = norm.load_state_dict(nn.LayerNorm(16).state_dict(), strict=False)
+    assert not missing.unexpected_keys
+    assert all(key.startswith("short.") for key in missing.missing_keys)
+
+
+def test_unknown_grid_lists_the_known_ones():
+    with pytest.raises(KeyError, match="9x9.*14x14, 10x10, 7x7"):
+        LengthAwareLayerNorm(16, GRIDS)(torch.zeros(1, 16), TokenGrid(9, 9))
+
+
+@pytest.mark.parametrize("batch_axes", [1, 2])
+def test_drop_path_draws_once_per_batch_element_and_keeps_the_mean(batch_axes):
+    drop = DropPath(0.25)
+    x = torch.ones(400, 10, 3, 2)
+    dropped = drop(x, batch_axes)
+    assert dropped.unique().tolist() == [0.0, pytest.approx(1 / 0.75)]
+    per_draw = dropped.flatten(batch_axes)
+    assert (per_draw == per_draw[..., :1]).all()
+    assert float(dropped.mean()) == pytest.approx(1, abs=0.15)
+    assert torch.equal(drop.eval()(x, batch_axes), x)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (2, 3, 5, 4, 4)])
+def test_pixels_against_the_definition(shape):
+    mean, std = (0.45, 0.4, 0.35), (0.225, 0.2, 0.25)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8)
+    per_channel = (1, 3, *[1] * (len(shape) - 2))
+    expected = (pixels / 255 - torch.tensor(mean).view(per_channel)) / torch.tensor(std).view(per_channel)
+    norm = PixelNorm(mean, std)
+    assert torch.allclose(norm(pixels), expected, atol=1e-6)
+    assert not norm.state_dict()
