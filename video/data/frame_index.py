@@ -127,7 +127,8 @@ def index_frames(path: str) -> FrameIndex:
         try:
             for packet in picture_packets(container):
                 if packet.is_corrupt:
-                    raise DecodeError(path, "truncated: the file ends inside a frame")
+                    _refuse_truncated(path, container, len(stamps))
+                    raise DecodeError(path, f"truncated: the file ends inside frame {len(stamps)}")
                 pts = packet.pts
                 packet_pts.append(pts)
                 packet_is_key.append(packet.is_keyframe)
