@@ -1,0 +1,79 @@
+"""The cases of a throughput run: a model at every grid and adaptively, in every dtype and batch size."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from revit.common.engine.backend import DTYPES
+from revit.common.report.flops import count
+from revit.common.report.throughput import Case, weight_bytes
+from revit.common.tokens.adaptive import AdaptiveClassifier
+from revit.common.vit import ResizableTransformer
+
+
+def model_cases(
+    config: str,
+    model: ResizableTransformer,
+    assigner: nn.Module | None,
+    input_shape: Sequence[int],
+    device: torch.device,
+    dtypes: Sequence[str],
+    batches: Sequence[int],
+    compiled: Sequence[bool] = (False,),
+) -> Iterator[Case]:
+    """Every grid of `model`, and with an assigner the adaptive pass; inputs are noise of `input_shape` (batch 1)."""
+    costs = [count(model, input_shape, grid).gmacs for grid in model.grids]
+    assigner_cost = count(assigner, input_shape).gmacs if assigner is not None else 0.0
+    for dtype in dtypes:
+        held = copy.deepcopy(model).to(device, DTYPES[dtype]).eval()
+        held_assigner = (
+            copy.deepcopy(assigner).to(device, DTYPES[dtype]).eval() if assigner is not None else None
+        )
+        for fast in compiled:
+            runner = torch.compile(held) if fast else held
+            for batch in batches:
+                inputs = noise(input_shape, batch, device, dtype)
+                for grid, cost in zip(model.grids, costs):
+                    case = (config, grid.name, dtype, fast, batch, cost)
+                    yield Case("ours", *case, _at(runner, inputs, grid), weight_bytes=weight_bytes(held))
+                if held_assigner is not None:
+                    mean = sum(costs) / len(costs) + assigner_cost
+                    yield Case(
+                        "ours",
+                        *(config, "adaptive", dtype, fast, batch, mean),
+                        _adaptive(runner, held_assigner, inputs),
+                        num_calls=len(model.grids),
+                        weight_bytes=weight_bytes(held) + weight_bytes(held_assigner),
+                    )
+
+
+def noise(input_shape: Sequence[int], batch: int, device: torch.device, dtype: str) -> Tensor:
+    """Normal inputs, as normalised pixels roughly are; always the same."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(batch, *input_shape[1:], generator=generator).to(device, DTYPES[dtype])
+
+
+def _at(model: Any, inputs: Tensor, grid: Any) -> Callable[[], Any]:
+    return lambda: model(inputs, grid)
+
+
+def _adaptive(model: Any, assigner: nn.Module, inputs: Tensor) -> Callable[[], Any]:
+    """One call per grid of the model, in which the lengths are dealt out evenly: over all calls each grid gets the
+    same share, whatever the batch size. The assigner runs, and an even mixture takes the place of what an untrained
+    one says."""
+    grids = model.grids
+    classifier = AdaptiveClassifier(model, assigner, max_batch=len(inputs))
+    places = torch.arange(len(inputs), device=inputs.device)
+    mixtures = [(places + shift) % len(grids) for shift in range(len(grids))]
+
+    def run() -> None:
+        for lengths in mixtures:
+            classifier.assign(inputs)
+            classifier(inputs, lengths)
+
+    return run

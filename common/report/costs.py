@@ -1,0 +1,59 @@
+"""What a configuration costs: the rows of `flops.py --json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from revit.common.engine.recipe import Package, build_assigner
+from revit.common.engine.run_options import RecipeOptions
+from revit.common.report.flops import Count, count
+
+
+def cost_rows(
+    config: str, options: RecipeOptions, package: Package, shares: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """One row per token grid; with several, one for the assigner; with known `shares` (grid -> fraction of inputs), one
+    for the adaptive model: the mean over inputs, the assigner included.
+
+    Raises:
+        CountError: the counts of a model disagree.
+        UserError: the number of classes is not in the configuration, and the data that would tell cannot be read.
+    """
+    state = torch.get_rng_state()  # building draws initial weights, which nobody here needs
+    try:
+        model = package.build_model(options, num_classes(options, package))
+        assigner = build_assigner(options.assigner, len(model.grids)) if options.has_lengths else None
+    finally:
+        torch.set_rng_state(state)
+    shape = package.input_shape(options)
+    views = package.num_views(options)
+    costs = {grid.name: count(model, shape, grid) for grid in model.grids}
+    rows = [_row(config, name, one, views) for name, one in costs.items()]
+    if assigner is not None:
+        one = count(assigner, shape)
+        rows.append(_row(config, "assigner", one, views))
+        if shares is not None and set(shares) == set(costs):
+            macs = {"mean": 1e9 * sum(share * costs[name].gmacs for name, share in shares.items())}
+            params = next(iter(costs.values())).params + one.params
+            rows.append(_row(config, "adaptive", Count({**macs, "assigner": 1e9 * one.gmacs}, params), views))
+    return rows
+
+
+def num_classes(options: Any, package: Package) -> int:
+    """As many as the configuration says, else as the data has."""
+    return options.model.num_classes or len(package.label_names(options))
+
+
+def _row(config: str, grid: str, one: Count, views: int) -> dict[str, Any]:
+    return {
+        "config": config,
+        "grid": grid,
+        "params": one.params,
+        "gmacs": one.gmacs,
+        "gflops": one.gflops,
+        "views": views,
+        "gmacs_total": one.gmacs * views,
+    }

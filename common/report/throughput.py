@@ -1,0 +1,164 @@
+"""Measured speed: many cases in one interleaved run, against what the machine can do in that same run.
+
+A machine's clock, its caches and its other users drift over minutes, so cases timed one after the other are not
+comparable. Here every round runs each case once, and a plain matrix product of each dtype with them: the yardstick.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from revit.common.engine.backend import DTYPES
+from revit.common.engine.log import progress
+from revit.common.report.memory import peak_bytes
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to time: `run()` answers `batch` inputs at each of `num_calls` calls inside it."""
+
+    name: str
+    config: str
+    grid: str
+    dtype: str
+    """A key of `revit.common.engine.backend.DTYPES`."""
+    compiled: bool
+    batch: int
+    gmacs: float
+    """Per input."""
+    run: Callable[[], Any]
+    num_calls: int = 1
+    weight_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of `throughput.py --json`."""
+
+    name: str
+    config: str
+    grid: str
+    dtype: str
+    compiled: bool
+    batch: int
+    device: str
+    per_second: float
+    """Inputs per second, from the median."""
+    ms_p50: float
+    """Milliseconds of one call, median."""
+    ms_p95: float
+    peak_memory_mb: float
+    """Weights and what one call needed on top, in 1e6 bytes: allocated on CUDA, resident on a CPU."""
+    fraction_of_peak: float
+    """Operations per second of the model over those of a matrix product of the same dtype in the same run."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as plain data."""
+        return asdict(self)
+
+
+def measure(
+    cases: Sequence[Case], device: torch.device, num_rounds: int = 10, min_round_seconds: float = 0.05
+) -> list[Row]:
+    """Times all cases, one after the other in each round. Nothing is timed before two warm-up calls (compilation).
+
+    A case that takes less than `min_round_seconds` is called several times in a row each round.
+    """
+    if not cases:
+        return []
+    with torch.inference_mode(), progress("throughput", num_rounds) as update_bar:
+        update_bar(advance=0, note="warming up")
+        yardsticks = {
+            dtype: _Yardstick(device, DTYPES[dtype]) for dtype in dict.fromkeys(case.dtype for case in cases)
+        }
+        repeats, memory = [], []
+        for case in cases:
+            case.run()
+            memory.append(peak_bytes(case.run, device) + case.weight_bytes)
+            repeats.append(max(1, round(min_round_seconds / _seconds(case.run, device))))
+        samples: list[list[float]] = [[] for _ in cases]
+        for round_number in range(num_rounds):
+            update_bar(advance=0, note=f"round {round_number + 1}")
+            for yardstick in yardsticks.values():
+                yardstick.measure()
+            for case, times, one in zip(cases, repeats, samples):
+                one += [_seconds(case.run, device) / case.num_calls for _ in range(times)]
+            update_bar(advance=1)
+    rows = []
+    for case, one, needed in zip(cases, samples, memory):
+        median = statistics.median(one)
+        rate = 2e9 * case.gmacs * case.batch / median
+        rows.append(
+            Row(
+                name=case.name,
+                config=case.config,
+                grid=case.grid,
+                dtype=case.dtype,
+                compiled=case.compiled,
+                batch=case.batch,
+                device=device_name(device),
+                per_second=case.batch / median,
+                ms_p50=1e3 * median,
+                ms_p95=1e3 * _quantile(one, 0.95),
+                peak_memory_mb=needed / 1e6,
+                fraction_of_peak=rate / yardsticks[case.dtype].operations_per_second,
+            )
+        )
+    return rows
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or "cpu" with its number of threads in use."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({torch.get_num_threads()} threads)"
+
+
+def weight_bytes(module: nn.Module) -> int:
+    """Bytes of parameters and buffers."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+class _Yardstick:
+    """Square matrix products, large enough to reach the machine's rate and small enough to take little time."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        side = 8192 if device.type == "cuda" else 2048
+        self.device = device
+        self.operations = 2 * side**3
+        self.left = torch.randn(side, side, device=device).to(dtype)
+        self.right = torch.randn(side, side, device=device).to(dtype)
+        self.seconds: list[float] = []
+        self.measure()
+        self.seconds.clear()
+
+    def measure(self) -> None:
+        self.seconds += [_seconds(lambda: self.left @ self.right, self.device) for _ in range(3)]
+
+    @property
+    def operations_per_second(self) -> float:
+        return self.operations / statistics.median(self.seconds)
+
+
+def _seconds(run: Callable[[], Any], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def _quantile(samples: Sequence[float], share: float) -> float:
+    """The smallest sample that at least `share` of them do not exceed."""
+    ordered = sorted(samples)
+    return ordered[max(0, -int(-share * len(ordered) // 1) - 1)]

@@ -1,0 +1,66 @@
+"""Count what configurations cost: multiply-accumulates, operations and parameters of every token grid.
+
+Three independent counts have to agree within 1 %, attention included, or the tool fails. "gmacs" is what papers of this
+field call GFLOPs, for one view and a batch of 1; "gflops" is twice that; "gmacs_total" is for all test views.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from revit.common.cli import add_config, add_json, parse, parser, tool
+from revit.common.files import write_json
+
+COLUMNS = {
+    "config": "config",
+    "grid": "grid",
+    "params": "parameters",
+    "gmacs": "GMACs a view",
+    "gflops": "GFLOPs a view",
+    "views": "views",
+    "gmacs_total": "GMACs, all views",
+}
+
+
+@tool
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser(
+        __doc__ or "", "python tools/flops.py --cfg configs/video/timesformer_8x224.yaml --json flops.json"
+    )
+    add_config(arguments, several=True)
+    add_json(arguments)
+    values = parse(arguments, argv)
+
+    # Imported after the arguments are read, so that --help and mistakes in them answer at once.
+    from revit.common.config import load_by_kind
+    from revit.common.report.costs import cost_rows
+    from revit.common.report.tables import print_table
+    from revit.video.build import VideoPackage
+    from revit.video.options import VideoRun
+
+    kinds, packages = {"video": VideoRun}, {"video": VideoPackage()}
+    rows: list[dict[str, Any]] = []
+    for path in values.cfg:
+        options = load_by_kind(kinds, path, values.overrides)
+        rows += cost_rows(Path(path).stem, options, packages[options.kind], _shares(Path(options.run.dir)))
+    print_table("Cost of one forward pass, batch 1, attention included", COLUMNS, rows)
+    if values.json:
+        write_json(values.json, rows)
+    return 0
+
+
+def _shares(run_dir: Path) -> dict[str, float] | None:
+    """The shares of token lengths that a finished run of this configuration found."""
+    try:
+        report = json.loads((run_dir / "report.json").read_text(encoding="utf-8"))
+        return {grid: float(share) for grid, share in report["adaptive"]["share"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
