@@ -20,7 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "python tools/train_net.py --cfg configs/video/demo.yaml run.dir=runs/seed1 run.seed=1 --stage evaluate",
     )
     add_config(arguments)
-    arguments.add_argument("--stage", help="do this stage only, again if it was done: data, model, lengths, assigner or evaluate")
+    arguments.add_argument(
+        "--stage", help="do this stage only, again if it was done: data, model, lengths, assigner or evaluate"
+    )
     values = parse(arguments, argv)
     options = load(VideoRun, values.cfg, values.overrides)
     Recipe(options, VideoPackage()).run(values.stage)

@@ -19,6 +19,7 @@ from revit.video.data.options import ClipOptions, ViewOptions
 from revit.video.demo import MotionClips, make_motion_clips
 from revit.video.models.timesformer import TimeSformer
 from revit.video.options import VideoModel, VideoRun
+from revit.video.weights.start import start_from
 
 ONE_VIEW = ViewOptions(num_temporal_views=1, num_crops=1)
 
@@ -28,7 +29,10 @@ def build_model(model: VideoModel, clips: ClipOptions, num_classes: int) -> Time
     settings = model.model_dump(exclude={"num_classes"})
     try:
         return TimeSformer(
-            img_size=clips.pixels.crop_size, num_frames=clips.frames.num_frames, num_classes=num_classes, **settings
+            img_size=clips.pixels.crop_size,
+            num_frames=clips.frames.num_frames,
+            num_classes=num_classes,
+            **settings,
         )
     except ValueError as error:
         raise UserError(f"model: {error}") from error
@@ -49,6 +53,8 @@ class VideoPackage:
 
     def label_names(self, options: VideoRun) -> Sequence[str]:
         """Class names; class numbers as text where the source has none. UserError if they contradict the model."""
+        if options.data.demo is not None and options.model.num_classes is None:
+            return options.data.demo.motions  # known before the clips are made
         clips = _clips(self.clip_options(options), "train")
         names = clips.names or tuple(str(number) for number in range(max(clips.labels) + 1))
         wanted = options.model.num_classes
@@ -65,18 +71,23 @@ class VideoPackage:
         clips = _clips(self.clip_options(options), split)
         return [clips.path(index) for index in range(len(clips))]
 
+    def has_split(self, options: VideoRun, split: Split) -> bool:
+        """Whether there is a list for this split."""
+        return getattr(self.clip_options(options).source, split) is not None
+
     def build_model(self, options: VideoRun, num_classes: int) -> TimeSformer:
         """The untrained model."""
         return build_model(options.model, options.data, num_classes)
 
-    def start(self, model: ResizableTransformer, options: VideoRun) -> LoadReport | None:
-        """Load `start.source`, if there is one."""
-        if options.start.source is None:
-            return None
-        from revit.video.weights.start import start_from
-
+    def start(self, model: ResizableTransformer, options: VideoRun, source: str) -> LoadReport:
+        """Load weights made elsewhere."""
         assert isinstance(model, TimeSformer)
-        return start_from(model, options.start.source, position_resize=options.start.position_resize)
+        return start_from(
+            model,
+            source,
+            position_resize=options.start.position_resize,
+            label_names=self.label_names(options),
+        )
 
     def pixels(self, options: VideoRun) -> nn.Module:
         """uint8 clips -> normalised floats."""
@@ -86,6 +97,10 @@ class VideoPackage:
         """(1, C, T, H, W)"""
         size = options.data.pixels.crop_size
         return (1, 3, options.data.frames.num_frames, size, size)
+
+    def num_views(self, options: VideoRun) -> int:
+        """Stretches times crops of the final test."""
+        return options.data.test_views.num_views
 
     def train_loader(self, options: VideoRun, split: Split, batch_size: int) -> Loader:
         """Shuffled, augmented, broken samples replaced."""

@@ -22,7 +22,9 @@ class VideoData(ClipOptions):
 
     @model_validator(mode="after")
     def _one_source(self) -> VideoData:
-        lists = [name for name in ("train", "val", "test", "label_names") if getattr(self.source, name) is not None]
+        lists = [
+            name for name in ("train", "val", "test", "label_names") if getattr(self.source, name) is not None
+        ]
         if self.demo is not None and lists:
             raise ValueError(f"demo makes its own lists; remove source.{', source.'.join(lists)} or demo")
         return self
@@ -71,23 +73,12 @@ class VideoModel(Options):
         return self
 
 
-class StartOptions(Options):
-    """Where the weights come from before training."""
-
-    source: str | None = None
-    """A file or folder: our checkpoint, a published TimeSformer .pyth, a Hugging Face TimeSformer folder (or
-    hf-hub:NAME), an image ViT or DeiT (.pth, .safetensors). Null: from scratch."""
-    position_resize: Literal["bicubic", "nearest_flat"] = "bicubic"
-    """How a position table of another size is fitted; nearest_flat is the published rule, for parity."""
-
-
 class VideoRun(RecipeOptions):
     """A whole video run."""
 
     kind: Literal["video"] = "video"
     data: VideoData
     model: VideoModel = VideoModel()
-    start: StartOptions = StartOptions()
 
     @property
     def makes_data(self) -> bool:

@@ -106,7 +106,8 @@ def evaluate(
     if not ids:
         raise ValueError(f"no sample could be evaluated: all {len(failures)} failed{_first(failures)}")
     answers = {
-        name: Answers(torch.cat(one.logits), torch.cat(one.lengths), one.seconds) for name, one in collected.items()
+        name: Answers(torch.cat(one.logits), torch.cat(one.lengths), one.seconds)
+        for name, one in collected.items()
     }
     return Evaluation(torch.cat(ids), torch.cat(targets), answers, failures)
 

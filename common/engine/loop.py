@@ -20,6 +20,7 @@ from revit.common.engine.state import load_newest_state, random_states, restore_
 from revit.common.engine.task import Task
 from revit.common.errors import UserError
 
+
 @dataclass
 class Position:
     """How far a training has come."""
@@ -46,6 +47,8 @@ class Trainer:
     name: str = "model"
     log_every: int = 20
     save_every: int | None = None
+    after_epoch: Callable[[int], None] | None = None
+    """Called with the number of finished epochs, after their state was saved; must leave random states alone."""
 
     @property
     def batches_per_epoch(self) -> int:
@@ -102,6 +105,8 @@ class Trainer:
         position.losses.append(meter.means())
         self._log(meter, position, event="epoch")
         self._save(position)
+        if self.after_epoch is not None:
+            self.after_epoch(position.epoch)
 
     def _train_batch(self, batch: Batch, meter: Meter) -> dict[str, Tensor]:
         with self.backend.autocast():
@@ -190,4 +195,6 @@ class Meter:
     def __str__(self) -> str:
         losses = "  ".join(f"{name} {loss:.3f}" for name, loss in self.means().items())
         rate = self.num_samples / max(self.seconds, 1e-9)
-        return f"loss {losses}  {rate:.1f}/s  waiting for data {self.data_seconds / max(self.seconds, 1e-9):.0%}"
+        return (
+            f"loss {losses}  {rate:.1f}/s  waiting for data {self.data_seconds / max(self.seconds, 1e-9):.0%}"
+        )

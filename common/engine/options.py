@@ -46,6 +46,16 @@ class ScheduleOptions(Options):
         return self
 
 
+class StartOptions(Options):
+    """Where the weights come from before training."""
+
+    source: str | None = None
+    """A file or folder: our checkpoint, a published .pyth or .pth, a Hugging Face folder (or hf-hub:NAME),
+    an image ViT or DeiT, timm:NAME. Null: from scratch."""
+    position_resize: Literal["bicubic", "nearest_flat"] = "bicubic"
+    """How a position table of another size is fitted; nearest_flat is the published rule, for parity."""
+
+
 class TrainOptions(Options):
     """One training: of the model, or of the assigner."""
 
@@ -138,3 +148,5 @@ class RunOptions(Options):
     """Updates between two lines of the log."""
     save_every: int | None = Field(default=None, ge=1)
     """Updates between two checkpoints; null: one per epoch."""
+    evaluate_every: int | None = Field(default=1, ge=1)
+    """Epochs between two evaluations on the val list while the model trains; null: none, nor without a list."""

@@ -5,6 +5,7 @@ Pictures and clips share it; what differs comes through `Package`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,12 +13,12 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from revit.common.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from revit.common.checkpoint import Checkpoint, is_checkpoint, load_checkpoint, save_checkpoint
 from revit.common.config import dump
 from revit.common.data.loader import Loader
 from revit.common.engine.backend import LocalBackend, pick_device
 from revit.common.engine.evaluate import Evaluation, Runner, evaluate, grid_runners
-from revit.common.engine.log import RunLog
+from revit.common.engine.log import RunLog, console
 from revit.common.engine.loop import Trainer
 from revit.common.engine.optim import build_optimizer, build_scheduler
 from revit.common.engine.options import AssignerOptions, TrainOptions
@@ -49,17 +50,23 @@ class Package(Protocol):
     def paths(self, options: Any, split: str) -> Sequence[str]:
         """Files of a split, position = sample id."""
 
+    def has_split(self, options: Any, split: str) -> bool:
+        """Whether the configuration names a list for this split."""
+
     def build_model(self, options: Any, num_classes: int) -> ResizableTransformer:
         """The untrained model."""
 
-    def start(self, model: ResizableTransformer, options: Any) -> LoadReport | None:
-        """Load the starting point the configuration names, if any."""
+    def start(self, model: ResizableTransformer, options: Any, source: str) -> LoadReport:
+        """Load weights made elsewhere and say what became of every tensor."""
 
     def pixels(self, options: Any) -> nn.Module:
         """uint8 inputs -> normalised floats."""
 
     def input_shape(self, options: Any) -> tuple[int, ...]:
         """Shape of one input, batch 1."""
+
+    def num_views(self, options: Any) -> int:
+        """Inputs that the final test looks at for one sample."""
 
     def train_loader(self, options: Any, split: str, batch_size: int) -> Loader:
         """Shuffled, augmented, broken samples replaced."""
@@ -127,14 +134,13 @@ class Recipe:
         torch.manual_seed(self.options.run.seed)
         names = list(self.package.label_names(self.options))
         model = self.package.build_model(self.options, len(names))
-        report = self.package.start(model, self.options)
-        if report is not None:
-            self.log.say(str(report))
+        if self.options.start.source is not None:
+            self.log.say(str(self.package.start(model, self.options, self.options.start.source)))
         distill = self.options.distill
         task = ResizableTask(
             SelfDistillation(distill.weight, distill.temperature, distill.hard, self.options.label_smoothing)
         )
-        self._train("model", model, task, self.options.train, "train")
+        self._train("model", model, task, self.options.train, "train", self._watch(model))
         self._save(self.model_file, names, model=model)
         remove_states(self.folder / "states" / "model")
 
@@ -142,7 +148,9 @@ class Recipe:
         """Retrieve every sample's token-length label from the trained model, in evaluation mode, one view."""
         options = self.options.lengths
         model = self._load_model(self.model_file)
-        evaluation = self._evaluate(grid_runners(AdaptiveClassifier(model)), options.split, "lengths", one_view=True)
+        evaluation = self._evaluate(
+            grid_runners(AdaptiveClassifier(model)), options.split, "lengths", one_view=True
+        )
         correct = [evaluation.correct(evaluation.answers[grid.name].logits, "logits") for grid in model.grids]
         paths = self.package.paths(self.options, options.split)
         labels = LengthLabels(
@@ -155,8 +163,12 @@ class Recipe:
         )
         labels.save(self.labels_file)
         shares = ", ".join(f"{name} {share:.1%}" for name, share in labels.shares().items())
-        self.log.write("lengths", split=options.split, shares=labels.shares(), failed=len(evaluation.failures))
-        self.log.say(f"lengths: {len(labels.ids)} labels on {options.split}: {shares}; failed {len(evaluation.failures)}")
+        self.log.write(
+            "lengths", split=options.split, shares=labels.shares(), failed=len(evaluation.failures)
+        )
+        self.log.say(
+            f"lengths: {len(labels.ids)} labels on {options.split}: {shares}; failed {len(evaluation.failures)}"
+        )
 
     def train_assigner(self) -> None:
         """Train the Token-Length Assigner on the labels and write checkpoint.safetensors with both networks."""
@@ -171,15 +183,20 @@ class Recipe:
         checkpoint = load_checkpoint(self.model_file)
         model = self._load_model(self.model_file)
         self._save(
-            self.checkpoint_file, checkpoint.label_names, extra={"length_shares": labels.shares()}, model=model, assigner=assigner
+            self.checkpoint_file,
+            checkpoint.label_names,
+            extra={"length_shares": labels.shares()},
+            model=model,
+            assigner=assigner,
         )
         remove_states(self.folder / "states" / "assigner")
 
     def evaluate(self) -> None:
         """Fixed grids, the assigner and the baselines on the test split: report.json."""
+        start = time.perf_counter()
         classifier = self.load_classifier()
         report = self.report(classifier)
-        report["seconds"] = self.book.seconds
+        report["seconds"] = self.book.seconds | {"evaluate": round(time.perf_counter() - start, 3)}
         write_json(self.folder / "report.json", report)
         if not self.options.has_lengths:
             checkpoint = load_checkpoint(self.model_file)
@@ -187,17 +204,33 @@ class Recipe:
 
     # -- parts -------------------------------------------------------------------------------------------------------
 
-    def load_classifier(self, path: Path | None = None) -> AdaptiveClassifier:
-        """Model, and assigner where there is one, from our checkpoint file (default: this run's), in eval mode."""
+    def load_classifier(self, path: str | Path | None = None) -> AdaptiveClassifier:
+        """Model, and assigner where there is one, in eval mode: from our checkpoint file (default: this run's) or
+        from a published one.
+
+        Raises UserError if the file does not fit the configuration, or its head other classes than the data's.
+        """
         path = path or (self.checkpoint_file if self.options.has_lengths else self.model_file)
+        if not is_checkpoint(path):
+            return self._foreign_classifier(str(path))
         checkpoint = load_checkpoint(path)
         model = self._load_model(path)
         assigner = None
         if "assigner" in checkpoint.parts:
             assigner = build_assigner(self.options.assigner, len(model.grids))
-            assigner.load_state_dict(checkpoint.parts["assigner"])
+            checkpoint.load_into("assigner", assigner, str(path))
             assigner.to(self.device).eval()
         return AdaptiveClassifier(model, assigner, max_batch=self.options.test.batch_size)
+
+    def _foreign_classifier(self, source: str) -> AdaptiveClassifier:
+        model = self.package.build_model(self.options, len(self.package.label_names(self.options)))
+        report = self.package.start(model, self.options, source)
+        console.print(str(report), markup=False)
+        if report.remade:
+            raise UserError(
+                f"{source} was trained on other classes, so its head cannot be tested on this data"
+            )
+        return AdaptiveClassifier(model.to(self.device).eval(), max_batch=self.options.test.batch_size)
 
     def report(self, classifier: AdaptiveClassifier) -> dict[str, Any]:
         """Evaluate on the test split and gather the figures of report.json, all but the stages' seconds."""
@@ -230,7 +263,39 @@ class Recipe:
             num_assigner_params=assigner.params if assigner else 0,
         )
 
-    def _train(self, name: str, module: nn.Module, task: Task, options: TrainOptions, split: str) -> None:
+    def _watch(self, model: ResizableTransformer) -> Callable[[int], None] | None:
+        """Evaluation on the val list between epochs, one line each."""
+        every = self.options.run.evaluate_every
+        if every is None or not self.package.has_split(self.options, "val"):
+            return None
+        runners = grid_runners(AdaptiveClassifier(model))
+
+        def evaluate_epoch(epoch: int) -> None:
+            if epoch % every:
+                return
+            model.eval()
+            evaluation = self._evaluate(runners, "val", "val")
+            top1 = {
+                name: 100 * float(evaluation.correct(answers.logits, self.options.test.merge).double().mean())
+                for name, answers in evaluation.answers.items()
+            }
+            self.log.write("val", epoch=epoch, top1=top1, failed=len(evaluation.failures))
+            shown = "  ".join(f"{name} {value:.2f} %" for name, value in top1.items())
+            self.log.say(
+                f"val: epoch {epoch}  top-1 {shown}  ({evaluation.num_evaluated} evaluated, {len(evaluation.failures)} failed)"
+            )
+
+        return evaluate_epoch
+
+    def _train(
+        self,
+        name: str,
+        module: nn.Module,
+        task: Task,
+        options: TrainOptions,
+        split: str,
+        after_epoch: Callable[[int], None] | None = None,
+    ) -> None:
         module.to(self.device)
         loader = self.package.train_loader(self.options, split, options.batch_size)
         run = self.options.run
@@ -247,6 +312,7 @@ class Recipe:
             name=name,
             log_every=run.log_every,
             save_every=run.save_every,
+            after_epoch=after_epoch,
         )
         optimizer = build_optimizer(module, options.optim)
         updates = trainer.batches_per_epoch // options.accumulate
@@ -254,20 +320,28 @@ class Recipe:
         trainer.train()
         module.eval()
 
-    def _evaluate(self, runners: dict[str, Runner], split: str, name: str, one_view: bool = False) -> Evaluation:
+    def _evaluate(
+        self, runners: dict[str, Runner], split: str, name: str, one_view: bool = False
+    ) -> Evaluation:
         loader = self.package.eval_loader(self.options, split, self.options.test.batch_size, one_view)
         pixels = self.package.pixels(self.options).to(self.device)
         try:
             return evaluate(
-                runners, loader, pixels, self.device, self.options.run.dtype, loader.num_samples, description=name
+                runners,
+                loader,
+                pixels,
+                self.device,
+                self.options.run.dtype,
+                loader.num_samples,
+                description=name,
             )
         except ValueError as error:
             raise UserError(f"split {split}: {error}") from error
 
-    def _load_model(self, path: Path) -> ResizableTransformer:
+    def _load_model(self, path: str | Path) -> ResizableTransformer:
         checkpoint = load_checkpoint(path)
         model = self.package.build_model(self.options, len(checkpoint.label_names))
-        model.load_state_dict(checkpoint.parts["model"])
+        checkpoint.load_into("model", model, str(path))
         return model.to(self.device).eval()
 
     def _save(

@@ -12,6 +12,7 @@ from revit.common.engine.options import (
     DistillOptions,
     LengthOptions,
     RunOptions,
+    StartOptions,
     TestOptions,
     TrainOptions,
 )
@@ -22,6 +23,7 @@ class RecipeOptions(Options):
     """What the recipe needs to know of a run. A package adds its own `data` and `model`."""
 
     kind: str
+    start: StartOptions = StartOptions()
     train: TrainOptions = TrainOptions()
     distill: DistillOptions = DistillOptions()
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)

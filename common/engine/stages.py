@@ -36,7 +36,9 @@ class StageBook:
     def is_done(self, name: str) -> bool:
         return bool(self.book.get(name, {}).get("done"))
 
-    def run(self, name: str, settings: Settings, work: Callable[[], None], refuse_changes: bool = False) -> bool:
+    def run(
+        self, name: str, settings: Settings, work: Callable[[], None], refuse_changes: bool = False
+    ) -> bool:
         """Do `work` unless it is done with equal `settings`; says whether it was done now.
 
         Raises UserError if `refuse_changes` and the stage was begun with other settings.

@@ -15,7 +15,9 @@ from revit.common.losses.distill import SelfDistillation
 class Task(Protocol):
     """A method's losses."""
 
-    def losses(self, model: nn.Module, inputs: Tensor, targets: Tensor, ids: Tensor) -> Iterator[tuple[str, Tensor]]:
+    def losses(
+        self, model: nn.Module, inputs: Tensor, targets: Tensor, ids: Tensor
+    ) -> Iterator[tuple[str, Tensor]]:
         """Yield (name, scalar) one after the other; the loop runs each backward before it asks for the next.
 
         inputs (B, C, ...) normalised, targets (B,) class numbers or (B, K) soft, ids (B,) positions in the list.
@@ -35,7 +37,9 @@ class ResizableTask:
 
     distill: SelfDistillation = field(default_factory=SelfDistillation)
 
-    def losses(self, model: nn.Module, inputs: Tensor, targets: Tensor, ids: Tensor) -> Iterator[tuple[str, Tensor]]:
+    def losses(
+        self, model: nn.Module, inputs: Tensor, targets: Tensor, ids: Tensor
+    ) -> Iterator[tuple[str, Tensor]]:
         longest, *shorter = model.grids
         teacher = model(inputs, longest).logits
         yield longest.name, self.distill.cross_entropy(teacher, targets)
@@ -53,7 +57,9 @@ class AssignerTask:
     weights: Tensor | None = None
     """(k,) per grid, for labels that lean to one grid."""
 
-    def losses(self, model: nn.Module, inputs: Tensor, targets: Tensor, ids: Tensor) -> Iterator[tuple[str, Tensor]]:
+    def losses(
+        self, model: nn.Module, inputs: Tensor, targets: Tensor, ids: Tensor
+    ) -> Iterator[tuple[str, Tensor]]:
         labels = self.labels.to(inputs.device)[ids]
         weights = None if self.weights is None else self.weights.to(inputs.device)
         # A batch without any label gives 0, not 0 / 0.

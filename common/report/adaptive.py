@@ -63,7 +63,9 @@ def adaptive_report(
             "top1": _percent(evaluation.correct(answers.logits, merge)),
             "top5": _percent(evaluation.correct(answers.logits, merge, topk=5)),
             "gmacs": mean_price + costs.assigner,
-            "share": {name: float((answers.lengths == index).float().mean()) for index, name in enumerate(names)},
+            "share": {
+                name: float((answers.lengths == index).float().mean()) for index, name in enumerate(names)
+            },
             "per_second": evaluation.num_evaluated / max(answers.seconds, 1e-9),
             "assigner_gmacs": costs.assigner,
             "assigner_params": costs.num_assigner_params,
@@ -103,7 +105,10 @@ def _percent(correct: Tensor) -> float:
 
 def versions() -> dict[str, str]:
     """Versions of what the figures depend on."""
-    found = {"python": platform.python_version(), "machine": f"{platform.machine()} {platform.processor()}".strip()}
+    found = {
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()} {platform.processor()}".strip(),
+    }
     for package in PACKAGES:
         try:
             found[package] = version(package)

@@ -28,7 +28,9 @@ class AdaptiveClassifier(nn.Module):
     memory stays bounded whatever the assignment.
     """
 
-    def __init__(self, model: ResizableTransformer, assigner: nn.Module | None = None, max_batch: int = 32) -> None:
+    def __init__(
+        self, model: ResizableTransformer, assigner: nn.Module | None = None, max_batch: int = 32
+    ) -> None:
         super().__init__()
         self.model = model
         self.assigner = assigner

@@ -79,7 +79,11 @@ class LengthLabels:
         writer = csv.writer(text)
         writer.writerow(["id", "path", "target", "length", *(f"correct_{grid}" for grid in self.grids)])
         rows = zip(
-            self.ids.tolist(), self.paths, self.targets.tolist(), self.labels.tolist(), self.correct.long().tolist()
+            self.ids.tolist(),
+            self.paths,
+            self.targets.tolist(),
+            self.labels.tolist(),
+            self.correct.long().tolist(),
         )
         for id, name, target, label, correct in rows:
             writer.writerow([id, name, target, "" if label == DROPPED else self.grids[label], *correct])
@@ -97,8 +101,12 @@ class LengthLabels:
                 ids=torch.tensor([int(row[0]) for row in rows]),
                 paths=[row[1] for row in rows],
                 targets=torch.tensor([int(row[2]) for row in rows]),
-                correct=torch.tensor([[flag == "1" for flag in row[4:]] for row in rows]).view(-1, len(grids)),
+                correct=torch.tensor([[flag == "1" for flag in row[4:]] for row in rows]).view(
+                    -1, len(grids)
+                ),
                 none_correct=none_correct,
             )
         except (OSError, ValueError, IndexError) as error:
-            raise UserError(f"{path} holds no token-length labels ({error}); run the stage 'lengths' again") from error
+            raise UserError(
+                f"{path} holds no token-length labels ({error}); run the stage 'lengths' again"
+            ) from error

@@ -2,13 +2,30 @@ from __future__ import annotations
 
 import pytest
 import torch
-from revit.common.embed.patch_embed import PATCH_EMBEDS, ConvStem, Patchify, SharedPatchify, pad_to_patches, patch_of
+
+from revit.common.embed.patch_embed import (
+    PATCH_EMBEDS,
+    ConvStem,
+    Patchify,
+    SharedPatchify,
+    pad_to_patches,
+    patch_of,
+)
 from revit.common.tokens.grid import TokenGrid, longest_first
 
 
 @pytest.mark.parametrize(
     ("img_size", "grid", "patch"),
-    [(224, 14, 16), (224, 10, 24), (224, 7, 32), (448, 28, 16), (448, 20, 23), (448, 14, 32), (288, 12, 24), (48, 3, 16)],
+    [
+        (224, 14, 16),
+        (224, 10, 24),
+        (224, 7, 32),
+        (448, 28, 16),
+        (448, 20, 23),
+        (448, 14, 32),
+        (288, 12, 24),
+        (48, 3, 16),
+    ],
 )
 def test_patches_of_the_papers_grids(img_size, grid, patch):
     assert patch_of(img_size, TokenGrid(grid, grid)) == (patch, patch)
@@ -25,7 +42,12 @@ def test_any_size_gives_a_map_that_covers_it(kind, height, width):
     grids = longest_first([14, 10, 7])
     embed = PATCH_EMBEDS[kind](224, grids, 8).eval()
     for grid, patch in zip(grids, (16, 24, 32)):
-        assert embed(torch.zeros(1, 3, height, width), grid).shape == (1, 8, -(-height // patch), -(-width // patch))
+        assert embed(torch.zeros(1, 3, height, width), grid).shape == (
+            1,
+            8,
+            -(-height // patch),
+            -(-width // patch),
+        )
 
 
 def test_padding_is_shared_by_both_sides():
@@ -51,10 +73,17 @@ def test_short_kernels_start_from_the_long_one():
     embed = Patchify(32, longest_first([4, 2]), 5)
     embed.start_short_grids()
     image = torch.randn(1, 3, 16, 16)
-    larger_patches = torch.nn.functional.interpolate(
-        image.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5).flatten(0, 2),
-        size=(16, 16), mode="bilinear", align_corners=False,
-    ).unflatten(0, (2, 2)).permute(2, 0, 3, 1, 4).reshape(1, 3, 32, 32)
+    larger_patches = (
+        torch.nn.functional.interpolate(
+            image.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5).flatten(0, 2),
+            size=(16, 16),
+            mode="bilinear",
+            align_corners=False,
+        )
+        .unflatten(0, (2, 2))
+        .permute(2, 0, 3, 1, 4)
+        .reshape(1, 3, 32, 32)
+    )
     assert torch.allclose(embed(larger_patches, TokenGrid(2, 2)), embed(image, TokenGrid(4, 4)), atol=1e-5)
 
 
@@ -70,6 +99,8 @@ def test_shared_kernel_is_cropped_around_its_centre():
 def test_stem_has_one_branch_per_grid_and_says_when_a_grid_cannot_be_reached():
     stem = ConvStem(224, longest_first([14, 10, 7]), 384)
     assert sorted(stem.stems) == ["10x10", "14x14", "7x7"]
-    assert sum(weight.numel() for weight in stem.stems["14x14"].parameters()) == pytest.approx(0.29e6, rel=0.15)
+    assert sum(weight.numel() for weight in stem.stems["14x14"].parameters()) == pytest.approx(
+        0.29e6, rel=0.15
+    )
     with pytest.raises(ValueError, match="stem_widths"):
         ConvStem(224, longest_first([14, 7]), 384, stem_widths=(24, 48))

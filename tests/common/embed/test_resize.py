@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+
 from revit.common.embed.resize import resize_patch_kernel, resize_positions, resize_times
 from revit.common.tokens.grid import TokenGrid
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-
 import pytest
 import torch
+from torch import nn
+
 from revit.common.data.broken import BrokenFiles
 from revit.common.data.dataset import RobustDataset, Sample
 from revit.common.data.loader import Loader
@@ -20,7 +21,6 @@ from revit.common.errors import UserError
 from revit.common.layers.pixels import PixelNorm
 from revit.common.losses.distill import SelfDistillation
 from revit.video.models.timesformer import TimeSformer
-from torch import nn
 
 CPU = torch.device("cpu")
 PIXELS = PixelNorm((0.45,) * 3, (0.225,) * 3)
@@ -41,17 +41,29 @@ def make_loader(num_samples: int = 12, batch_size: int = 2, workers: int = 0) ->
     return Loader(dataset, sampler, BrokenFiles(num_samples), batch_size, num_workers=workers, drop_last=True)
 
 
-def make_trainer(folder, epochs: int = 3, accumulate: int = 2, save_every: int | None = 1, **changes) -> Trainer:
+def make_trainer(
+    folder, epochs: int = 3, accumulate: int = 2, save_every: int | None = 1, **changes
+) -> Trainer:
     model = changes.pop("model", None) or small_model()
     loader = make_loader()
     backend = LocalBackend(CPU, accumulate=accumulate, clip_grad_norm=1.0)
     trainer = Trainer(
-        model, ResizableTask(), backend, PIXELS, loader, epochs, folder / "states", RunLog(folder / "log.jsonl"),
-        log_every=1, save_every=save_every,
+        model,
+        ResizableTask(),
+        backend,
+        PIXELS,
+        loader,
+        epochs,
+        folder / "states",
+        RunLog(folder / "log.jsonl"),
+        log_every=1,
+        save_every=save_every,
     )
     optimizer = build_optimizer(model, OptimOptions(name="adamw", lr=1e-2))
     schedule = ScheduleOptions(name="cosine", epochs=epochs, warmup_epochs=1)
-    backend.prepare(model, optimizer, build_scheduler(optimizer, schedule, trainer.batches_per_epoch // accumulate))
+    backend.prepare(
+        model, optimizer, build_scheduler(optimizer, schedule, trainer.batches_per_epoch // accumulate)
+    )
     return trainer
 
 
@@ -61,7 +73,9 @@ def test_algorithm_1_is_one_step_on_the_sum_of_all_grids_losses():
     task = ResizableTask(SelfDistillation(0.7, 2.0))
     for _, loss in task.losses(model, inputs, targets, targets):
         loss.backward()
-    one_by_one = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+    one_by_one = {
+        name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None
+    }
 
     model.zero_grad()
     outputs = [model(inputs, grid) for grid in model.grids]
@@ -79,7 +93,9 @@ def test_losses_come_longest_first_and_one_at_a_time():
     """The second grid's forward pass must not run before the first one's backward: memory holds one graph."""
     model, seen = small_model(), []
     model.register_forward_hook(lambda _, args, __: seen.append(args[1].name))
-    losses = ResizableTask().losses(model, torch.randn(2, 3, 2, 16, 16), torch.tensor([0, 1]), torch.tensor([0, 1]))
+    losses = ResizableTask().losses(
+        model, torch.randn(2, 3, 2, 16, 16), torch.tensor([0, 1]), torch.tensor([0, 1])
+    )
     name, _ = next(losses)
     assert (name, seen) == ("4x4", ["4x4"])
     name, _ = next(losses)
@@ -217,5 +233,3 @@ def test_assigner_learns_only_from_labelled_samples():
     assert torch.allclose(loss, expected)
     ((_, nothing),) = AssignerTask(torch.full((4,), -1)).losses(model, inputs, ids, ids)
     assert float(nothing.detach()) == 0
-
-

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+
 from revit.common.layers.attention import Attention, explicit_attention
 from revit.common.layers.block import DropPath
 from revit.common.layers.norm import LengthAwareLayerNorm
 from revit.common.layers.pixels import PixelNorm
 from revit.common.tokens.grid import TokenGrid, longest_first
-from torch import nn
 
 GRIDS = longest_first([14, 10, 7])
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+
 from revit.common.losses.distill import SelfDistillation
 from revit.common.outputs import ModelOutput
 

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+
 from revit.common.tokens.adaptive import AdaptiveClassifier
 from revit.common.tokens.assigner import TokenLengthAssigner
 from revit.video.models.timesformer import TimeSformer
-from torch import nn
 
 
 class Recorder(nn.Module):
@@ -76,7 +77,9 @@ def test_assigner_averages_frames_and_takes_pictures_too():
     assert torch.allclose(assigner(clip), mean, atol=1e-5)
 
 
-@pytest.mark.parametrize(("width", "depth", "millions"), [(1.0, 1.0, 4.01), (0.5, 1.0, 1.07), (0.5, 0.5, 0.66), (0.25, 0.5, 0.20)])
+@pytest.mark.parametrize(
+    ("width", "depth", "millions"), [(1.0, 1.0, 4.01), (0.5, 1.0, 1.07), (0.5, 0.5, 0.66), (0.25, 0.5, 0.20)]
+)
 def test_assigner_sizes(width, depth, millions):
     assigner = TokenLengthAssigner(3, width=width, depth=depth)
     assert sum(weight.numel() for weight in assigner.parameters()) == pytest.approx(millions * 1e6, rel=0.01)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from revit.common.tokens.grid import TokenGrid, longest_first
 
 

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+
 from revit.common.errors import UserError
 from revit.common.tokens.grid import longest_first
 from revit.common.tokens.labels import DROPPED, LengthLabels, class_balanced_weights, smallest_correct

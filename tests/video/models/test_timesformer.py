@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+
 from revit.common.tokens.grid import TokenGrid
 from revit.video.models.timesformer import TimeSformer
-from torch import nn
 
 KINDS = ("divided_space_time", "joint_space_time", "space_only")
 SMALL = {"img_size": 32, "num_frames": 4, "num_classes": 5, "embed_dim": 32, "depth": 2, "num_heads": 4}

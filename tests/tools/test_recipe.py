@@ -1,0 +1,186 @@
+"""One small run from clips on disk to report.json, and everything that must hold of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import yaml
+
+from revit.common.checkpoint import load_checkpoint
+from revit.common.cli import tool
+from revit.common.config import load
+from revit.common.engine.recipe import Recipe
+from revit.video.build import VideoPackage
+from revit.video.options import VideoRun
+
+CONFIG = """
+kind: video
+data:
+  demo: {train_clips: 32, val_clips: 16, test_clips: 16, num_workers: 1}
+  frames: {num_frames: 4, sampling_rate: 8}
+  pixels: {crop_size: 48, jitter_min: 48, jitter_max: 48, flip_probability: 0}
+  test_views: {num_temporal_views: 2, num_crops: 1}
+  loading: {num_workers: 0, decode_timeout_seconds: 0}
+model:
+  grids: [6x6, 3x3]
+  embed_dim: 32
+  depth: 2
+  num_heads: 2
+  patch_embed: stem
+  stem_widths: [8, 16, 16]
+train: {batch_size: 8, optim: {name: adamw, lr: 1e-3}, schedule: {name: cosine, epochs: 2}}
+lengths: {split: val}
+assigner: {size: 32, num_frames: 2, width: 0.25, train: {batch_size: 8, schedule: {name: cosine, epochs: 1}}}
+test: {batch_size: 5}
+run: {dir: RUN}
+"""
+
+
+def write_config(folder: Path, text: str = CONFIG) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(text.replace("RUN", str(folder / "run")))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recipe")
+    path = write_config(folder)
+    train(path)
+    return folder
+
+
+def train(path: Path, *overrides: str, stage: str | None = None) -> int:
+    @tool
+    def main(_argv) -> None:
+        Recipe(load(VideoRun, path, overrides), VideoPackage()).run(stage)
+
+    return main([])
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A finished run of its own, to spoil."""
+    shutil.copytree(finished, tmp_path / "copy")
+    return write_config(tmp_path / "copy")
+
+
+def test_report_has_what_the_contract_says(finished):
+    report = json.loads((finished / "run" / "report.json").read_text())
+    assert [row["grid"] for row in report["fixed"]] == ["6x6", "3x3"]
+    assert set(report["fixed"][0]) >= {"grid", "top1", "gmacs", "params"}
+    assert set(report["adaptive"]) >= {"top1", "gmacs", "share", "per_second"}
+    assert set(report["random"]) >= {"top1", "gmacs"}
+    assert set(report["oracle"]) >= {"top1", "gmacs"}
+    assert report["samples"] == {"evaluated": 16, "failed": 0}
+    assert set(report["seconds"]) == {"data", "model", "lengths", "assigner", "evaluate"}
+    assert report["versions"]["torch"] == version("torch")
+
+
+def test_figures_hang_together(finished):
+    report = json.loads((finished / "run" / "report.json").read_text())
+    costs = {row["grid"]: row["gmacs"] for row in report["fixed"]}
+    share, adaptive = report["adaptive"]["share"], report["adaptive"]
+    assert sum(share.values()) == pytest.approx(1)
+    assert costs["3x3"] < costs["6x6"]
+    expected = sum(costs[grid] * share[grid] for grid in costs)
+    assert adaptive["gmacs"] == pytest.approx(expected + adaptive["assigner_gmacs"], rel=1e-5)
+    assert report["random"]["gmacs"] == pytest.approx(expected, rel=1e-5)
+    assert report["oracle"]["top1"] >= max(row["top1"] for row in report["fixed"])
+    assert report["oracle"]["top1"] >= adaptive["top1"]
+
+
+def test_labels_are_on_disk_with_the_sample_ids(finished):
+    rows = list(csv.DictReader((finished / "run" / "lengths.csv").open()))
+    assert [int(row["id"]) for row in rows] == list(range(16))
+    assert all(Path(row["path"]).exists() and "/val/" in row["path"] for row in rows)
+    for row in rows:
+        expected = "3x3" if row["correct_3x3"] == "1" else "6x6"
+        assert row["length"] == expected
+
+
+def test_checkpoint_holds_both_networks_and_the_names(finished):
+    checkpoint = load_checkpoint(finished / "run" / "checkpoint.safetensors")
+    assert set(checkpoint.parts) == {"model", "assigner"}
+    assert "grow" in checkpoint.label_names
+    assert VideoRun.model_validate(checkpoint.config).model.grids == ("6x6", "3x3")
+
+
+def test_a_finished_run_is_left_alone(copy):
+    before = {path: path.stat().st_mtime_ns for path in copy.parent.rglob("*.safetensors")}
+    assert train(copy) == 0
+    assert {path: path.stat().st_mtime_ns for path in copy.parent.rglob("*.safetensors")} == before
+
+
+def test_other_settings_of_the_model_are_refused(copy, capsys):
+    assert train(copy, "train.optim.lr=0.5") == 2
+    assert "train.optim.lr: 0.001 -> 0.5" in capsys.readouterr().err
+
+
+def test_other_settings_of_a_later_stage_repeat_it_alone(copy):
+    model = (copy.parent / "run" / "model.safetensors").stat().st_mtime_ns
+    assert train(copy, "test.merge=probabilities") == 0
+    report = json.loads((copy.parent / "run" / "report.json").read_text())
+    assert report["protocol"]["merge"] == "probabilities"
+    assert (copy.parent / "run" / "model.safetensors").stat().st_mtime_ns == model
+
+
+def test_starting_over_gives_the_same_report(copy, finished):
+    """Same seed, same numbers: two whole runs agree in every figure that is not a time."""
+    assert train(copy, "run.resume=never") == 0
+    again, first = (
+        json.loads((folder / "run" / "report.json").read_text()) for folder in (copy.parent, finished)
+    )
+    for report in (again, first):
+        for row in [*report["fixed"], report["adaptive"]]:
+            del row["per_second"]
+        del report["seconds"]
+    assert again == first
+
+
+def test_one_stage_can_be_done_again(copy):
+    (copy.parent / "run" / "report.json").unlink()
+    assert train(copy, stage="evaluate") == 0
+    assert (copy.parent / "run" / "report.json").exists()
+
+
+def test_unknown_stages_and_missing_predecessors_are_named(tmp_path, capsys):
+    path = write_config(tmp_path)
+    assert train(path, stage="bake") == 2
+    assert train(path, stage="assigner") == 2
+    errors = capsys.readouterr().err
+    assert "bake" in errors
+    assert "builds on 'data'" in errors
+
+
+def test_broken_files_are_reported_not_hidden(copy):
+    """In evaluation a broken clip is missing from the figures and named; in training it is replaced and counted."""
+    folder = copy.parent
+    settings = yaml.safe_load(copy.read_text())
+    clips = next(folder.rglob("data"))
+    (folder / "lists").mkdir()
+    for split in ("train", "test"):
+        lines = (clips / f"{split}.csv").read_text().splitlines()
+        (folder / "lists" / f"{split}.csv").write_text("\n".join(f"{clips}/{line}" for line in lines) + "\n")
+        (clips / lines[3].rsplit(" ", 1)[0]).write_text("not a video")
+    del settings["data"]["demo"]
+    settings["data"]["source"] = {
+        split: str(folder / "lists" / f"{split}.csv") for split in ("train", "test")
+    }
+    settings["lengths"]["split"] = "test"
+    settings["run"]["dir"] = str(folder / "broken")
+    copy.write_text(yaml.safe_dump(settings))
+    assert train(copy) == 0
+    report = json.loads((folder / "broken" / "report.json").read_text())
+    assert report["samples"] == {"evaluated": 15, "failed": 1}
+    assert len(report["failures"]) == 1
+    log = [json.loads(line) for line in (folder / "broken" / "log.jsonl").read_text().splitlines()]
+    assert [line["broken_files"] for line in log if line["event"] == "epoch" and line["stage"] == "model"][
+        -1
+    ] == 1
+    assert len((folder / "broken" / "lengths.csv").read_text().splitlines()) == 1 + 15

@@ -1,0 +1,41 @@
+"""Evaluate a checkpoint: every grid, the assigner where there is one, and the baselines, with the config's views."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from revit.common.cli import add_config, add_json, parse, parser, tool
+from revit.common.config import load
+from revit.common.engine.recipe import Recipe
+from revit.common.files import write_json
+from revit.common.report.run_table import run_table
+from revit.video.build import VideoPackage
+from revit.video.options import VideoRun
+
+
+@tool
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser(
+        __doc__ or "",
+        "python tools/test_net.py --cfg configs/video/demo.yaml --checkpoint runs/demo/checkpoint.safetensors\n"
+        "python tools/test_net.py --cfg configs/video/timesformer_8x224.yaml --checkpoint TimeSformer_divST_8x32_224_K400.pyth",
+    )
+    add_config(arguments)
+    add_json(arguments)
+    arguments.add_argument(
+        "--checkpoint", required=True, help="ours, a published TimeSformer .pyth, or a Hugging Face folder"
+    )
+    values = parse(arguments, argv)
+    recipe = Recipe(load(VideoRun, values.cfg, values.overrides), VideoPackage())
+    report = recipe.report(recipe.load_classifier(values.checkpoint))
+    Console().print(run_table(values.checkpoint, report))
+    if values.json:
+        write_json(values.json, report)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
