@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,7 @@ def fit(
     position_resize: str = "bicubic",
     source_grid: TokenGrid | None = None,
     label_names: Sequence[str] = (),
+    accounted: Collection[str] = (),
 ) -> LoadReport:
     """Loads `source`, under the published names of this project's models, into `model` and fills `report`.
 
@@ -40,6 +41,7 @@ def fit(
     `label_names` against `report.label_names`) is made anew, classes in another order are put in the model's, a
     DeiT distillation token goes to the shorter grids, and what the shorter grids still lack starts from the longest
     one. `source_grid` is the source's longest grid where it is known; otherwise its table is taken to be square.
+    `accounted` names tensors of `source` that `report` already speaks of.
 
     Raises:
         UserError: anything missing, unexpected or of a wrong shape; the model is then unchanged.
@@ -65,7 +67,8 @@ def fit(
             continue
         elif tensor.shape == own[name].shape:
             ready[name] = tensor
-            report.loaded.append(name)
+            if name not in accounted:
+                report.loaded.append(name)
         elif SHORT.search(name):
             report.leave_out("a shorter grid's part of another size", [name])
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,10 @@ class TimeSformer(ResizableTransformer):
         layer_norm_eps: float = 1e-6,
         **embedding: Any,
     ) -> None:
+        if attention not in get_args(AttentionKind):
+            raise ValueError(
+                f"attention {attention!r} is unknown; choose from {', '.join(get_args(AttentionKind))}"
+            )
         super().__init__(img_size, grids, num_classes, embed_dim, layer_norm_eps=layer_norm_eps, **embedding)
         self.attention = attention
         self.num_frames = num_frames

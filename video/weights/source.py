@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 from torch import Tensor
 
+from revit.common.checkpoint import Checkpoint, is_checkpoint, load_checkpoint
 from revit.common.errors import UserError
 from revit.common.tokens.grid import TokenGrid
 from revit.common.weights.read import WeightFile, read_weights
@@ -36,7 +37,7 @@ class Source:
 
 
 def read_source(where: str) -> Source:
-    """Reads a weight file, a Hugging Face folder, `hf-hub:NAME` or `timm:NAME`, and finds out what it is.
+    """Reads our checkpoint, another weight file, a Hugging Face folder, `hf-hub:NAME` or `timm:NAME`, and finds out what it is.
 
     Raises:
         UserError: nothing there, unreadable, or no vision transformer this project knows.
@@ -44,6 +45,8 @@ def read_source(where: str) -> Source:
     if where.startswith("timm:"):
         return _from_timm(where)
     path = hugging_face.download(where) if where.startswith("hf-hub:") else Path(where).expanduser()
+    if path.is_file() and is_checkpoint(path):
+        return _from_checkpoint(where, load_checkpoint(path))
     if path.is_dir():
         content, config = hugging_face.read_folder(path)
     else:
@@ -57,6 +60,19 @@ def read_source(where: str) -> Source:
             facts=hugging_face.facts(config),
         )
     return _by_names(where, content, hugging_face.timm_label_names(config))
+
+
+def _from_checkpoint(where: str, checkpoint: Checkpoint) -> Source:
+    model = checkpoint.config.get("model", {})
+    grids = model.get("grids") or [None]
+    return Source(
+        where=f"{where} (our checkpoint, {checkpoint.kind})",
+        kind="video" if checkpoint.kind == "video" else "image",
+        tensors=dict(checkpoint.parts.get("model", {})),
+        label_names=tuple(checkpoint.label_names),
+        grid=TokenGrid.parse(grids[0]) if grids[0] is not None else None,
+        facts={key: model[key] for key in ("num_heads", "attention") if key in model},
+    )
 
 
 def _by_names(where: str, content: WeightFile, label_names: tuple[str, ...]) -> Source:
