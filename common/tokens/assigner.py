@@ -69,6 +69,8 @@ class TokenLengthAssigner(nn.Module):
     def _shrink(self, images: Tensor) -> Tensor:
         if images.shape[-2:] == (self.size, self.size):
             return images
-        return F.interpolate(
-            images, size=(self.size, self.size), mode="bilinear", align_corners=False, antialias=True
+        # In float32: the smoothing kernel does not exist for bfloat16 on a CPU.
+        small = F.interpolate(
+            images.float(), size=(self.size, self.size), mode="bilinear", align_corners=False, antialias=True
         )
+        return small.to(images.dtype)
