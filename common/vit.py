@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from revit.common.embed.patch_embed import PATCH_EMBEDS, Remainder
+from revit.common.embed.patch_embed import PATCH_EMBEDS, Patchify, Remainder
 from revit.common.embed.resize import resize_positions
 from revit.common.layers.norm import LengthAwareLayerNorm
 from revit.common.outputs import ModelOutput
@@ -130,7 +130,7 @@ class ResizableTransformer(nn.Module):
         """(1, P + S, D): the rows of `grid`, resized where the map that came out is `actual`."""
         num_prefix = self.num_prefix(grid)
         if grid == self.grids[0]:
-            table = self.pos_embed
+            table: Tensor = self.pos_embed
         elif self.positions == "separate":
             table = self.short_pos_embed[grid.name]
         else:
@@ -153,7 +153,7 @@ class ResizableTransformer(nn.Module):
         feature_map = self.patch_embed(images, grid)  # (B, D, rows, cols)
         actual = TokenGrid(feature_map.shape[-2], feature_map.shape[-1])
         table = self.position_table(grid, actual)
-        tokens = [self.cls_token]
+        tokens: list[Tensor] = [self.cls_token]
         if grid in self._student_key:
             tokens.append(self.dist_token[self._student_key[grid]])
         layout = TokenLayout(grid, num_prefix=len(tokens), num_positions=actual.num_positions)
@@ -178,7 +178,7 @@ class ResizableTransformer(nn.Module):
         class row), norms, distillation token and head as copies.
         """
         for module in self.modules():
-            if module is not self and hasattr(module, "start_short_grids"):
+            if isinstance(module, (Patchify, LengthAwareLayerNorm)):
                 module.start_short_grids()
         longest = self.grids[0]
         for name, table in self.short_pos_embed.items():

@@ -91,6 +91,9 @@ class Patchify(nn.Module):
     def start_short_grids(self) -> None:
         """Start the other grids' kernels from the longest one's by pseudo-inverse resizing; biases are copied."""
         for name, conv in self.short.items():
+            assert isinstance(conv, nn.Conv2d)
+            assert conv.bias is not None
+            assert self.proj.bias is not None
             conv.weight.copy_(resize_patch_kernel(self.proj.weight, self.patches[name]))
             conv.bias.copy_(self.proj.bias)
 
@@ -107,8 +110,9 @@ class SharedPatchify(nn.Module):
     ) -> None:
         super().__init__()
         self.patches = {grid.name: patch_of(img_size, grid) for grid in grids}
-        largest = tuple(max(sides) for sides in zip(*self.patches.values()))
-        self.proj = nn.Conv2d(in_chans, width, kernel_size=largest, stride=largest)  # type: ignore[arg-type]
+        heights, widths = zip(*self.patches.values())
+        largest = (max(heights), max(widths))
+        self.proj = nn.Conv2d(in_chans, width, kernel_size=largest, stride=largest)
 
     def forward(self, images: Tensor, grid: TokenGrid) -> Tensor:
         """(B, C, H, W) -> (B, D, rows, cols)"""
@@ -116,9 +120,6 @@ class SharedPatchify(nn.Module):
         top, left = ((full - side) // 2 for full, side in zip(self.proj.weight.shape[-2:], patch))
         kernel = self.proj.weight[:, :, top : top + patch[0], left : left + patch[1]]
         return F.conv2d(pad_to_patches(images, patch), kernel, self.proj.bias, stride=patch)
-
-    def start_short_grids(self) -> None:
-        """Nothing to start: there is one kernel."""
 
 
 class ConvStem(nn.Module):
@@ -169,9 +170,6 @@ class ConvStem(nn.Module):
             math.ceil(size / side) for size, side in zip(images.shape[-2:], self.patches[grid.name])
         )
         return tokens if tokens.shape[-2:] == expected else tokens[..., : expected[0], : expected[1]]
-
-    def start_short_grids(self) -> None:
-        """Stems start independently: their convolutions at different strides have nothing to copy."""
 
 
 PATCH_EMBEDS: Mapping[str, type[Patchify | SharedPatchify | ConvStem]] = {

@@ -63,7 +63,7 @@ def resize_positions(
     else:
         as_map = patches.transpose(1, 2).unflatten(2, (source.rows, source.cols)).float()
         how = {"mode": "nearest"} if method == "nearest" else {"mode": "bicubic", "antialias": True}
-        resized = F.interpolate(as_map, size=(target.rows, target.cols), **how)  # type: ignore[arg-type]
+        resized = F.interpolate(as_map, size=(target.rows, target.cols), **how)
         patches = resized.flatten(2).transpose(1, 2).to(table.dtype)
     return torch.cat([prefix, patches], dim=1)
 

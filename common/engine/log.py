@@ -42,7 +42,9 @@ def progress(description: str, total: int | None) -> Iterator[Any]:
         task = bar.add_task(description, total=total, note="")
 
         def update(advance: int = 1, note: str | None = None) -> None:
-            bar.update(task, advance=advance, **({} if note is None else {"note": note}))
+            bar.update(task, advance=advance)
+            if note is not None:
+                bar.update(task, note=note)
 
         yield update
 

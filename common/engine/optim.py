@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
@@ -13,7 +15,7 @@ from revit.common.engine.options import OptimOptions, ScheduleOptions
 
 def build_optimizer(model: nn.Module, options: OptimOptions) -> Optimizer:
     """The optimiser over all parameters that want gradients."""
-    extra = {"momentum": options.momentum} if options.name == "sgd" else {}
+    extra: dict[str, Any] = {"momentum": options.momentum} if options.name == "sgd" else {}
     return create_optimizer_v2(
         model,
         opt=options.name,  # timm's "sgd" is Nesterov

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from revit.common.losses.distill import SelfDistillation
+from revit.common.vit import ResizableTransformer
 
 
 class Task(Protocol):
@@ -40,7 +41,7 @@ class ResizableTask:
     def losses(
         self, model: nn.Module, inputs: Tensor, targets: Tensor, ids: Tensor
     ) -> Iterator[tuple[str, Tensor]]:
-        longest, *shorter = model.grids
+        longest, *shorter = cast(ResizableTransformer, model).grids
         teacher = model(inputs, longest).logits
         yield longest.name, self.distill.cross_entropy(teacher, targets)
         teacher = teacher.detach()

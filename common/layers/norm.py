@@ -37,5 +37,6 @@ class LengthAwareLayerNorm(nn.LayerNorm):
     def start_short_grids(self) -> None:
         """Copy the longest grid's scale and shift to the others: their start from a pretrained model."""
         for norm in self.short.values():
+            assert isinstance(norm, nn.LayerNorm)
             norm.weight.copy_(self.weight)
             norm.bias.copy_(self.bias)

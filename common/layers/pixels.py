@@ -14,6 +14,9 @@ class PixelNorm(nn.Module):
     Bytes travel to the device and become floats there: a quarter of the traffic of normalising in the loader.
     """
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.register_buffer("scale", 1.0 / (255.0 * torch.tensor(std)), persistent=False)

@@ -35,7 +35,7 @@ def model_cases(
             copy.deepcopy(assigner).to(device, DTYPES[dtype]).eval() if assigner is not None else None
         )
         for fast in compiled:
-            runner = torch.compile(held) if fast else held
+            runner = _compiled(held) if fast else held
             for batch in batches:
                 inputs = noise(input_shape, batch, device, dtype)
                 for grid, cost in zip(model.grids, costs):
@@ -50,6 +50,35 @@ def model_cases(
                         num_calls=len(model.grids),
                         weight_bytes=weight_bytes(held) + weight_bytes(held_assigner),
                     )
+
+
+def peer_cases(
+    name: str,
+    config: str,
+    model: ResizableTransformer,
+    make_twin: Callable[[Any, Tensor], nn.Module],
+    input_shape: Sequence[int],
+    device: torch.device,
+    dtypes: Sequence[str],
+    batches: Sequence[int],
+) -> Iterator[Case]:
+    """Another implementation of `model` at its longest grid. `make_twin` gives it our weights and compares outputs."""
+    longest = model.grids[0]
+    cost = count(model, input_shape, longest).gmacs
+    twin = make_twin(model, noise(input_shape, 1, torch.device("cpu"), "float32"))
+    for dtype in dtypes:
+        held = copy.deepcopy(twin).to(device, DTYPES[dtype]).eval()
+        for batch in batches:
+            inputs = noise(input_shape, batch, device, dtype)
+            case = (config, longest.name, dtype, False, batch, cost)
+            yield Case(name, *case, _at(held, inputs, longest), weight_bytes=weight_bytes(held))
+
+
+def _compiled(model: nn.Module) -> Any:
+    """One graph for every input shape and grid. Past its limit of graphs torch would silently stop compiling."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 1024)
+    torch._dynamo.config.accumulated_recompile_limit = 1 << 20
+    return torch.compile(model, dynamic=False)
 
 
 def noise(input_shape: Sequence[int], batch: int, device: torch.device, dtype: str) -> Tensor:

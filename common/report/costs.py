@@ -10,6 +10,8 @@ import torch
 from revit.common.engine.recipe import Package, build_assigner
 from revit.common.engine.run_options import RecipeOptions
 from revit.common.report.flops import Count, count
+from revit.common.tokens.assigner import TokenLengthAssigner
+from revit.common.vit import ResizableTransformer
 
 
 def cost_rows(
@@ -22,12 +24,7 @@ def cost_rows(
         CountError: the counts of a model disagree.
         UserError: the number of classes is not in the configuration, and the data that would tell cannot be read.
     """
-    state = torch.get_rng_state()  # building draws initial weights, which nobody here needs
-    try:
-        model = package.build_model(options, num_classes(options, package))
-        assigner = build_assigner(options.assigner, len(model.grids)) if options.has_lengths else None
-    finally:
-        torch.set_rng_state(state)
+    model, assigner = build(options, package)
     shape = package.input_shape(options)
     views = package.num_views(options)
     costs = {grid.name: count(model, shape, grid) for grid in model.grids}
@@ -40,6 +37,16 @@ def cost_rows(
             params = next(iter(costs.values())).params + one.params
             rows.append(_row(config, "adaptive", Count({**macs, "assigner": 1e9 * one.gmacs}, params), views))
     return rows
+
+
+def build(
+    options: RecipeOptions, package: Package
+) -> tuple[ResizableTransformer, TokenLengthAssigner | None]:
+    """Untrained model, and assigner where there are several grids. Leaves the random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = package.build_model(options, num_classes(options, package))
+        return model, build_assigner(options.assigner, len(model.grids)) if options.has_lengths else None
 
 
 def num_classes(options: Any, package: Package) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def longest_first(values: Iterable[TokenGrid | int | str]) -> tuple[TokenGrid, .
     if not grids:
         raise ValueError("the list of token grids is empty; name at least one, such as 14x14")
     lengths = [grid.num_positions for grid in grids]
-    if any(longer <= shorter for longer, shorter in zip(lengths, lengths[1:])):
+    if any(longer <= shorter for longer, shorter in pairwise(lengths)):
         names = ", ".join(grid.name for grid in grids)
         raise ValueError(f"token grids must differ and go from the longest to the shortest, not {names}")
     return grids

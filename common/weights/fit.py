@@ -241,7 +241,8 @@ def _heads(
     Where both sides name their classes and the names are the same in another order, rows are put in the model's order.
     """
     ours = "head.weight" in own
-    names = report.label_names
+    names, wanted = _real(report.label_names), _real(wanted)
+    theirs, sought = [_plain(name) for name in names], [_plain(name) for name in wanted]
     if "head.weight" not in source:
         report.label_names = ()
         if ours:
@@ -250,15 +251,15 @@ def _heads(
     before = source["head.weight"].shape[0]
     after = own["head.weight"].shape[0] if ours else 0
     all_heads = [name for name in source if name in HEADS or re.match(r"head_dist\.", name)]
-    if before == after and (not wanted or not names or wanted == names):
-        report.label_names = names or wanted
+    if before == after and (not wanted or not names or theirs == sought):
+        report.label_names = wanted or names
         if wanted and not names:
             report.notes.append(
                 f"the source names no classes; its head was kept because the count, {after}, agrees"
             )
         return set()
-    if before == after and sorted(wanted) == sorted(names) and len(set(names)) == before:
-        order = torch.tensor([names.index(name) for name in wanted])
+    if before == after and sorted(theirs) == sorted(sought) and len(set(theirs)) == before:
+        order = torch.tensor([theirs.index(name) for name in sought])
         for name in all_heads:
             source[name] = source[name][order]
         report.notes.append(
@@ -274,3 +275,13 @@ def _heads(
     if ours:
         report.remade.append(f"head: {why}, starts at random")
     return set(HEADS) if ours else set()
+
+
+def _real(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Class names, or none where they are just the numbers: those say nothing about the classes."""
+    return () if all(name == str(number) for number, name in enumerate(names)) else names
+
+
+def _plain(name: str) -> str:
+    """A class name as far as spellings agree: "Playing_Guitar" and "playing guitar" are one class."""
+    return " ".join(name.casefold().replace("_", " ").split())

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from revit.common.checkpoint import FORMAT, Checkpoint, is_checkpoint, load_checkpoint, save_checkpoint
-from revit.common.errors import UserError
 from safetensors.torch import save_file
 from torch import nn
+
+from revit.common.checkpoint import FORMAT, Checkpoint, is_checkpoint, load_checkpoint, save_checkpoint
+from revit.common.errors import UserError
 
 
 def make(**changes: object) -> Checkpoint:

@@ -69,7 +69,7 @@ def test_a_plain_checkpoint_loads_into_the_longest_grid():
 
 
 def test_unknown_grid_lists_the_known_ones():
-    with pytest.raises(KeyError, match="9x9.*14x14, 10x10, 7x7"):
+    with pytest.raises(KeyError, match=r"9x9.*14x14, 10x10, 7x7"):
         LengthAwareLayerNorm(16, GRIDS)(torch.zeros(1, 16), TokenGrid(9, 9))
 
 

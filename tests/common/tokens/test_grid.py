@@ -23,5 +23,5 @@ def test_parse_refuses_with_the_value(value):
 
 @pytest.mark.parametrize("values", [[], [7, 14], [14, 14], ["7x10", "10x7"]])
 def test_lists_must_descend(values):
-    with pytest.raises(ValueError, match="grids|empty"):
+    with pytest.raises(ValueError, match=r"grids|empty"):
         longest_first(values)
