@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from collections.abc import Iterator
 from functools import partial
 
@@ -51,7 +53,7 @@ class Loader:
             persistent_workers=num_workers > 0,
             prefetch_factor=prefetch if num_workers > 0 else None,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_quiet_worker,
+            worker_init_fn=_prepare_worker,
             # Its own, or every new iteration would draw from the global generator and shift a resumed run's numbers.
             generator=torch.Generator(),
         )
@@ -91,6 +93,16 @@ class Loader:
             ) from error
 
 
-def _quiet_worker(worker: int) -> None:
-    """One compute thread per worker: the workers themselves are the parallelism."""
+M_MMAP_THRESHOLD = -3
+"""glibc's name for the size from which a buffer gets pages of its own, which go back to the system when it is freed."""
+
+
+def _prepare_worker(worker: int) -> None:
+    """One compute thread per worker (the workers are the parallelism), and memory that stays flat.
+
+    glibc raises the threshold to 32 MB by itself; then buffers of a few megabytes, each clip's a little different, leave
+    holes: a worker grew by 1.2 MB a clip for its first 300 clips. Fixed at 1 MB it does not grow.
+    """
     torch.set_num_threads(1)
+    with contextlib.suppress(AttributeError, OSError):  # other C libraries do not know it
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 20)
