@@ -36,6 +36,8 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
         assert all(torch.equal(loaded.parts[part][name], tensor) for name, tensor in state.items())
     assert is_checkpoint(path)
     assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_shared_and_strided_tensors_are_saved(tmp_path: Path) -> None:

@@ -1,0 +1,126 @@
+"""Say what happens in clips: class names, probabilities, token length used, milliseconds.
+
+Exit status 0 if every PATH led to an answer (of a folder: at least one clip in it), 2 if one did not.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from revit.common.cli import add_json, parse, parser, tool
+from revit.common.engine.backend import DTYPES, pick_device
+from revit.common.errors import UserError
+from revit.common.files import write_json
+from revit.common.tokens.grid import TokenGrid
+from revit.video.classifier import VideoClassifier, open_classifier
+from revit.video.data.label_names import read_label_names
+from revit.video.predict import Answer, Predictor, find_clips, parse_views
+
+
+@tool
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser(
+        __doc__ or "",
+        "python tools/predict.py --checkpoint runs/demo/checkpoint.safetensors runs/demo/data/test --topk 3\n"
+        "python tools/predict.py --checkpoint TimeSformer_divST_8x32_224_K400.pyth --labels k400.txt clip.mp4 folder",
+    )
+    arguments.add_argument("paths", nargs="+", metavar="PATH", help="a clip, or a folder searched for clips")
+    arguments.add_argument(
+        "--checkpoint",
+        required=True,
+        metavar="CKPT",
+        help="ours, a published TimeSformer .pyth, a Hugging Face TimeSformer folder, or hf-hub:NAME",
+    )
+    arguments.add_argument("--topk", type=int, default=5, help="classes to name for each clip (default 5)")
+    arguments.add_argument(
+        "--grid", metavar="7x7", help="this token length for all clips, not the assigner's"
+    )
+    arguments.add_argument(
+        "--views",
+        default="1",
+        metavar="CROPS|STRETCHESxCROPS",
+        help="looks at each clip: 1 (centre, default), 3, 4x3, ..., or test for the checkpoint's own test views",
+    )
+    arguments.add_argument("--labels", metavar="FILE", help="class names, for a checkpoint that has none")
+    arguments.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
+    arguments.add_argument("--dtype", default="float32", choices=list(DTYPES))
+    add_json(arguments)
+    values = parse(arguments, argv)
+    if values.topk < 1:
+        raise UserError(f"--topk {values.topk}: name at least 1 class")
+
+    classifier = _with_labels(open_classifier(values.checkpoint), values.labels)
+    _say_what_was_opened(classifier)
+    views = classifier.clips.test_views if values.views == "test" else parse_views(values.views)
+    answers: list[Answer] = []
+    unanswered = 0
+    with Predictor(
+        classifier, _device(values.device), values.dtype, views, _grid(values.grid), values.topk
+    ) as predict:
+        for path in values.paths:
+            before = len(answers)
+            for clip in find_clips(path):
+                answers.append(predict(clip))
+                _show(answers[-1])
+            if len(answers) == before:
+                answers.append(Answer(path, error="no clips in this folder"))
+                _show(answers[-1])
+            unanswered += all(answer.error is not None for answer in answers[before:])
+    if values.json:
+        write_json(values.json, [answer.as_json() for answer in answers])
+    return 2 if unanswered else 0
+
+
+def _with_labels(classifier: VideoClassifier, file: str | None) -> VideoClassifier:
+    if file is None:
+        return classifier
+    names = read_label_names(file)
+    if len(names) != classifier.num_classes:
+        raise UserError(f"{file}: {len(names)} names, but the model has {classifier.num_classes} classes")
+    return replace(classifier, label_names=names)
+
+
+def _say_what_was_opened(classifier: VideoClassifier) -> None:
+    lines = [str(classifier.report)] if classifier.report else []
+    if classifier.assumed:
+        lines.append(f"  assumed   {', '.join(classifier.assumed)}")
+    if not classifier.label_names:
+        lines.append("this checkpoint names no classes: numbers are shown; give names with --labels FILE")
+    if lines:
+        print("\n".join(lines), file=sys.stderr)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = pick_device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # no such device, or a build of torch without it
+        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def _grid(text: str | None) -> TokenGrid | None:
+    try:
+        return None if text is None else TokenGrid.parse(text)
+    except ValueError as error:
+        raise UserError(f"--grid: {error}") from None
+
+
+def _show(answer: Answer) -> None:
+    if answer.error is not None:
+        print(f"{answer.path}: no answer: {answer.error}", file=sys.stderr, flush=True)
+        return
+    total = answer.read_ms + answer.compute_ms
+    print(
+        f"{answer.path}  {answer.grid}  {total:.0f} ms (reading {answer.read_ms:.0f}, model {answer.compute_ms:.0f})"
+    )
+    for guess in answer.guesses:
+        print(f"  {guess.probability:7.2%}  {guess.label}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
