@@ -1,0 +1,103 @@
+"""Reading RUN_DIR/report.json of finished runs, and putting them side by side."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from revit.common.errors import UserError
+
+BASELINES = ("adaptive", "random", "oracle")
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What one run showed."""
+
+    name: str
+    """Its folder, as the reader knows it."""
+    content: dict[str, Any]
+    """report.json."""
+
+    @property
+    def num_evaluated(self) -> int:
+        return int(self.content["samples"]["evaluated"])
+
+    @property
+    def num_failed(self) -> int:
+        return int(self.content["samples"]["failed"])
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per way to choose the token length: each fixed grid, then adaptive, random and oracle if there."""
+        shares = self.content.get("adaptive", {}).get("share", {})
+        rows = []
+        for one in self.content["fixed"]:
+            rows.append({"length": one["grid"], **one, "share": shares.get(one["grid"])})
+        for name in BASELINES:
+            if name in self.content:
+                rows.append({"length": name, **self.content[name], "share": None})
+        samples = {"run": self.name, "evaluated": self.num_evaluated, "failed": self.num_failed}
+        keep = ("length", "top1", "top5", "gmacs", "share", "per_second")
+        return [samples | {key: row.get(key) for key in keep} for row in rows]
+
+    def margin(self) -> float:
+        """Half the width of the 95 % interval of the adaptive (else the longest grid's) top-1, in points."""
+        row = self.content.get("adaptive") or self.content["fixed"][0]
+        share = float(row["top1"]) / 100
+        return 196 * math.sqrt(max(share * (1 - share), 0.0) / max(self.num_evaluated, 1))
+
+    def verdict(self) -> str | None:
+        """What the assigner is worth, in a sentence or two; None for a run without one."""
+        if not all(name in self.content for name in ("adaptive", "random")):
+            return None
+        adaptive, random, longest = self.content["adaptive"], self.content["random"], self.content["fixed"][0]
+        gain, cost = adaptive["top1"] - random["top1"], adaptive["gmacs"] / longest["gmacs"]
+        text = (
+            f"adaptive {adaptive['top1']:.2f} % at {cost:.0%} of the GMACs of {longest['grid']}"
+            f" ({adaptive['top1'] - longest['top1']:+.2f} points)"
+        )
+        # Both answer the same samples, so the interval of one is a cautious yardstick for their difference.
+        if gain <= self.margin():
+            return (
+                f"THE ASSIGNER IS NO BETTER THAN CHANCE: {gain:+.2f} points over random lengths at the same shares, "
+                f"within the interval of {self.margin():.2f}; {text}"
+            )
+        return f"{text}; {gain:+.2f} points over random lengths at the same shares (interval {self.margin():.2f})"
+
+
+def read_runs(folders: Sequence[str | Path]) -> list[RunReport]:
+    """Every report.json at or below the folders, each once, in the order of their paths.
+
+    Raises:
+        UserError: a folder is missing or has none below it; a file is not what a run writes (with the reason).
+    """
+    files: dict[Path, RunReport] = {}
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder")
+        found = sorted(folder.rglob("report.json"))
+        if not found:
+            raise UserError(
+                f"{folder}: no report.json in it or below; a run writes it when its last stage is done "
+                f"(python tools/train_net.py --cfg FILE.yaml run.dir={folder})"
+            )
+        for file in found:
+            files.setdefault(file.resolve(), RunReport(str(file.parent), _read(file)))
+    return list(files.values())
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        missing = [key for key in ("fixed", "samples") if key not in content]
+        if missing:
+            raise ValueError(f"it has no {' and no '.join(missing)}")
+        RunReport(str(file), content).rows()
+        return content
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"no key {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{file}: not the report of a run: {reason}") from error

@@ -1,0 +1,150 @@
+"""Reports of runs are found, judged and shown."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+
+from revit.common.errors import UserError
+from revit.common.report.page import accuracy_plot, write_page
+from revit.common.report.runs import RunReport, read_runs
+from revit.common.report.tables import print_table, shown
+
+CONTENT = {
+    "fixed": [
+        {"grid": "14x14", "top1": 95.0, "top5": 99.0, "gmacs": 196.0, "params": 10, "per_second": 4.0},
+        {"grid": "7x7", "top1": 70.0, "top5": 90.0, "gmacs": 49.0, "params": 10, "per_second": 16.0},
+    ],
+    "adaptive": {"top1": 94.5, "gmacs": 120.0, "share": {"14x14": 0.48, "7x7": 0.52}, "per_second": 7.0},
+    "random": {"top1": 82.0, "gmacs": 119.9},
+    "oracle": {"top1": 96.0, "gmacs": 90.0},
+    "samples": {"evaluated": 1000, "failed": 2},
+    "failures": [{"path": "clips/<b>odd</b>.mp4", "reason": "empty file"}],
+    "seconds": {"model": 100.5},
+    "versions": {"torch": "2.11"},
+}
+
+
+def save(folder, content):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").write_text(json.dumps(content))
+
+
+def test_rows_in_order():
+    rows = RunReport("runs/a", CONTENT).rows()
+    assert [row["length"] for row in rows] == ["14x14", "7x7", "adaptive", "random", "oracle"]
+    assert [row["share"] for row in rows] == [0.48, 0.52, None, None, None]
+    assert {row["failed"] for row in rows} == {2}
+
+
+def test_a_plain_run_has_no_verdict():
+    plain = {"fixed": CONTENT["fixed"][:1], "samples": CONTENT["samples"]}
+    run = RunReport("runs/plain", plain)
+    assert len(run.rows()) == 1
+    assert run.verdict() is None
+
+
+def test_a_useful_assigner_and_a_useless_one():
+    verdict = RunReport("a", CONTENT).verdict()
+    assert verdict.startswith(
+        "adaptive 94.50 % at 61% of the GMACs of 14x14 (-0.50 points); +12.50 points over random"
+    )
+    useless = copy.deepcopy(CONTENT)
+    useless["random"]["top1"] = 94.0
+    assert RunReport("a", useless).verdict().startswith("THE ASSIGNER IS NO BETTER THAN CHANCE: +0.50 points")
+
+
+def test_the_interval_shrinks_with_samples():
+    small, large = copy.deepcopy(CONTENT), copy.deepcopy(CONTENT)
+    large["samples"]["evaluated"] = 100_000
+    assert RunReport("a", large).margin() == pytest.approx(RunReport("a", small).margin() / 10)
+
+
+def test_runs_are_found_at_any_depth_once(tmp_path):
+    save(tmp_path / "seeds" / "1", CONTENT)
+    save(tmp_path / "seeds" / "0", CONTENT)
+    runs = read_runs([tmp_path, tmp_path / "seeds" / "1"])
+    assert [run.name for run in runs] == [str(tmp_path / "seeds" / "0"), str(tmp_path / "seeds" / "1")]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{", "not the report of a run"),
+        ("[]", "it has no fixed and no samples"),
+        ('{"fixed": [{"top1": 1}], "samples": {"evaluated": 1, "failed": 0}}', "no key 'grid'"),
+        ('{"fixed": [], "samples": 3}', "not the report of a run"),
+    ],
+)
+def test_foreign_files(tmp_path, text, expected):
+    (tmp_path / "report.json").write_text(text)
+    with pytest.raises(UserError, match=re.escape(expected)):
+        read_runs([tmp_path])
+
+
+def test_folders_without_a_report(tmp_path):
+    with pytest.raises(UserError, match=r"no report\.json in it or below"):
+        read_runs([tmp_path])
+    with pytest.raises(UserError, match="no such folder"):
+        read_runs([tmp_path / "none"])
+
+
+class Page(HTMLParser):
+    """Collects what a browser would fetch, and the text."""
+
+    def __init__(self):
+        super().__init__()
+        self.fetched, self.ids, self.text = [], [], ""
+
+    def handle_starttag(self, tag, attributes):
+        for name, value in attributes:
+            if name in ("src", "href", "xlink:href") and not value.startswith(("#", "data:")):
+                self.fetched.append((tag, value))
+            if name == "id":
+                self.ids.append(value)
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_is_self_contained_and_escaped(tmp_path):
+    runs = [RunReport("runs/a", CONTENT), RunReport("runs/b", CONTENT)]
+    write_page(tmp_path / "page.html", runs)
+    text = (tmp_path / "page.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert page.fetched == []
+    assert "@import" not in text
+    assert len(page.ids) == len(set(page.ids)) > 0
+    assert text.count("<svg") == 2
+    assert "<b>odd" not in text
+    assert "clips/<b>odd</b>.mp4: empty file" in page.text
+    assert "+12.50 points over random" in page.text
+    for wanted in ("14x14", "adaptive", "oracle", "94.50"):
+        assert wanted in page.text
+
+
+def test_references_inside_the_plot_hold():
+    tree = ElementTree.fromstring(accuracy_plot(RunReport("runs/a b", CONTENT)))
+    ids = {element.get("id") for element in tree.iter()}
+    links = {
+        value for element in tree.iter() for key, value in element.attrib.items() if key.endswith("href")
+    }
+    links |= {
+        f"#{name}" for element in tree.iter() for name in re.findall(r"url\(#([^)]+)\)", str(element.attrib))
+    }
+    assert links
+    assert {link.lstrip("#") for link in links} <= ids
+
+
+def test_table_cells(capsys):
+    assert [shown(value) for value in (None, True, 1234567, 196.0535, 0.02124, 0.0, "x")] == [
+        *("-", "yes", "1,234,567", "196.05", "0.0212", "0.00", "x")
+    ]
+    print_table("T", {"a": "A", "b": "B"}, [{"a": "[red]", "b": 1.5}, {"a": "y"}])
+    assert "[red]" in capsys.readouterr().out

@@ -1,0 +1,96 @@
+"""Speed is measured for what was asked, in the promised columns; no test looks at the time itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from revit.common.report.cases import model_cases, noise, peer_cases
+from revit.common.report.memory import peak_bytes
+from revit.common.report.throughput import _quantile, measure
+from revit.common.tokens.assigner import TokenLengthAssigner
+from revit.video.models.timesformer import TimeSformer
+
+CPU = torch.device("cpu")
+SHAPE = (1, 3, 2, 32, 32)
+
+
+@pytest.fixture
+def model():
+    return TimeSformer(32, (4, 2), num_frames=2, embed_dim=16, depth=1, num_heads=2, num_classes=5)
+
+
+def test_a_row_for_every_grid_dtype_and_batch(model):
+    assigner = TokenLengthAssigner(2, size=32)
+    cases = list(model_cases("tiny", model, assigner, SHAPE, CPU, ["float32", "bfloat16"], [1, 3]))
+    rows = measure(cases, CPU, num_rounds=2, min_round_seconds=0.0)
+    found = [(row.grid, row.dtype, row.batch) for row in rows]
+    assert sorted(found) == sorted(
+        (grid, dtype, batch)
+        for grid in ("4x4", "2x2", "adaptive")
+        for dtype in ("float32", "bfloat16")
+        for batch in (1, 3)
+    )
+    for row in rows:
+        assert list(row.as_json()) == [
+            *("name", "config", "grid", "dtype", "compiled", "batch", "device"),
+            *("per_second", "ms_p50", "ms_p95", "peak_memory_mb", "fraction_of_peak"),
+        ]
+        assert 0 < row.ms_p50 <= row.ms_p95
+        assert row.per_second == pytest.approx(1000 * row.batch / row.ms_p50)
+        assert row.fraction_of_peak > 0
+        assert row.peak_memory_mb > 0
+
+
+def test_the_adaptive_case_gives_every_length_its_share(model, monkeypatch):
+    assigner = TokenLengthAssigner(2, size=32)
+    cases = {case.grid: case for case in model_cases("tiny", model, assigner, SHAPE, CPU, ["float32"], [3])}
+    case = cases["adaptive"]
+    seen = dict.fromkeys(model.grids, 0)
+    forward = TimeSformer.forward
+
+    def counted(self, clips, grid=None):
+        seen[grid] += len(clips)
+        return forward(self, clips, grid)
+
+    monkeypatch.setattr(TimeSformer, "forward", counted)
+    case.run()
+    assert set(seen.values()) == {3}
+    assert case.num_calls == 2
+
+
+def test_a_peer_runs_with_our_weights(model):
+    twins = []
+
+    def make_twin(ours, clips):
+        assert clips.shape == SHAPE
+        twins.append(torch.nn.Flatten())
+        return Twin(twins[-1])
+
+    class Twin(torch.nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, clips, grid):
+            return self.inner(clips)
+
+    cases = list(peer_cases("peer", "tiny", model, make_twin, SHAPE, CPU, ["float32"], [2]))
+    assert [(case.name, case.grid, case.batch) for case in cases] == [("peer", "4x4", 2)]
+    assert cases[0].run().shape == (2, 3 * 2 * 32 * 32)
+
+
+def test_noise_is_always_the_same():
+    torch.testing.assert_close(noise(SHAPE, 2, CPU, "float32"), noise(SHAPE, 2, CPU, "float32"))
+
+
+def test_peak_memory_sees_what_was_freed_again():
+    size = 64 * 1024**2
+    assert peak_bytes(lambda: torch.ones(size // 4).sum(), CPU) > size // 2
+
+
+def test_quantile_of_few_samples():
+    samples = [float(number) for number in range(1, 21)]
+    assert _quantile(samples, 0.95) == 19
+    assert _quantile([3.0], 0.95) == 3.0
+    assert _quantile([1.0, 2.0], 0.5) == 1.0

@@ -1,0 +1,166 @@
+"""flops, throughput and report from the command line, and the published configurations."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from revit.common.config import dump, load
+from revit.video.options import VideoRun
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "configs" / "video").glob("*.yaml"))
+TINY = """
+kind: video
+data:
+  frames: {num_frames: 2}
+  pixels: {crop_size: 32, jitter_min: 32, jitter_max: 40}
+model: {grids: [4x4, 2x2], num_classes: 5, embed_dim: 16, depth: 1, num_heads: 2}
+run: {dir: RUN_DIR}
+"""
+
+
+def tool(name):
+    spec = importlib.util.spec_from_file_location(f"tool_{name}", ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY.replace("RUN_DIR", str(tmp_path / "run")))
+    return path
+
+
+def test_flops_rows(tiny, tmp_path, capsys):
+    out = tmp_path / "out.json"
+    assert tool("flops")(["--cfg", str(tiny), "data.test_views.num_crops=3", "--json", str(out)]) == 0
+    rows = json.loads(out.read_text())
+    assert [row["grid"] for row in rows] == ["4x4", "2x2", "assigner"]
+    for row in rows:
+        assert list(row) == ["config", "grid", "params", "gmacs", "gflops", "views", "gmacs_total"]
+        assert row["config"] == "tiny"
+        assert row["views"] == 3
+        assert row["gmacs_total"] == 3 * row["gmacs"]
+        assert row["gflops"] == 2 * row["gmacs"]
+    printed = capsys.readouterr()
+    assert "assigner" in printed.out
+    assert printed.err == ""
+
+
+def test_flops_adaptive_row_from_a_finished_run(tiny, tmp_path):
+    (tmp_path / "run").mkdir()
+    report = {"adaptive": {"share": {"4x4": 0.25, "2x2": 0.75}}}
+    (tmp_path / "run" / "report.json").write_text(json.dumps(report))
+    out = tmp_path / "out.json"
+    assert tool("flops")(["--cfg", str(tiny), "--json", str(out)]) == 0
+    long, short, assigner, adaptive = json.loads(out.read_text())
+    assert adaptive["grid"] == "adaptive"
+    assert adaptive["gmacs"] == pytest.approx(
+        0.25 * long["gmacs"] + 0.75 * short["gmacs"] + assigner["gmacs"]
+    )
+    assert adaptive["params"] == long["params"] + assigner["params"]
+
+
+def test_throughput_rows(tiny, tmp_path, capsys):
+    out = tmp_path / "out.json"
+    arguments = [
+        "--dtypes",
+        "float32",
+        "--batches",
+        "1,2",
+        "--rounds",
+        "1",
+        "--json",
+        str(out),
+        "run.device=cpu",
+    ]
+    assert tool("throughput")(["--cfg", str(tiny), *arguments]) == 0
+    rows = json.loads(out.read_text())
+    assert [(row["grid"], row["batch"]) for row in rows] == [
+        (grid, batch) for batch in (1, 2) for grid in ("4x4", "2x2", "adaptive")
+    ]
+    assert {row["name"] for row in rows} == {"ours"}
+    assert "Speed on cpu" in capsys.readouterr().out
+
+
+def test_report_tool(tmp_path, capsys):
+    assert tool("report")([str(tmp_path)]) == 2
+    assert "no report.json" in capsys.readouterr().err
+    report = {
+        "fixed": [{"grid": "4x4", "top1": 50.0, "gmacs": 1.0}],
+        "samples": {"evaluated": 10, "failed": 0},
+    }
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    assert tool("report")([str(tmp_path), "--html", str(tmp_path / "page.html")]) == 0
+    assert "50.00" in capsys.readouterr().out
+    assert "<svg" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["flops", "throughput"])
+def test_mistakes_end_with_status_two(name, tiny, capsys):
+    assert tool(name)(["--cfg", str(tiny), "model.depht=3"]) == 2
+    message = capsys.readouterr().err
+    assert message == "error: command line: model.depht: found 3; unknown key; did you mean depth?\n"
+    assert tool(name)(["--cfg", str(tiny.with_name("none.yaml"))]) == 2
+    assert "no such file" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        tool(name)([])
+    assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize("name", ["flops", "throughput", "report"])
+def test_help_shows_a_command(name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        tool(name)(["--help"])
+    assert stopped.value.code == 0
+    assert f"example:\n  python tools/{name}.py " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_configurations_are_valid_and_say_what_they_are(path, tmp_path):
+    options = load(VideoRun, path)
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(dump(options))
+    assert load(VideoRun, copy) == options
+    head = "".join(line for line in path.read_text().splitlines(keepends=True)[:12] if line.startswith("#"))
+    assert f"configs/video/{path.name}" in head
+
+
+PUBLISHED = {
+    "timesformer_8x224": (8, 32, 224, (256, 320)),
+    "timesformer_hr_16x448": (16, 16, 448, (448, 512)),
+    "timesformer_l_96x224": (96, 4, 224, (256, 320)),
+    "revit_timesformer_8x224": (8, 32, 224, (256, 320)),
+    "revit_timesformer_hr_16x448": (16, 16, 448, (448, 512)),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_recipe(name):
+    options = load(VideoRun, ROOT / "configs" / "video" / f"{name}.yaml")
+    frames, pixels, train = options.data.frames, options.data.pixels, options.train
+    found = (
+        frames.num_frames,
+        frames.sampling_rate,
+        pixels.crop_size,
+        (pixels.jitter_min, pixels.jitter_max),
+    )
+    assert found == PUBLISHED[name]
+    assert (train.optim.name, train.optim.momentum, train.optim.lr, train.optim.weight_decay) == (
+        "sgd",
+        0.9,
+        0.005,
+        1e-4,
+    )
+    assert train.optim.decay_one_dimensional
+    assert (train.effective_batch, train.schedule.epochs, train.schedule.milestones) == (64, 15, (11, 14))
+    assert options.data.test_views.num_views == 3
+    assert options.run.dtype == "float32"
+    assert options.model.drop_path_rate == 0.1
+    assert (pixels.mean, pixels.std) == ((0.45,) * 3, (0.225,) * 3)

@@ -1,0 +1,52 @@
+"""Show what runs found: accuracy and compute of every fixed token length, the assigner, and its baselines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from revit.common.cli import parse, parser, tool
+
+COLUMNS = {
+    "run": "run",
+    "length": "token length",
+    "top1": "top-1 %",
+    "top5": "top-5 %",
+    "gmacs": "GMACs a view",
+    "share": "share",
+    "per_second": "samples/s",
+    "evaluated": "evaluated",
+    "failed": "failed",
+}
+
+
+@tool
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser(__doc__ or "", "python tools/report.py runs/demo --html runs/demo/report.html")
+    arguments.add_argument(
+        "runs", nargs="+", metavar="RUN_DIR", help="folder of a run, or of several, however deep"
+    )
+    arguments.add_argument("--html", type=Path, metavar="OUT", help="also write one self-contained page")
+    values = parse(arguments, argv)
+
+    # Imported after the arguments are read, so that --help and mistakes in them answer at once.
+    from revit.common.report.page import write_page
+    from revit.common.report.runs import read_runs
+    from revit.common.report.tables import print_table
+
+    runs = read_runs(values.runs)
+    print_table("Accuracy and compute", COLUMNS, [row for run in runs for row in run.rows()])
+    for run in runs:
+        if verdict := run.verdict():
+            print(f"{run.name}: {verdict}")
+        if seconds := run.content.get("seconds"):
+            print(f"{run.name}: " + ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items()))
+    if values.html:
+        write_page(values.html, runs)
+        print(f"page: {values.html}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
