@@ -123,12 +123,13 @@ def load_views(
     reader: for many files, one made by `make_reader` and closed by the caller. `DecodeError` if it cannot be read.
     """
     views = views or options.test_views
-    own = make_reader(options.loading) if reader is None else None
-    try:
-        frames = (reader or own).read(path, lambda info: eval_indices(info, options.frames, views))
-    finally:
-        if own is not None:
+    if reader is None:
+        own = make_reader(options.loading)
+        try:
+            return load_views(path, options, views, own)
+        finally:
             own.close()
+    frames = reader.read(path, lambda info: eval_indices(info, options.frames, views))
     pixels = eval_pixels(_to_clip(frames), options.pixels, views.num_crops)
     # (crops, C, K*T, H, W) -> (K, crops, C, T, H, W) -> (V, C, T, H, W)
     split = pixels.unflatten(2, (views.num_temporal_views, options.frames.num_frames))

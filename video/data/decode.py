@@ -92,16 +92,21 @@ def _numbers(chosen: ArrayLike, info: VideoInfo) -> NDArray[np.int64]:
 
 
 def _decode(index: FrameIndex, numbers: NDArray[np.int64], backend: str) -> NDArray[np.uint8] | None:
-    """The frames in the order of `numbers`, or None if some of them do not come out."""
-    wanted = set(numbers.tolist())
-    frames = None
+    """The frames in the order of `numbers`, or None if some of them do not come out. Each is decoded once."""
+    wanted, places = np.unique(numbers, return_inverse=True)
     if backend == "decord" and decode_decord.suits(index):
-        frames = decode_decord.read(index, wanted)
-    if frames is None:
-        frames = decode_pyav.read(index, wanted)
-    if not wanted <= frames.keys():
-        return None
-    shapes = {frames[number].shape for number in wanted}
-    if len(shapes) > 1:
-        raise DecodeError(index.path, f"its frames change size on the way: {sorted(shapes)}")
-    return np.stack([frames[number] for number in numbers.tolist()])
+        pictures = decode_decord.read(index, wanted)
+        if pictures is not None:
+            return pictures if np.array_equal(wanted, numbers) else pictures[places]
+    frames: NDArray[np.uint8] | None = None
+    missing = set(wanted.tolist())
+    for number, picture in decode_pyav.read(index, set(missing)):
+        if frames is None:  # filled as pictures come, so that long clips of large frames are in memory once
+            frames = np.empty((numbers.size, *picture.shape), dtype=np.uint8)
+        elif picture.shape != frames.shape[1:]:
+            raise DecodeError(
+                index.path, f"its frames change size from {frames.shape[1:3]} to {picture.shape[:2]}"
+            )
+        frames[numbers == number] = picture
+        missing.discard(number)
+    return None if missing else frames

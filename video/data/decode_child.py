@@ -52,7 +52,7 @@ def main() -> None:
             _send(answers, {"error": f"the decoder failed: {type(error).__name__}: {error}"})
         else:
             _send(answers, {"shape": frames.shape})
-            _write(answers, frames)
+            _write(answers, np.ascontiguousarray(frames).data)
 
 
 def _ask(requests: BinaryIO, answers: BinaryIO, info: VideoInfo) -> list[int]:
@@ -64,11 +64,11 @@ def _ask(requests: BinaryIO, answers: BinaryIO, info: VideoInfo) -> list[int]:
 
 
 def _send(answers: BinaryIO, message: dict) -> None:
-    _write(answers, json.dumps(message).encode() + b"\n")
+    _write(answers, memoryview(json.dumps(message).encode() + b"\n"))
 
 
-def _write(answers: BinaryIO, data: bytes | NDArray[np.uint8]) -> None:
-    left = memoryview(data).cast("B")
+def _write(answers: BinaryIO, data: memoryview) -> None:
+    left = data.cast("B")
     while left:
         left = left[answers.write(left) :]
 

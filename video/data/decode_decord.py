@@ -6,8 +6,8 @@ import importlib.util
 import os
 
 import numpy as np
+from numpy.typing import NDArray
 
-from revit.video.data.decode_pyav import Frames
 from revit.video.data.frame_index import FrameIndex
 
 IDENTICAL_CODECS = ("h264", "hevc", "mpeg4", "vp8", "vp9", "libvpx-vp9")
@@ -31,8 +31,9 @@ def suits(index: FrameIndex) -> bool:
     return index.pts is not None and even and known
 
 
-def read(index: FrameIndex, wanted: set[int]) -> Frames | None:
-    """The frames numbered `wanted`, or None if decord fails or disagrees about the file: PyAV has the last word.
+def read(index: FrameIndex, wanted: NDArray[np.int64]) -> NDArray[np.uint8] | None:
+    """The frames numbered `wanted` (sorted, each once) as (n, H, W, 3), or None if decord fails or disagrees about the
+    file: PyAV has the last word.
 
     One reader per call, one thread, rewound and dropped at once: an idle reader goes on decoding the whole file into
     memory, and one kept between calls grows.
@@ -45,8 +46,7 @@ def read(index: FrameIndex, wanted: set[int]) -> Frames | None:
         reader = decord.VideoReader(index.path, ctx=decord.cpu(0), num_threads=1)
         if len(reader) != index.info.num_frames:
             return None
-        numbers = np.array(sorted(wanted), dtype=np.int64)
-        pictures = reader.get_batch(numbers).asnumpy()
+        pictures: NDArray[np.uint8] = reader.get_batch(wanted).asnumpy()
         reader.seek(0)
         del reader
     except (
@@ -55,7 +55,7 @@ def read(index: FrameIndex, wanted: set[int]) -> Frames | None:
         return None
     if pictures.shape[1:3] != (index.info.height, index.info.width) or _noise_bytes() != before:
         return None
-    return dict(zip(numbers.tolist(), pictures))
+    return pictures
 
 
 def _noise_bytes() -> int:

@@ -16,33 +16,27 @@ from numpy.typing import NDArray
 
 from revit.video.data.frame_index import DecodeError, FrameIndex
 
-Frames = dict[int, NDArray[np.uint8]]
-"""Frame number to picture (H, W, 3), RGB."""
-
 SKIPPABLE = ("h264",)
 """Codecs in which a picture marked as unused by others can be left undecoded without changing any other picture."""
 
 
-def read(index: FrameIndex, wanted: set[int]) -> Frames:
-    """Decode the frames numbered `wanted`.
+def read(index: FrameIndex, wanted: set[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Decode the frames numbered `wanted`: pairs of number and picture (H, W, 3), in the order they come out.
 
-    Numbers whose frame the decoder does not return whole are missing from the result: `recount` then tells a file that
-    promises too much from a damaged one. `DecodeError` where the decoder itself gives up.
+    Numbers whose frame the decoder does not return whole are missing: `recount` then tells a file that promises too much
+    from a damaged one. `DecodeError` where the decoder itself gives up.
     """
     to_rgb = Converter()
     if index.pts is None:
-        return {
-            number: to_rgb(frame, index.info.rotation)
-            for number, frame in _count(index, stop_after=max(wanted))
-            if number in wanted
-        }
+        for number, frame in _count(index, stop_after=max(wanted)):
+            if number in wanted:
+                yield number, to_rgb(frame, index.info.rotation)
+        return
     number_of = {index.pts[number]: number for number in wanted}
-    frames: Frames = {}
     for frame in _decode_runs(index, set(number_of)):
-        number = number_of.get(frame.pts) if frame.pts is not None else None
-        if number is not None:
-            frames[number] = to_rgb(frame, index.info.rotation)
-    return frames
+        wanted_number = number_of.get(frame.pts) if frame.pts is not None else None
+        if wanted_number is not None:
+            yield wanted_number, to_rgb(frame, index.info.rotation)
 
 
 def recount(index: FrameIndex) -> FrameIndex:
@@ -53,9 +47,10 @@ def recount(index: FrameIndex) -> FrameIndex:
     stamps = [frame.pts for _, frame in _count(index)]
     if not stamps:
         raise DecodeError(index.path, "no frame of it can be decoded")
-    usable = None not in stamps and all(a < b for a, b in pairwise(stamps))
+    known = [stamp for stamp in stamps if stamp is not None]
+    usable = len(known) == len(stamps) and all(a < b for a, b in pairwise(known))
     info = replace(index.info, num_frames=len(stamps), duration_seconds=len(stamps) / index.info.fps)
-    return replace(index, info=info, pts=stamps if usable else None)
+    return replace(index, info=info, pts=known if usable else None)
 
 
 class Converter:
@@ -74,7 +69,7 @@ class Converter:
         rgb = self._reformatter.reformat(
             frame, format="rgb24", interpolation=Interpolation.BILINEAR, threads=1
         )
-        picture = rgb.to_ndarray()
+        picture: NDArray[np.uint8] = rgb.to_ndarray().astype(np.uint8, copy=False)
         return np.rot90(picture, rotation // 90) if rotation else picture
 
 

@@ -183,7 +183,7 @@ class _Helper:
 
     def _frames(self, shape: Sequence[int]) -> NDArray[np.uint8]:
         frames = np.empty(shape, dtype=np.uint8)
-        view = memoryview(frames).cast("B")
+        view = frames.data.cast("B")
         got = len(self._buffer)
         view[:got] = self._buffer
         self._buffer = bytearray()

@@ -19,7 +19,7 @@ class SourceOptions(Options):
     """The same for the evaluation during training."""
     test: str | None = None
     """The same for the final test; absent, the val list is used."""
-    separator: str = Field(" ", min_length=1)
+    separator: str = Field(default=" ", min_length=1)
     """Between path and label in list files: a space (any white space), `,`, `\\t`, ... The label is the last field, so
     paths may contain it."""
     prefix: str = ""
@@ -31,11 +31,11 @@ class SourceOptions(Options):
 class FrameOptions(Options):
     """Which frames of a file make a clip."""
 
-    num_frames: int = Field(8, ge=1)
+    num_frames: int = Field(default=8, ge=1)
     """T."""
-    sampling_rate: float = Field(32, gt=0)
+    sampling_rate: float = Field(default=32, gt=0)
     """The clip spans num_frames * sampling_rate frames at `target_fps`."""
-    target_fps: float = Field(30.0, gt=0)
+    target_fps: float = Field(default=30.0, gt=0)
     """The rate that `sampling_rate` counts in; files of other rates are spanned for the same time."""
     sampling: Literal["timesformer", "segments"] = "timesformer"
     """`timesformer`: a stretch of fixed duration. `segments` (Something-Something): the whole file in T parts."""
@@ -46,15 +46,15 @@ class FrameOptions(Options):
 class PixelOptions(Options):
     """How frames become inputs."""
 
-    crop_size: int = Field(224, ge=1)
+    crop_size: int = Field(default=224, ge=1)
     """Pixels of the square that the model sees."""
-    jitter_min: int = Field(256, ge=1)
+    jitter_min: int = Field(default=256, ge=1)
     """Training: smallest short side before cropping; also the short side of a test with one crop."""
-    jitter_max: int = Field(320, ge=1)
+    jitter_max: int = Field(default=320, ge=1)
     """Training: largest short side before cropping."""
     scale_sampling: Literal["uniform", "inverse-uniform"] = "uniform"
     """Whether the short side, or its inverse, is uniform (Something-Something recipes use the inverse)."""
-    flip_probability: float = Field(0.5, ge=0, le=1)
+    flip_probability: float = Field(default=0.5, ge=0, le=1)
     """Training: chance of a left-right flip; 0 where left and right are classes."""
     crop_offsets: Literal["all", "published"] = "all"
     """Training: `published` leaves out the last row and column of offsets, an off-by-one of the published code."""
@@ -86,7 +86,7 @@ class PixelOptions(Options):
 class ViewOptions(Options):
     """How many looks at one file are averaged in an evaluation."""
 
-    num_temporal_views: int = Field(1, ge=1)
+    num_temporal_views: int = Field(default=1, ge=1)
     """Stretches of the file."""
     num_crops: Literal[1, 3] = 1
     """1: the centre. 3: left, centre, right (top, centre, bottom of tall files)."""
@@ -100,17 +100,17 @@ class ViewOptions(Options):
 class LoadingOptions(Options):
     """How files are read."""
 
-    num_workers: int = Field(2, ge=0)
+    num_workers: int = Field(default=2, ge=0)
     """Loading processes; 0 loads in the main process. Does not change what is loaded."""
-    prefetch: int = Field(2, ge=1)
+    prefetch: int = Field(default=2, ge=1)
     """Batches that each worker prepares ahead."""
     decoder: Literal["auto", "decord", "pyav"] = "auto"
     """Frames are the same with each; see `revit.video.data.decode.Backend`."""
-    decode_timeout_seconds: float = Field(30.0, ge=0)
+    decode_timeout_seconds: float = Field(default=30.0, ge=0)
     """A file that takes longer is given up as broken. 0: decode without a helper process and without a limit."""
-    max_broken_share: float = Field(0.1, ge=0, le=1)
+    max_broken_share: float = Field(default=0.1, ge=0, le=1)
     """Training stops with the list when more than this share of the distinct files met so far cannot be read."""
-    max_tries: int = Field(10, ge=1)
+    max_tries: int = Field(default=10, ge=1)
     """Training: files tried for one sample, the first included, before it is left out of its batch."""
 
 
