@@ -75,11 +75,12 @@ def count(
     Raises:
         CountError: two counts differ by more than `TOLERANCE`, or an operator that hides matrix products is unknown.
     """
-    on_meta = _on_meta(model).eval()
-    inputs = torch.empty(tuple(input_shape), device="meta")
-    arguments = (inputs,) if grid is None else (inputs, grid)
-    with torch.no_grad(), warnings.catch_warnings():
+    # Tracing does not work in inference mode, which callers may be in.
+    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of every Python number it makes a constant
+        on_meta = _on_meta(model).float().eval()
+        inputs = torch.empty(tuple(input_shape), device="meta")
+        arguments = (inputs,) if grid is None else (inputs, grid)
         traced, unknown = fvcore_macs(on_meta, arguments)
         by_torch = _torch_macs(on_meta, arguments)
         if closed_form is None and isinstance(model, HasClosedForm):

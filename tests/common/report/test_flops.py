@@ -94,6 +94,14 @@ def test_harmless_operators_are_silent(capfd, caplog, recwarn):
     assert capfd.readouterr().err == ""
 
 
+@torch.inference_mode()
+def test_counts_do_not_depend_on_dtype_or_mode():
+    model = Known()
+    expected = count(model, (1, 3, 16, 16))
+    assert count(model.to(torch.bfloat16), (1, 3, 16, 16)) == expected
+    assert model.norm.weight.dtype == torch.bfloat16
+
+
 def test_the_model_is_left_as_it_was():
     model = Known().train()
     before = [parameter.clone() for parameter in model.parameters()]
