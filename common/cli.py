@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from revit.common.errors import UserError
 
@@ -54,8 +55,8 @@ def parser(description: str, example: str) -> argparse.ArgumentParser:
 
 def add_config(arguments: argparse.ArgumentParser, *, several: bool = False) -> None:
     """Adds `--cfg FILE` (`--cfg FILE...` when `several`) and `key.path=value ...`; read them with `parse`."""
-    kind = {"nargs": "+", "action": "extend"} if several else {}
-    arguments.add_argument("--cfg", required=True, metavar="FILE.yaml", help="configuration file", **kind)  # type: ignore[arg-type]
+    kind: dict[str, Any] = {"nargs": "+", "action": "extend"} if several else {}
+    arguments.add_argument("--cfg", required=True, metavar="FILE.yaml", help="configuration file", **kind)
     arguments.add_argument(
         "overrides",
         nargs="*",

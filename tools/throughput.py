@@ -72,9 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings: Any = (shape, device, values.dtypes, values.batches)
         if values.peers:  # before our own cases, as it fills parameters that start at zero
             cases += peer_cases("huggingface", name, model, peers[options.kind], *settings)
-        cases += model_cases(
-            name, model, assigner, *settings, compiled=(False, True) if values.compile else (False,)
-        )
+        compiled = (False, True) if values.compile else (False,)
+        cases += model_cases(name, model, assigner, *settings, compiled)
     rows = [row.as_json() for row in measure(cases, device, values.rounds)]
     print_table(f"Speed on {device_name(device)}, median of {values.rounds} rounds or more", COLUMNS, rows)
     if values.json:

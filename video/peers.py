@@ -36,21 +36,23 @@ class HuggingFaceTimeSformer(nn.Module):
             raise UserError(
                 "Hugging Face's TimeSformer has no such patch embedding or attention; nothing to compare with"
             )
-        config = TimesformerConfig(
-            image_size=model.img_size,
-            patch_size=proj.kernel_size[0],
-            num_channels=proj.in_channels,
-            num_frames=model.num_frames,
-            hidden_size=model.embed_dim,
-            num_hidden_layers=len(model.blocks),
-            num_attention_heads=model.blocks[0].attn.num_heads,
-            intermediate_size=model.blocks[0].mlp.fc1.out_features,
-            qkv_bias=model.blocks[0].attn.qkv.bias is not None,
-            layer_norm_eps=model.norm.eps,
-            attention_type=model.attention,
-            hidden_dropout_prob=0.0,
-            num_labels=model.num_classes,
-        )
+        block: Any = model.blocks[0]
+        sizes: dict[str, Any] = {
+            "image_size": model.img_size,
+            "patch_size": proj.kernel_size[0],
+            "num_channels": proj.in_channels,
+            "num_frames": model.num_frames,
+            "hidden_size": model.embed_dim,
+            "num_hidden_layers": len(model.blocks),
+            "num_attention_heads": block.attn.num_heads,
+            "intermediate_size": block.mlp.fc1.out_features,
+            "qkv_bias": block.attn.qkv.bias is not None,
+            "layer_norm_eps": model.norm.eps,
+            "attention_type": model.attention,
+            "hidden_dropout_prob": 0.0,
+            "num_labels": model.num_classes,
+        }
+        config = TimesformerConfig(**sizes)
         self.port = TimesformerForVideoClassification(config).eval()
         ours = model.state_dict()
         self.port.load_state_dict({name: ours[_our_name(name)] for name in self.port.state_dict()})

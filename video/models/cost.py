@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
 
 from revit.common.embed.patch_embed import ConvStem, Patchify, SharedPatchify
 from revit.common.tokens.grid import TokenGrid
@@ -75,14 +77,15 @@ def closed_form(model: TimeSformer, clips_shape: Sequence[int], grid: TokenGrid 
     fit = math.floor if getattr(embed, "remainder", "pad") == "cut" else math.ceil
     num_positions = fit(height / patch[0]) * fit(width / patch[1])
     num_prefix = model.num_prefix(grid)
-    mlp_ratio = model.blocks[0].mlp.fc1.out_features / model.embed_dim
+    block: Any = model.blocks[0]
+    mlp_ratio = block.mlp.fc1.out_features / model.embed_dim
     macs = blocks_macs(
         model.attention, model.embed_dim, len(model.blocks), num_frames, num_positions, num_prefix, mlp_ratio
     )
     macs["linear"] += num_prefix * model.embed_dim * model.num_classes
     if isinstance(embed, ConvStem):
-        convolutions = [layer for layer in embed.stems[grid.name] if hasattr(layer, "kernel_size")]
-        strides = [layer.stride for layer in convolutions[:-1]]
+        convolutions = [layer for layer in embed.stems[grid.name].children() if isinstance(layer, nn.Conv2d)]
+        strides = [(layer.stride[0], layer.stride[1]) for layer in convolutions[:-1]]
         widths = [layer.out_channels for layer in convolutions[:-1]]
         frame = stem_macs((height, width), strides, widths, model.embed_dim, chans)
     elif isinstance(embed, (Patchify, SharedPatchify)):
