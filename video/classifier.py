@@ -19,6 +19,9 @@ from revit.video.weights.infer import infer
 from revit.video.weights.source import read_source
 from revit.video.weights.start import start_from_source
 
+IN_RUN = "checkpoint.safetensors"
+"""What a run's folder calls its result."""
+
 
 @dataclass(frozen=True)
 class VideoClassifier:
@@ -41,12 +44,14 @@ class VideoClassifier:
 
 
 def open_classifier(where: str) -> VideoClassifier:
-    """Opens our checkpoint, a published TimeSformer .pyth, a Hugging Face TimeSformer folder or `hf-hub:NAME`.
+    """Opens our checkpoint (or the run's folder with one), a published .pyth, a Hugging Face folder or `hf-hub:NAME`.
 
     Raises:
         UserError: nothing readable there, or no video model.
     """
     path = Path(where).expanduser()
+    if (path / IN_RUN).is_file():
+        path = path / IN_RUN
     return _ours(path) if path.is_file() and is_checkpoint(path) else _foreign(where)
 
 

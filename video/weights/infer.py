@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
 
 from revit.common.errors import UserError
 from revit.common.tokens.grid import TokenGrid
 from revit.video.data.options import ClipOptions, FrameOptions, PixelOptions
+from revit.video.models.timesformer import AttentionKind
 from revit.video.options import VideoModel
 from revit.video.weights.source import Source
 
@@ -45,7 +50,7 @@ def infer(source: Source) -> Inferred:
         )
     tensors, facts, assumed = source.tensors, source.facts, []
 
-    def fact(key: str, otherwise: object, text: str) -> object:
+    def fact(key: str, otherwise: Any, text: str) -> Any:
         if key in facts:
             return facts[key]
         assumed.append(text)
@@ -67,14 +72,10 @@ def infer(source: Source) -> Inferred:
     size = grid.rows * patch[0]
 
     blocks = {int(match[1]) for name in tensors if (match := re.match(r"blocks\.(\d+)\.", name))}
-    if any(".temporal_attn." in name for name in tensors):
-        attention = "divided_space_time"
-    else:
-        attention = "joint_space_time" if "time_embed" in tensors else "space_only"
     if "time_embed" in tensors:
         num_frames = tensors["time_embed"].shape[1]
     else:
-        num_frames = int(fact("num_frames", 8, "8 frames"))  # type: ignore[call-overload]
+        num_frames = int(fact("num_frames", 8, "8 frames"))
     heads = fact("num_heads", max(1, width // 64), "heads 64 wide")
     rate = PUBLISHED_RATES.get(num_frames, 32)
     rate = fact("sampling_rate", rate, f"{num_frames} frames at a sampling rate of {rate}")
@@ -87,15 +88,21 @@ def infer(source: Source) -> Inferred:
             num_classes=num_classes,
             embed_dim=width,
             depth=len(blocks),
-            num_heads=heads,  # type: ignore[arg-type]
-            attention=attention,  # type: ignore[arg-type]
+            num_heads=heads,
+            attention=_attention(tensors),
             mlp_ratio=hidden / width,
             qkv_bias="blocks.0.attn.qkv.bias" in tensors,
         ),
         clips=ClipOptions(
-            frames=FrameOptions(num_frames=num_frames, sampling_rate=rate),  # type: ignore[arg-type]
-            pixels=PixelOptions(crop_size=size, jitter_min=low, jitter_max=high, mean=mean, std=std),  # type: ignore[arg-type]
+            frames=FrameOptions(num_frames=num_frames, sampling_rate=rate),
+            pixels=PixelOptions(crop_size=size, jitter_min=low, jitter_max=high, mean=mean, std=std),
         ),
         num_classes=num_classes,
         assumed=tuple(assumed),
     )
+
+
+def _attention(tensors: Mapping[str, Tensor]) -> AttentionKind:
+    if any(".temporal_attn." in name for name in tensors):
+        return "divided_space_time"
+    return "joint_space_time" if "time_embed" in tensors else "space_only"

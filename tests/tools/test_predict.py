@@ -1,0 +1,211 @@
+"""predict from the command line: clips, folders, and everything that is neither."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from revit.common.checkpoint import Checkpoint, save_checkpoint
+from revit.common.engine.recipe import build_assigner
+from revit.common.tokens.grid import TokenGrid
+from revit.video.build import build_model
+from revit.video.classifier import open_classifier
+from revit.video.data.clips import load_views
+from revit.video.data.options import ViewOptions
+from revit.video.options import VideoRun
+from revit.video.predict import Predictor
+
+NAMES = ("rise", "sink", "turn")
+CONFIG: dict[str, Any] = {
+    "data": {
+        "frames": {"num_frames": 2, "sampling_rate": 4},
+        "pixels": {"crop_size": 32, "jitter_min": 32, "jitter_max": 40, "mean": [0.3, 0.4, 0.5]},
+        "test_views": {"num_temporal_views": 2, "num_crops": 1},
+        "loading": {"decode_timeout_seconds": 0},
+    },
+    "model": {"grids": ["4x4", "2x2"], "embed_dim": 32, "depth": 1, "num_heads": 2},
+    "assigner": {"size": 32, "width": 0.25},
+    "run": {"dir": "runs/none"},
+}
+
+
+@pytest.fixture(scope="module")
+def main() -> Any:
+    path = Path(__file__).parents[2] / "tools" / "predict.py"
+    spec = importlib.util.spec_from_file_location("tool_predict", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def write_clip(path: Path, seed: int = 0, size: tuple[int, int] = (48, 64)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.height, stream.width = size
+        stream.pix_fmt, stream.options = "yuv420p", {"preset": "ultrafast"}
+        for shift in range(10):
+            frame = av.VideoFrame.from_ndarray(np.roll(picture, shift, axis=0), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with an assigner, one without names, and clips good and bad."""
+    root = tmp_path_factory.mktemp("predict")
+    torch.manual_seed(0)
+    run = VideoRun.model_validate(CONFIG)
+    model, assigner = build_model(run.model, run.data, len(NAMES)), build_assigner(run.assigner, 2)
+    torch.nn.init.normal_(model.head.weight)
+    config = run.model_dump(mode="json")
+    parts = {"model": model.state_dict(), "assigner": assigner.state_dict()}
+    save_checkpoint(root / "run" / "checkpoint.safetensors", Checkpoint("video", config, NAMES, parts))
+    numbers = ["0", "1", "2"]
+    save_checkpoint(root / "nameless", Checkpoint("video", config, numbers, {"model": model.state_dict()}))
+    save_checkpoint(root / "picture", Checkpoint("image", config, numbers, {"model": model.state_dict()}))
+    for number in range(3):
+        write_clip(root / "clips" / "inner" / f"clip {number}.mp4", number)
+    (root / "clips" / "notes.txt").write_text("no clip, and not asked for")
+    (root / "clips" / "broken.mp4").write_text("this is text")
+    (root / "text.txt").write_text("this is text")
+    (root / "empty").mkdir()
+    return root
+
+
+def run_tool(main: Any, place: Path, *arguments: Any) -> tuple[int, list[dict[str, Any]]]:
+    out = place / "out.json"
+    out.unlink(missing_ok=True)
+    status = main([*map(str, arguments), "--json", str(out)])
+    return status, json.loads(out.read_text()) if out.exists() else []
+
+
+def test_every_input_gets_one_answer_or_one_error(main: Any, place: Path, capsys: Any) -> None:
+    big = write_clip(place / "big.mp4", size=(2160, 3840))
+    paths = [place / "clips", place / "text.txt", place / "absent.mp4", place / "empty", big]
+    status, rows = run_tool(main, place, "--checkpoint", place / "run" / "checkpoint.safetensors", *paths)
+    assert status == 2
+    names = [Path(row["path"]).name for row in rows]
+    assert names == [
+        *("broken.mp4", "clip 0.mp4", "clip 1.mp4", "clip 2.mp4"),
+        *("text.txt", "absent.mp4", "empty", "big.mp4"),
+    ]
+    failed = [Path(row["path"]).name for row in rows if "error" in row]
+    assert failed == ["broken.mp4", "text.txt", "absent.mp4", "empty"]
+    for row in rows:
+        if "error" not in row:
+            assert sorted(guess["label"] for guess in row["top"]) == sorted(NAMES)
+            assert sum(guess["probability"] for guess in row["top"]) == pytest.approx(1, abs=1e-4)
+            assert row["grid"] in ("4x4", "2x2")
+            assert row["ms"] == pytest.approx(row["ms_read"] + row["ms_compute"], abs=0.01)
+    shown = capsys.readouterr()
+    assert "clip 1.mp4" in shown.out
+    assert "%  rise" in shown.out
+    assert "text.txt: no answer: " in shown.err
+    assert "Traceback" not in shown.err
+
+
+def test_status_is_0_when_every_path_led_somewhere(main: Any, place: Path) -> None:
+    status, rows = run_tool(main, place, "--checkpoint", place / "run", place / "clips", "--topk", 2)
+    assert status == 0
+    assert len(rows) == 4
+    assert all(len(row.get("top", "ab")) == 2 for row in rows)
+
+
+@pytest.mark.parametrize("grid", ["4x4", "2"])
+def test_a_grid_can_be_chosen(main: Any, place: Path, grid: str) -> None:
+    _, rows = run_tool(
+        main,
+        place,
+        "--checkpoint",
+        place / "run",
+        place / "clips" / "inner",
+        "--grid",
+        grid,
+        "--views",
+        "2x3",
+    )
+    assert {row["grid"] for row in rows} == {TokenGrid.parse(grid).name}
+    assert all(len(row["grids"]) == 6 for row in rows)
+
+
+def test_the_answer_is_the_model_s(place: Path) -> None:
+    classifier = open_classifier(str(place / "run"))
+    clip = str(place / "clips" / "inner" / "clip 1.mp4")
+    views = ViewOptions(num_temporal_views=2)
+    grid = TokenGrid(2, 2)
+    with Predictor(classifier, torch.device("cpu"), views=views, grid=grid, topk=3) as predict:
+        answer = predict(clip)
+    pixels = load_views(clip, classifier.clips, views).float() / 255
+    mean, std = (torch.tensor(values).view(3, 1, 1, 1) for values in ((0.3, 0.4, 0.5), (0.225,) * 3))
+    with torch.no_grad():
+        logits = classifier.networks.model((pixels - mean) / std, grid).prediction
+    expected = logits.mean(dim=0).softmax(dim=0)
+    assert [guess.number for guess in answer.guesses] == expected.argsort(descending=True).tolist()
+    for guess in answer.guesses:
+        assert guess.probability == pytest.approx(float(expected[guess.number]), abs=1e-5)
+        assert guess.label == NAMES[guess.number]
+
+
+def test_names_can_be_given(main: Any, place: Path, capsys: Any) -> None:
+    clip, names = place / "clips" / "inner" / "clip 0.mp4", place / "names.txt"
+    _, rows = run_tool(main, place, "--checkpoint", place / "nameless", clip)
+    assert {guess["label"] for guess in rows[0]["top"]} == {"class 0", "class 1", "class 2"}
+    assert "--labels FILE" in capsys.readouterr().err
+    names.write_text("up\ndown\nround\n")
+    _, rows = run_tool(main, place, "--checkpoint", place / "nameless", clip, "--labels", names)
+    assert {guess["label"] for guess in rows[0]["top"]} == {"up", "down", "round"}
+
+
+def test_a_bare_published_file(main: Any, place: Path, capsys: Any) -> None:
+    run = VideoRun.model_validate(
+        {**CONFIG, "model": {"grids": ["2x2"], "embed_dim": 64, "depth": 1, "num_heads": 1}}
+    )
+    state = {f"model.{name}": t for name, t in build_model(run.model, run.data, 4).state_dict().items()}
+    torch.save({"model_state": state, "epoch": 14}, place / "published.pyth")
+    clip = place / "clips" / "inner" / "clip 0.mp4"
+    status, rows = run_tool(main, place, "--checkpoint", place / "published.pyth", clip)
+    assert status == 0
+    assert rows[0]["grid"] == "2x2"
+    said = capsys.readouterr().err
+    assert "published TimeSformer" in said
+    assert "assumed   heads 64 wide" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--grid", "9x9"), "runs at 4x4, 2x2, not at 9x9"),
+        (("--grid", "wide"), "not a token grid"),
+        (("--views", "2"), "1 or 3 crops"),
+        (("--views", "x"), "1 or 3 crops"),
+        (("--topk", "0"), "at least 1"),
+        (("--device", "toaster"), "--device toaster"),
+        (("--labels", "TEXT"), "1 names, but the model has 3"),
+        (("--checkpoint", "TEXT"), "not a weight file"),
+        (("--checkpoint", "absent"), "no such file"),
+        (("--checkpoint", "PICTURE"), "cannot classify clips"),
+    ],
+)
+def test_mistakes_are_explained(
+    main: Any, place: Path, capsys: Any, arguments: tuple[str, str], message: str
+) -> None:
+    known = {"TEXT": str(place / "text.txt"), "PICTURE": str(place / "picture")}
+    given = [known.get(argument, argument) for argument in arguments]
+    checkpoint = [] if "--checkpoint" in given else ["--checkpoint", place / "run"]
+    status, _ = run_tool(main, place, *checkpoint, *given, place / "clips")
+    shown = capsys.readouterr().err
+    assert status == 2
+    assert message in shown
+    assert "Traceback" not in shown
