@@ -95,6 +95,8 @@ def build_eval_loader(
     """
     clips = clips if clips is not None else read_split(options, split)
     views = views or (options.test_views if split == "test" else options.val_views)
+    # Loads pytorchvideo, where these views need it, once here instead of once in every worker.
+    view_starts(1, 1.0, views.num_temporal_views, options.frames.one_view)
     load = EvalClips(clips, options, views, make_reader(options.loading))
     return Loader(
         RobustDataset(load, len(clips)),

@@ -37,11 +37,11 @@ def view_starts(
     (delta / 2); the published formula puts it at the start (`one_view="start"`), although its author describes the
     centre.
     """
-    # Imported here: pytorchvideo takes a second, and nothing else in a loading worker needs it.
-    from pytorchvideo.data.clip_sampling import ConstantClipsPerVideoSampler
-
     if num_views == 1 and one_view == "centre":
         return [max(Fraction(num_total) - Fraction(span), Fraction(0)) / 2]
+    # Imported here: it takes a second, and a single centre view does without.
+    from pytorchvideo.data.clip_sampling import ConstantClipsPerVideoSampler
+
     # The sampler only subtracts and divides: fed with frames instead of seconds it answers in frames. It is called K
     # times whatever it says about the end, because a file no longer than the clip has K equal views here.
     sampler = ConstantClipsPerVideoSampler(Fraction(span), num_views)
