@@ -32,7 +32,9 @@ class Source:
                 return "command line"
             if key_path[:length] in self.lines:
                 return f"{self.path}:{self.lines[key_path[:length]]}"
-        return str(self.path)
+        # A mapping that exists only because something inside it was set.
+        inside = any(other[: len(key_path)] == key_path for other in self.overridden)
+        return "command line" if key_path and inside else str(self.path)
 
     def remove(self, key_path: KeyPath) -> None:
         """Takes one existing key out."""

@@ -78,7 +78,7 @@ def accuracy_plot(run: RunReport) -> str:
         axes.set(xlabel="GMACs a view", ylabel="top-1 %")
         axes.grid(alpha=0.3)
         axes.margins(0.12)
-        axes.legend()
+        axes.legend(loc="lower right")
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
         pyplot.close(figure)
