@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from revit.common.embed.patch_embed import ConvStem, SharedPatchify
-from revit.common.embed.resize import resize_patch_kernel
+from revit.common.embed.resize import resize_patch_kernel, resize_positions
 from revit.common.errors import UserError
 from revit.common.load_report import Change, LoadReport
 from revit.common.tokens.grid import TokenGrid
