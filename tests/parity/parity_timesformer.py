@@ -16,14 +16,19 @@ from revit.video.models.timesformer import TimeSformer
 from revit.video.weights.source import Source
 from revit.video.weights.start import start_from_source
 
-# Without effect in evaluation mode, or facts about the source that its state dict shows as well.
-WITHOUT_EFFECT = {"drop_rate", "attn_drop_rate", "drop_path_rate", "source_checkpoint"}
+# Without effect in evaluation mode.
+WITHOUT_EFFECT = {"drop_rate", "attn_drop_rate", "drop_path_rate"}
 PUBLISHED_RULES = {"position_resize": "nearest", "time_resize": "nearest", "remainder": "cut"}
 
 
 def build(config: Mapping[str, Any]) -> TimeSformer:
     """A TimeSformer from a case's `config`, with the published rules; KeyError or ValueError if it asks for more."""
-    facts = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
+    facts = {
+        key: value
+        for key, value in config.items()
+        # What is said of the source, its state dict shows as well.
+        if key not in WITHOUT_EFFECT and not key.startswith("source")
+    }
     sides, patch = _pair(facts.pop("img_size")), _pair(facts.pop("patch_size"))
     rows, cols = sides[0] // patch[0], sides[1] // patch[1]
     act, layout = facts.pop("act", "gelu (exact erf)"), facts.pop("input_layout", "B,C,T,H,W")
