@@ -149,7 +149,9 @@ def index_frames(path: str) -> FrameIndex:
         # Without stamps for every frame, or with two frames on one stamp, only counting is exact.
         shown = sorted(stamp for stamp in stamps if stamp is not None)
         shown_pts = shown if len(set(shown)) == len(stamps) else None
-        rotation = round((picture.rotation % 360) / 90) % 4 * 90
+        # A nonsensical display matrix has no angle (not a number, read as a huge integer): frames stay as they are.
+        turn = picture.rotation if abs(picture.rotation) <= 360 else 0
+        rotation = round(turn / 90) % 4 * 90
         turned = rotation in (90, 270)
         fps = _frames_per_second(stream, shown_pts)
         seconds = len(stamps) / fps

@@ -88,6 +88,11 @@ def test_rotated_files_come_upright(rotation, make_video, numbers_of):
     frames = {backend: read_frames(path, lambda _: [5, 1], backend) for backend in BACKENDS}
     assert frames["pyav"].shape == (2, *upright, 3)
     assert np.array_equal(frames["pyav"], frames["decord"])
+    index = frame_index.index_frames(path)
+    by_decord = decode_decord.read(index, np.array([1, 5]))
+    index.container.close()
+    assert by_decord is not None
+    assert np.array_equal(by_decord, frames["pyav"][::-1])
     turned_back = np.rot90(frames["pyav"], -info.rotation // 90, axes=(1, 2))
     assert numbers_of(turned_back) == [5, 1]
 
