@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 FOLDERS = ("common", "image", "video")
-VIDEO_READERS = ["av>=13", "decord>=0.6; sys_platform != 'darwin' and platform_machine in 'x86_64 AMD64'"]
+VIDEO_READERS = ["av>=17", "decord>=0.6; sys_platform != 'darwin' and platform_machine in 'x86_64 AMD64'"]
 
 setup(
     name="revit-video",
