@@ -8,18 +8,6 @@ from pathlib import Path
 
 from revit.common.cli import parse, parser, tool
 
-COLUMNS = {
-    "run": "run",
-    "length": "token length",
-    "top1": "top-1 %",
-    "top5": "top-5 %",
-    "gmacs": "GMACs a view",
-    "share": "share",
-    "per_second": "samples/s",
-    "evaluated": "evaluated",
-    "failed": "failed",
-}
-
 
 @tool
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # Imported after the arguments are read, so that --help and mistakes in them answer at once.
     from revit.common.report.page import write_page
-    from revit.common.report.runs import read_runs
+    from revit.common.report.runs import COLUMNS, read_runs
     from revit.common.report.tables import print_table
 
     runs = read_runs(values.runs)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-
-from rich.console import Console
+from pathlib import Path
 
 from revit.common.cli import add_config, add_json, parse, parser, tool
 from revit.common.config import load
 from revit.common.engine.recipe import Recipe
 from revit.common.files import write_json
-from revit.common.report.run_table import run_table
+from revit.common.report.runs import COLUMNS, RunReport
+from revit.common.report.tables import print_table
 from revit.video.build import VideoPackage
 from revit.video.options import VideoRun
 
@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     values = parse(arguments, argv)
     recipe = Recipe(load(VideoRun, values.cfg, values.overrides), VideoPackage())
     report = recipe.report(recipe.load_classifier(values.checkpoint))
-    Console().print(run_table(values.checkpoint, report))
+    run = RunReport(Path(values.checkpoint).name, report)
+    print_table(f"Accuracy on {values.cfg}", COLUMNS, run.rows())
     if values.json:
         write_json(values.json, report)
     return 0

@@ -11,6 +11,18 @@ from typing import Any
 
 from revit.common.errors import UserError
 
+COLUMNS = {
+    "run": "run",
+    "length": "token length",
+    "top1": "top-1 %",
+    "top5": "top-5 %",
+    "gmacs": "GMACs a view",
+    "share": "share",
+    "per_second": "samples/s",
+    "evaluated": "evaluated",
+    "failed": "failed",
+}
+"""Keys of `RunReport.rows` and their headings."""
 BASELINES = ("adaptive", "random", "oracle")
 
 

@@ -20,7 +20,15 @@ def print_table(title: str, columns: Mapping[str, str], rows: Sequence[Mapping[s
     for key, heading in columns.items():
         values = [row.get(key) for row in rows]
         numeric = any(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
-        table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric)
+        # A narrow terminal folds long names; it must not squeeze any column to nothing.
+        width = min(12, max([len(shown(value)) for value in values], default=0))
+        table.add_column(
+            heading,
+            justify="right" if numeric else "left",
+            no_wrap=numeric,
+            overflow="fold",
+            min_width=width,
+        )
     for row in rows:
         table.add_row(*(Text(shown(row.get(key))) for key in columns))
     console = Console(highlight=False)

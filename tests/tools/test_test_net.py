@@ -1,0 +1,86 @@
+"""`test_net` on a checkpoint of ours and on a published file."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from revit.common.config import load
+from revit.common.engine.recipe import Recipe
+from revit.video.build import VideoPackage
+from revit.video.models.timesformer import TimeSformer
+from revit.video.options import VideoRun
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = """
+kind: video
+data:
+  demo: {train_clips: 8, val_clips: 4, test_clips: 8, num_workers: 1}
+  frames: {num_frames: 2, sampling_rate: 8}
+  pixels: {crop_size: 48, jitter_min: 48, jitter_max: 48, flip_probability: 0}
+  test_views: {num_crops: 3}
+  loading: {num_workers: 0, decode_timeout_seconds: 0}
+model: {grids: [6x6], embed_dim: 128, depth: 1, num_heads: 2}
+train: {batch_size: 4, optim: {name: adamw, lr: 1e-3}, schedule: {name: constant, epochs: 1}}
+run: {dir: RUN}
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("test_net")
+    path = folder / "config.yaml"
+    path.write_text(CONFIG.replace("RUN", str(folder / "run")))
+    Recipe(load(VideoRun, path, []), VideoPackage()).run()
+    return folder
+
+
+def test_net(folder: Path, checkpoint: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "tools/test_net.py"), "--cfg", str(folder / "config.yaml")]
+    return subprocess.run(
+        [*command, "--checkpoint", str(checkpoint), "--json", str(folder / "out.json"), *more],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+test_net.__test__ = False
+
+
+def test_our_checkpoint_gives_the_runs_own_figures(run):
+    done = test_net(run, run / "run" / "checkpoint.safetensors")
+    assert done.returncode == 0, done.stderr
+    again, first = (json.loads((run / name).read_text()) for name in ("out.json", "run/report.json"))
+    assert again["fixed"][0]["top1"] == first["fixed"][0]["top1"]
+    assert again["protocol"]["num_views"] == 3
+    assert "6x6" in done.stdout
+
+
+def test_a_published_file_is_tested_with_the_configs_views(run):
+    model = TimeSformer(48, [6], 2, 8, 128, 1, 2)
+    state = {f"model.{name}": weight for name, weight in model.state_dict().items()}
+    torch.save({"model_state": state, "epoch": 1}, run / "published.pyth")
+    done = test_net(run, run / "published.pyth")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((run / "out.json").read_text())["samples"]["evaluated"] == 8
+
+
+def test_a_head_for_other_classes_is_refused(run):
+    model = TimeSformer(48, [6], 2, 5, 128, 1, 2)
+    torch.save(
+        {"model_state": {f"model.{name}": w for name, w in model.state_dict().items()}}, run / "five.pyth"
+    )
+    done = test_net(run, run / "five.pyth")
+    assert done.returncode == 2
+    assert "other classes" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_checkpoint_is_one_message(run):
+    done = test_net(run, run / "nowhere.safetensors")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
