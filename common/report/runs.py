@@ -13,13 +13,13 @@ from revit.common.errors import UserError
 
 COLUMNS = {
     "run": "run",
-    "length": "token length",
-    "top1": "top-1 %",
-    "top5": "top-5 %",
-    "gmacs": "GMACs a view",
+    "length": "length",
+    "top1": "top-1",
+    "top5": "top-5",
+    "gmacs": "GMACs",
     "share": "share",
-    "per_second": "samples/s",
-    "evaluated": "evaluated",
+    "per_second": "1/s",
+    "evaluated": "samples",
     "failed": "failed",
 }
 """Keys of `RunReport.rows` and their headings."""
