@@ -44,7 +44,7 @@ def _clips(options: ClipOptions, split: Split) -> ClipList:
 
 
 class VideoPackage:
-    """What clips bring to the shared recipe (`revit.common.engine.recipe.Package`)."""
+    """What clips bring to the shared recipe (`revit.common.engine.package.Package`)."""
 
     def make_data(self, options: VideoRun) -> None:
         """Make the demo's clips under RUN_DIR/data."""
@@ -55,7 +55,7 @@ class VideoPackage:
         """Class names; class numbers as text where the source has none. UserError if they contradict the model."""
         if options.data.demo is not None and options.model.num_classes is None:
             return options.data.demo.motions  # known before the clips are made
-        clips = _clips(self.clip_options(options), "train")
+        clips = _clips(self.clip_options(options), self._first_split(options))
         names = clips.names or tuple(str(number) for number in range(max(clips.labels) + 1))
         wanted = options.model.num_classes
         if wanted is None or wanted == len(names):
@@ -66,9 +66,20 @@ class VideoPackage:
             f"model.num_classes is {wanted}, but {clips.source} has {len(names)} classes; correct it or leave it out"
         )
 
+    def _first_split(self, options: VideoRun) -> Split:
+        """The list that classes are taken from: train, or what there is to evaluate on."""
+        splits: tuple[Split, ...] = ("train", "val", "test")
+        return next((split for split in splits if self.has_split(options, split)), "train")
+
+    def _split(self, options: VideoRun, split: Split) -> ClipList:
+        """A list whose labels all fit the model."""
+        clips = _clips(self.clip_options(options), split)
+        clips.check_classes(len(self.label_names(options)))
+        return clips
+
     def paths(self, options: VideoRun, split: Split) -> Sequence[str]:
         """Files of a split, position = sample id."""
-        clips = _clips(self.clip_options(options), split)
+        clips = self._split(options, split)
         return [clips.path(index) for index in range(len(clips))]
 
     def has_split(self, options: VideoRun, split: Split) -> bool:
@@ -104,15 +115,14 @@ class VideoPackage:
 
     def train_loader(self, options: VideoRun, split: Split, batch_size: int) -> Loader:
         """Shuffled, augmented, broken samples replaced."""
-        clips = self.clip_options(options)
-        return build_train_loader(clips, batch_size, options.run.seed, clips=_clips(clips, split))
+        clips = self._split(options, split)
+        return build_train_loader(self.clip_options(options), batch_size, options.run.seed, clips=clips)
 
     def eval_loader(self, options: VideoRun, split: Split, batch_size: int, one_view: bool = False) -> Loader:
         """In list order, nothing replaced."""
-        clips = self.clip_options(options)
-        return build_eval_loader(
-            clips, split, batch_size, views=ONE_VIEW if one_view else None, clips=_clips(clips, split)
-        )
+        views = ONE_VIEW if one_view else None
+        clips = self._split(options, split)
+        return build_eval_loader(self.clip_options(options), split, batch_size, views=views, clips=clips)
 
     def clip_options(self, options: VideoRun) -> ClipOptions:
         """The data section with the demo's lists filled in."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from revit.common.checkpoint import is_checkpoint, load_checkpoint
-from revit.common.engine.recipe import build_assigner
+from revit.common.engine.trained import are_numbers, fill_classifier
 from revit.common.errors import UserError
 from revit.common.load_report import LoadReport
 from revit.common.tokens.adaptive import AdaptiveClassifier
@@ -69,15 +69,8 @@ def _ours(path: Path) -> VideoClassifier:
             "the version that trained it, or train again"
         ) from error
     model = build_model(run.model, run.data, len(checkpoint.label_names))
-    checkpoint.load_into("model", model, str(path))
-    assigner = None
-    if "assigner" in checkpoint.parts:
-        assigner = build_assigner(run.assigner, len(model.grids))
-        checkpoint.load_into("assigner", assigner, str(path))
-    names = tuple(checkpoint.label_names)
-    if all(name == str(number) for number, name in enumerate(names)):
-        names = ()  # a list without names: the trainer puts the numbers in their place
-    networks = AdaptiveClassifier(model, assigner, max_batch=run.test.batch_size).eval()
+    networks = fill_classifier(checkpoint, str(path), model, run)
+    names = () if are_numbers(checkpoint.label_names) else tuple(checkpoint.label_names)
     return VideoClassifier(networks, run.data, names, run.test.merge)
 
 

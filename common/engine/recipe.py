@@ -8,78 +8,33 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 
 from revit.common.checkpoint import Checkpoint, is_checkpoint, load_checkpoint, save_checkpoint
 from revit.common.config import dump
-from revit.common.data.loader import Loader
 from revit.common.engine.backend import LocalBackend, pick_device
 from revit.common.engine.evaluate import Evaluation, Runner, evaluate, grid_runners
 from revit.common.engine.log import RunLog, console
 from revit.common.engine.loop import Trainer
 from revit.common.engine.optim import build_optimizer, build_scheduler
-from revit.common.engine.options import AssignerOptions, TrainOptions
+from revit.common.engine.options import TrainOptions
+from revit.common.engine.package import Package
 from revit.common.engine.run_options import RecipeOptions
 from revit.common.engine.stages import StageBook, clear
 from revit.common.engine.state import remove_states
 from revit.common.engine.task import AssignerTask, ResizableTask, Task
+from revit.common.engine.trained import build_assigner, check_same_classes, fill_classifier
 from revit.common.errors import UserError
 from revit.common.files import write_json, write_text
-from revit.common.load_report import LoadReport
 from revit.common.losses.distill import SelfDistillation
 from revit.common.report.adaptive import Costs, adaptive_report, versions
 from revit.common.report.flops import count
 from revit.common.tokens.adaptive import AdaptiveClassifier
-from revit.common.tokens.assigner import TokenLengthAssigner
 from revit.common.tokens.labels import LengthLabels, class_balanced_weights
 from revit.common.vit import ResizableTransformer
-
-
-class Package(Protocol):
-    """What pictures and clips bring to the recipe. `options` is the package's own run configuration."""
-
-    def make_data(self, options: Any) -> None:
-        """Make a data set that the project makes itself, if the configuration asks for one."""
-
-    def label_names(self, options: Any) -> Sequence[str]:
-        """Class names, position = class number."""
-
-    def paths(self, options: Any, split: str) -> Sequence[str]:
-        """Files of a split, position = sample id."""
-
-    def has_split(self, options: Any, split: str) -> bool:
-        """Whether the configuration names a list for this split."""
-
-    def build_model(self, options: Any, num_classes: int) -> ResizableTransformer:
-        """The untrained model."""
-
-    def start(self, model: ResizableTransformer, options: Any, source: str) -> LoadReport:
-        """Load weights made elsewhere and say what became of every tensor."""
-
-    def pixels(self, options: Any) -> nn.Module:
-        """uint8 inputs -> normalised floats."""
-
-    def input_shape(self, options: Any) -> tuple[int, ...]:
-        """Shape of one input, batch 1."""
-
-    def num_views(self, options: Any) -> int:
-        """Inputs that the final test looks at for one sample."""
-
-    def train_loader(self, options: Any, split: str, batch_size: int) -> Loader:
-        """Shuffled, augmented, broken samples replaced."""
-
-    def eval_loader(self, options: Any, split: str, batch_size: int, one_view: bool = False) -> Loader:
-        """In order, nothing replaced; with the configuration's views or with one."""
-
-
-def build_assigner(options: AssignerOptions, num_grids: int) -> TokenLengthAssigner:
-    """The untrained assigner of a configuration."""
-    return TokenLengthAssigner(
-        num_grids, options.size, options.num_frames, options.width, options.depth, dropout=options.dropout
-    )
 
 
 class Recipe:
@@ -214,22 +169,15 @@ class Recipe:
         if not is_checkpoint(path):
             return self._foreign_classifier(str(path))
         checkpoint = load_checkpoint(path)
-        model = self._load_model(path)
-        assigner = None
-        if "assigner" in checkpoint.parts:
-            assigner = build_assigner(self.options.assigner, len(model.grids))
-            checkpoint.load_into("assigner", assigner, str(path))
-            assigner.to(self.device).eval()
-        return AdaptiveClassifier(model, assigner, max_batch=self.options.test.batch_size)
+        check_same_classes(str(path), checkpoint.label_names, self.package.label_names(self.options))
+        return self._fill(checkpoint, path).to(self.device)
 
     def _foreign_classifier(self, source: str) -> AdaptiveClassifier:
         model = self.package.build_model(self.options, len(self.package.label_names(self.options)))
         report = self.package.start(model, self.options, source)
         console.print(str(report), markup=False)
         if report.remade:
-            raise UserError(
-                f"{source} was trained on other classes, so its head cannot be tested on this data"
-            )
+            raise UserError(f"{source} has no head for the classes of this data: {'; '.join(report.remade)}")
         return AdaptiveClassifier(model.to(self.device).eval(), max_batch=self.options.test.batch_size)
 
     def report(self, classifier: AdaptiveClassifier) -> dict[str, Any]:
@@ -338,11 +286,12 @@ class Recipe:
         except ValueError as error:
             raise UserError(f"split {split}: {error}") from error
 
-    def _load_model(self, path: str | Path) -> ResizableTransformer:
-        checkpoint = load_checkpoint(path)
+    def _load_model(self, path: Path) -> ResizableTransformer:
+        return self._fill(load_checkpoint(path), path).model.to(self.device)
+
+    def _fill(self, checkpoint: Checkpoint, path: str | Path) -> AdaptiveClassifier:
         model = self.package.build_model(self.options, len(checkpoint.label_names))
-        checkpoint.load_into("model", model, str(path))
-        return model.to(self.device).eval()
+        return fill_classifier(checkpoint, str(path), model, self.options)
 
     def _save(
         self, path: Path, label_names: Sequence[str], extra: dict[str, Any] | None = None, **parts: nn.Module

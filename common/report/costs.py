@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from revit.common.engine.recipe import Package, build_assigner
+from revit.common.engine.package import Package
 from revit.common.engine.run_options import RecipeOptions
+from revit.common.engine.trained import build_assigner
 from revit.common.report.flops import Count, count
 from revit.common.tokens.assigner import TokenLengthAssigner
 from revit.common.vit import ResizableTransformer

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from revit.common.checkpoint import Checkpoint, save_checkpoint
-from revit.common.engine.recipe import build_assigner
+from revit.common.engine.trained import build_assigner
 from revit.common.tokens.grid import TokenGrid
 from revit.video.build import build_model
 from revit.video.classifier import open_classifier

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from revit.common.config import load
 from revit.common.engine.recipe import Recipe
 from revit.video.build import VideoPackage

@@ -1,0 +1,49 @@
+"""What clips and pictures bring to the shared recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from torch import nn
+
+from revit.common.data.loader import Loader
+from revit.common.load_report import LoadReport
+from revit.common.vit import ResizableTransformer
+
+
+class Package(Protocol):
+    """What pictures and clips bring to the recipe. `options` is the package's own run configuration."""
+
+    def make_data(self, options: Any) -> None:
+        """Make a data set that the project makes itself, if the configuration asks for one."""
+
+    def label_names(self, options: Any) -> Sequence[str]:
+        """Class names, position = class number."""
+
+    def paths(self, options: Any, split: str) -> Sequence[str]:
+        """Files of a split, position = sample id."""
+
+    def has_split(self, options: Any, split: str) -> bool:
+        """Whether the configuration names a list for this split."""
+
+    def build_model(self, options: Any, num_classes: int) -> ResizableTransformer:
+        """The untrained model."""
+
+    def start(self, model: ResizableTransformer, options: Any, source: str) -> LoadReport:
+        """Load weights made elsewhere and say what became of every tensor."""
+
+    def pixels(self, options: Any) -> nn.Module:
+        """uint8 inputs -> normalised floats."""
+
+    def input_shape(self, options: Any) -> tuple[int, ...]:
+        """Shape of one input, batch 1."""
+
+    def num_views(self, options: Any) -> int:
+        """Inputs that the final test looks at for one sample."""
+
+    def train_loader(self, options: Any, split: str, batch_size: int) -> Loader:
+        """Shuffled, augmented, broken samples replaced."""
+
+    def eval_loader(self, options: Any, split: str, batch_size: int, one_view: bool = False) -> Loader:
+        """In order, nothing replaced; with the configuration's views or with one."""
