@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -79,18 +80,40 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield batches; `UserError` if too many samples are broken or a worker process was killed."""
-        try:
-            for batch in self._loader:
-                self.broken.record(batch.ids.tolist(), batch.failures)
-                yield batch
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        with dead_workers_explained():
+            iterator = iter(self._loader)
+            try:
+                for batch in iterator:
+                    self.broken.record(batch.ids.tolist(), batch.failures)
+                    yield batch
+            except RuntimeError:
+                self._forget(iterator)
                 raise
-            raise UserError(
-                "a loading worker was killed by the system, most often for want of memory (or of /dev/shm in a "
-                "container). Lower num_workers, prefetch or the batch size, or give the machine more memory. "
-                f"({str(error).splitlines()[0]})"
-            ) from error
+
+    def _forget(self, iterator: Any) -> None:
+        """Let go of the workers: torch would go on raising for a dead one whenever any child process ends."""
+        self._loader._iterator = None
+        shut_down = getattr(iterator, "_shutdown_workers", None)
+        if shut_down is not None:
+            shut_down()
+
+
+@contextlib.contextmanager
+def dead_workers_explained() -> Iterator[None]:
+    """Turns torch's error about a killed loading worker into a `UserError`.
+
+    torch raises it from a signal handler, so wherever the main process happens to be: put whole stages inside.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            "a loading worker was killed by the system, most often for want of memory (or of /dev/shm in a "
+            "container). Lower num_workers, prefetch or the batch size, or give the machine more memory. "
+            f"({str(error).splitlines()[0]})"
+        ) from error
 
 
 M_MMAP_THRESHOLD = -3

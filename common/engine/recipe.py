@@ -15,6 +15,7 @@ from torch import nn
 
 from revit.common.checkpoint import Checkpoint, is_checkpoint, load_checkpoint, save_checkpoint
 from revit.common.config import dump
+from revit.common.data.loader import dead_workers_explained
 from revit.common.engine.backend import LocalBackend, pick_device
 from revit.common.engine.evaluate import Evaluation, Runner, evaluate, grid_runners
 from revit.common.engine.log import RunLog, console
@@ -67,7 +68,11 @@ class Recipe:
                 continue
             if name == only:
                 self.book.forget([name])
-            if self.book.run(name, self.options.settings_of(name), work, refuse_changes=name == "model"):
+            with dead_workers_explained():
+                done = self.book.run(
+                    name, self.options.settings_of(name), work, refuse_changes=name == "model"
+                )
+            if done:
                 self.book.forget(names[position + 1 :])
 
     def stages(self) -> dict[str, Callable[[], None]]:
