@@ -30,13 +30,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from revit.common.errors import UserError
-from revit.video.demo_clip import ClipOptions, draw_clip, render, write_clip
+from revit.video.demo_clip import MOTIONS, ClipOptions, draw_clip, render, write_clip
 
 SPLITS = ("train", "val", "test")
 FORMAT = 1
 """Raised whenever equal options would give other files."""
 CLIPS_PER_JOB = 50
-COLUMNS = ("path", "split", "label", "motion", "hard", "digit_pixels", "amount", "picture", "digit")
+COLUMNS = ("path", "split", "label", "motion", "hard", "digit_pixels", "extent", "picture", "digit")
 log = logging.getLogger(__name__)
 
 
@@ -167,15 +167,8 @@ def _make_clips(
         clip = draw_clip(motion, options, rng)
         path = f"{split}/{motion}/{index:05d}.mp4"
         write_clip(render(clip, digits.images[picture] / 16.0, options), root / path, options)
-        drawn = (
-            path,
-            split,
-            label,
-            motion,
-            int(clip.hard),
-            round(clip.digit_pixels, 3),
-            round(clip.amount, 4),
-        )
+        extent = clip.extent[MOTIONS[motion][0]]
+        drawn = (path, split, label, motion, int(clip.hard), round(clip.digit_pixels, 3), round(extent, 4))
         rows.append(dict(zip(COLUMNS, (*drawn, picture, int(digits.target[picture])))))
     return rows
 

@@ -1,11 +1,16 @@
 """One clip of the demo data set: a handwritten digit that moves, grows or turns over a textured background.
 
-The state of a digit is a point on a four-dimensional torus: across, down, log size and angle, each a phase in
-[0, 1) that comes round again (a digit that leaves at the right enters at the left; one that has grown to the largest
-size starts at the smallest). A class is one axis of the torus and a direction along it. All phases start uniform and
-independent of the class, and moving along an axis keeps a uniform phase uniform, so in every single frame the state
-has the same distribution for all classes: only the change between frames tells them apart. A clip played backwards
-is a clip of the opposite class.
+A digit has four phases: how far across and down it is, its size and its angle. A class is one of them and a direction
+in which it runs, evenly, while the others rest. Everything else (difficulty, phases at the middle of the clip, how
+far each of them would run, digit, background) is drawn before the class is looked at. So the middle frame is the same
+picture for all classes, a clip played backwards is a clip of the opposite class, and what tells the classes apart is
+the change between frames.
+
+Size and angle come round again (a digit that has grown to its largest starts at its smallest), so no frame at all
+tells anything about them. Places do not: at the first frame digits about to move right are half a travel further left
+than others. This hint is kept small by letting places fill the frame up to its borders. Closing the frame to a torus
+would remove it, but then no statistic that is summed over frames differs between the classes, and a transformer
+trained from scratch learned much more slowly.
 
 Letters: T frames, Y and X pixels down and across, W the side of the pixel window that holds one digit.
 """
@@ -35,7 +40,7 @@ MOTIONS: dict[str, tuple[int, int]] = {
     "turn_clockwise": (ANGLE, 1),
     "turn_anticlockwise": (ANGLE, -1),
 }
-"""Class name -> (axis of the torus, direction). Neighbours in the list are each other's reverse in time."""
+"""Class name -> (what changes, direction). Neighbours in the list are each other's reverse in time."""
 
 Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
@@ -44,11 +49,11 @@ class Difficulty(Options):
     """Limits between which the digits of one difficulty are drawn, uniformly."""
 
     digit_pixels: Range
-    """Side of the digit's picture in pixels, at the middle of the size axis."""
+    """Side of the digit's picture in pixels, at the middle of its range of sizes."""
     travel: Range
     """Distance moved from the first frame to the last, as a fraction of the frame's side."""
     growth: Range
-    """Part of the size axis gone through from the first frame to the last; 1 is all of it."""
+    """Size at the larger end of the clip over that at the smaller end."""
     turn: Range
     """Turns made from the first frame to the last."""
 
@@ -64,26 +69,39 @@ class Difficulty(Options):
 class ClipOptions(Options):
     """How a clip looks and how its file is written."""
 
-    motions: tuple[str, ...] = tuple(MOTIONS)
+    motions: tuple[str, ...] = ("right", "left", "down", "up", "grow", "shrink")
     """Class names, in label order; any of `MOTIONS`."""
-    frame_pixels: int = Field(default=48, ge=16, multiple_of=2)
+    frame_pixels: int = Field(default=32, ge=16, multiple_of=2)
     """Side of the square frame. Even, because H.264 halves the colour planes."""
-    frames: int = Field(default=16, ge=2)
+    frames: int = Field(default=17, ge=2)
+    """Where odd, there is a middle frame, which is the same whatever the class."""
     frames_per_second: int = Field(default=12, ge=1)
-    hard_share: float = Field(default=0.4, ge=0, le=1)
-    """Fraction of the clips that are small and slow."""
+    hard_share: float = Field(default=0.35, ge=0, le=1)
+    """Fraction of the clips whose digit is drawn by `hard`."""
     easy: Difficulty = Difficulty(
-        digit_pixels=(20, 28), travel=(0.5, 0.9), growth=(0.6, 0.95), turn=(0.3, 0.5)
+        digit_pixels=(12, 16), travel=(0.2, 0.3), growth=(0.3, 0.5), turn=(0.3, 0.5)
     )
-    hard: Difficulty = Difficulty(
-        digit_pixels=(7, 10), travel=(0.2, 0.3), growth=(0.5, 0.8), turn=(0.25, 0.4)
-    )
+    hard: Difficulty = Difficulty(digit_pixels=(6, 8), travel=(0.2, 0.3), growth=(0.3, 0.5), turn=(0.3, 0.5))
     size_ratio: float = Field(default=2.0, gt=1)
-    """Largest over smallest size of one digit while it grows or shrinks."""
-    texture: float = Field(default=20.0, ge=0)
+    """Largest over smallest size of one digit."""
+    border: float = Field(default=0.1, ge=0, lt=0.25)
+    """Least distance of a digit's centre from the border, as a fraction of the frame's side."""
+    texture: float = Field(default=15.0, ge=0)
     """Standard deviation of the background's brightness, in grey levels of 0 to 255."""
     quality: int = Field(default=20, ge=0, le=51)
     """Constant rate factor of the H.264 encoder; lower is finer."""
+
+    @model_validator(mode="after")
+    def _room_to_travel(self) -> ClipOptions:
+        longest = 1.0 - 2.0 * self.border
+        for name in ("easy", "hard"):
+            travel = getattr(self, name).travel[1]
+            if travel > longest:
+                raise ValueError(
+                    f"{name}.travel: {travel} of the frame's side is more than border {self.border} leaves; "
+                    f"choose {longest:g} or less, or a smaller border"
+                )
+        return self
 
     @model_validator(mode="after")
     def _known_motions(self) -> ClipOptions:
@@ -102,49 +120,46 @@ class Clip:
     motion: str
     hard: bool
     digit_pixels: float
-    amount: float
-    """Phase gone through from the first frame to the last, in units of the moving axis."""
-    start: tuple[float, float, float, float]
-    """Phases at the first frame: across, down, size, angle, each in [0, 1)."""
+    extent: tuple[float, float, float, float]
+    """How far each phase would run from the first frame to the last: travel, travel, growth, turn."""
+    middle: tuple[float, float, float, float]
+    """Phases at the middle of the clip: across, down, size, angle."""
     background_seed: int
 
 
 def draw_clip(motion: str, options: ClipOptions, rng: np.random.Generator) -> Clip:
     """Draws a clip. The generator is used in the same way whatever `motion` is: clips of different classes drawn from
-    equal generators share difficulty, size, first frame and background."""
+    equal generators differ in `motion` alone."""
     hard = bool(rng.random() < options.hard_share)
     limits = options.hard if hard else options.easy
-    digit_pixels = float(rng.uniform(*limits.digit_pixels))
-    how_fast = rng.random()
-    axis, _ = MOTIONS[motion]
-    low, high = (limits.travel, limits.travel, limits.growth, limits.turn)[axis]
-    across, down, size, angle = (float(phase) for phase in rng.random(4))
-    background_seed = int(rng.integers(2**31))
-    return Clip(
-        motion,
-        hard,
-        digit_pixels,
-        float(low + (high - low) * how_fast),
-        (across, down, size, angle),
-        background_seed,
+    digit_pixels, travel, growth, turn = (
+        float(rng.uniform(*limit))
+        for limit in (limits.digit_pixels, limits.travel, limits.growth, limits.turn)
     )
+    across, down, size, angle = (float(phase) for phase in rng.random(4))
+    # All of the way of a moving digit is in the frame, and resting digits keep to the same places as moving ones.
+    free = 1.0 - 2.0 * options.border - travel
+    across, down = 0.5 + (across - 0.5) * free, 0.5 + (down - 0.5) * free
+    extent = (travel, travel, growth, turn)
+    return Clip(motion, hard, digit_pixels, extent, (across, down, size, angle), int(rng.integers(2**31)))
 
 
 def phases(clip: Clip, num_frames: int) -> NDArray[np.float64]:
-    """Phases (T, 4) in [0, 1) of a clip: uniform motion along one axis, the others at rest."""
+    """Phases (T, 4) of a clip: one runs evenly through its middle, the others rest. Size and angle lie in [0, 1)."""
     axis, direction = MOTIONS[clip.motion]
-    table = np.tile(np.asarray(clip.start), (num_frames, 1))
-    table[:, axis] += direction * clip.amount * np.linspace(0.0, 1.0, num_frames)
-    return table % 1.0
+    table = np.tile(np.asarray(clip.middle), (num_frames, 1))
+    table[:, axis] += direction * clip.extent[axis] * np.linspace(-0.5, 0.5, num_frames)
+    table[:, SIZE:] %= 1.0
+    return table
 
 
 def background(seed: int, options: ClipOptions) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """A texture (Y, X, 3) in grey levels, without seams at the borders, and a lighter colour (3,) for the digit."""
+    """A texture (Y, X, 3) in grey levels and a lighter colour (3,) for the digit."""
     rng = np.random.default_rng(seed)
     side = options.frame_pixels
     fields = rng.standard_normal((2, side, side))
-    coarse = ndimage.gaussian_filter(fields[0], rng.uniform(2.0, 6.0), mode="wrap")
-    fine = ndimage.gaussian_filter(fields[1], rng.uniform(0.6, 1.2, size=2), mode="wrap")
+    coarse = ndimage.gaussian_filter(fields[0], rng.uniform(2.0, 6.0))
+    fine = ndimage.gaussian_filter(fields[1], rng.uniform(0.6, 1.2, size=2))
     pattern = coarse / coarse.std() + fine / fine.std()
     tint = rng.uniform(0.7, 1.3, size=3)
     level = rng.uniform(60.0, 110.0)
@@ -167,16 +182,16 @@ def render(clip: Clip, digit: NDArray[np.floating], options: ClipOptions) -> NDA
         reach = int(np.ceil(0.5 * np.sqrt(2.0) * pixels)) + 1
         window = np.arange(-reach, reach + 1)  # (W,)
         rows, columns = int(centre_y) + window, int(centre_x) + window
+        rows, columns = (line[(line >= 0) & (line < side)] for line in (rows, columns))
         y, x = (rows + 0.5 - centre_y)[:, None], (columns + 0.5 - centre_x)[None, :]
         turn = 2.0 * np.pi * angle
         scale = 2.0 * digit.shape[0] / pixels
         source_y = middle + scale * (np.cos(turn) * y - np.sin(turn) * x)
         source_x = middle + scale * (np.sin(turn) * y + np.cos(turn) * x)
-        opacity = ndimage.map_coordinates(picture, [source_y, source_x], order=1)  # (W, W), 0 outside
-        # A window wider than the frame meets itself coming round; `maximum.at` keeps the stronger of the two.
-        layer = np.zeros((side, side))
-        np.maximum.at(layer, (rows[:, None] % side, columns[None, :] % side), opacity)
-        mixed = texture + layer[..., None] * (colour - texture)
+        opacity = ndimage.map_coordinates(picture, [source_y, source_x], order=1)  # 0 outside the digit
+        layer = np.zeros((side, side, 1))
+        layer[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1, 0] = opacity
+        mixed = texture + layer * (colour - texture)
         frames[t] = np.clip(np.rint(mixed), 0, 255)
     return frames
 

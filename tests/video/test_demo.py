@@ -10,7 +10,6 @@ import pytest
 
 from revit.common.errors import UserError
 from revit.video.demo import SPLITS, DemoOptions, make_motion_clips, split_pictures
-from revit.video.demo_clip import MOTIONS
 
 SMALL = DemoOptions(train_clips=16, val_clips=8, test_clips=8, frames=4, num_workers=1)
 
@@ -26,7 +25,7 @@ def files(root):
 
 def test_lists_name_files_that_decode(made):
     names = made.classes.read_text().split()
-    assert names == list(MOTIONS)
+    assert names == list(SMALL.motions)
     for split, total in zip(SPLITS, (16, 8, 8)):
         lines = (made.root / f"{split}.csv").read_text().splitlines()
         assert len(lines) == total
