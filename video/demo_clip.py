@@ -8,9 +8,10 @@ the change between frames.
 
 Size and angle come round again (a digit that has grown to its largest starts at its smallest), so no frame at all
 tells anything about them. Places do not: at the first frame digits about to move right are half a travel further left
-than others. This hint is kept small by letting places fill the frame up to its borders. Closing the frame to a torus
-would remove it, but then no statistic that is summed over frames differs between the classes, and a transformer
-trained from scratch learned much more slowly.
+than others. Letting places fill the frame almost up to its borders limits this hint: with the default options a random
+forest fitted on first frames names 33 % of the classes right, on middle frames 15 %, by chance 17 %. Closing the frame
+to a torus would remove it, but then no statistic that is summed over frames differs between the classes, and a
+transformer trained from scratch learned much more slowly.
 
 Letters: T frames, Y and X pixels down and across, W the side of the pixel window that holds one digit.
 """
