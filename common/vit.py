@@ -57,6 +57,7 @@ class ResizableTransformer(nn.Module):
         distillation: Distillation = "shared",
         layer_norm_eps: float = 1e-6,
         pos_std: float = 0.02,
+        linear_std: float = 0.02,
         position_resize: str = "bicubic",
         remainder: Remainder = "pad",
     ) -> None:
@@ -98,13 +99,15 @@ class ResizableTransformer(nn.Module):
         self.blocks = nn.ModuleList()
         self.norm = LengthAwareLayerNorm(embed_dim, self.grids, layer_norm_eps)
         self._pos_std = pos_std
+        self._linear_std = linear_std
 
     def init_weights(self) -> None:
-        """Linear weights and tokens: normal, std 0.02 cut at +-2 (in effect uncut); position tables: `pos_std`;
-        linear biases 0; LayerNorm 1 and 0; convolutions keep the framework's default."""
+        """Linear weights: normal, std `linear_std`, cut at +-2 (in effect uncut); heads and tokens: std 0.02; position
+        tables: `pos_std`; linear biases 0; LayerNorm 1 and 0; convolutions keep the framework's default."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                is_head = module is self.head or module in self.head_dist.values()
+                nn.init.trunc_normal_(module.weight, std=0.02 if is_head else self._linear_std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for token in (self.cls_token, *self.dist_token.values()):

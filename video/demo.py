@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from revit.common.errors import UserError
-from revit.video.demo_clip import MOTIONS, ClipOptions, draw_clip, render, write_clip
+from revit.video.demo_clip import MOTIONS, MotionOptions, draw_clip, render, write_clip
 
 SPLITS = ("train", "val", "test")
 FORMAT = 1
@@ -40,7 +40,7 @@ COLUMNS = ("path", "split", "label", "motion", "hard", "digit_pixels", "extent",
 log = logging.getLogger(__name__)
 
 
-class DemoOptions(ClipOptions):
+class DemoOptions(MotionOptions):
     """The whole demo data set. Equal options give equal files."""
 
     seed: int = Field(default=0, ge=0)

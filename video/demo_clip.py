@@ -4,14 +4,9 @@ A digit has four phases: how far across and down it is, its size and its angle. 
 in which it runs, evenly, while the others rest. Everything else (difficulty, phases at the middle of the clip, how
 far each of them would run, digit, background) is drawn before the class is looked at. So the middle frame is the same
 picture for all classes, a clip played backwards is a clip of the opposite class, and what tells the classes apart is
-the change between frames.
-
-Size and angle come round again (a digit that has grown to its largest starts at its smallest), so no frame at all
-tells anything about them. Places do not: at the first frame digits about to move right are half a travel further left
-than others. Letting places fill the frame almost up to its borders limits this hint: with the default options a random
-forest fitted on first frames names 33 % of the classes right, on middle frames 15 %, by chance 17 %. Closing the frame
-to a torus would remove it, but then no statistic that is summed over frames differs between the classes, and a
-transformer trained from scratch learned much more slowly.
+the change between frames. Frames at the ends give a hint and no more: at the first frame a digit about to move right
+is half a travel further left than others. Closing the frame to a torus would remove the hint, but then no statistic
+that is summed over frames differs between the classes, and a transformer trained from scratch learned far more slowly.
 
 Letters: T frames, Y and X pixels down and across, W the side of the pixel window that holds one digit.
 """
@@ -50,11 +45,11 @@ class Difficulty(Options):
     """Limits between which the digits of one difficulty are drawn, uniformly."""
 
     digit_pixels: Range
-    """Side of the digit's picture in pixels, at the middle of its range of sizes."""
+    """Side of the digit's picture in pixels, at the middle of the clip."""
     travel: Range
     """Distance moved from the first frame to the last, as a fraction of the frame's side."""
     growth: Range
-    """Size at the larger end of the clip over that at the smaller end."""
+    """Size at the larger end of the clip over that at the smaller end; 1 is no growth."""
     turn: Range
     """Turns made from the first frame to the last."""
 
@@ -67,45 +62,47 @@ class Difficulty(Options):
         return self
 
 
-class ClipOptions(Options):
+class MotionOptions(Options):
     """How a clip looks and how its file is written."""
 
     motions: tuple[str, ...] = ("right", "left", "down", "up", "grow", "shrink")
     """Class names, in label order; any of `MOTIONS`."""
-    frame_pixels: int = Field(default=32, ge=16, multiple_of=2)
+    frame_pixels: int = Field(default=48, ge=16, multiple_of=2)
     """Side of the square frame. Even, because H.264 halves the colour planes."""
     frames: int = Field(default=17, ge=2)
     """Where odd, there is a middle frame, which is the same whatever the class."""
     frames_per_second: int = Field(default=12, ge=1)
-    hard_share: float = Field(default=0.35, ge=0, le=1)
+    hard_share: float = Field(default=0.4, ge=0, le=1)
     """Fraction of the clips whose digit is drawn by `hard`."""
     easy: Difficulty = Difficulty(
-        digit_pixels=(12, 16), travel=(0.2, 0.3), growth=(0.3, 0.5), turn=(0.3, 0.5)
+        digit_pixels=(16, 26), travel=(0.25, 0.5), growth=(1.9, 2.4), turn=(0.3, 0.5)
     )
-    hard: Difficulty = Difficulty(digit_pixels=(6, 8), travel=(0.2, 0.3), growth=(0.3, 0.5), turn=(0.3, 0.5))
-    size_ratio: float = Field(default=2.0, gt=1)
-    """Largest over smallest size of one digit."""
-    border: float = Field(default=0.1, ge=0, lt=0.25)
-    """Least distance of a digit's centre from the border, as a fraction of the frame's side."""
+    hard: Difficulty = Difficulty(digit_pixels=(6, 9), travel=(0.1, 0.2), growth=(1.9, 2.4), turn=(0.25, 0.4))
+    border: float = Field(default=0.4, ge=0, le=1)
+    """Least distance of a digit's centre from the border, as a fraction of the digit's side."""
     texture: float = Field(default=15.0, ge=0)
     """Standard deviation of the background's brightness, in grey levels of 0 to 255."""
     quality: int = Field(default=20, ge=0, le=51)
     """Constant rate factor of the H.264 encoder; lower is finer."""
 
     @model_validator(mode="after")
-    def _room_to_travel(self) -> ClipOptions:
-        longest = 1.0 - 2.0 * self.border
+    def _room_to_travel(self) -> MotionOptions:
         for name in ("easy", "hard"):
-            travel = getattr(self, name).travel[1]
-            if travel > longest:
+            limits = getattr(self, name)
+            longest = self.room(limits.digit_pixels[1])
+            if limits.travel[1] > longest:
                 raise ValueError(
-                    f"{name}.travel: {travel} of the frame's side is more than border {self.border} leaves; "
-                    f"choose {longest:g} or less, or a smaller border"
+                    f"{name}.travel: {limits.travel[1]} of the frame's side is more than the border leaves a digit of "
+                    f"{limits.digit_pixels[1]:g} pixels; choose {longest:.2f} or less, or a smaller border"
                 )
         return self
 
+    def room(self, digit_pixels: float) -> float:
+        """Part of the frame's side in which the centre of a digit of this size may lie."""
+        return 1.0 - 2.0 * self.border * digit_pixels / self.frame_pixels
+
     @model_validator(mode="after")
-    def _known_motions(self) -> ClipOptions:
+    def _known_motions(self) -> MotionOptions:
         unknown = [name for name in self.motions if name not in MOTIONS]
         if unknown or len(set(self.motions)) < max(2, len(self.motions)):
             raise ValueError(
@@ -122,13 +119,13 @@ class Clip:
     hard: bool
     digit_pixels: float
     extent: tuple[float, float, float, float]
-    """How far each phase would run from the first frame to the last: travel, travel, growth, turn."""
-    middle: tuple[float, float, float, float]
-    """Phases at the middle of the clip: across, down, size, angle."""
+    """How far each phase would run from the first frame to the last: travel, travel, logarithm of growth, turns."""
+    middle: tuple[float, float]
+    """Across and down at the middle of the clip, where the size is `digit_pixels` and the digit upright."""
     background_seed: int
 
 
-def draw_clip(motion: str, options: ClipOptions, rng: np.random.Generator) -> Clip:
+def draw_clip(motion: str, options: MotionOptions, rng: np.random.Generator) -> Clip:
     """Draws a clip. The generator is used in the same way whatever `motion` is: clips of different classes drawn from
     equal generators differ in `motion` alone."""
     hard = bool(rng.random() < options.hard_share)
@@ -137,38 +134,38 @@ def draw_clip(motion: str, options: ClipOptions, rng: np.random.Generator) -> Cl
         float(rng.uniform(*limit))
         for limit in (limits.digit_pixels, limits.travel, limits.growth, limits.turn)
     )
-    across, down, size, angle = (float(phase) for phase in rng.random(4))
+    across, down = (float(phase) for phase in rng.random(2))
     # All of the way of a moving digit is in the frame, and resting digits keep to the same places as moving ones.
-    free = 1.0 - 2.0 * options.border - travel
+    free = options.room(digit_pixels) - travel
     across, down = 0.5 + (across - 0.5) * free, 0.5 + (down - 0.5) * free
-    extent = (travel, travel, growth, turn)
-    return Clip(motion, hard, digit_pixels, extent, (across, down, size, angle), int(rng.integers(2**31)))
+    extent = (travel, travel, float(np.log(growth)), turn)
+    return Clip(motion, hard, digit_pixels, extent, (across, down), int(rng.integers(2**31)))
 
 
 def phases(clip: Clip, num_frames: int) -> NDArray[np.float64]:
-    """Phases (T, 4) of a clip: one runs evenly through its middle, the others rest. Size and angle lie in [0, 1)."""
+    """Phases (T, 4) of a clip, one of which runs evenly through its middle while the others rest: centre across and
+    down as fractions of the frame's side, logarithm of the size over that at the middle, turns."""
     axis, direction = MOTIONS[clip.motion]
-    table = np.tile(np.asarray(clip.middle), (num_frames, 1))
+    table = np.tile(np.array([*clip.middle, 0.0, 0.0]), (num_frames, 1))
     table[:, axis] += direction * clip.extent[axis] * np.linspace(-0.5, 0.5, num_frames)
-    table[:, SIZE:] %= 1.0
     return table
 
 
-def background(seed: int, options: ClipOptions) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def background(seed: int, options: MotionOptions) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """A texture (Y, X, 3) in grey levels and a lighter colour (3,) for the digit."""
     rng = np.random.default_rng(seed)
     side = options.frame_pixels
     fields = rng.standard_normal((2, side, side))
     coarse = ndimage.gaussian_filter(fields[0], rng.uniform(2.0, 6.0))
     fine = ndimage.gaussian_filter(fields[1], rng.uniform(0.6, 1.2, size=2))
-    pattern = coarse / coarse.std() + fine / fine.std()
+    pattern = coarse / coarse.std() + 0.5 * fine / fine.std()
     tint = rng.uniform(0.7, 1.3, size=3)
     level = rng.uniform(60.0, 110.0)
-    texture = level * tint + options.texture * pattern[..., None] / np.sqrt(2.0)
+    texture = level * tint + options.texture * pattern[..., None] / np.sqrt(1.25)
     return texture.astype(np.float32), rng.uniform(200.0, 255.0, size=3).astype(np.float32)
 
 
-def render(clip: Clip, digit: NDArray[np.floating], options: ClipOptions) -> NDArray[np.uint8]:
+def render(clip: Clip, digit: NDArray[np.floating], options: MotionOptions) -> NDArray[np.uint8]:
     """Draws the frames (T, Y, X, 3) of a clip; `digit` is an opacity (8, 8) in [0, 1]."""
     texture, colour = background(clip.background_seed, options)
     # Twice the resolution, smoothly, with an empty border: then bilinear reading neither shows the digit's squares
@@ -178,7 +175,7 @@ def render(clip: Clip, digit: NDArray[np.floating], options: ClipOptions) -> NDA
     side = options.frame_pixels
     frames = np.empty((options.frames, side, side, 3), np.uint8)
     for t, (across, down, size, angle) in enumerate(phases(clip, options.frames)):
-        pixels = clip.digit_pixels * options.size_ratio ** (size - 0.5)
+        pixels = clip.digit_pixels * np.exp(size)
         centre_y, centre_x = down * side, across * side
         reach = int(np.ceil(0.5 * np.sqrt(2.0) * pixels)) + 1
         window = np.arange(-reach, reach + 1)  # (W,)
@@ -197,7 +194,7 @@ def render(clip: Clip, digit: NDArray[np.floating], options: ClipOptions) -> NDA
     return frames
 
 
-def write_clip(frames: NDArray[np.uint8], path: Path, options: ClipOptions) -> None:
+def write_clip(frames: NDArray[np.uint8], path: Path, options: MotionOptions) -> None:
     """Writes frames (T, Y, X, 3) as an H.264 mp4 file. One thread and no B-frames: quick to write and to read, and
     the same bytes on every run."""
     with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:

@@ -57,6 +57,10 @@ class VideoModel(Options):
     """Spread of the position tables at the start."""
     time_std: float = Field(default=0.0, ge=0)
     """Spread of the time table at the start; 0 keeps an image model intact, from scratch 0.5 learns faster."""
+    linear_std: float = Field(default=0.02, gt=0)
+    """Spread of the linear weights at the start; a narrow model from scratch wants about embed_dim ** -0.5."""
+    temporal_fc_std: float = Field(default=0.0, ge=0)
+    """Spread of the layer after time attention; 0 keeps an image model intact."""
 
     @field_validator("grids")
     @classmethod

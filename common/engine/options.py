@@ -29,7 +29,7 @@ class ScheduleOptions(Options):
 
     name: Literal["multistep", "cosine", "constant"] = "multistep"
     epochs: int = Field(default=15, ge=1)
-    warmup_epochs: int = Field(default=0, ge=0)
+    warmup_epochs: float = Field(default=0, ge=0)
     warmup_lr: float = Field(default=1e-6, ge=0)
     milestones: tuple[int, ...] = (11, 14)
     """multistep: epochs at which the rate is multiplied by `decay_rate`."""
@@ -113,6 +113,12 @@ class AssignerOptions(Options):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     balanced: bool = True
     """Weigh the labels against their frequency."""
+    confidence: float | None = Field(default=None, gt=0, lt=1)
+    """Null: the most probable grid, as in the paper. A number: the shortest grid that suffices with at least this
+    probability."""
+    mirror: bool = True
+    """Train on left-right mirrored inputs too: how many tokens an input needs does not change in a mirror, even where
+    its class does."""
     train: TrainOptions = TrainOptions(
         batch_size=64,
         optim=OptimOptions(name="adamw", lr=1e-3, weight_decay=0.05, decay_one_dimensional=False),

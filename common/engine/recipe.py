@@ -139,7 +139,7 @@ class Recipe:
         by_id = torch.full((len(self.package.paths(self.options, split)),), -1)
         by_id[labels.ids] = labels.labels
         weights = class_balanced_weights(labels.labels, len(labels.grids)) if options.balanced else None
-        self._train("assigner", assigner, AssignerTask(by_id, weights), options.train, split)
+        self._train("assigner", assigner, AssignerTask(by_id, weights, options.mirror), options.train, split)
         checkpoint = load_checkpoint(self.model_file)
         model = self._load_model(self.model_file)
         self._save(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -57,10 +58,15 @@ class AssignerTask:
     """(size of the list,) grid positions by sample id; -1 where a sample has no label."""
     weights: Tensor | None = None
     """(k,) per grid, for labels that lean to one grid."""
+    mirror: bool = False
+    """Show half of the inputs left-right mirrored."""
 
     def losses(
         self, model: nn.Module, inputs: Tensor, targets: Tensor, ids: Tensor
     ) -> Iterator[tuple[str, Tensor]]:
+        if self.mirror:
+            chosen = torch.rand(len(inputs), device=inputs.device) < 0.5
+            inputs = torch.where(chosen.view(-1, *[1] * (inputs.ndim - 1)), inputs.flip(-1), inputs)
         labels = self.labels.to(inputs.device)[ids]
         weights = None if self.weights is None else self.weights.to(inputs.device)
         # A batch without any label gives 0, not 0 / 0.

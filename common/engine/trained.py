@@ -32,7 +32,7 @@ def fill_classifier(
     if "assigner" in checkpoint.parts:
         assigner = build_assigner(options.assigner, len(model.grids))
         checkpoint.load_into("assigner", assigner, source)
-    return AdaptiveClassifier(model, assigner, max_batch=options.test.batch_size).eval()
+    return AdaptiveClassifier(model, assigner, options.test.batch_size, options.assigner.confidence).eval()
 
 
 def are_numbers(names: Sequence[str]) -> bool:

@@ -26,21 +26,34 @@ class AdaptiveClassifier(nn.Module):
     The inputs of one batch may get different grids. Each group runs as one batch, cut into pieces of at most
     `max_batch` (the longest grid's limit; shorter grids take as many inputs more as their token count is smaller), so
     memory stays bounded whatever the assignment.
+
+    `confidence`: None takes the assigner's most probable grid, as the paper does; a number gives every input the
+    shortest grid that suffices with at least this probability by the assigner's softmax (a grid suffices where the
+    label is it or a shorter one). With two grids 0.5 is the paper's rule; more is more cautious.
     """
 
     def __init__(
-        self, model: ResizableTransformer, assigner: nn.Module | None = None, max_batch: int = 32
+        self,
+        model: ResizableTransformer,
+        assigner: nn.Module | None = None,
+        max_batch: int = 32,
+        confidence: float | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.assigner = assigner
         self.max_batch = max_batch
+        self.confidence = confidence
 
     def assign(self, inputs: Tensor) -> Tensor:
         """(B, C, ...) -> (B,) grid positions. Without an assigner, the longest grid for all."""
         if self.assigner is None:
             return torch.zeros(len(inputs), dtype=torch.long, device=inputs.device)
-        return self.assigner(inputs).argmax(dim=1)
+        logits = self.assigner(inputs)
+        if self.confidence is None:
+            return logits.argmax(dim=1)
+        suffices = logits.float().softmax(dim=1).flip(1).cumsum(dim=1).flip(1)  # (B, k), falling from 1
+        return (suffices[:, 1:] >= self.confidence).sum(dim=1)
 
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> AdaptiveOutput:
         """Normalised inputs (B, C, ...), and optionally their grid positions (B,) instead of the assigner's choice."""

@@ -233,3 +233,19 @@ def test_assigner_learns_only_from_labelled_samples():
     assert torch.allclose(loss, expected)
     ((_, nothing),) = AssignerTask(torch.full((4,), -1)).losses(model, inputs, ids, ids)
     assert float(nothing.detach()) == 0
+
+
+def test_assigner_sees_mirrored_inputs_with_the_same_labels():
+    seen = []
+
+    class Spy(nn.Linear):
+        def forward(self, inputs):
+            seen.append(inputs)
+            return super().forward(inputs.flatten(1))
+
+    inputs, ids = torch.arange(4.0).expand(64, 1, 4).contiguous(), torch.arange(64)
+    ((_, loss),) = AssignerTask(torch.zeros(64).long(), mirror=True).losses(Spy(4, 2), inputs, ids, ids)
+    mirrored = (seen[0][:, 0, 0] == 3).float().mean()
+    assert 0.2 < float(mirrored) < 0.8
+    assert set(map(tuple, seen[0][:, 0].tolist())) == {(0.0, 1.0, 2.0, 3.0), (3.0, 2.0, 1.0, 0.0)}
+    assert loss.isfinite()

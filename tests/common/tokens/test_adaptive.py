@@ -83,3 +83,24 @@ def test_assigner_averages_frames_and_takes_pictures_too():
 def test_assigner_sizes(width, depth, millions):
     assigner = TokenLengthAssigner(3, width=width, depth=depth)
     assert sum(weight.numel() for weight in assigner.parameters()) == pytest.approx(millions * 1e6, rel=0.01)
+
+
+class Says(nn.Module):
+    """An assigner with given probabilities."""
+
+    def __init__(self, *rows):
+        super().__init__()
+        self.rows = torch.tensor(rows)
+
+    def forward(self, inputs):
+        return self.rows.log()
+
+
+@pytest.mark.parametrize(
+    ("confidence", "expected"), [(None, [1, 2, 0]), (0.5, [1, 2, 0]), (0.85, [0, 1, 0]), (0.05, [2, 2, 2])]
+)
+def test_confidence_takes_the_shortest_grid_that_suffices(model, confidence, expected):
+    """Rows are P(label); a grid suffices where the label is it or a shorter one."""
+    assigner = Says([0.2, 0.7, 0.1], [0.1, 0.1, 0.8], [0.6, 0.3, 0.1])
+    classifier = AdaptiveClassifier(model, assigner, confidence=confidence)
+    assert classifier.assign(torch.zeros(3, 3, 2, 32, 32)).tolist() == expected
