@@ -18,7 +18,7 @@ $(STAMP): setup.py pyproject.toml requirements.lock
 demo: install
 	$(BIN)/python tools/train_net.py --cfg configs/video/demo.yaml
 	$(BIN)/python tools/report.py runs/demo --html runs/demo/report.html
-	$(BIN)/python tools/predict.py --checkpoint runs/demo/checkpoint.safetensors runs/demo/data/sample.mp4
+	$(BIN)/python tools/predict.py --checkpoint runs/demo/checkpoint.safetensors $$(ls runs/demo/data/test/grow/*.mp4 | head -n 1)
 
 test: install
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest

@@ -5,6 +5,7 @@ Pictures and clips share it; what differs comes through `Package`.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -52,6 +53,11 @@ class Recipe:
 
     def run(self, only: str | None = None) -> None:
         """All stages, or the one called `only` (the stages it builds on must be done). UserError otherwise."""
+        num_processes = int(os.environ.get("WORLD_SIZE", "1"))
+        if num_processes > 1:
+            raise UserError(
+                f"started as {num_processes} processes, but training runs in one so far; start it without torchrun"
+            )
         stages = self.stages()
         if only is not None and only not in stages:
             raise UserError(f"this configuration has no stage {only!r}; its stages are {', '.join(stages)}")
