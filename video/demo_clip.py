@@ -77,7 +77,9 @@ class MotionOptions(Options):
     easy: Difficulty = Difficulty(
         digit_pixels=(16, 26), travel=(0.25, 0.5), growth=(1.9, 2.4), turn=(0.3, 0.5)
     )
-    hard: Difficulty = Difficulty(digit_pixels=(6, 9), travel=(0.1, 0.2), growth=(1.9, 2.4), turn=(0.25, 0.4))
+    hard: Difficulty = Difficulty(
+        digit_pixels=(4, 6), travel=(0.05, 0.1), growth=(1.4, 1.7), turn=(0.25, 0.4)
+    )
     border: float = Field(default=0.4, ge=0, le=1)
     """Least distance of a digit's centre from the border, as a fraction of the digit's side."""
     texture: float = Field(default=15.0, ge=0)
