@@ -36,7 +36,7 @@ def build_scheduler(optimizer: Optimizer, options: ScheduleOptions, updates_per_
         decay_rate=options.decay_rate,
         min_lr=options.min_lr,
         warmup_lr=options.warmup_lr,
-        warmup_epochs=options.warmup_epochs,
+        warmup_epochs=options.warmup_epochs,  # type: ignore[arg-type]  # fractions work: it is only multiplied
         step_on_epochs=False,
         updates_per_epoch=updates_per_epoch,
     )
