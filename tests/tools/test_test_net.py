@@ -13,6 +13,7 @@ import torch
 from revit.common.config import load
 from revit.common.engine.recipe import Recipe
 from revit.video.build import VideoPackage
+from revit.video.demo import DemoOptions
 from revit.video.models.timesformer import TimeSformer
 from revit.video.options import VideoRun
 
@@ -63,7 +64,7 @@ def test_our_checkpoint_gives_the_runs_own_figures(run):
 
 
 def test_a_published_file_is_tested_with_the_configs_views(run):
-    model = TimeSformer(48, [6], 2, 8, 128, 1, 2)
+    model = TimeSformer(48, [6], 2, len(DemoOptions().motions), 128, 1, 2)
     state = {f"model.{name}": weight for name, weight in model.state_dict().items()}
     torch.save({"model_state": state, "epoch": 1}, run / "published.pyth")
     done = test_net(run, run / "published.pyth")
