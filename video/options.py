@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from revit.common.embed.resize import POSITION_METHODS
 from revit.common.engine.run_options import RecipeOptions
 from revit.common.options import Options
 from revit.common.tokens.grid import longest_first
@@ -73,7 +72,6 @@ class VideoModel(Options):
             raise ValueError(f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}")
         if self.stem_widths is not None and self.patch_embed != "stem":
             raise ValueError(f"stem_widths is for patch_embed stem, not {self.patch_embed}")
-        assert self.position_resize in POSITION_METHODS
         return self
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from revit.common.engine.log import RunLog
+from revit.common.engine.state import remove_states
 from revit.common.errors import UserError
 from revit.common.files import write_json
 
@@ -52,6 +53,7 @@ class StageBook:
                     "the settings, or start over with run.resume=never"
                 )
             self.log.say(f"{name}: done again, settings changed ({changed})")
+            self.forget([name])
             entry = None
         if entry is not None and entry["done"]:
             self.log.say(f"{name}: already done")
@@ -71,9 +73,11 @@ class StageBook:
         return True
 
     def forget(self, names: list[str]) -> None:
-        """Have these stages done again: what they were built on has changed."""
-        if any(self.book.pop(name, None) for name in names):
-            self._write()
+        """Have these stages done again from their start: what they were built on has changed."""
+        for name in names:
+            self.book.pop(name, None)
+            remove_states(self.path.parent / "states" / name)  # half a training with the old settings
+        self._write()
 
     def _write(self) -> None:
         write_json(self.path, self.book)

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from revit.common.checkpoint import load_checkpoint
@@ -141,6 +142,19 @@ def test_starting_over_gives_the_same_report(copy, finished):
             del row["per_second"]
         del report["seconds"]
     assert again == first
+
+
+def test_half_a_stage_with_other_settings_is_not_gone_on_with(copy):
+    """An interrupted assigner training must not be resumed once its settings changed."""
+    stages = copy.parent / "run" / "stages.json"
+    book = json.loads(stages.read_text())
+    book["assigner"]["done"] = False
+    stages.write_text(json.dumps(book))
+    stale = copy.parent / "run" / "states" / "assigner" / "update-00000001.pt"
+    stale.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"an older": "training"}, stale)
+    assert train(copy, "assigner.train.optim.lr=0.01") == 0
+    assert json.loads(stages.read_text())["assigner"]["done"]
 
 
 def test_one_stage_can_be_done_again(copy):
