@@ -14,6 +14,7 @@ import pytest
 import torch
 from parity_cases import Answer, Case, case_folders, read_case
 from parity_timesformer import from_source, plain
+from parity_token_label import targets_and_losses
 
 from revit.common.report.flops import count
 
@@ -27,6 +28,7 @@ FAMILIES: Mapping[str, Callable[[Case], Answer]] = {
     "timesformer": plain,
     "timesformer_from_image": from_source,
     "timesformer_resized": from_source,
+    "lvvit_token_label": targets_and_losses,
 }
 
 
