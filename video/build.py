@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from revit.common.data.loader import Loader
+from revit.common.engine.listed import ListedPackage
 from revit.common.errors import UserError
 from revit.common.layers.pixels import PixelNorm
 from revit.common.load_report import LoadReport
@@ -43,7 +44,7 @@ def _clips(options: ClipOptions, split: Split) -> ClipList:
     return read_split(options, split)
 
 
-class VideoPackage:
+class VideoPackage(ListedPackage):
     """What clips bring to the shared recipe (`revit.common.engine.package.Package`)."""
 
     def make_data(self, options: VideoRun) -> None:

@@ -17,7 +17,7 @@ from revit.common.data.loader import Loader
 from revit.common.engine.backend import LocalBackend
 from revit.common.engine.log import RunLog, progress
 from revit.common.engine.state import load_newest_state, random_states, restore_random_states, save_state
-from revit.common.engine.task import Task
+from revit.common.engine.task import BatchAugment, Task
 from revit.common.errors import UserError
 
 
@@ -47,6 +47,8 @@ class Trainer:
     name: str = "model"
     log_every: int = 20
     save_every: int | None = None
+    augment: BatchAugment | None = None
+    """Mixing and erasing of normalised batches; draws from the global generators only, so that a resume repeats it."""
     after_epoch: Callable[[int], None] | None = None
     """Called with the number of finished epochs, after their state was saved; must leave random states alone."""
 
@@ -111,11 +113,13 @@ class Trainer:
     def _train_batch(self, batch: Batch, meter: Meter) -> dict[str, Tensor]:
         with self.backend.autocast():
             inputs = self.pixels(batch.inputs)
+            if self.augment is not None:
+                inputs, batch = self.augment(inputs, batch)
             losses = {}
-            for name, loss in self.task.losses(self.model, inputs, batch.targets, batch.ids):
+            for name, loss in self.task.losses(self.model, inputs, batch):
                 self.backend.backward(loss)
                 losses[name] = loss.detach()
-        meter.add({name: float(loss) for name, loss in losses.items()}, len(batch.targets))
+        meter.add({name: float(loss) for name, loss in losses.items()}, len(batch))
         return losses
 
     def _check(self, losses: dict[str, Tensor], batch: Batch) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from revit.common.data.loader import Loader
+from revit.common.engine.task import BatchAugment, Task
 from revit.common.load_report import LoadReport
 from revit.common.vit import ResizableTransformer
 
@@ -41,6 +42,13 @@ class Package(Protocol):
 
     def num_views(self, options: Any) -> int:
         """Inputs that the final test looks at for one sample."""
+
+    def task(self, options: Any) -> Task:
+        """The losses of training the model."""
+
+    def batch_augment(self, options: Any, num_classes: int) -> BatchAugment | None:
+        """What training does to whole batches after `pixels`, such as mixing; None for nothing. The model's training
+        only: the assigner sees every sample as it is."""
 
     def train_loader(self, options: Any, split: str, batch_size: int) -> Loader:
         """Shuffled, augmented, broken samples replaced."""

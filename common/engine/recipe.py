@@ -26,12 +26,11 @@ from revit.common.engine.options import TrainOptions
 from revit.common.engine.package import Package
 from revit.common.engine.run_options import RecipeOptions
 from revit.common.engine.stages import StageBook, clear
-from revit.common.engine.state import remove_states
-from revit.common.engine.task import AssignerTask, ResizableTask, Task
+from revit.common.engine.state import remove_states, seed_all
+from revit.common.engine.task import AssignerTask, BatchAugment, Task
 from revit.common.engine.trained import build_assigner, check_same_classes, fill_classifier
 from revit.common.errors import UserError
 from revit.common.files import write_json, write_text
-from revit.common.losses.distill import SelfDistillation
 from revit.common.report.adaptive import Costs, adaptive_report, versions
 from revit.common.report.flops import count
 from revit.common.tokens.adaptive import AdaptiveClassifier
@@ -97,16 +96,14 @@ class Recipe:
 
     def train_model(self) -> None:
         """Train the model at all its grids (Algorithm 1) and write model.safetensors."""
-        torch.manual_seed(self.options.run.seed)
+        seed_all(self.options.run.seed)
         names = list(self.package.label_names(self.options))
         model = self.package.build_model(self.options, len(names))
         if self.options.start.source is not None:
             self.log.say(str(self.package.start(model, self.options, self.options.start.source)))
-        distill = self.options.distill
-        task = ResizableTask(
-            SelfDistillation(distill.weight, distill.temperature, distill.hard, self.options.label_smoothing)
-        )
-        self._train("model", model, task, self.options.train, "train", self._watch(model))
+        task = self.package.task(self.options)
+        augment = self.package.batch_augment(self.options, len(names))
+        self._train("model", model, task, self.options.train, "train", augment, self._watch(model))
         self._save(self.model_file, names, model=model)
         remove_states(self.folder / "states" / "model")
 
@@ -138,7 +135,7 @@ class Recipe:
 
     def train_assigner(self) -> None:
         """Train the Token-Length Assigner on the labels and write checkpoint.safetensors with both networks."""
-        torch.manual_seed(self.options.run.seed)
+        seed_all(self.options.run.seed)
         labels = LengthLabels.load(self.labels_file, self.options.lengths.none_correct)
         options, split = self.options.assigner, self.options.lengths.split
         assigner = build_assigner(options, len(labels.grids))
@@ -253,6 +250,7 @@ class Recipe:
         task: Task,
         options: TrainOptions,
         split: str,
+        augment: BatchAugment | None = None,
         after_epoch: Callable[[int], None] | None = None,
     ) -> None:
         module.to(self.device)
@@ -271,6 +269,7 @@ class Recipe:
             name=name,
             log_every=run.log_every,
             save_every=run.save_every,
+            augment=augment,
             after_epoch=after_epoch,
         )
         optimizer = build_optimizer(module, options.optim)

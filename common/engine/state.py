@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from revit.common.errors import UserError
@@ -14,16 +16,42 @@ from revit.common.errors import UserError
 PREFIX = "update-"
 
 
+def seed_all(seed: int) -> None:
+    """Seed the global generators of torch, Python and NumPy: the libraries behind augmentation draw from all three."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  # timm's mixing draws from this global generator
+
+
 def random_states() -> dict[str, Any]:
-    """The states of torch's generators. Loaders draw from seeds of their own and have no state."""
+    """The states of the global generators, as tensors, numbers and lists: they are read back without executing code.
+
+    Loaders draw from seeds of their own and have no state.
+    """
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+    version, internal, gauss = random.getstate()
+    keys = np.random.get_state(legacy=False)  # noqa: NPY002  # as above
+    assert isinstance(keys, dict)
+    words = torch.from_numpy(keys["state"]["key"].astype(np.int64))
+    return {
+        "cpu": torch.get_rng_state(),
+        "cuda": cuda,
+        "python": [version, list(internal), gauss],
+        "numpy": [words, int(keys["state"]["pos"]), int(keys["has_gauss"]), float(keys["gauss"])],
+    }
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
+    """Set the generators to what `random_states` found; those it did not save stay as they are."""
     torch.set_rng_state(states["cpu"])
     if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])
+    if "python" in states:
+        version, internal, gauss = states["python"]
+        random.setstate((version, tuple(internal), gauss))
+    if "numpy" in states:
+        words, *rest = states["numpy"]
+        np.random.set_state(("MT19937", words.numpy().astype(np.uint32), *rest))  # noqa: NPY002  # as above
 
 
 def save_state(folder: Path, num_updates: int, state: dict[str, Any], keep: int = 2) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
@@ -10,20 +10,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from revit.common.data.batch import Batch
 from revit.common.losses.distill import SelfDistillation
 from revit.common.vit import ResizableTransformer
+
+BatchAugment = Callable[[Tensor, Batch], tuple[Tensor, Batch]]
+"""What is done to a training batch as a whole, on the device: normalised inputs and their batch -> the same, changed."""
 
 
 class Task(Protocol):
     """A method's losses."""
 
-    def losses(
-        self, model: nn.Module, inputs: Tensor, targets: Tensor, ids: Tensor
-    ) -> Iterator[tuple[str, Tensor]]:
+    def losses(self, model: nn.Module, inputs: Tensor, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         """Yield (name, scalar) one after the other; the loop runs each backward before it asks for the next.
 
-        inputs (B, C, ...) normalised, targets (B,) class numbers or (B, K) soft, ids (B,) positions in the list.
-        The gradients of all of them add up to one step.
+        inputs (B, C, ...) normalised, in place of the batch's own; of `batch` the rest: targets (B,) class numbers or
+        (B, K) soft, ids (B,) positions in the list, extras. The gradients of all of them add up to one step.
         """
         ...
 
@@ -39,15 +41,13 @@ class ResizableTask:
 
     distill: SelfDistillation = field(default_factory=SelfDistillation)
 
-    def losses(
-        self, model: nn.Module, inputs: Tensor, targets: Tensor, ids: Tensor
-    ) -> Iterator[tuple[str, Tensor]]:
+    def losses(self, model: nn.Module, inputs: Tensor, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         longest, *shorter = cast(ResizableTransformer, model).grids
         teacher = model(inputs, longest).logits
-        yield longest.name, self.distill.cross_entropy(teacher, targets)
+        yield longest.name, self.distill.cross_entropy(teacher, batch.targets)
         teacher = teacher.detach()
         for grid in shorter:
-            yield grid.name, self.distill(model(inputs, grid), teacher, targets)
+            yield grid.name, self.distill(model(inputs, grid), teacher, batch.targets)
 
 
 @dataclass
@@ -61,13 +61,11 @@ class AssignerTask:
     mirror: bool = False
     """Show half of the inputs left-right mirrored."""
 
-    def losses(
-        self, model: nn.Module, inputs: Tensor, targets: Tensor, ids: Tensor
-    ) -> Iterator[tuple[str, Tensor]]:
+    def losses(self, model: nn.Module, inputs: Tensor, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         if self.mirror:
             chosen = torch.rand(len(inputs), device=inputs.device) < 0.5
             inputs = torch.where(chosen.view(-1, *[1] * (inputs.ndim - 1)), inputs.flip(-1), inputs)
-        labels = self.labels.to(inputs.device)[ids]
+        labels = self.labels.to(inputs.device)[batch.ids]
         weights = None if self.weights is None else self.weights.to(inputs.device)
         # A batch without any label gives 0, not 0 / 0.
         total = F.cross_entropy(model(inputs), labels, weights, ignore_index=-1, reduction="sum")

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from revit.common.data.batch import Batch
 from revit.common.data.broken import BrokenFiles
 from revit.common.data.dataset import RobustDataset, Sample
 from revit.common.data.loader import Loader
@@ -24,6 +25,11 @@ from revit.video.models.timesformer import TimeSformer
 
 CPU = torch.device("cpu")
 PIXELS = PixelNorm((0.45,) * 3, (0.225,) * 3)
+
+
+def batch_of(numbers: torch.Tensor) -> Batch:
+    """A batch with these targets, and the same for ids."""
+    return Batch(torch.empty(0, dtype=torch.uint8), numbers, numbers)
 
 
 def small_model() -> TimeSformer:
@@ -71,7 +77,7 @@ def test_algorithm_1_is_one_step_on_the_sum_of_all_grids_losses():
     model = small_model().eval()  # eval: no stochastic depth between the two routes
     inputs, targets = torch.randn(4, 3, 2, 16, 16), torch.tensor([0, 1, 2, 0])
     task = ResizableTask(SelfDistillation(0.7, 2.0))
-    for _, loss in task.losses(model, inputs, targets, targets):
+    for _, loss in task.losses(model, inputs, batch_of(targets)):
         loss.backward()
     one_by_one = {
         name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None
@@ -93,9 +99,7 @@ def test_losses_come_longest_first_and_one_at_a_time():
     """The second grid's forward pass must not run before the first one's backward: memory holds one graph."""
     model, seen = small_model(), []
     model.register_forward_hook(lambda _, args, __: seen.append(args[1].name))
-    losses = ResizableTask().losses(
-        model, torch.randn(2, 3, 2, 16, 16), torch.tensor([0, 1]), torch.tensor([0, 1])
-    )
+    losses = ResizableTask().losses(model, torch.randn(2, 3, 2, 16, 16), batch_of(torch.tensor([0, 1])))
     name, _ = next(losses)
     assert (name, seen) == ("4x4", ["4x4"])
     name, _ = next(losses)
@@ -111,7 +115,7 @@ def test_accumulated_batches_equal_one_large_batch():
         backend.prepare(model, optimizer, build_scheduler(optimizer, ScheduleOptions(name="constant"), 1))
         updates = []
         for x, y in zip(inputs.chunk(pieces), targets.chunk(pieces)):
-            for _, loss in ResizableTask().losses(model, x, y, y):
+            for _, loss in ResizableTask().losses(model, x, batch_of(y)):
                 backend.backward(loss)
             updates.append(backend.step())
         assert updates == [False] * (pieces - 1) + [True]
@@ -227,11 +231,11 @@ def test_assigner_learns_only_from_labelled_samples():
     labels, weights = torch.tensor([0, -1, 1, 1]), torch.tensor([2.0, 0.5])
     model = nn.Linear(3, 2)
     inputs, ids = torch.randn(4, 3), torch.tensor([3, 1, 0, 2])
-    ((_, loss),) = AssignerTask(labels, weights).losses(model, inputs, ids, ids)
+    ((_, loss),) = AssignerTask(labels, weights).losses(model, inputs, batch_of(ids))
     chosen = labels[ids]
     expected = nn.functional.cross_entropy(model(inputs)[chosen >= 0], chosen[chosen >= 0], weights)
     assert torch.allclose(loss, expected)
-    ((_, nothing),) = AssignerTask(torch.full((4,), -1)).losses(model, inputs, ids, ids)
+    ((_, nothing),) = AssignerTask(torch.full((4,), -1)).losses(model, inputs, batch_of(ids))
     assert float(nothing.detach()) == 0
 
 
@@ -244,7 +248,7 @@ def test_assigner_sees_mirrored_inputs_with_the_same_labels():
             return super().forward(inputs.flatten(1))
 
     inputs, ids = torch.arange(4.0).expand(64, 1, 4).contiguous(), torch.arange(64)
-    ((_, loss),) = AssignerTask(torch.zeros(64).long(), mirror=True).losses(Spy(4, 2), inputs, ids, ids)
+    ((_, loss),) = AssignerTask(torch.zeros(64).long(), mirror=True).losses(Spy(4, 2), inputs, batch_of(ids))
     mirrored = (seen[0][:, 0, 0] == 3).float().mean()
     assert 0.2 < float(mirrored) < 0.8
     assert set(map(tuple, seen[0][:, 0].tolist())) == {(0.0, 1.0, 2.0, 3.0), (3.0, 2.0, 1.0, 0.0)}
