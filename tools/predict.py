@@ -12,12 +12,12 @@ from dataclasses import replace
 import torch
 
 from revit.common.cli import add_json, parse, parser, tool
+from revit.common.data.label_names import read_label_names
 from revit.common.engine.backend import DTYPES, pick_device
 from revit.common.errors import UserError
 from revit.common.files import write_json
 from revit.common.tokens.grid import TokenGrid
 from revit.video.classifier import VideoClassifier, open_classifier
-from revit.video.data.label_names import read_label_names
 from revit.video.predict import Answer, Predictor, find_clips, parse_views
 
 

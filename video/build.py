@@ -8,14 +8,15 @@ from pathlib import Path
 
 from torch import nn
 
+from revit.common.data.build import Split
+from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
 from revit.common.engine.listed import ListedPackage
 from revit.common.errors import UserError
 from revit.common.layers.pixels import PixelNorm
 from revit.common.load_report import LoadReport
 from revit.common.vit import ResizableTransformer
-from revit.video.data.clips import Split, build_eval_loader, build_train_loader, read_split
-from revit.video.data.lists import ClipList
+from revit.video.data.clips import build_eval_loader, build_train_loader, read_split
 from revit.video.data.options import ClipOptions, ViewOptions
 from revit.video.demo import MotionClips, make_motion_clips
 from revit.video.models.timesformer import TimeSformer
@@ -40,7 +41,7 @@ def build_model(model: VideoModel, clips: ClipOptions, num_classes: int) -> Time
 
 
 @lru_cache(maxsize=8)
-def _clips(options: ClipOptions, split: Split) -> ClipList:
+def _clips(options: ClipOptions, split: Split) -> SampleList:
     return read_split(options, split)
 
 
@@ -72,7 +73,7 @@ class VideoPackage(ListedPackage):
         splits: tuple[Split, ...] = ("train", "val", "test")
         return next((split for split in splits if self.has_split(options, split)), "train")
 
-    def _split(self, options: VideoRun, split: Split) -> ClipList:
+    def _split(self, options: VideoRun, split: Split) -> SampleList:
         """A list whose labels all fit the model."""
         clips = _clips(self.clip_options(options), split)
         clips.check_classes(len(self.label_names(options)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -23,6 +23,8 @@ class Item:
     """Position in the sample list of what was really read (another one than asked after a replacement)."""
     failures: tuple[Failure, ...] = ()
     """Samples that could not be read on the way."""
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    """What else belongs to the sample, by name; see `Batch.extras`."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,15 @@ class Batch:
     inputs: Tensor
     """uint8 (B*V, C, T, H, W), or (B*V, C, H, W) for pictures; (0,) when no sample could be read."""
     targets: Tensor
-    """int64 (B,); -1 where unknown."""
+    """int64 (B,), -1 where unknown; after an augmentation that mixes samples, float (B, classes)."""
     ids: Tensor
     """int64 (B,): positions in the sample list."""
     failures: list[Failure] = field(default_factory=list)
     """Samples that could not be read: replaced in training, missing from the batch in evaluation."""
     num_views: int = 1
     """V."""
+    extras: dict[str, Tensor] = field(default_factory=dict)
+    """What else belongs to the samples, by name, each (B, ...); empty when no sample could be read."""
 
     def __len__(self) -> int:
         """B, the number of samples (not of views)."""
@@ -49,20 +53,19 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
         """The same batch with its tensors on `device`."""
-        return replace(
-            self,
-            inputs=self.inputs.to(device, non_blocking=non_blocking),
-            targets=self.targets.to(device, non_blocking=non_blocking),
-            ids=self.ids.to(device, non_blocking=non_blocking),
-        )
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; called by the loader's pinning thread."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         return replace(
             self,
-            inputs=self.inputs.pin_memory(),
-            targets=self.targets.pin_memory(),
-            ids=self.ids.pin_memory(),
+            inputs=change(self.inputs),
+            targets=change(self.targets),
+            ids=change(self.ids),
+            extras={name: change(tensor) for name, tensor in self.extras.items()},
         )
 
 
@@ -79,10 +82,22 @@ def collate(items: Sequence[Item], num_views: int = 1) -> Batch:
         raise ValueError(
             f"samples of one batch have different shapes {sorted(shapes)}; crop them to one size"
         )
+    extras = {
+        name: _stack(name, [item.extras[name] for item in read]) for name in (read[0].extras if read else ())
+    }
     return Batch(
         inputs=torch.cat(tensors) if tensors else torch.empty(0, dtype=torch.uint8),
         targets=torch.tensor([item.target for item in read], dtype=torch.int64),
         ids=torch.tensor([item.id for item in read], dtype=torch.int64),
         failures=failures,
         num_views=tensors[0].shape[0] if tensors else num_views,
+        extras=extras,
     )
+
+
+def _stack(name: str, tensors: Sequence[Tensor]) -> Tensor:
+    """(...) of every sample to (B, ...)."""
+    shapes = {tuple(tensor.shape) for tensor in tensors}
+    if len(shapes) > 1:
+        raise ValueError(f"{name} of the samples of one batch have different shapes {sorted(shapes)}")
+    return torch.stack(list(tensors))

@@ -5,7 +5,9 @@ It knows nothing of video or pictures: reading one sample is a function that is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -24,21 +26,45 @@ class Sample(NamedTuple):
     """uint8 (V, C, T, H, W) or (V, C, H, W)."""
     target: int
     """Class number; -1 when unknown."""
+    extras: Mapping[str, Tensor] = {}
+    """What else belongs to the sample, by name; batches stack it."""
 
 
 Load = Callable[[int, Generator], Sample]
-"""`load(index, generator)`: read sample `index`, drawing every random number from `generator` or from torch's
-global generator (seeded alike); raise `BrokenSample` if it cannot be read."""
+"""`load(index, generator)`: read sample `index`, drawing every random number from `generator` or from the global
+generators of torch, numpy or Python (all seeded alike); raise `BrokenSample` if it cannot be read."""
 
 
-def sample_seed(seed: int, epoch: int, index: int) -> int:
-    """A 63-bit seed that depends on the three numbers and on nothing else (not on worker, order or history)."""
-    state = np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)[0]
+def sample_seed(seed: int, epoch: int, index: int, repeat: int = 0) -> int:
+    """A 63-bit seed that depends on these numbers and on nothing else (not on worker, order or history)."""
+    entropy = [seed, epoch, index, repeat] if repeat else [seed, epoch, index]
+    state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
     return int(state >> np.uint64(1))
 
 
+@contextmanager
+def global_generators_seeded(seed: int) -> Iterator[None]:
+    """Inside, torch's (CPU), numpy's and Python's global generators start from `seed`; afterwards they are as before.
+
+    torchvision's transforms draw from the first, timm's from the other two.
+    """
+    # numpy's global generator is the legacy one: that is what timm draws from.
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002
+            random.seed(seed)
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+
+
 class RobustDataset(Dataset[Item]):
-    """Map-style data set over keys `(epoch, index)`, as `EpochSampler` yields them; a bare index means epoch 0.
+    """Map-style data set over keys `(epoch, index, repeat)`, as `EpochSampler` yields them.
+
+    The repeat, and with it the epoch, may be left out and are then 0.
 
     load: reads one sample, see `Load`.
     training: a sample that cannot be read is replaced by another one, drawn from the sample's own seed, at most
@@ -62,16 +88,14 @@ class RobustDataset(Dataset[Item]):
     def __len__(self) -> int:
         return self.num_samples
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Item:
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+    def __getitem__(self, key: int | tuple[int, ...]) -> Item:
+        epoch, index, *repeat = key if isinstance(key, tuple) else (0, key)
         if not 0 <= index < self.num_samples:
             raise IndexError(f"sample {index} asked of a data set of {self.num_samples}")
-        seed = sample_seed(self.seed, epoch, index)
+        seed = sample_seed(self.seed, epoch, index, *repeat)
         generator = Generator().manual_seed(seed)
         failures: list[Failure] = []
-        # torchvision's transforms draw from torch's global generator: seed it for this sample alone.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with global_generators_seeded(seed):
             for _ in range(self.max_tries):
                 try:
                     sample = self.load(index, generator)
@@ -79,5 +103,5 @@ class RobustDataset(Dataset[Item]):
                     failures.append(Failure(index, broken.path, broken.reason))
                     index = int(torch.randint(self.num_samples, (), generator=generator))
                     continue
-                return Item(sample.inputs, sample.target, index, tuple(failures))
+                return Item(sample.inputs, sample.target, index, tuple(failures), sample.extras)
         return Item(None, -1, failures[0].id, tuple(failures))

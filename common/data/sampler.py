@@ -10,13 +10,17 @@ from torch.utils.data import Sampler
 from revit.common.data.dataset import sample_seed
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields keys `(epoch, index)` for `RobustDataset`.
+class EpochSampler(Sampler[tuple[int, int, int]]):
+    """Yields keys `(epoch, index, repeat)` for `RobustDataset`.
 
     shuffle: a new permutation each epoch, drawn from (seed, epoch); otherwise list order.
     rank, num_ranks: this process reads every num_ranks-th sample.
     equal_lengths: drop the few last samples so that all ranks read equally many (training needs it; evaluation must
         not drop any).
+    repeats: repeated augmentation (Hoffer et al., "Augment your batch"; DeiT takes 3). Each sample comes that many times
+        in a row, with random numbers of its own each time, and the epoch ends after as many keys as without repeats,
+        so that it meets 1 / repeats of the samples. Dealt over ranks, repeats of one sample go to different ranks.
+        The published sampler also cuts the epoch to a multiple of 256 keys; this one does not.
 
     `set_position(epoch, start)` before iterating chooses where to begin: `start` samples of this rank are skipped
     without being read.
@@ -31,15 +35,19 @@ class EpochSampler(Sampler[tuple[int, int]]):
         rank: int = 0,
         num_ranks: int = 1,
         equal_lengths: bool = False,
+        repeats: int = 1,
     ) -> None:
         if not 0 <= rank < num_ranks:
             raise ValueError(f"rank {rank} is outside 0..{num_ranks - 1}")
+        if repeats < 1:
+            raise ValueError(f"{repeats} repeats; 1 shows every sample once an epoch")
         self.num_samples = num_samples
         self.seed = seed
         self.shuffle = shuffle
         self.rank = rank
         self.num_ranks = num_ranks
         self.equal_lengths = equal_lengths
+        self.repeats = repeats
         self.epoch = 0
         self.start = 0
 
@@ -61,7 +69,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         """Samples left in the epoch, counted from the start that was set."""
         return self.samples_per_epoch - self.start
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
         epoch = self.epoch
         if self.shuffle:
             # No sample has this index, so the order's seed differs from every sample's.
@@ -69,6 +77,6 @@ class EpochSampler(Sampler[tuple[int, int]]):
             order = torch.randperm(self.num_samples, generator=generator)
         else:
             order = torch.arange(self.num_samples)
-        mine = order[self.rank :: self.num_ranks][self.start : self.samples_per_epoch]
-        for index in mine:
-            yield epoch, int(index)
+        positions = range(self.rank, self.num_samples, self.num_ranks)[self.start : self.samples_per_epoch]
+        for position in positions:
+            yield epoch, int(order[position // self.repeats]), position % self.repeats

@@ -5,45 +5,36 @@ Letters: B samples, V views of one file, C channels, T frames, H and W height an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from revit.common.data.broken import BrokenFiles
-from revit.common.data.dataset import RobustDataset, Sample
+from revit.common.data import build
+from revit.common.data.build import Split
+from revit.common.data.dataset import Sample
+from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
-from revit.common.data.sampler import EpochSampler
 from revit.common.errors import UserError
 from revit.video.data.decode import VideoInfo
 from revit.video.data.frame_reader import FrameReader
-from revit.video.data.label_names import read_label_names
-from revit.video.data.lists import ClipList, read_clips
-from revit.video.data.options import ClipOptions, FrameOptions, LoadingOptions, ViewOptions
+from revit.video.data.lists import read_clips
+from revit.video.data.options import ClipLoadingOptions, ClipOptions, FrameOptions, ViewOptions
 from revit.video.data.sampling import clip_indices, random_start, segment_indices, span_frames, view_starts
 from revit.video.data.transforms import eval_pixels, train_pixels
 
-Split = Literal["train", "val", "test"]
 
-
-def read_split(options: ClipOptions, split: Split) -> ClipList:
-    """The clips of one split, with the class names of `label_names` or, without that file, of the training list.
-
-    `UserError` if the split has no list or the list is faulty. Without a test list the val list is tested.
-    """
+def read_split(options: ClipOptions, split: Split) -> SampleList:
+    """The clips of one split, see `revit.common.data.build.read_split`."""
     source = options.source
-    where = source.val if split == "test" and source.test is None else getattr(source, split)
-    if where is None:
-        raise UserError(
-            f"data.source.{split} is not set: give a list file or a folder with one subfolder per class"
-        )
-    names = read_label_names(source.label_names) if source.label_names else None
-    if names is None and split != "train" and source.train is not None:
-        names = read_split(options, "train").names
-    return read_clips(where, separator=source.separator, prefix=source.prefix, names=names)
+
+    def read(where: str, names: Sequence[str] | None) -> SampleList:
+        return read_clips(where, separator=source.separator, prefix=source.prefix, names=names)
+
+    return build.read_split(source, split, read)
 
 
 def build_train_loader(
@@ -51,31 +42,17 @@ def build_train_loader(
     batch_size: int,
     seed: int,
     *,
-    clips: ClipList | None = None,
+    clips: SampleList | None = None,
     rank: int = 0,
     num_ranks: int = 1,
 ) -> Loader:
     """Shuffled, augmented batches of one random clip per file, uint8 (B, C, T, H, W). Broken files are replaced.
 
-    batch_size: per process.  clips: the list, if it was read already.  rank, num_ranks: this process of how many.
-
-    `UserError` from the loop once more than `max_broken_share` of the files met cannot be read. The last, smaller batch
-    of an epoch is dropped, unless it is the only one.
+    clips: the list, if it was read already.  The rest, and errors, as `revit.common.data.build.train_loader`.
     """
     clips = clips if clips is not None else read_split(options, "train")
     load = TrainClips(clips, options, make_reader(options.loading))
-    sampler = EpochSampler(
-        len(clips), seed=seed, shuffle=True, rank=rank, num_ranks=num_ranks, equal_lengths=True
-    )
-    return Loader(
-        RobustDataset(load, len(clips), seed=seed, training=True, max_tries=options.loading.max_tries),
-        sampler,
-        BrokenFiles(len(clips), options.loading.max_broken_share, name=clips.source),
-        batch_size,
-        num_workers=options.loading.num_workers,
-        prefetch=options.loading.prefetch,
-        drop_last=sampler.samples_per_epoch >= batch_size,
-    )
+    return build.train_loader(load, clips, options.loading, batch_size, seed, rank=rank, num_ranks=num_ranks)
 
 
 def build_eval_loader(
@@ -84,32 +61,26 @@ def build_eval_loader(
     batch_size: int,
     *,
     views: ViewOptions | None = None,
-    clips: ClipList | None = None,
+    clips: SampleList | None = None,
     rank: int = 0,
     num_ranks: int = 1,
 ) -> Loader:
     """Every file of a split once, in list order, uint8 (B*V, C, T, H, W), the V views of a file adjacent.
 
-    views: None takes `test_views` for the test split and `val_views` for the others. Files that cannot be read are
-    missing from the batch and listed in its failures; nothing is replaced.
+    views: None takes `test_views` for the test split and `val_views` for the others. The rest as
+    `revit.common.data.build.eval_loader`.
     """
     clips = clips if clips is not None else read_split(options, split)
     views = views or (options.test_views if split == "test" else options.val_views)
     # Loads pytorchvideo, where these views need it, once here instead of once in every worker.
     view_starts(1, 1.0, views.num_temporal_views, options.frames.one_view)
     load = EvalClips(clips, options, views, make_reader(options.loading))
-    return Loader(
-        RobustDataset(load, len(clips)),
-        EpochSampler(len(clips), rank=rank, num_ranks=num_ranks),
-        BrokenFiles(len(clips), name=clips.source),
-        batch_size,
-        num_workers=options.loading.num_workers,
-        prefetch=options.loading.prefetch,
-        num_views=views.num_views,
+    return build.eval_loader(
+        load, clips, options.loading, batch_size, num_views=views.num_views, rank=rank, num_ranks=num_ranks
     )
 
 
-def make_reader(options: LoadingOptions) -> FrameReader:
+def make_reader(options: ClipLoadingOptions) -> FrameReader:
     """The frame reader that the loading options describe. `UserError` if their decoder is not installed."""
     try:
         return FrameReader(options.decoder, options.decode_timeout_seconds)
@@ -160,7 +131,7 @@ def train_indices(info: VideoInfo, frames: FrameOptions, generator: Generator) -
 class TrainClips:
     """Reads one augmented clip: the `load` of the training data set."""
 
-    clips: ClipList
+    clips: SampleList
     options: ClipOptions
     reader: FrameReader
 
@@ -177,7 +148,7 @@ class TrainClips:
 class EvalClips:
     """Reads all views of one clip: the `load` of an evaluation data set."""
 
-    clips: ClipList
+    clips: SampleList
     options: ClipOptions
     views: ViewOptions
     reader: FrameReader

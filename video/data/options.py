@@ -1,4 +1,4 @@
-"""Everything that can be chosen about clips: where they are, which frames, which pixels, how they are loaded."""
+"""Everything that can be chosen about clips: which frames, which pixels, how they are decoded."""
 
 from __future__ import annotations
 
@@ -7,25 +7,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from revit.common.data.options import LoadingOptions, SourceOptions
 from revit.common.options import Options
-
-
-class SourceOptions(Options):
-    """Where the clips and their labels are."""
-
-    train: str | None = None
-    """List file (`path label` lines) or folder with one subfolder per class. Needed for training."""
-    val: str | None = None
-    """The same for the evaluation during training."""
-    test: str | None = None
-    """The same for the final test; absent, the val list is used."""
-    separator: str = Field(default=" ", min_length=1)
-    """Between path and label in list files: a space (any white space), `,`, `\\t`, ... The label is the last field, so
-    paths may contain it."""
-    prefix: str = ""
-    """Folder that relative paths of the lists are joined to."""
-    label_names: str | None = None
-    """File with class names in order of the label numbers: plain lines, a JSON list or map, or a CSV."""
 
 
 class FrameOptions(Options):
@@ -97,21 +80,13 @@ class ViewOptions(Options):
         return self.num_temporal_views * self.num_crops
 
 
-class LoadingOptions(Options):
-    """How files are read."""
+class ClipLoadingOptions(LoadingOptions):
+    """How files of clips are read."""
 
-    num_workers: int = Field(default=2, ge=0)
-    """Loading processes; 0 loads in the main process. Does not change what is loaded."""
-    prefetch: int = Field(default=2, ge=1)
-    """Batches that each worker prepares ahead."""
     decoder: Literal["auto", "decord", "pyav"] = "auto"
     """Frames are the same with each; see `revit.video.data.decode.Backend`."""
     decode_timeout_seconds: float = Field(default=30.0, ge=0)
     """A file that takes longer is given up as broken. 0: decode without a helper process and without a limit."""
-    max_broken_share: float = Field(default=0.1, ge=0, le=1)
-    """Training stops with the list when more than this share of the distinct files met so far cannot be read."""
-    max_tries: int = Field(default=10, ge=1)
-    """Training: files tried for one sample, the first included, before it is left out of its batch."""
 
 
 class ClipOptions(Options):
@@ -124,7 +99,7 @@ class ClipOptions(Options):
     """Evaluation during training. (The published code evaluates on randomly augmented clips there.)"""
     test_views: ViewOptions = ViewOptions(num_crops=3)
     """The final test; published: one stretch, three crops."""
-    loading: LoadingOptions = LoadingOptions()
+    loading: ClipLoadingOptions = ClipLoadingOptions()
 
     @model_validator(mode="after")
     def _check(self) -> Self:

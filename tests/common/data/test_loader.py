@@ -168,7 +168,7 @@ def test_ranks_share_the_samples(num_ranks, training):
     ids = [
         [
             index
-            for _, index in EpochSampler(
+            for _, index, _ in EpochSampler(
                 23, shuffle=training, rank=rank, num_ranks=num_ranks, equal_lengths=training
             )
         ]

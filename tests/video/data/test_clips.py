@@ -22,7 +22,7 @@ from revit.video.data.clips import (
 )
 from revit.video.data.decode import DecodeError
 from revit.video.data.frame_reader import FrameReader
-from revit.video.data.options import ClipOptions, LoadingOptions, ViewOptions
+from revit.video.data.options import ClipLoadingOptions, ClipOptions, ViewOptions
 
 SMALL = {"crop_size": 64, "jitter_min": 72, "jitter_max": 90}
 FRAMES = {"num_frames": 4, "sampling_rate": 4}
@@ -165,7 +165,7 @@ def test_a_split_without_a_list_is_refused():
 def test_a_decoder_that_is_missing_is_the_users_to_install(monkeypatch):
     monkeypatch.setattr(decode_decord, "installed", lambda: False)
     with pytest.raises(UserError, match="'decord' is not installed"):
-        make_reader(LoadingOptions(decoder="decord"))
+        make_reader(ClipLoadingOptions(decoder="decord"))
 
 
 @pytest.mark.parametrize(

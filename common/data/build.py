@@ -1,0 +1,99 @@
+"""From options to lists and loaders: what pictures and clips share. How one sample is read is passed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from revit.common.data.broken import BrokenFiles
+from revit.common.data.dataset import Load, RobustDataset
+from revit.common.data.label_names import read_label_names
+from revit.common.data.lists import SampleList
+from revit.common.data.loader import Loader
+from revit.common.data.options import LoadingOptions, SourceOptions
+from revit.common.data.sampler import EpochSampler
+from revit.common.errors import UserError
+
+Split = Literal["train", "val", "test"]
+
+ReadList = Callable[[str, Sequence[str] | None], SampleList]
+"""`read(where, names)`: the samples of a list file or folder, classes numbered in the order of `names` if there are any."""
+
+
+def read_split(source: SourceOptions, split: Split, read: ReadList) -> SampleList:
+    """The samples of one split, with the class names of `label_names` or, without that file, of the training list.
+
+    `UserError` if the split has no list or the list is faulty. Without a test list the val list is tested.
+    """
+    where = source.val if split == "test" and source.test is None else getattr(source, split)
+    if where is None:
+        raise UserError(
+            f"data.source.{split} is not set: give a list file or a folder with one subfolder per class"
+        )
+    names: Sequence[str] | None = read_label_names(source.label_names) if source.label_names else None
+    if names is None and split != "train" and source.train is not None:
+        names = read_split(source, "train", read).names
+    return read(where, names)
+
+
+def train_loader(
+    load: Load,
+    samples: SampleList,
+    loading: LoadingOptions,
+    batch_size: int,
+    seed: int,
+    *,
+    repeats: int = 1,
+    rank: int = 0,
+    num_ranks: int = 1,
+) -> Loader:
+    """Shuffled batches of one view per sample; what cannot be read is replaced.
+
+    batch_size: per process.  repeats: see `EpochSampler`.  rank, num_ranks: this process of how many.
+
+    `UserError` from the loop once more than `max_broken_share` of the files met cannot be read. The last, smaller batch
+    of an epoch is dropped, unless it is the only one.
+    """
+    sampler = EpochSampler(
+        len(samples),
+        seed=seed,
+        shuffle=True,
+        rank=rank,
+        num_ranks=num_ranks,
+        equal_lengths=True,
+        repeats=repeats,
+    )
+    return Loader(
+        RobustDataset(load, len(samples), seed=seed, training=True, max_tries=loading.max_tries),
+        sampler,
+        BrokenFiles(len(samples), loading.max_broken_share, name=samples.source),
+        batch_size,
+        num_workers=loading.num_workers,
+        prefetch=loading.prefetch,
+        drop_last=sampler.samples_per_epoch >= batch_size,
+    )
+
+
+def eval_loader(
+    load: Load,
+    samples: SampleList,
+    loading: LoadingOptions,
+    batch_size: int,
+    *,
+    num_views: int = 1,
+    rank: int = 0,
+    num_ranks: int = 1,
+) -> Loader:
+    """Every sample once, in list order, its views adjacent.
+
+    Files that cannot be read are missing from the batch and listed in its failures; nothing is replaced.
+    """
+    return Loader(
+        RobustDataset(load, len(samples)),
+        EpochSampler(len(samples), rank=rank, num_ranks=num_ranks),
+        BrokenFiles(len(samples), name=samples.source),
+        batch_size,
+        num_workers=loading.num_workers,
+        prefetch=loading.prefetch,
+        num_views=num_views,
+    )
