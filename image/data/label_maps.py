@@ -1,0 +1,155 @@
+"""Stored label maps of LV-ViT: one small file per picture, read when the picture is.
+
+A map is a tensor (2, k, H, W), as a rule in half precision: the logits and the class numbers of the k best classes in
+every cell (published: k = 5, 18 x 18 cells, an NFNet-F6 at 576 px).
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from revit.common.data.broken import BrokenSample
+from revit.common.options import Options
+from revit.image.losses.token_labels import AxisOrder
+
+Covers = Literal["picture", "centre_square"]
+
+
+class TokenLabelOptions(Options):
+    """Training with a target for every patch (LV-ViT)."""
+
+    folder: str
+    """Holds one file per training picture, under the picture's own relative folder and name but for the suffix."""
+    suffix: str = Field(default=".pt", pattern=r"^\.\w+$")
+    axis_order: AxisOrder = "corrected"
+    """official: the published code's mistake, which takes the labels from the transposed place; for comparison only."""
+    covers: Covers = "picture"
+    """What of a picture its map shows. The published generator showed the network the central square alone, while
+    training takes the map for the whole picture (`picture`); `centre_square` puts the crop where it belongs."""
+    smoothing: float = Field(default=0.1, ge=0, lt=1)
+    """Of the token labels; the model's own label smoothing does not apply to them."""
+    cls_weight: float = Field(default=1.0, ge=0)
+    dense_weight: float = Field(default=1.0, ge=0)
+    """Of the patches' loss. The released recipe uses 1."""
+    ground_truth: bool = False
+    """Correct the class token's target by the picture's label."""
+
+
+@dataclass(frozen=True)
+class LabelMaps:
+    """The label maps of one list of pictures."""
+
+    folder: Path
+    num_classes: int
+    """K of the model."""
+    suffix: str = ".pt"
+    covers: Covers = "picture"
+    kept: Sequence[int] | None = None
+    """For a class subset: the maps' numbers of the K classes, in the model's order. Other classes count as not named."""
+    _renumber: Tensor = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.kept is not None and len(self.kept) != self.num_classes:
+            raise ValueError(f"{len(self.kept)} classes kept, but the model has {self.num_classes}")
+        kept = list(self.kept or ())
+        table = torch.full((max(kept, default=-1) + 2,), -1.0)  # the last row is for all numbers beyond
+        table[kept] = torch.arange(len(kept), dtype=torch.float32)
+        object.__setattr__(self, "_renumber", table)
+
+    @classmethod
+    def from_options(
+        cls, options: TokenLabelOptions, num_classes: int, kept: Sequence[int] | None = None
+    ) -> LabelMaps:
+        return cls(Path(options.folder), num_classes, options.suffix, options.covers, kept)
+
+    def path(self, name: str) -> Path:
+        """The file of the picture `name`, its path relative to the list's folder: n01440764/n01440764_18.JPEG.
+
+        Of an absolute path the last folder and the name count (published rule).
+        """
+        relative = PurePosixPath(name.replace("\\", "/"))
+        if relative.is_absolute():
+            relative = PurePosixPath(*relative.parts[1:][-2:])
+        return self.folder / relative.with_suffix(self.suffix)
+
+    def read(self, name: str) -> Tensor:
+        """float32 (2, k, H, W) on the CPU; entries of classes outside the subset have number -1.
+
+        Raises BrokenSample if the file is missing, damaged, or holds something else than a label map of these classes.
+        """
+        path = self.path(name)
+        stored = _only_tensor(_load(path), path)
+        if stored.ndim != 4 or stored.shape[0] != 2 or 0 in stored.shape:
+            raise BrokenSample(
+                str(path), f"shape {tuple(stored.shape)} is no label map (2, k, rows, columns)"
+            )
+        label_map = stored.float()
+        if not label_map.isfinite().all():
+            raise BrokenSample(str(path), "label map with values that are not finite")
+        self._check_numbers(label_map[1], stored, path)
+        if self.kept is not None:
+            rows = label_map[1].long().clamp(max=len(self._renumber) - 1)
+            label_map = torch.stack([label_map[0], self._renumber[rows]])
+        return label_map
+
+    def crop(self, fractions: Tensor, picture_height: int, picture_width: int) -> Tensor:
+        """(4,) top, left, height, width as fractions of the picture -> as fractions of what its map covers.
+
+        With centre_square, parts of a crop outside the square lie beyond the map, where nothing is known: there the
+        targets have all logits 0.
+        """
+        if self.covers == "picture":
+            return fractions
+        side = min(picture_height, picture_width)
+        shown = fractions.new_tensor([picture_height, picture_width, picture_height, picture_width]) / side
+        before = fractions.new_tensor([picture_height - side, picture_width - side, 0, 0]) / (2 * side)
+        return fractions * shown - before
+
+    def _check_numbers(self, numbers: Tensor, stored: Tensor, path: Path) -> None:
+        lowest, highest = int(numbers.min()), int(numbers.max())
+        if lowest < 0 or not torch.equal(numbers, numbers.round()):
+            raise BrokenSample(str(path), "label map whose second half is no class numbers")
+        if self.kept is None and highest >= self.num_classes:
+            raise BrokenSample(
+                str(path), f"label map names class {highest}; the model has {self.num_classes} classes"
+            )
+        # Half precision counts to 2048, then by twos.
+        if stored.is_floating_point() and highest >= (exact := int(2 / torch.finfo(stored.dtype).eps)):
+            reason = f"class {highest}, but {stored.dtype} holds numbers exactly only below {exact}"
+            raise BrokenSample(str(path), f"{reason}; store the map in float32")
+
+
+def _load(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        reason = "no label map of this picture; make one or set data.token_labels to null"
+        raise BrokenSample(str(path), reason) from None
+    except OSError as error:
+        raise BrokenSample(str(path), f"label map cannot be read: {error.strerror or error}") from error
+    except pickle.UnpicklingError as error:
+        raise BrokenSample(str(path), "damaged label map, or one that only code could rebuild") from error
+    except Exception as error:  # damaged bytes break the reader in any way there is
+        raise BrokenSample(str(path), f"damaged label map ({type(error).__name__})") from error
+
+
+def _only_tensor(content: Any, path: Path) -> Tensor:
+    """The tensor of a file, bare or alone in a dictionary, list or tuple."""
+    values: Sequence[Any] = [content]
+    if isinstance(content, Mapping):
+        values = list(content.values())
+    elif isinstance(content, (list, tuple)):
+        values = content
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    if len(tensors) != 1:
+        kind = type(content).__name__
+        raise BrokenSample(str(path), f"a {kind} with {len(tensors)} tensors, where one label map is wanted")
+    return tensors[0]
