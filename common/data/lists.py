@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Self
 
 from revit.common.data.label_names import check_label
 from revit.common.errors import UserError
@@ -39,10 +41,19 @@ class SampleList:
     """Class names by number, or None if the source only has numbers."""
     source: str
     """The list file or folder, for messages."""
+    root: str = ""
+    """Folder that names of samples count from, see `name`."""
+    kept: tuple[int, ...] | None = None
+    """Of a class subset, see `take`: the numbers that its classes have in the whole list."""
 
     @classmethod
     def build(
-        cls, pairs: Iterable[tuple[str, int]], names: Sequence[str] | None, source: str, noun: str = "samples"
+        cls,
+        pairs: Iterable[tuple[str, int]],
+        names: Sequence[str] | None,
+        source: str,
+        noun: str = "samples",
+        root: str = "",
     ) -> SampleList:
         """From (path, class number) pairs. `UserError` if there are none."""
         encoded, labels = [], []
@@ -57,6 +68,7 @@ class SampleList:
             labels=np.array(labels, dtype=np.int64),
             names=tuple(names) if names is not None else None,
             source=source,
+            root=root,
         )
 
     def __len__(self) -> int:
@@ -65,6 +77,29 @@ class SampleList:
     def path(self, position: int) -> str:
         """File of sample `position`."""
         return os.fsdecode(self.text[self.ends[position] : self.ends[position + 1]].tobytes())
+
+    def name(self, position: int) -> str:
+        """The path of sample `position` from `root` on; a path that is not below it, as it is."""
+        path = self.path(position)
+        below = path.startswith(os.path.join(self.root, "")) if self.root else False
+        return os.path.relpath(path, self.root) if below else path
+
+    def open(self, position: int) -> BinaryIO:
+        """The contents of sample `position`, at their beginning. OSError if there are none."""
+        return open(self.path(position), "rb")
+
+    def take(self, positions: NDArray[np.int64], kept: Sequence[int], names: Sequence[str]) -> Self:
+        """The samples at `positions`, all of classes among `kept`, which become classes 0, 1, ... called `names`."""
+        pieces = [self.text[self.ends[position] : self.ends[position + 1]] for position in positions]
+        new_number = {number: place for place, number in enumerate(kept)}
+        return replace(
+            self,
+            text=np.concatenate(pieces) if pieces else self.text[:0],
+            ends=np.cumsum([0, *map(len, pieces)], dtype=np.int64),
+            labels=np.array([new_number[label] for label in self.labels[positions].tolist()], dtype=np.int64),
+            names=tuple(names),
+            kept=tuple(kept),
+        )
 
     def label(self, position: int) -> int:
         """Class number of sample `position`."""
@@ -154,7 +189,7 @@ def read_list(
         except ValueError as error:
             problems.append(f"line {number}: {error}")
     _refuse(source, problems)
-    return SampleList.build(pairs, names, source, noun)
+    return SampleList.build(pairs, names, source, noun, root=prefix)
 
 
 def read_tree(
@@ -189,7 +224,7 @@ def read_tree(
     if empty:
         at = {number: folder for folder, number in class_numbers.items()}
         LOG.warning("%s: no %s in %s", source, noun, ", ".join(at[number] for number in empty))
-    return SampleList.build(pairs, list(known), source, noun)
+    return SampleList.build(pairs, list(known), source, noun, root=source)
 
 
 def _is_number(label: str) -> bool:

@@ -1,0 +1,90 @@
+"""One picture file to an RGB picture, by PIL. What cannot be read is a `BrokenSample` with one line.
+
+Decided here, once: pictures come upright (their EXIF orientation is applied; the published pipelines ignore it, which
+concerns a few pictures of ImageNet). Alpha is dropped, palettes, grey, CMYK and other colour spaces become RGB as PIL
+converts them, all as the published pipelines do. Grey pictures of 16 bits keep their upper 8 (PIL would cut everything
+above 255 to white). Of animations the first picture is taken. Pixels of 32-bit integers or floats have no known range
+and are refused.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from revit.common.data.broken import BrokenSample
+
+MAX_PIXELS = 178_956_970
+"""Above this PIL takes a picture for an attack on the machine's memory; here also the limit after resizing."""
+
+
+def read_picture(path: str, open_file: Callable[[], BinaryIO] | None = None) -> Image.Image:
+    """The picture in RGB. open_file: opens its contents, where `path` is only what messages call it.
+
+    `BrokenSample` if there is none.
+    """
+    try:
+        with open_file() if open_file is not None else open(path, "rb") as file:
+            return _decode(path, file)
+    except BrokenSample:
+        raise
+    except OSError as error:
+        raise BrokenSample(path, (error.strerror or str(error)).lower()) from None
+
+
+def _decode(path: str, file: BinaryIO) -> Image.Image:
+    if file.seek(0, os.SEEK_END) == 0:
+        raise BrokenSample(path, "the file is empty (0 bytes)")
+    file.seek(0)
+    try:
+        # PIL warns of what it repairs (odd EXIF data, large pictures): once for every epoch and worker.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(file) as picture:
+                return _to_rgb(path, _upright(picture))
+    except BrokenSample:
+        raise
+    except UnidentifiedImageError:
+        raise BrokenSample(path, "not a picture, or of a kind that PIL does not know") from None
+    except Image.DecompressionBombError:
+        raise BrokenSample(path, f"more than {MAX_PIXELS} pixels; make it smaller") from None
+    except Exception as error:  # damaged bytes break PIL's readers in any way there is
+        raise BrokenSample(path, f"damaged picture ({_one_line(error)})") from None
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    picture.load()
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # damaged EXIF data says nothing; the pixels are whole
+        return picture
+
+
+def _to_rgb(path: str, picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I;16"):
+        # frombuffer for every byte order: numpy reads the mode's own.
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
+    if picture.mode in ("I", "F"):
+        raise BrokenSample(path, f"pixels of 32 bits (PIL's mode {picture.mode}); save it with 8 or 16")
+    if picture.mode == "P" and "transparency" in picture.info:
+        picture = picture.convert("RGBA")  # the same colours, without PIL's warning
+    return picture.convert("RGB")
+
+
+def check_resized(path: str, picture: Image.Image, short_side: int) -> None:
+    """`BrokenSample` if resizing the short side to `short_side` gives a picture beyond all memory: a line of pixels."""
+    width, height = picture.size
+    long_side = max(width, height) * short_side / min(width, height)
+    if long_side * short_side > MAX_PIXELS:
+        raise BrokenSample(
+            path, f"{width}x{height} pixels, too narrow to be resized to {short_side} and cropped"
+        )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

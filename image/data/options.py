@@ -1,0 +1,140 @@
+"""Everything that can be chosen about pictures: where they are, which pixels, how they are augmented and mixed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from revit.common.data.options import LoadingOptions, SourceOptions
+from revit.common.options import Options
+from revit.image.data.label_maps import TokenLabelOptions
+from revit.image.data.transforms import can_be_followed, check_policy
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+
+class PictureSourceOptions(SourceOptions):
+    """Where the pictures and their labels are; besides lists and folders, a `.tar` file or a folder of such files."""
+
+    classes: int | str | tuple[str | int, ...] | None = None
+    """Only these classes, numbered anew in this order: names or numbers, or a file that lists them; a number N means the
+    first N. Null: all."""
+
+
+class PicturePixelOptions(Options):
+    """How pictures become inputs."""
+
+    img_size: int | tuple[int, int] = 224
+    """What the model sees, in pixels: the side of a square, or height and width."""
+    crop_pct: float = Field(default=0.875, gt=0, le=1)
+    """Evaluation: share of the resized picture's short side that the crop keeps; 0.875 resizes to 256 for 224."""
+    crop_mode: Literal["center", "squash", "border"] = "center"
+    """Evaluation: cut the centre out; squash the whole picture to a square first; or show all of it between borders."""
+    interpolation: Interpolation = "bicubic"
+    """Evaluation: how pictures are resized."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Subtracted per channel from pixels in [0, 1], on the device."""
+    std: tuple[float, float, float] = IMAGENET_STD
+    """Divided by per channel, on the device."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of what the model sees."""
+        return (self.img_size, self.img_size) if isinstance(self.img_size, int) else self.img_size
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if min(self.size) < 1:
+            raise ValueError(f"img_size {self.img_size} must be positive")
+        if min(self.std) <= 0:
+            raise ValueError(f"std {self.std} must be positive in every channel")
+        return self
+
+
+class AugmentOptions(Options):
+    """How training pictures are changed, one by one; the default is a random crop and a flip."""
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    """Smallest and largest share of a picture's area that a random crop takes."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Smallest and largest width of a crop, in heights."""
+    interpolation: Interpolation | Literal["random"] = "bicubic"
+    """How crops are resized; `random` draws bilinear or bicubic for each."""
+    flip_probability: float = Field(default=0.5, ge=0, le=1)
+    """Chance of a left-right flip; 0 where left and right are classes, as with digits."""
+    auto_augment: str | None = None
+    """timm's text of a RandAugment, AutoAugment or AugMix policy; DeiT: rand-m9-mstd0.5-inc1."""
+    color_jitter: float | tuple[float, float, float] | tuple[float, float, float, float] | None = None
+    """Strength for brightness, contrast and saturation (and hue). Has no effect beside `auto_augment`, as in timm."""
+    erase_probability: float = Field(default=0.0, ge=0, le=1)
+    """Random erasing (Zhong et al.): chance that a rectangle of a picture is replaced."""
+    erase_mode: Literal["const", "rand", "pixel"] = "pixel"
+    """By zeros, by one random colour, or by noise."""
+    erase_count: int = Field(default=1, ge=1)
+    """Most rectangles of one picture."""
+    repeats: int = Field(default=1, ge=1)
+    """Repeated augmentation: how often an epoch shows each picture that it shows. The epoch stays as long, so 3 (DeiT)
+    means a third of the pictures."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
+            if not 0 < low <= high:
+                raise ValueError(f"{name} {(low, high)} must be two positive numbers, the smaller first")
+        if self.scale[1] > 1:
+            raise ValueError(f"scale {self.scale} is a share of the picture's area; it ends at 1")
+        if self.auto_augment is not None:
+            check_policy(self.auto_augment)
+        return self
+
+
+class MixOptions(Options):
+    """How pictures of a batch are mixed with each other, and their labels with them (timm's Mixup)."""
+
+    mixup: float = Field(default=0.0, ge=0)
+    """Shares are drawn from Beta(mixup, mixup); 0: no mixup. DeiT: 0.8."""
+    cutmix: float = Field(default=0.0, ge=0)
+    """The same for rectangles cut from the partner; 0: no cutmix. DeiT: 1.0."""
+    probability: float = Field(default=1.0, ge=0, le=1)
+    """Chance that a batch (or pair, or element) is mixed at all."""
+    switch_probability: float = Field(default=0.5, ge=0, le=1)
+    """Chance of cutmix rather than mixup where both are on."""
+    mode: Literal["batch", "pair", "elem"] = "batch"
+    """What shares one draw."""
+
+    @property
+    def mixes(self) -> bool:
+        return self.mixup > 0 or self.cutmix > 0
+
+
+class PictureOptions(Options):
+    """The data section of an image run."""
+
+    source: PictureSourceOptions = PictureSourceOptions()
+    pixels: PicturePixelOptions = PicturePixelOptions()
+    augment: AugmentOptions = AugmentOptions()
+    mix: MixOptions = MixOptions()
+    token_labels: TokenLabelOptions | None = None
+    """A stored target for every patch (LV-ViT)."""
+    loading: LoadingOptions = LoadingOptions()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.token_labels is None:
+            return self
+        if self.mix.mixes:
+            raise ValueError(
+                "mix changes pictures and labels but not the label maps of token_labels; set mix.mixup and mix.cutmix "
+                "to 0 (LV-ViT mixes tokens inside the model instead)"
+            )
+        policy = self.augment.auto_augment
+        if policy is not None and not can_be_followed(policy):
+            raise ValueError(
+                f"augment.auto_augment {policy!r} moves pictures in ways that label maps cannot follow; with "
+                "token_labels use a RandAugment policy such as rand-m9-mstd0.5-inc1"
+            )
+        return self
