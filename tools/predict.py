@@ -1,6 +1,6 @@
-"""Say what happens in clips: class names, probabilities, token length used, milliseconds.
+"""Say what is in pictures or happens in clips: class names, probabilities, token length used, milliseconds.
 
-Exit status 0 if every PATH led to an answer (of a folder: at least one clip in it), 2 if one did not.
+Exit status 0 if every PATH led to an answer (of a folder: at least one file in it), 2 if one did not.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ import torch
 from revit.common.cli import add_json, parse, parser, tool
 from revit.common.data.label_names import read_label_names
 from revit.common.engine.backend import DTYPES, pick_device
+from revit.common.engine.classifier import Classifier, open_classifier
+from revit.common.engine.predict import Answer, Predictor, find_files
 from revit.common.errors import UserError
 from revit.common.files import write_json
 from revit.common.tokens.grid import TokenGrid
-from revit.video.classifier import VideoClassifier, open_classifier
-from revit.video.predict import Answer, Predictor, find_clips, parse_views
+from revit.video.classifier import VIDEO
+
+KINDS = (VIDEO,)
 
 
 @tool
@@ -28,16 +31,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "python tools/predict.py --checkpoint runs/demo/checkpoint.safetensors runs/demo/data/test --topk 3\n"
         "python tools/predict.py --checkpoint TimeSformer_divST_8x32_224_K400.pyth --labels k400.txt clip.mp4 folder",
     )
-    arguments.add_argument("paths", nargs="+", metavar="PATH", help="a clip, or a folder searched for clips")
+    arguments.add_argument("paths", nargs="+", metavar="PATH", help="a file, or a folder searched for files")
     arguments.add_argument(
         "--checkpoint",
         required=True,
         metavar="CKPT",
         help="ours, a published TimeSformer .pyth, a Hugging Face TimeSformer folder, or hf-hub:NAME",
     )
-    arguments.add_argument("--topk", type=int, default=5, help="classes to name for each clip (default 5)")
+    arguments.add_argument("--topk", type=int, default=5, help="classes to name for each file (default 5)")
     arguments.add_argument(
-        "--grid", metavar="7x7", help="this token length for all clips, not the assigner's"
+        "--grid", metavar="7x7", help="this token length for all files, not the assigner's"
     )
     arguments.add_argument(
         "--views",
@@ -53,21 +56,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     if values.topk < 1:
         raise UserError(f"--topk {values.topk}: name at least 1 class")
 
-    classifier = _with_labels(open_classifier(values.checkpoint), values.labels)
+    classifier = _with_labels(open_classifier(values.checkpoint, KINDS), values.labels)
     _say_what_was_opened(classifier)
-    views = classifier.clips.test_views if values.views == "test" else parse_views(values.views)
+    inputs = classifier.inputs
     answers: list[Answer] = []
     unanswered = 0
     with Predictor(
-        classifier, _device(values.device), values.dtype, views, _grid(values.grid), values.topk
+        classifier, _device(values.device), values.dtype, values.views, _grid(values.grid), values.topk
     ) as predict:
         for path in values.paths:
             before = len(answers)
-            for clip in find_clips(path):
-                answers.append(predict(clip))
+            for file in find_files(path, inputs.extensions):
+                answers.append(predict(file))
                 _show(answers[-1])
             if len(answers) == before:
-                answers.append(Answer(path, error="no clips in this folder"))
+                answers.append(Answer(path, error=f"no {inputs.noun}s in this folder"))
                 _show(answers[-1])
             unanswered += all(answer.error is not None for answer in answers[before:])
     if values.json:
@@ -75,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 2 if unanswered else 0
 
 
-def _with_labels(classifier: VideoClassifier, file: str | None) -> VideoClassifier:
+def _with_labels(classifier: Classifier, file: str | None) -> Classifier:
     if file is None:
         return classifier
     names = read_label_names(file)
@@ -84,7 +87,7 @@ def _with_labels(classifier: VideoClassifier, file: str | None) -> VideoClassifi
     return replace(classifier, label_names=names)
 
 
-def _say_what_was_opened(classifier: VideoClassifier) -> None:
+def _say_what_was_opened(classifier: Classifier) -> None:
     lines = [str(classifier.report)] if classifier.report else []
     if classifier.assumed:
         lines.append(f"  assumed   {', '.join(classifier.assumed)}")

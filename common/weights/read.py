@@ -15,8 +15,10 @@ from torch import Tensor
 
 from revit.common.errors import UserError
 
-# The keys under which training scripts keep the weights: DeiT and MAE, TimeSformer and SlowFast, most others, DeepSpeed.
-WRAPPERS = ("model_state", "state_dict", "model", "module")
+# The keys under which training scripts keep the weights, the first one found counts: TimeSformer and SlowFast; timm's
+# and LV-ViT's averaged weights, then the raw ones; DeiT and MAE; DeepSpeed.
+WRAPPERS = ("model_state", "state_dict_ema", "state_dict", "model", "module")
+EMA = "state_dict_ema"
 # What wrapping modules put before every name.
 PREFIXES = ("module.", "_orig_mod.", "model.")
 
@@ -30,12 +32,14 @@ class WeightFile:
     """The key the tensors were found under; None in a plain dictionary."""
     cfg: str | None = None
     """The configuration that some training scripts store as text."""
+    notes: tuple[str, ...] = ()
+    """What was chosen where the file leaves a choice."""
 
 
 def read_weights(path: Path) -> WeightFile:
     """Reads `.safetensors`, or what `torch.save` wrote (any other suffix), on the CPU, never executing code.
 
-    Wrappers (`model_state`, `state_dict`, `model`, `module`) and name prefixes common to all tensors (`module.`,
+    Wrappers (`model_state`, `state_dict_ema`, `state_dict`, `model`, `module`) and name prefixes common to all tensors (`module.`,
     `model.`) are taken off. Entries that are not tensors are ignored (epoch, optimiser, arguments).
 
     Raises:
@@ -50,7 +54,10 @@ def read_weights(path: Path) -> WeightFile:
         keys = ", ".join(list(map(str, content))[:8]) or "nothing"
         raise UserError(f"{path}: no weights in this file; it holds {keys}")
     cfg = content.get("cfg")
-    return WeightFile(strip_prefixes(tensors), wrapper, cfg if isinstance(cfg, str) else None)
+    notes: tuple[str, ...] = ()
+    if wrapper == EMA and isinstance(content.get("state_dict"), Mapping):
+        notes = ("the file holds raw and averaged (EMA) weights; the averaged were taken, as timm does",)
+    return WeightFile(strip_prefixes(tensors), wrapper, cfg if isinstance(cfg, str) else None, notes)
 
 
 def strip_prefixes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,8 +12,8 @@ from torch import Tensor
 from revit.common.embed.resize import resize_positions, resize_times
 from revit.common.tokens.grid import TokenGrid
 from revit.common.weights.read import strip_prefixes
+from revit.common.weights.source import Source
 from revit.video.models.timesformer import TimeSformer
-from revit.video.weights.source import Source
 from revit.video.weights.start import start_from_source
 
 # Without effect in evaluation mode.

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from revit.common.checkpoint import Checkpoint, save_checkpoint
+from revit.common.engine.predict import Predictor
 from revit.common.engine.trained import build_assigner
 from revit.common.tokens.grid import TokenGrid
 from revit.video.build import build_model
@@ -20,7 +21,6 @@ from revit.video.classifier import open_classifier
 from revit.video.data.clips import load_views
 from revit.video.data.options import ViewOptions
 from revit.video.options import VideoRun
-from revit.video.predict import Predictor
 
 NAMES = ("rise", "sink", "turn")
 CONFIG: dict[str, Any] = {
@@ -143,11 +143,10 @@ def test_a_grid_can_be_chosen(main: Any, place: Path, grid: str) -> None:
 def test_the_answer_is_the_model_s(place: Path) -> None:
     classifier = open_classifier(str(place / "run"))
     clip = str(place / "clips" / "inner" / "clip 1.mp4")
-    views = ViewOptions(num_temporal_views=2)
     grid = TokenGrid(2, 2)
-    with Predictor(classifier, torch.device("cpu"), views=views, grid=grid, topk=3) as predict:
+    with Predictor(classifier, torch.device("cpu"), views="2x1", grid=grid, topk=3) as predict:
         answer = predict(clip)
-    pixels = load_views(clip, classifier.clips, views).float() / 255
+    pixels = load_views(clip, classifier.inputs.options, ViewOptions(num_temporal_views=2)).float() / 255
     mean, std = (torch.tensor(values).view(3, 1, 1, 1) for values in ((0.3, 0.4, 0.5), (0.225,) * 3))
     with torch.no_grad():
         logits = classifier.networks.model((pixels - mean) / std, grid).prediction

@@ -1,19 +1,12 @@
-"""Hugging Face TimeSformer folders: names, configuration, class names. `transformers` is not needed."""
+"""The Hugging Face port of TimeSformer: its names and its configuration. `transformers` is not needed."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-
-from revit.common.errors import UserError
-from revit.common.weights.read import WeightFile, read_weights, strip_prefixes
-
-FILES = ("model.safetensors", "pytorch_model.bin")
 
 _OUTSIDE = {
     "timesformer.embeddings.cls_token": "cls_token",
@@ -92,77 +85,3 @@ def label_names(config: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     names = tuple(by_number[number] for number in range(len(by_number)))
     return () if all(name == f"LABEL_{number}" for number, name in enumerate(names)) else names
-
-
-def timm_label_names(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Class names that a folder in timm's layout carries; usually none."""
-    names = config.get("label_names")
-    return tuple(map(str, names)) if isinstance(names, list) else ()
-
-
-def read_folder(folder: Path) -> tuple[WeightFile, dict[str, Any]]:
-    """The weights (whole or in shards; safetensors first) and config.json of a folder, preprocessor included.
-
-    Raises:
-        UserError: no config.json or no weights in it, a shard is missing, or a file is damaged.
-    """
-    config = _json(folder / "config.json", "a Hugging Face folder has config.json beside its weights")
-    if (folder / "preprocessor_config.json").exists():
-        config["preprocessor"] = _json(folder / "preprocessor_config.json", "")
-    for name in FILES:
-        if (folder / name).exists():
-            return read_weights(folder / name), config
-        index = folder / f"{name}.index.json"
-        if index.exists():
-            return _read_shards(folder, index), config
-    raise UserError(
-        f"{folder}: no weights in this folder; wanted {' or '.join(FILES)}, or {FILES[0]}.index.json with its shards"
-    )
-
-
-def _read_shards(folder: Path, index: Path) -> WeightFile:
-    where = _json(index, "").get("weight_map")
-    if not isinstance(where, Mapping) or not where:
-        raise UserError(f"{index}: has no weight_map; download the folder again")
-    tensors: dict[str, Tensor] = {}
-    for shard in sorted(set(map(str, where.values()))):
-        if Path(shard).name != shard:
-            raise UserError(f"{index}: names the shard {shard!r}, which is outside the folder")
-        tensors.update(read_weights(folder / shard).tensors)
-    lost = [name for name in strip_prefixes(dict.fromkeys(where)) if name not in tensors]  # type: ignore[arg-type]
-    if lost:
-        raise UserError(
-            f"{index}: {len(lost)} tensors are in no shard, {lost[0]} for one; download the folder again"
-        )
-    return WeightFile(tensors)
-
-
-def download(where: str) -> Path:
-    """`hf-hub:NAME` -> the local folder, from the hub's cache or from the hub.
-
-    Raises:
-        UserError: huggingface_hub is not installed, or the hub does not give it.
-    """
-    name = where.removeprefix("hf-hub:")
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError as error:
-        raise UserError(f"{where}: this needs huggingface_hub: pip install huggingface_hub") from error
-    patterns = ["*.json", "*.safetensors", "pytorch_model*.bin"]
-    try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except Exception as error:  # the hub's client raises its own, requests' and OS errors
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{where}: cannot be fetched ({reason}); check the name and the network") from error
-
-
-def _json(path: Path, hint: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file{f'; {hint}' if hint else ''}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: not a JSON object")
-    return content

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from revit.common.errors import UserError
 from revit.common.tokens.grid import TokenGrid
+from revit.common.weights.source import Source
 from revit.video.data.options import ClipOptions, FrameOptions, PixelOptions
 from revit.video.models.timesformer import AttentionKind
 from revit.video.options import VideoModel
-from revit.video.weights.source import Source
 
 PUBLISHED_SHORT_SIDES = {224: (256, 320), 448: (448, 512)}
 """Crop size -> training's smallest and largest short side in the published recipes."""

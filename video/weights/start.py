@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from revit.common.errors import UserError
 from revit.common.load_report import LoadReport
-from revit.common.weights.fit import fit
-from revit.video.models.blocks import Block
+from revit.common.weights import start
+from revit.common.weights.source import Source
 from revit.video.models.timesformer import TimeSformer
 from revit.video.weights.from_image import add_time
-from revit.video.weights.source import Source, read_source
+from revit.video.weights.source import read_source
 
 
 def start_from(
@@ -23,8 +23,9 @@ def start_from(
 ) -> LoadReport:
     """Loads the weights at `where` into `model`, whatever they are, and says what became of each tensor.
 
-    `where`: our checkpoint, a published TimeSformer .pyth, a Hugging Face TimeSformer folder or `hf-hub:NAME`, image
-    ViT or DeiT weights (.pth, .safetensors, a folder in timm's layout, `timm:NAME`).
+    `where`: our checkpoint of clips or of pictures (a ReViT-DeiT brings the parts of every grid that both have), a
+    published TimeSformer .pyth, a Hugging Face TimeSformer folder or `hf-hub:NAME`, image ViT or DeiT weights (.pth,
+    .safetensors, a folder in timm's layout, `timm:NAME`).
     `position_resize` "nearest_flat" is the published rule for tables of another size; `time_resize` follows it
     ("nearest", else "linear") unless given. `label_names`: the classes to be learned; where the source names its own,
     rows of the head are brought into their order, or the head is made anew where they are other classes.
@@ -50,33 +51,16 @@ def start_from_source(
     label_names: Sequence[str] = (),
 ) -> LoadReport:
     """As `start_from`, from weights that were read already."""
-    report = LoadReport(source.where, label_names=source.label_names, notes=list(source.notes))
-    _check_heads(model, source)
-    for key in ("mean", "std"):
-        if key in source.facts:
-            values = ", ".join(f"{value:g}" for value in source.facts[key])
-            report.notes.append(f"its pixels had {key} {values}; set data.pixels.{key} to the same")
-    tensors = dict(source.tensors)
-    if time_resize is None:
-        time_resize = "nearest" if position_resize == "nearest_flat" else "linear"
-    accounted = add_time(tensors, model, report, time_resize)
-    return fit(
-        model,
-        tensors,
-        report,
-        position_resize=position_resize,
-        source_grid=source.grid,
-        label_names=label_names,
-        accounted=accounted,
-    )
-
-
-def _check_heads(model: TimeSformer, source: Source) -> None:
-    """The number of heads leaves no trace in the shapes, so a wrong one would load and answer nonsense."""
-    theirs = source.facts.get("num_heads")
-    block = model.blocks[0]
-    if theirs is not None and isinstance(block, Block) and block.attn.num_heads != theirs:
+    if source.is_lvvit:
         raise UserError(
-            f"{source.where}: made with {theirs} attention heads, the model has {block.attn.num_heads}; "
-            f"set model.num_heads={theirs}"
+            f"{source.where}: an LV-ViT has another stem and other blocks than a TimeSformer; start from a ViT, a DeiT or "
+            "a ReViT-DeiT"
         )
+    how = time_resize or ("nearest" if position_resize == "nearest_flat" else "linear")
+    return start.start_from_source(
+        model,
+        source,
+        position_resize=position_resize,
+        label_names=label_names,
+        prepare=lambda tensors, report: add_time(tensors, model, report, how),
+    )

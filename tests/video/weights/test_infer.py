@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from revit.common.errors import UserError
+from revit.common.weights.source import Source
 from revit.video.build import build_model
 from revit.video.models.timesformer import TimeSformer
 from revit.video.weights.infer import infer
-from revit.video.weights.source import Source, facts_from_cfg
+from revit.video.weights.source import facts_from_cfg
 from revit.video.weights.start import start_from_source
 
 CFG = """

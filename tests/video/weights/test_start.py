@@ -11,8 +11,8 @@ from revit.common.checkpoint import Checkpoint, save_checkpoint
 from revit.common.embed.resize import resize_patch_kernel, resize_positions
 from revit.common.errors import UserError
 from revit.common.tokens.grid import TokenGrid
+from revit.common.weights.source import Source
 from revit.video.models.timesformer import TimeSformer
-from revit.video.weights.source import Source
 from revit.video.weights.start import start_from, start_from_source
 
 CLIP = (2, 3, 4, 32, 32)
@@ -220,7 +220,8 @@ def test_nothing_is_loaded_in_silence(tmp_path: Path) -> None:
             start_from(model, path)
 
     refuse(
-        {f"encoder.{name}": tensor for name, tensor in whole.items()}, "neither a TimeSformer nor a vision"
+        {f"encoder.{name}": tensor for name, tensor in whole.items()},
+        "no vision transformer with a class token",
     )
     refuse({**whole, "blocks.0.ls1.gamma": torch.ones(32)}, r"no place in the model: blocks\.0\.ls1\.gamma")
     refuse({name: t for name, t in whole.items() if "blocks.1.mlp" not in name}, r"missing: blocks\.1\.mlp")

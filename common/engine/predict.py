@@ -1,11 +1,11 @@
-"""Classifying clips that nobody labelled: files in, class names out."""
+"""Classifying files that nobody labelled: files in, class names out."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from revit.common.data.broken import BrokenSample
 from revit.common.engine.backend import autocast
+from revit.common.engine.classifier import Classifier
 from revit.common.engine.evaluate import merge_views
 from revit.common.errors import UserError
-from revit.common.layers.pixels import PixelNorm
 from revit.common.tokens.grid import TokenGrid
-from revit.video.classifier import VideoClassifier
-from revit.video.data.clips import load_views, make_reader
-from revit.video.data.decode import DecodeError
-from revit.video.data.lists import EXTENSIONS
-from revit.video.data.options import ViewOptions
 
 
 @dataclass(frozen=True)
@@ -36,7 +32,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said of one clip: the likeliest classes, or why there is no answer."""
+    """What is said of one file: the likeliest classes, or why there is no answer."""
 
     path: str
     guesses: tuple[Guess, ...] = ()
@@ -73,33 +69,31 @@ class Answer:
 class Predictor:
     """Answers for one file after the other; a file that cannot be read gets an answer that says why.
 
-    Clips are looked at one by one, so that the milliseconds of each are its own and memory does not depend on how
-    many there are. Close it (or use it as a context) to end the helper process that decodes.
+    Files are looked at one by one, so that the milliseconds of each are its own and memory does not depend on how
+    many there are. Close it (or use it as a context) to end what the reading holds open.
     """
 
     def __init__(
         self,
-        classifier: VideoClassifier,
+        classifier: Classifier,
         device: torch.device,
         dtype: str = "float32",
-        views: ViewOptions | None = None,
+        views: str = "1",
         grid: TokenGrid | None = None,
         topk: int = 5,
     ) -> None:
-        """views: default one stretch and one crop, both in the centre. grid: for all clips, instead of the assigner's.
+        """views: as on the command line, see `Inputs.open`. grid: for all files, instead of the assigner's.
 
-        Raises UserError for a grid that the model was not made for.
+        Raises UserError for views that this kind of file does not have, or a grid that the model was not made for.
         """
         self.classifier, self.device, self.dtype, self.topk = classifier, device, dtype, topk
-        self.views = views or ViewOptions()
         self.networks = classifier.networks.to(device)
-        pixels = classifier.clips.pixels
-        self.normalise = PixelNorm(pixels.mean, pixels.std).to(device)
-        self.reader = make_reader(classifier.clips.loading)
+        self.normalise = classifier.pixels.to(device)
         grids = self.networks.model.grids
         if grid is not None and grid not in grids:
             raise UserError(f"the model runs at {', '.join(known.name for known in grids)}, not at {grid}")
         self.position = None if grid is None else grids.index(grid)
+        self.reader = classifier.inputs.open(views)
 
     def __enter__(self) -> Predictor:
         return self
@@ -111,14 +105,15 @@ class Predictor:
         """Reads and classifies one file."""
         start = time.perf_counter()
         try:
-            clips = load_views(path, self.classifier.clips, self.views, self.reader)
+            inputs = self.reader.read(path)
             read = time.perf_counter()
-            probabilities, grids = self._classify(clips)
-        except DecodeError as error:
+            probabilities, grids = self._classify(inputs)
+        except BrokenSample as error:
             return Answer(path, error=_one_line(error.reason))
         except (MemoryError, torch.OutOfMemoryError):
+            noun = self.classifier.inputs.noun
             return Answer(
-                path, error="not enough memory for this clip; try fewer --views or a shorter --grid"
+                path, error=f"not enough memory for this {noun}; try fewer --views or a shorter --grid"
             )
         done = time.perf_counter()
         if not bool(probabilities.isfinite().all()):
@@ -136,9 +131,9 @@ class Predictor:
         return names[number] if names else f"class {number}"
 
     @torch.inference_mode()
-    def _classify(self, clips: Tensor) -> tuple[Tensor, tuple[str, ...]]:
-        """uint8 views (V, C, T, H, W) -> probabilities (K,) on the CPU, and the grid of each view."""
-        inputs = self.normalise(clips.to(self.device))
+    def _classify(self, views: Tensor) -> tuple[Tensor, tuple[str, ...]]:
+        """uint8 views (V, C, ...) -> probabilities (K,) on the CPU, and the grid of each view."""
+        inputs = self.normalise(views.to(self.device))
         lengths = None
         if self.position is not None:
             lengths = torch.full((len(inputs),), self.position, device=self.device)
@@ -154,8 +149,8 @@ class Predictor:
         return probabilities[0], tuple(names[position] for position in output.lengths.tolist())
 
 
-def find_clips(path: str) -> Iterator[str]:
-    """The files that a path means: itself, or every clip below a folder in alphabetical order, by its extension.
+def find_files(path: str, extensions: Collection[str]) -> Iterator[str]:
+    """The files that a path means: itself, or every file of these extensions below a folder, in alphabetical order.
 
     Links to folders are not followed (they may go round in circles).
     """
@@ -165,23 +160,8 @@ def find_clips(path: str) -> Iterator[str]:
     for folder, inner, files in os.walk(path):
         inner.sort()
         for name in sorted(files):
-            if Path(name).suffix.lower() in EXTENSIONS:
+            if Path(name).suffix.lower() in extensions:
                 yield os.path.join(folder, name)
-
-
-def parse_views(text: str) -> ViewOptions:
-    """ "3" is three crops of the central stretch, "4x3" four stretches of three crops each.
-
-    Raises:
-        UserError: anything else.
-    """
-    stretches, _, crops = text.rpartition("x")
-    try:
-        return ViewOptions(num_temporal_views=int(stretches or 1), num_crops=int(crops))  # type: ignore[arg-type]
-    except ValueError:
-        raise UserError(
-            f"--views {text}: write CROPS or STRETCHESxCROPS with 1 or 3 crops, such as 3 or 4x3"
-        ) from None
 
 
 def _one_line(text: str) -> str:

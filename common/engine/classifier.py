@@ -1,0 +1,133 @@
+"""A trained model ready to answer for files, from our checkpoint or from weights made elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from revit.common.checkpoint import Checkpoint, is_checkpoint, load_checkpoint
+from revit.common.engine.package import Package
+from revit.common.engine.run_options import RecipeOptions
+from revit.common.engine.trained import are_numbers, fill_classifier
+from revit.common.errors import UserError
+from revit.common.load_report import LoadReport
+from revit.common.tokens.adaptive import AdaptiveClassifier
+from revit.common.weights.source import Dialect, Source, read_source
+
+IN_RUN = "checkpoint.safetensors"
+"""What a run's folder calls its result."""
+
+
+class Reader(Protocol):
+    """Reads one file after the other."""
+
+    def read(self, path: str) -> Tensor:
+        """All views of a file, uint8 (V, C, ...). Raises BrokenSample for one that cannot be read."""
+
+    def close(self) -> None:
+        """Let go of whatever reading holds open."""
+
+
+class Inputs(Protocol):
+    """The files that a classifier answers for."""
+
+    @property
+    def noun(self) -> str:
+        """What one of them is called: "clip", "picture"."""
+
+    @property
+    def extensions(self) -> Collection[str]:
+        """What a folder is searched for, lower case with the dot."""
+
+    def open(self, views: str) -> Reader:
+        """A reader that takes this many looks at each file; "test" for those of the checkpoint's own test.
+
+        Raises UserError for views that these files do not have.
+        """
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Networks in evaluation mode on the CPU, the inputs they want, and what their classes are called."""
+
+    networks: AdaptiveClassifier
+    inputs: Inputs
+    pixels: nn.Module
+    """uint8 inputs -> normalised floats."""
+    label_names: tuple[str, ...]
+    """One per class; empty where the checkpoint names none."""
+    merge: str = "logits"
+    """How several views are put together, see `revit.common.engine.evaluate.merge_views`."""
+    report: LoadReport | None = None
+    """What became of the tensors of weights made elsewhere."""
+    assumed: tuple[str, ...] = ()
+    """What those weights do not say and was taken from the published recipes."""
+
+    @property
+    def num_classes(self) -> int:
+        return self.networks.model.num_classes
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of classifier: what a package brings to `open_classifier`."""
+
+    name: str
+    """As in the header of our checkpoints and in `Source.kind`."""
+    noun: str
+    """What its files are called, in the plural."""
+    run_options: type[RecipeOptions]
+    package: Package
+    inputs: Callable[[Any], Inputs]
+    """From the run's options."""
+    from_source: Callable[[Source], Classifier]
+    """From weights made elsewhere. UserError if they make no such classifier."""
+    dialects: tuple[Dialect, ...] = ()
+    """Other projects' weights that only this package knows."""
+
+
+def open_classifier(where: str, kinds: Sequence[Kind]) -> Classifier:
+    """Opens our checkpoint (or the run's folder with one), or weights made elsewhere (see `read_source`).
+
+    Which of `kinds` it is, the checkpoint's header says, or the weights' names.
+
+    Raises:
+        UserError: nothing readable there, or none of these kinds.
+    """
+    path = Path(where).expanduser()
+    if (path / IN_RUN).is_file():
+        path = path / IN_RUN
+    if path.is_file() and is_checkpoint(path):
+        checkpoint = load_checkpoint(path)
+        return _from_checkpoint(path, checkpoint, _choose(str(path), checkpoint.kind, kinds))
+    source = read_source(where, [dialect for kind in kinds for dialect in kind.dialects])
+    return _choose(source.where, source.kind, kinds).from_source(source)
+
+
+def _choose(where: str, name: str, kinds: Sequence[Kind]) -> Kind:
+    for kind in kinds:
+        if kind.name == name:
+            return kind
+    nouns = " or ".join(kind.noun for kind in kinds)
+    raise UserError(f"{where}: a model of kind {name}, which cannot classify {nouns}")
+
+
+def _from_checkpoint(path: Path, checkpoint: Checkpoint, kind: Kind) -> Classifier:
+    try:
+        run = kind.run_options.model_validate(checkpoint.config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"{path}: the configuration in it does not suit this version of the program ({key}: {first['msg']}); use "
+            "the version that trained it, or train again"
+        ) from error
+    model = kind.package.build_model(run, len(checkpoint.label_names))
+    networks = fill_classifier(checkpoint, str(path), model, run)
+    names = () if are_numbers(checkpoint.label_names) else tuple(checkpoint.label_names)
+    return Classifier(networks, kind.inputs(run), kind.package.pixels(run), names, run.test.merge)

@@ -1,0 +1,133 @@
+"""Weights of another project, brought to this project's names, with whatever is known about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from revit.common.checkpoint import Checkpoint, is_checkpoint, load_checkpoint
+from revit.common.errors import UserError
+from revit.common.tokens.grid import TokenGrid
+from revit.common.weights import hub
+from revit.common.weights.read import WeightFile, read_weights
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights under the published names of this project's models."""
+
+    where: str
+    """What the user gave, and what it turned out to be."""
+    kind: str
+    """What the weights answer for, `video` or `image`; the names of checkpoints and configurations."""
+    tensors: dict[str, Tensor]
+    label_names: tuple[str, ...] = ()
+    grid: TokenGrid | None = None
+    """The grid of the position table, where the source says it."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What was written beside the weights, each only where known: `num_heads`, `img_size`, `mean`, `std`; of clips
+    `num_frames`, `sampling_rate`, `attention`; of pictures `crop_pct`, `interpolation`, `skip_lam`."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_lvvit(self) -> bool:
+        """Whether these are an LV-ViT's: its stem and its head for patches say so."""
+        return "patch_embed.conv1.weight" in self.tensors or "aux_head.weight" in self.tensors
+
+
+Dialect = Callable[[str, WeightFile, Mapping[str, Any]], "Source | None"]
+"""Recognises one project's way of storing weights: (what the user gave, the file, config.json beside it) -> the source,
+or None where it is not this project's."""
+
+
+def read_source(where: str, dialects: Sequence[Dialect] = ()) -> Source:
+    """Reads our checkpoint, another weight file, a Hugging Face folder, `hf-hub:NAME` or `timm:NAME`, and finds out what it is.
+
+    `dialects` are asked in turn before `image_transformer`, which every package understands.
+
+    Raises:
+        UserError: nothing there, unreadable, or no vision transformer this project knows.
+    """
+    if where.startswith("timm:"):
+        content, config = _from_timm(where)
+    else:
+        path = hub.download(where) if where.startswith("hf-hub:") else Path(where).expanduser()
+        if path.is_file() and is_checkpoint(path):
+            return _from_checkpoint(where, load_checkpoint(path))
+        content, config = hub.read_folder(path) if path.is_dir() else (read_weights(path), {})
+    for dialect in (*dialects, image_transformer):
+        source = dialect(where, content, config)
+        if source is not None:
+            return source
+    shown = ", ".join(list(content.tensors)[:6])
+    raise UserError(
+        f"{where}: no vision transformer with a class token that is known here; its tensors are {shown}, ...; known are "
+        "published TimeSformer files, Hugging Face TimeSformer folders, ViT or DeiT files with timm's names, and "
+        "published LV-ViT files"
+    )
+
+
+def image_transformer(where: str, content: WeightFile, config: Mapping[str, Any]) -> Source | None:
+    """ViT and DeiT with timm's names, LV-ViT with its authors'."""
+    if not {"cls_token", "pos_embed", "patch_embed.proj.weight"} <= content.tensors.keys():
+        return None
+    names = config.get("label_names")  # a folder in timm's layout may carry them
+    source = Source(
+        where,
+        "image",
+        content.tensors,
+        label_names=tuple(map(str, names)) if isinstance(names, list) else (),
+        facts=_timm_facts(config.get("pretrained_cfg", {})),
+        notes=content.notes,
+    )
+    what = "LV-ViT" if source.is_lvvit else "image model"
+    return replace(source, where=f"{where} ({what})")
+
+
+def _from_checkpoint(where: str, checkpoint: Checkpoint) -> Source:
+    model = checkpoint.config.get("model", {})
+    grids = model.get("grids") or [None]
+    known = ("num_heads", "attention", "skip_lam")
+    return Source(
+        where=f"{where} (our checkpoint, {checkpoint.kind})",
+        kind=checkpoint.kind,
+        tensors=dict(checkpoint.parts.get("model", {})),
+        label_names=tuple(checkpoint.label_names),
+        grid=TokenGrid.parse(grids[0]) if grids[0] is not None else None,
+        facts={key: model[key] for key in known if model.get(key) is not None},
+    )
+
+
+def _from_timm(where: str) -> tuple[WeightFile, dict[str, Any]]:
+    import timm
+
+    name = where.removeprefix("timm:")
+    if not timm.is_model(name):
+        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*", pretrained=True)[:5])
+        raise UserError(
+            f"{where}: timm has no model of this name{f'; there are {near}, ...' if near else ''}"
+        )
+    try:
+        model = timm.create_model(name, pretrained=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"{where}: timm has no weights for it here ({str(error).splitlines()[0]}); download them on a machine with "
+            "a network and copy the cache, or give the file"
+        ) from error
+    config = {"pretrained_cfg": dict(getattr(model, "pretrained_cfg", None) or {})}
+    return WeightFile(dict(model.state_dict())), config
+
+
+def _timm_facts(written: Any) -> dict[str, Any]:
+    """What timm's `pretrained_cfg` says of the pictures a model wants."""
+    if not isinstance(written, Mapping):
+        return {}
+    facts = {key: written[key] for key in ("mean", "std", "crop_pct", "interpolation") if written.get(key)}
+    size = written.get("input_size")
+    if isinstance(size, (list, tuple)) and len(size) == 3:
+        facts["img_size"] = size[-1]
+    return facts

@@ -1,0 +1,59 @@
+"""Starting a model from weights made elsewhere: the part that pictures and clips share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from torch import Tensor
+
+from revit.common.errors import UserError
+from revit.common.layers.attention import Attention
+from revit.common.load_report import LoadReport
+from revit.common.vit import ResizableTransformer
+from revit.common.weights.fit import fit
+from revit.common.weights.source import Source
+
+Prepare = Callable[[dict[str, Tensor], LoadReport], Collection[str]]
+"""Changes the source's tensors in place before they are fitted; returns the names that the report then has."""
+
+
+def start_from_source(
+    model: ResizableTransformer,
+    source: Source,
+    *,
+    position_resize: str = "bicubic",
+    label_names: Sequence[str] = (),
+    prepare: Prepare | None = None,
+) -> LoadReport:
+    """Loads `source` into `model` and says what became of each tensor; see `revit.common.weights.fit.fit`.
+
+    Raises:
+        UserError: weights that do not fit: the message lists every tensor at fault.
+    """
+    report = LoadReport(source.where, label_names=source.label_names, notes=list(source.notes))
+    _check_heads(model, source)
+    for key in ("mean", "std"):
+        if key in source.facts:
+            values = ", ".join(f"{value:g}" for value in source.facts[key])
+            report.notes.append(f"its pixels had {key} {values}; set data.pixels.{key} to the same")
+    tensors = dict(source.tensors)
+    accounted = prepare(tensors, report) if prepare is not None else ()
+    return fit(
+        model,
+        tensors,
+        report,
+        position_resize=position_resize,
+        source_grid=source.grid,
+        label_names=label_names,
+        accounted=accounted,
+    )
+
+
+def _check_heads(model: ResizableTransformer, source: Source) -> None:
+    """The number of heads leaves no trace in the shapes, so a wrong one would load and answer nonsense."""
+    theirs = source.facts.get("num_heads")
+    ours = next((layer.num_heads for layer in model.modules() if isinstance(layer, Attention)), theirs)
+    if theirs is not None and ours != theirs:
+        raise UserError(
+            f"{source.where}: made with {theirs} attention heads, the model has {ours}; set model.num_heads={theirs}"
+        )
