@@ -54,7 +54,7 @@ class SampleList:
         source: str,
         noun: str = "samples",
         root: str = "",
-    ) -> SampleList:
+    ) -> Self:
         """From (path, class number) pairs. `UserError` if there are none."""
         encoded, labels = [], []
         for path, label in pairs:

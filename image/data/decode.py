@@ -19,9 +19,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from revit.common.data.broken import BrokenSample
 
-MAX_PIXELS = 178_956_970
-"""Above this PIL takes a picture for an attack on the machine's memory; here also the limit after resizing."""
-
 
 def read_picture(path: str, open_file: Callable[[], BinaryIO] | None = None) -> Image.Image:
     """The picture in RGB. open_file: opens its contents, where `path` is only what messages call it.
@@ -52,7 +49,7 @@ def _decode(path: str, file: BinaryIO) -> Image.Image:
     except UnidentifiedImageError:
         raise BrokenSample(path, "not a picture, or of a kind that PIL does not know") from None
     except Image.DecompressionBombError:
-        raise BrokenSample(path, f"more than {MAX_PIXELS} pixels; make it smaller") from None
+        raise BrokenSample(path, "too many pixels (PIL opens up to 179 million); make it smaller") from None
     except Exception as error:  # damaged bytes break PIL's readers in any way there is
         raise BrokenSample(path, f"damaged picture ({_one_line(error)})") from None
 
@@ -67,7 +64,6 @@ def _upright(picture: Image.Image) -> Image.Image:
 
 def _to_rgb(path: str, picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I;16"):
-        # frombuffer for every byte order: numpy reads the mode's own.
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
     if picture.mode in ("I", "F"):
         raise BrokenSample(path, f"pixels of 32 bits (PIL's mode {picture.mode}); save it with 8 or 16")
@@ -76,14 +72,11 @@ def _to_rgb(path: str, picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def check_resized(path: str, picture: Image.Image, short_side: int) -> None:
-    """`BrokenSample` if resizing the short side to `short_side` gives a picture beyond all memory: a line of pixels."""
-    width, height = picture.size
-    long_side = max(width, height) * short_side / min(width, height)
-    if long_side * short_side > MAX_PIXELS:
-        raise BrokenSample(
-            path, f"{width}x{height} pixels, too narrow to be resized to {short_side} and cropped"
-        )
+def check_shape(path: str, picture: Image.Image, size: tuple[int, int]) -> None:
+    """`BrokenSample` for a line of pixels: resized for `size` (height, width), it is empty or beyond all memory."""
+    if max(picture.size) > min(picture.size) * min(size):
+        width, height = picture.size
+        raise BrokenSample(path, f"{width}x{height} pixels are too narrow for a crop of {size[0]}x{size[1]}")
 
 
 def _one_line(error: Exception) -> str:

@@ -16,7 +16,7 @@ from revit.common.data.build import Split
 from revit.common.data.dataset import Sample
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
-from revit.image.data.decode import check_resized, read_picture
+from revit.image.data.decode import check_shape, read_picture
 from revit.image.data.label_maps import LabelMaps
 from revit.image.data.lists import keep_classes, read_pictures
 from revit.image.data.options import PictureOptions
@@ -98,8 +98,7 @@ def load_picture(path: str, options: PictureOptions) -> Tensor:
 
 def eval_pixels(path: str, picture: Image.Image, options: PictureOptions) -> Tensor:
     """uint8 (1, C, H, W). `BrokenSample`, calling the picture `path`, if it is too narrow to be resized."""
-    if options.pixels.crop_mode == "center":
-        check_resized(path, picture, round(max(options.pixels.size) / options.pixels.crop_pct))
+    check_shape(path, picture, options.pixels.size)
     return eval_transform(options.pixels)(picture)[None]
 
 

@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,8 +62,7 @@ class TarList(SampleList):
         )
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """A picture as the index meets it."""
 
     archive: int
@@ -128,7 +127,7 @@ def _index(archives: Sequence[str], number: int, extensions: tuple[str, ...]) ->
         # "r:" and not "r": inside a compressed file nothing can be reached at random.
         with tarfile.open(archive, "r:") as tar:
             for entry in tar:
-                tar.members = []  # tarfile keeps every entry otherwise
+                tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every entry otherwise
                 if not entry.isfile():
                     continue
                 if entry.name.lower().endswith(extensions):

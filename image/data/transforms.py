@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +36,7 @@ def train_transform(pixels: PicturePixelOptions, augment: AugmentOptions) -> Cal
     return create_transform(pixels.size, is_training=True, use_prefetcher=True, **_settings(pixels, augment))
 
 
+@lru_cache(maxsize=8)
 def eval_transform(pixels: PicturePixelOptions) -> Callable[[Picture], Tensor]:
     """RGB picture -> uint8 (C, H, W): timm's resize and centre crop."""
     return create_transform(
