@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+PATCH_SHARE = 0.5
+"""Weight of the best patch beside the class token (LV-ViT's published evaluation)."""
+
 
 @dataclass(frozen=True)
 class ModelOutput:
@@ -15,10 +18,16 @@ class ModelOutput:
     """(B, K) of the class token."""
     distill_logits: Tensor | None = None
     """(B, K) of the distillation token; None where the grid has none (the teacher, a plain model)."""
+    patch_logits: Tensor | None = None
+    """(B, S, K) of the patch tokens, in row order; None where the model classifies no patches (all but LV-ViT)."""
 
     @property
     def prediction(self) -> Tensor:
-        """(B, K) logits to decide by: the mean of both heads where there are two (DeiT's rule, on logits)."""
-        if self.distill_logits is None:
-            return self.logits
-        return (self.logits + self.distill_logits) / 2
+        """(B, K) logits to decide by: the mean of both heads where there are two (DeiT's rule, on logits), and half of
+        the largest logit of each class over the patches where they have logits (LV-ViT's rule)."""
+        prediction = self.logits
+        if self.distill_logits is not None:
+            prediction = (prediction + self.distill_logits) / 2
+        if self.patch_logits is not None:
+            prediction = prediction + PATCH_SHARE * self.patch_logits.amax(dim=1)
+        return prediction

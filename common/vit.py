@@ -20,7 +20,7 @@ from revit.common.outputs import ModelOutput
 from revit.common.tokens.grid import TokenGrid, longest_first
 from revit.common.tokens.layout import TokenLayout
 
-Distillation = Literal["none", "shared", "per_grid"]
+Distillation = Literal["none", "shared", "per_grid", "every_grid"]
 Positions = Literal["separate", "shared_zero_pad", "shared_interpolate"]
 
 
@@ -29,13 +29,19 @@ def make_head(embed_dim: int, num_classes: int) -> nn.Module:
     return nn.Linear(embed_dim, num_classes) if num_classes > 0 else nn.Identity()
 
 
+def _all_of(parts: Any) -> list[Any]:
+    """One part, or all those of a dictionary."""
+    return list(parts.values()) if isinstance(parts, (nn.ParameterDict, nn.ModuleDict)) else [parts]
+
+
 class ResizableTransformer(nn.Module):
     """Prefix tokens, embeddings, norms and heads of a vision transformer that runs at several token grids (ReViT 3.2).
 
     Readings of what the paper leaves open:
     - `distillation`: the teacher (longest grid) has the class token only and so equals the plain model; every other
       grid has a class and a distillation token, whose token and head are shared by all of them ("shared": the
-      figure draws one) or not ("per_grid"). With one grid there is none.
+      figure draws one) or not ("per_grid"). With one grid there is none. "every_grid" is not ReViT's but the
+      distilled variant of DeiT: all grids, also a single one, have the token and the head, under the published names.
     - `positions`: "separate" is the method. "shared_zero_pad" takes the longest grid's table cropped, or padded with
       zeros, from the top left corner (the ablation of Table 3), "shared_interpolate" resizes it instead. In both the
       distillation token keeps a position row of its own.
@@ -74,19 +80,25 @@ class ResizableTransformer(nn.Module):
         self.patch_embed = PATCH_EMBEDS[patch_embed](img_size, self.grids, embed_dim, in_chans, **extra)
         shorter = self.grids[1:]
 
-        # Distillation token and head of the students: under one key, or one for each grid.
-        self._student_key = {
-            grid: "shared" if distillation == "shared" else grid.name
-            for grid in shorter
-            if distillation != "none"
-        }
-        keys = list(dict.fromkeys(self._student_key.values()))
+        self._distilled = {"none": (), "every_grid": self.grids}.get(distillation, shorter)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
-        self.dist_token = nn.ParameterDict({key: torch.zeros(1, 1, embed_dim) for key in keys})
         self.head = make_head(embed_dim, num_classes)
-        self.head_dist = nn.ModuleDict({key: make_head(embed_dim, num_classes) for key in keys})
+        self.dist_token: nn.Parameter | nn.ParameterDict
+        self.head_dist: nn.Module
+        if distillation == "every_grid":
+            self.dist_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+            self.head_dist = make_head(embed_dim, num_classes)
+        else:
+            # The students' token and head: under one key, or one for each grid.
+            self._student_key = {
+                grid: "shared" if distillation == "shared" else grid.name for grid in self._distilled
+            }
+            keys = list(dict.fromkeys(self._student_key.values()))
+            self.dist_token = nn.ParameterDict({key: torch.zeros(1, 1, embed_dim) for key in keys})
+            self.head_dist = nn.ModuleDict({key: make_head(embed_dim, num_classes) for key in keys})
 
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grids[0].num_positions, embed_dim))
+        longest_rows = self.num_prefix(self.grids[0]) + self.grids[0].num_positions
+        self.pos_embed = nn.Parameter(torch.zeros(1, longest_rows, embed_dim))
         self.short_pos_embed = nn.ParameterDict(
             {
                 grid.name: torch.zeros(1, self.num_prefix(grid) + grid.num_positions, embed_dim)
@@ -94,7 +106,7 @@ class ResizableTransformer(nn.Module):
                 if positions == "separate"
             }
         )
-        shared_rows = bool(keys) and positions != "separate"
+        shared_rows = bool(self._distilled) and distillation != "every_grid" and positions != "separate"
         self.dist_pos_embed = nn.Parameter(torch.zeros(1, 1, embed_dim)) if shared_rows else None
         self.blocks = nn.ModuleList()
         self.norm = LengthAwareLayerNorm(embed_dim, self.grids, layer_norm_eps)
@@ -106,19 +118,40 @@ class ResizableTransformer(nn.Module):
         tables: `pos_std`; linear biases 0; LayerNorm 1 and 0; convolutions keep the framework's default."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                is_head = module is self.head or module in self.head_dist.values()
+                is_head = any(module is head for head in self.heads())
                 nn.init.trunc_normal_(module.weight, std=0.02 if is_head else self._linear_std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for token in (self.cls_token, *self.dist_token.values()):
+        for token in (self.cls_token, *_all_of(self.dist_token)):
             nn.init.trunc_normal_(token, std=0.02)
         tables = [self.pos_embed, *self.short_pos_embed.values()]
         for table in tables if self.dist_pos_embed is None else [*tables, self.dist_pos_embed]:
             nn.init.trunc_normal_(table, std=self._pos_std)
 
+    def heads(self) -> list[nn.Module]:
+        """All classifiers of the model."""
+        return [self.head, *_all_of(self.head_dist)]
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of tokens, position and time tables, which are not decayed (timm's optimiser factory asks for them)."""
+        tables = {"cls_token", "dist_token", "pos_embed", "short_pos_embed", "dist_pos_embed", "time_embed"}
+        return {name for name, _ in self.named_parameters() if name.split(".")[0] in tables}
+
     def num_prefix(self, grid: TokenGrid) -> int:
-        """Prefix tokens of a grid: class, and distillation where the grid is a student."""
-        return 2 if grid in self._student_key else 1
+        """Prefix tokens of a grid: class, and distillation where the grid is a student (or every grid has one)."""
+        return 2 if grid in self._distilled else 1
+
+    def distillation_token(self, grid: TokenGrid) -> Tensor:
+        """(1, 1, D) of a grid that has one."""
+        if isinstance(self.dist_token, nn.ParameterDict):
+            return self.dist_token[self._student_key[grid]]
+        return self.dist_token
+
+    def distillation_head(self, grid: TokenGrid) -> nn.Module:
+        """The classifier on it."""
+        if isinstance(self.head_dist, nn.ModuleDict):
+            return self.head_dist[self._student_key[grid]]
+        return self.head_dist
 
     def check_grid(self, grid: TokenGrid | None) -> TokenGrid:
         """The grid to run: the longest where none is named. Raises KeyError for one the model was not made for."""
@@ -137,28 +170,32 @@ class ResizableTransformer(nn.Module):
         elif self.positions == "separate":
             table = self.short_pos_embed[grid.name]
         else:
-            rows = [self.pos_embed[:, :1], self._shared_positions(grid)]
-            if num_prefix == 2 and self.dist_pos_embed is not None:
+            rows = [self.pos_embed[:, : self.num_prefix(self.grids[0])], self._shared_positions(grid)]
+            if self.dist_pos_embed is not None:
                 rows.insert(1, self.dist_pos_embed)
             table = torch.cat(rows, dim=1)
         return resize_positions(table, num_prefix, grid, actual, self.position_resize)
 
     def _shared_positions(self, grid: TokenGrid) -> Tensor:
         longest = self.grids[0]
+        P = self.num_prefix(longest)
         if self.positions == "shared_interpolate":
-            return resize_positions(self.pos_embed, 1, longest, grid, self.position_resize)[:, 1:]
-        as_map = self.pos_embed[:, 1:].unflatten(1, (longest.rows, longest.cols))[:, : grid.rows, : grid.cols]
+            return resize_positions(self.pos_embed, P, longest, grid, self.position_resize)[:, P:]
+        as_map = self.pos_embed[:, P:].unflatten(1, (longest.rows, longest.cols))[:, : grid.rows, : grid.cols]
         missing = (0, 0, 0, grid.cols - as_map.shape[2], 0, grid.rows - as_map.shape[1])
         return nn.functional.pad(as_map, missing).flatten(1, 2)
 
     def embed(self, images: Tensor, grid: TokenGrid) -> tuple[Tensor, Tensor, TokenLayout]:
         """Pictures or single frames (B, C, H, W) -> prefix (1, P, D), patches (B, S, D), both with positions added."""
-        feature_map = self.patch_embed(images, grid)  # (B, D, rows, cols)
+        return self.embed_map(self.patch_embed(images, grid), grid)
+
+    def embed_map(self, feature_map: Tensor, grid: TokenGrid) -> tuple[Tensor, Tensor, TokenLayout]:
+        """The same from the map (B, D, rows, cols) that the patch embedding made of the pictures."""
         actual = TokenGrid(feature_map.shape[-2], feature_map.shape[-1])
         table = self.position_table(grid, actual)
         tokens: list[Tensor] = [self.cls_token]
-        if grid in self._student_key:
-            tokens.append(self.dist_token[self._student_key[grid]])
+        if self.num_prefix(grid) == 2:
+            tokens.append(self.distillation_token(grid))
         layout = TokenLayout(grid, num_prefix=len(tokens), num_positions=actual.num_positions)
         prefix = torch.cat(tokens, dim=1) + table[:, : layout.num_prefix]
         patches = feature_map.flatten(2).transpose(1, 2) + table[:, layout.num_prefix :]
@@ -167,11 +204,14 @@ class ResizableTransformer(nn.Module):
     def classify(self, tokens: Tensor, layout: TokenLayout) -> ModelOutput:
         """Final norm and heads on the prefix of (B, P + ..., D)."""
         # The heads need the prefix only; the published models normalise all tokens, and their counts include it.
-        prefix = self.norm(tokens, layout.grid)[:, : layout.num_prefix]
-        logits = self.head(prefix[:, 0])
+        return self.read_prefix(self.norm(tokens, layout.grid), layout)
+
+    def read_prefix(self, normed: Tensor, layout: TokenLayout) -> ModelOutput:
+        """The heads on the prefix of (B, P + ..., D), which went through the final norm."""
+        logits = self.head(normed[:, 0])
         if layout.num_prefix == 1:
             return ModelOutput(logits)
-        return ModelOutput(logits, self.head_dist[self._student_key[layout.grid]](prefix[:, 1]))
+        return ModelOutput(logits, self.distillation_head(layout.grid)(normed[:, 1]))
 
     @torch.no_grad()
     def start_short_grids(self) -> None:
@@ -184,13 +224,15 @@ class ResizableTransformer(nn.Module):
             if isinstance(module, (Patchify, LengthAwareLayerNorm)):
                 module.start_short_grids()
         longest = self.grids[0]
+        P = self.num_prefix(longest)
         for name, table in self.short_pos_embed.items():
             grid = TokenGrid.parse(name)
-            start = resize_positions(self.pos_embed, 1, longest, grid, self.position_resize)
-            table.copy_(torch.cat([start[:, :1]] * (self.num_prefix(grid) - 1) + [start], dim=1))
+            start = resize_positions(self.pos_embed, P, longest, grid, self.position_resize)
+            table.copy_(torch.cat([start[:, :1]] * (self.num_prefix(grid) - P) + [start], dim=1))
         if self.dist_pos_embed is not None:
             self.dist_pos_embed.copy_(self.pos_embed[:, :1])
-        for token in self.dist_token.values():
-            token.copy_(self.cls_token)
-        for head in self.head_dist.values():
-            head.load_state_dict(self.head.state_dict())
+        if P == 1:
+            for token in _all_of(self.dist_token):
+                token.copy_(self.cls_token)
+            for head in _all_of(self.head_dist):
+                head.load_state_dict(self.head.state_dict())

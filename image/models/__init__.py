@@ -1,0 +1,1 @@
+"""DeiT and LV-ViT, plain and resizable."""

@@ -1,0 +1,60 @@
+"""DeiT and ReViT-DeiT: one class, one grid or several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from revit.common.layers.block import Block
+from revit.common.outputs import ModelOutput
+from revit.common.tokens.grid import TokenGrid
+from revit.common.vit import ResizableTransformer
+
+
+class DeiT(ResizableTransformer):
+    """ "Training data-efficient image transformers & distillation through attention", with the token grids of ReViT on
+    top. A plain ViT has the same layers and names.
+
+    Any input size at run time, square or not: the position table is resized bicubically. `distillation` "every_grid"
+    is the published distilled variant; the others are ReViT's (see `ResizableTransformer`). Both heads answer in
+    training and in evaluation, where the published model and timm's return one mean in evaluation. `num_classes` 0
+    gives features.
+    """
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 224,
+        grids: Iterable[TokenGrid | int | str] = (14,),
+        num_classes: int = 1000,
+        embed_dim: int = 384,
+        depth: int = 12,
+        num_heads: int = 6,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_path_rate: float = 0.1,
+        layer_norm_eps: float = 1e-6,
+        **embedding: Any,
+    ) -> None:
+        super().__init__(img_size, grids, num_classes, embed_dim, layer_norm_eps=layer_norm_eps, **embedding)
+        rates = torch.linspace(0, drop_path_rate, depth).tolist()
+        self.blocks.extend(
+            Block(embed_dim, num_heads, self.grids, mlp_ratio, qkv_bias, rate, layer_norm_eps)
+            for rate in rates
+        )
+        self.init_weights()
+        self.start_short_grids()
+
+    def forward(self, images: Tensor, grid: TokenGrid | None = None) -> ModelOutput:
+        """Pictures (B, C, H, W), normalised -> logits (B, K), at `grid` (default: the longest).
+
+        Raises KeyError for a grid the model was not made for.
+        """
+        grid = self.check_grid(grid)
+        prefix, patches, layout = self.embed(images, grid)
+        tokens = torch.cat([prefix.expand(len(patches), -1, -1), patches], dim=1)  # (B, P + S, D)
+        for block in self.blocks:
+            tokens = block(tokens, layout)
+        return self.classify(tokens, layout)
