@@ -53,11 +53,11 @@ class LabelMaps:
     suffix: str = ".pt"
     covers: Covers = "picture"
     kept: Sequence[int] | None = None
-    """For a class subset: the maps' numbers of the K classes, in the model's order. Other classes count as not named."""
+    """For a class subset: its classes' numbers in the maps, in the model's order. Other classes count as not named."""
     _renumber: Tensor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.kept is not None and len(self.kept) != self.num_classes:
+        if self.kept is not None and len(self.kept) > self.num_classes:
             raise ValueError(f"{len(self.kept)} classes kept, but the model has {self.num_classes}")
         kept = list(self.kept or ())
         table = torch.full((max(kept, default=-1) + 2,), -1.0)  # the last row is for all numbers beyond
