@@ -15,10 +15,11 @@ from revit.common.engine.listed import ListedPackage
 from revit.common.errors import UserError
 from revit.common.layers.pixels import PixelNorm
 from revit.common.load_report import LoadReport
+from revit.common.made_data import MadeData
 from revit.common.vit import ResizableTransformer
 from revit.video.data.clips import build_eval_loader, build_train_loader, read_split
 from revit.video.data.options import ClipOptions, ViewOptions
-from revit.video.demo import MotionClips, make_motion_clips
+from revit.video.demo import make_motion_clips
 from revit.video.models.timesformer import TimeSformer
 from revit.video.options import VideoModel, VideoRun
 from revit.video.weights.start import start_from
@@ -131,7 +132,7 @@ class VideoPackage(ListedPackage):
         clips = ClipOptions(**{name: getattr(options.data, name) for name in ClipOptions.model_fields})
         if options.data.demo is None:
             return clips
-        made = MotionClips.under(self._demo_root(options))
+        made = MadeData.under(self._demo_root(options))
         if not made.train.exists():
             raise UserError(f"{made.train} is not there; run the stage 'data' first")
         source = clips.source.model_copy(

@@ -8,7 +8,7 @@ the change between frames. Frames at the ends give a hint and no more: at the fi
 is half a travel further left than others. Closing the frame to a torus would remove the hint, but then no statistic
 that is summed over frames differs between the classes, and a transformer trained from scratch learned far more slowly.
 
-Letters: T frames, Y and X pixels down and across, W the side of the pixel window that holds one digit.
+Letters: T frames, Y and X pixels down and across.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
-from scipy import ndimage
 
+from revit.common.made_digits import background, place, smooth
 from revit.common.options import Options
 
 ACROSS, DOWN, SIZE, ANGLE = range(4)
@@ -153,46 +153,15 @@ def phases(clip: Clip, num_frames: int) -> NDArray[np.float64]:
     return table
 
 
-def background(seed: int, options: MotionOptions) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """A texture (Y, X, 3) in grey levels and a lighter colour (3,) for the digit."""
-    rng = np.random.default_rng(seed)
-    side = options.frame_pixels
-    fields = rng.standard_normal((2, side, side))
-    coarse = ndimage.gaussian_filter(fields[0], rng.uniform(2.0, 6.0))
-    fine = ndimage.gaussian_filter(fields[1], rng.uniform(0.6, 1.2, size=2))
-    pattern = coarse / coarse.std() + 0.5 * fine / fine.std()
-    tint = rng.uniform(0.7, 1.3, size=3)
-    level = rng.uniform(60.0, 110.0)
-    texture = level * tint + options.texture * pattern[..., None] / np.sqrt(1.25)
-    return texture.astype(np.float32), rng.uniform(200.0, 255.0, size=3).astype(np.float32)
-
-
 def render(clip: Clip, digit: NDArray[np.floating], options: MotionOptions) -> NDArray[np.uint8]:
     """Draws the frames (T, Y, X, 3) of a clip; `digit` is an opacity (8, 8) in [0, 1]."""
-    texture, colour = background(clip.background_seed, options)
-    # Twice the resolution, smoothly, with an empty border: then bilinear reading neither shows the digit's squares
-    # nor a hard edge.
-    picture = np.pad(np.clip(ndimage.zoom(digit, 2, order=3), 0, 1), 1)
-    middle = (picture.shape[0] - 1) / 2
     side = options.frame_pixels
+    texture, colour = background(clip.background_seed, side, options.texture)
+    picture = smooth(digit)
     frames = np.empty((options.frames, side, side, 3), np.uint8)
-    for t, (across, down, size, angle) in enumerate(phases(clip, options.frames)):
-        pixels = clip.digit_pixels * np.exp(size)
-        centre_y, centre_x = down * side, across * side
-        reach = int(np.ceil(0.5 * np.sqrt(2.0) * pixels)) + 1
-        window = np.arange(-reach, reach + 1)  # (W,)
-        rows, columns = int(centre_y) + window, int(centre_x) + window
-        rows, columns = (line[(line >= 0) & (line < side)] for line in (rows, columns))
-        y, x = (rows + 0.5 - centre_y)[:, None], (columns + 0.5 - centre_x)[None, :]
-        turn = 2.0 * np.pi * angle
-        scale = 2.0 * digit.shape[0] / pixels
-        source_y = middle + scale * (np.cos(turn) * y - np.sin(turn) * x)
-        source_x = middle + scale * (np.sin(turn) * y + np.cos(turn) * x)
-        opacity = ndimage.map_coordinates(picture, [source_y, source_x], order=1)  # 0 outside the digit
-        layer = np.zeros((side, side, 1))
-        layer[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1, 0] = opacity
-        mixed = texture + layer * (colour - texture)
-        frames[t] = np.clip(np.rint(mixed), 0, 255)
+    for t, (across, down, size, turns) in enumerate(phases(clip, options.frames)):
+        layer = place(picture, side, across, down, clip.digit_pixels * np.exp(size), turns)
+        frames[t] = np.clip(np.rint(texture + layer * (colour - texture)), 0, 255)
     return frames
 
 

@@ -1,15 +1,14 @@
-"""The demo data set on disk: lists, repeatability, splits, and what happens to what is there already."""
+"""The demo data set on disk: lists, repeatability and splits."""
 
 from __future__ import annotations
 
 import csv
-import logging
 
 import av
 import pytest
 
-from revit.common.errors import UserError
-from revit.video.demo import SPLITS, DemoOptions, make_motion_clips, split_pictures
+from revit.common.made_data import SPLITS
+from revit.video.demo import DemoOptions, make_motion_clips
 
 SMALL = DemoOptions(train_clips=16, val_clips=8, test_clips=8, frames=4, num_workers=1)
 
@@ -47,12 +46,6 @@ def test_metadata_has_a_row_per_clip_and_no_picture_in_two_splits(made):
     assert not (pictures[1] & pictures[2])
 
 
-def test_pictures_are_shared_out_completely():
-    parts = split_pictures(seed=4, num_pictures=1797)
-    assert [len(part) for part in parts.values()] == [1078, 359, 360]
-    assert sorted(index for part in parts.values() for index in part) == list(range(1797))
-
-
 def test_equal_options_give_equal_files_whoever_makes_them(made, tmp_path):
     by_two = make_motion_clips(SMALL.model_copy(update={"num_workers": 2}), tmp_path / "clips")
     assert files(by_two.root) == files(made.root)
@@ -67,31 +60,3 @@ def test_another_seed_gives_other_clips(made, tmp_path):
         if path.suffix == ".mp4" and other.get(path) == content
     ]
     assert not same
-
-
-def test_made_once_and_anew_only_for_other_options(tmp_path, caplog):
-    root = tmp_path / "clips"
-    make_motion_clips(SMALL, root)
-    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
-    make_motion_clips(SMALL, root)
-    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
-    with caplog.at_level(logging.WARNING):
-        make_motion_clips(SMALL.model_copy(update={"test_clips": 9}), root)
-    assert "test_clips 8 -> 9" in caplog.text
-    assert len((root / "test.csv").read_text().splitlines()) == 9
-
-
-def test_what_an_interrupted_run_left_is_not_in_the_way(tmp_path):
-    leftover = tmp_path / ".clips.making"
-    leftover.mkdir()
-    (leftover / "half.mp4").write_bytes(b"")
-    made = make_motion_clips(SMALL, tmp_path / "clips")
-    assert not leftover.exists()
-    assert not (made.root / "half.mp4").exists()
-
-
-def test_other_peoples_folders_are_left_alone(tmp_path):
-    (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(UserError, match=r"no finished\.json"):
-        make_motion_clips(SMALL, tmp_path)
-    assert (tmp_path / "thesis.txt").read_text() == "years of work"
