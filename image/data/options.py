@@ -9,8 +9,9 @@ from typing_extensions import Self
 
 from revit.common.data.options import LoadingOptions, SourceOptions
 from revit.common.options import Options
+from revit.image.data.followed import can_be_followed
 from revit.image.data.label_maps import TokenLabelOptions
-from revit.image.data.transforms import can_be_followed, check_policy
+from revit.image.data.transforms import check_policy
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -17,10 +17,11 @@ from revit.common.data.dataset import Sample
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
 from revit.image.data.decode import check_shape, read_picture
+from revit.image.data.followed import FollowedTransform
 from revit.image.data.label_maps import LabelMaps
 from revit.image.data.lists import keep_classes, read_pictures
 from revit.image.data.options import PictureOptions
-from revit.image.data.transforms import FollowedTransform, eval_transform, train_transform
+from revit.image.data.transforms import eval_transform, train_transform
 
 
 def read_split(options: PictureOptions, split: Split) -> SampleList:
