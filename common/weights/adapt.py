@@ -1,4 +1,4 @@
-"""What does not fit as it is: distillation parts, position tables, patch kernels, heads.
+"""What does not fit as it is: names of grids, distillation parts, position tables, patch kernels.
 
 Each function takes its tensors out of `source` (changed in place), puts what it made of them into `ready`, under the
 model's names, and tells `report`. `own` is the model's state dict.
@@ -7,8 +7,7 @@ model's names, and tells `report`. `own` is the model's state dict.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -22,41 +21,87 @@ from revit.common.tokens.grid import TokenGrid
 from revit.common.vit import ResizableTransformer
 
 KERNEL = "patch_embed.proj.weight"
-HEADS = ("head.weight", "head.bias")
+TABLE, SHORT_TABLE = "pos_embed", "short_pos_embed."
+
+
+def rename_grids(
+    source: dict[str, Tensor],
+    source_grids: Sequence[TokenGrid],
+    grids: Sequence[TokenGrid],
+    report: LoadReport,
+) -> None:
+    """Gives the source's parts of every grid to the model's grid of the same rank, where both have equally many.
+
+    So a model at 288 pixels (18, 12, 9) starts from one at 224 (14, 10, 7): the patches have the same pixels. With
+    another count, parts go by the grids' names.
+    """
+    if len(source_grids) != len(grids) or tuple(source_grids) == tuple(grids):
+        return
+    new = {before.name: after.name for before, after in zip(source_grids, grids)}
+    renamed = {
+        ".".join(new.get(part, part) for part in name.split(".")): tensor for name, tensor in source.items()
+    }
+    changed = renamed.keys() != source.keys()
+    source.clear()
+    source.update(renamed)
+    if changed:
+        pairs = ", ".join(f"{before} -> {after}" for before, after in new.items())
+        report.notes.append(f"every grid starts from the source's grid of the same rank: {pairs}")
 
 
 def take_distillation(
-    model: ResizableTransformer,
     source: dict[str, Tensor],
     own: Mapping[str, Tensor],
     ready: dict[str, Tensor],
     report: LoadReport,
-) -> bool:
-    """Takes a distilled DeiT's token and head out of `source`; true where it has them."""
-    token = source.pop("dist_token", None)
-    heads: dict[str, Tensor] = {
-        name: source.pop(name) for name in ("head_dist.weight", "head_dist.bias") if name in source
-    }
-    if token is None:
-        report.unexpected += heads
-        return False
-    targets = [name for name in own if name.startswith("dist_token.")]
-    if not targets:
-        report.leave_out(
-            "a distillation token and head, which belong to shorter grids", ["dist_token", *heads]
-        )
-        return True
-    for name in targets:
-        ready[name] = token
-    report.derive("the shorter grids' distillation token from the source's", targets)
-    for name in (name for name in own if name.startswith("head_dist.")):
-        tensor = heads.get(f"head_dist.{name.rsplit('.', 1)[1]}")
-        if tensor is not None and tensor.shape == own[name].shape:
-            ready[name] = tensor
-            report.derive("the shorter grids' distillation head from the source's", [name])
-    if heads and not any(name.startswith("head_dist.") for name in ready):
-        report.leave_out("a distillation head with another class count", heads)
-    return True
+) -> int:
+    """Brings distillation tokens and heads to where the model has them; returns the source's count of prefix rows.
+
+    A distilled DeiT has one for all grids, a ReViT for its students, under one key or one each; what the model lacks
+    in the source's place comes from there, and for a distilled model without any from the class token and head.
+    """
+    num_prefix = 2 if "dist_token" in source else 1
+    places = {name: name.partition(".")[2] for name in own if name.split(".")[0] == "dist_token"}
+    if not places:
+        names = [name for name in source if name.startswith(("dist_token", "head_dist"))]
+        report.leave_out("a distillation token and head, which belong to shorter grids", names)
+        for name in names:
+            del source[name]
+        return num_prefix
+    keys = [name.partition(".")[2] for name in source if name.split(".")[0] == "dist_token"]
+    taken: set[str] = set()
+    for name, key in places.items():
+        heads = [f"head_dist{dot(key)}.{kind}" for kind in ("weight", "bias")]
+        if name in source:
+            continue
+        if keys:  # of a distilled model, of all students, or of the first of them
+            chosen = next((known for known in ("", "shared") if known in keys), keys[0])
+            origin, what = (f"dist_token{dot(chosen)}", f"head_dist{dot(chosen)}"), "the source's"
+        elif not key:
+            origin, what = ("cls_token", "head"), "those of the class"
+        else:
+            continue  # students' own start, from the longest grid
+        ready[name] = source[origin[0]]
+        taken.add(origin[0])
+        derived = [name]
+        for head in heads:
+            tensor = source.get(f"{origin[1]}.{head.rpartition('.')[2]}")
+            if tensor is not None and head in own and tensor.shape == own[head].shape:
+                ready[head] = tensor
+                taken.add(f"{origin[1]}.{head.rpartition('.')[2]}")
+                derived.append(head)
+        report.derive(f"distillation token and head from {what}", derived)
+    spare = [name for name in source if name.startswith(("dist_token", "head_dist")) and name not in own]
+    for name in spare if keys else ():
+        del source[name]
+        if name not in taken:
+            report.leave_out("a token grid or a head that this model does not have", [name])
+    return num_prefix
+
+
+def dot(key: str) -> str:
+    """The key of a dictionary's entry as part of a name."""
+    return f".{key}" if key else ""
 
 
 def take_positions(
@@ -66,44 +111,73 @@ def take_positions(
     ready: dict[str, Tensor],
     report: LoadReport,
     method: str,
-    source_grid: TokenGrid | None,
-    has_distillation_row: bool,
+    source_grids: Sequence[TokenGrid],
+    num_prefix: int,
 ) -> None:
-    """Takes the longest grid's table out of `source`, without a distillation row, resized to the model's grid."""
-    name = "pos_embed"
-    table = source.get(name)
-    if table is None or table.ndim != 3 or table.shape[-1] != own[name].shape[-1]:
+    """Takes the position tables out of `source`, with the model's prefix rows, resized to the model's grids.
+
+    A distilled model's distillation row goes to the students' tables where the model's longest grid has none.
+    """
+    table = source.get(TABLE)
+    if table is None or table.ndim != 3 or table.shape[-1] != own[TABLE].shape[-1]:
         return
-    source.pop(name)
-    before = tuple(table.shape)
-    if has_distillation_row:
-        distillation_row = table[:, 1:2]
-        table = torch.cat([table[:, :1], table[:, 2:]], dim=1)
-        for short in (key for key in own if key.startswith("short_pos_embed.")):
-            grid = TokenGrid.parse(short.removeprefix("short_pos_embed."))
-            if model.num_prefix(grid) == 2:
-                resized = resize_positions(table, 1, _square(table, source_grid, report), grid, method)
-                ready[short] = torch.cat([resized[:, :1], distillation_row, resized[:, 1:]], dim=1)
-                report.derive("the shorter grids' position tables from the source's", [short])
-        if "dist_pos_embed" in own:
-            ready["dist_pos_embed"] = distillation_row
-            report.derive("the distillation token's position from the source's", ["dist_pos_embed"])
-    if table.shape == own[name].shape:
-        ready[name] = table
-    else:
-        ready[name] = resize_positions(table, 1, _square(table, source_grid, report), model.grids[0], method)
-    if before == tuple(own[name].shape):
+    source.pop(TABLE)
+    grids = {grid.num_positions: grid for grid in source_grids}
+
+    def fitted(table: Tensor, rows: int, grid: TokenGrid) -> Tensor:
+        known = _grid_of(table.shape[1] - rows, grids, report)
+        wanted = model.num_prefix(grid)
+        if wanted > rows:  # a distillation row that the source lacks starts as the class row
+            table = torch.cat([table[:, :1], table], dim=1)
+        elif wanted < rows:
+            table = torch.cat([table[:, :1], table[:, 2:]], dim=1)
+        return resize_positions(table, wanted, known, grid, method)
+
+    longest = model.grids[0]
+    ready[TABLE] = fitted(table, num_prefix, longest)
+    _tell(report, TABLE, table, own[TABLE], method, num_prefix - model.num_prefix(longest))
+    student_rows = num_prefix == 2 and model.num_prefix(longest) == 1
+    for grid in model.grids[1:]:
+        name = f"{SHORT_TABLE}{grid.name}"
+        if name not in own:
+            continue
+        short = source.pop(name, None)
+        if short is not None and short.ndim == 3 and short.shape[-1] == table.shape[-1]:
+            rows = _prefix_rows(short, grid, grids)
+            ready[name] = fitted(short, rows, grid)
+            _tell(report, name, short, own[name], method, rows - model.num_prefix(grid))
+        elif student_rows:
+            ready[name] = fitted(table, num_prefix, grid)
+            report.derive("the shorter grids' position tables from the source's", [name])
+    if student_rows and "dist_pos_embed" in own:
+        ready["dist_pos_embed"] = table[:, 1:2]
+        report.derive("the distillation token's position from the source's", ["dist_pos_embed"])
+
+
+def _prefix_rows(table: Tensor, grid: TokenGrid, grids: Mapping[int, TokenGrid]) -> int:
+    """1 or 2, by which of them leaves the rows of a grid: a known one of the source, the model's, or a square."""
+    count = table.shape[1]
+    for known in (grids, {grid.num_positions}, {math.isqrt(count - 1) ** 2}):
+        for rows in (1, 2):
+            if count - rows in known:
+                return rows
+    return 2
+
+
+def _tell(report: LoadReport, name: str, before: Tensor, own: Tensor, method: str, surplus: int) -> None:
+    shapes = tuple(before.shape), tuple(own.shape)
+    if shapes[0] == shapes[1]:
         report.loaded.append(name)
-    elif has_distillation_row and before[1] == own[name].shape[1] + 1:
-        report.resized.append(Change(name, before, tuple(own[name].shape), "without the distillation row"))
+    elif shapes[0][1] - surplus == shapes[1][1]:
+        how = "without the distillation row" if surplus > 0 else "with a distillation row like the class row"
+        report.resized.append(Change(name, *shapes, how))
     else:
-        report.resized.append(Change(name, before, tuple(own[name].shape), method))
+        report.resized.append(Change(name, *shapes, method))
 
 
-def _square(table: Tensor, source_grid: TokenGrid | None, report: LoadReport) -> TokenGrid:
-    count = table.shape[1] - 1
-    if source_grid is not None and source_grid.num_positions == count:
-        return source_grid
+def _grid_of(count: int, grids: Mapping[int, TokenGrid], report: LoadReport) -> TokenGrid:
+    if count in grids:
+        return grids[count]
     side = math.isqrt(count)
     if side == 0 or side * side != count:
         raise UserError(
@@ -113,92 +187,38 @@ def _square(table: Tensor, source_grid: TokenGrid | None, report: LoadReport) ->
     return TokenGrid(side, side)
 
 
-def take_patch_kernel(
+def take_patch_kernels(
     model: ResizableTransformer,
     source: dict[str, Tensor],
     own: Mapping[str, Tensor],
     ready: dict[str, Tensor],
     report: LoadReport,
 ) -> None:
-    """Takes the longest grid's patch kernel out of `source`, made to fit."""
+    """Takes the patch kernels of another size out of `source`, made to fit."""
     if isinstance(model.patch_embed, ConvStem):
-        names = [name for name in source if name.startswith("patch_embed.") and name not in own]
+        names = [
+            name
+            for name in source
+            if name.startswith("patch_embed.") and not name.startswith("patch_embed.stems.")
+        ]
         report.leave_out("a patch kernel, where this model has convolution stems", names)
         for name in names:
             del source[name]
         return
-    kernel, wanted = source.get(KERNEL), own[KERNEL]
-    if (
-        kernel is None
-        or kernel.ndim != 4
-        or kernel.shape[:2] != wanted.shape[:2]
-        or kernel.shape == wanted.shape
-    ):
-        return
-    source.pop(KERNEL)
-    size = (wanted.shape[2], wanted.shape[3])
-    if isinstance(model.patch_embed, SharedPatchify):
-        # The kernel of the longest grid is the centre of the stored one.
-        core = model.patch_embed.patches[model.grids[0].name]
-        small = resize_patch_kernel(kernel, core)
-        top, left = ((full - side) // 2 for full, side in zip(size, core))
-        fitted = F.pad(small, (left, size[1] - core[1] - left, top, size[0] - core[0] - top))
-        how = "in the centre, zeros around"
-    else:
-        fitted, how = resize_patch_kernel(kernel, size), "pseudo-inverse"
-    ready[KERNEL] = fitted
-    report.resized.append(Change(KERNEL, tuple(kernel.shape), tuple(wanted.shape), how))
-
-
-def take_heads(
-    source: dict[str, Tensor], own: Mapping[str, Tensor], report: LoadReport, wanted: tuple[str, ...]
-) -> set[str]:
-    """Takes heads that do not fit out of `source` and returns their names in the model, to be made anew.
-
-    Where both sides name their classes and the names are the same in another order, rows are put in the model's order.
-    """
-    ours = "head.weight" in own
-    names, wanted = _real(report.label_names), _real(wanted)
-    theirs, sought = [_plain(name) for name in names], [_plain(name) for name in wanted]
-    if "head.weight" not in source:
-        report.label_names = ()
-        if ours:
-            report.remade.append(f"head: the source has none -> {own['head.weight'].shape[0]} classes")
-        return set(HEADS) if ours else set()
-    before = source["head.weight"].shape[0]
-    after = own["head.weight"].shape[0] if ours else 0
-    all_heads = [name for name in source if name in HEADS or re.match(r"head_dist\.", name)]
-    if before == after and (not wanted or not names or theirs == sought):
-        report.label_names = wanted or names
-        if wanted and not names:
-            report.notes.append(
-                f"the source names no classes; its head was kept because the count, {after}, agrees"
-            )
-        return set()
-    if before == after and sorted(theirs) == sorted(sought) and len(set(theirs)) == before:
-        order = torch.tensor([theirs.index(name) for name in sought])
-        for name in all_heads:
-            source[name] = source[name][order]
-        report.notes.append(
-            "the source's classes come in another order; the head's rows were put in the model's"
-        )
-        report.label_names = wanted
-        return set()
-    why = "other class names" if before == after else f"{before} -> {after} classes"
-    report.label_names = ()
-    for name in all_heads:
-        del source[name]
-    report.leave_out(f"a head for other classes ({why})", all_heads)
-    if ours:
-        report.remade.append(f"head: {why}, starts at random")
-    return set(HEADS) if ours else set()
-
-
-def _real(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Class names, or none where they are just the numbers: those say nothing about the classes."""
-    return () if all(name == str(number) for number, name in enumerate(names)) else names
-
-
-def _plain(name: str) -> str:
-    """A class name as far as spellings agree: "Playing_Guitar" and "playing guitar" are one class."""
-    return " ".join(name.casefold().replace("_", " ").split())
+    for name in [name for name in source if name.startswith("patch_embed.") and name in own]:
+        kernel, wanted = source[name], own[name]
+        if kernel.ndim != 4 or kernel.shape[:2] != wanted.shape[:2] or kernel.shape == wanted.shape:
+            continue
+        source.pop(name)
+        size = (wanted.shape[2], wanted.shape[3])
+        if isinstance(model.patch_embed, SharedPatchify):
+            # The kernel of the longest grid is the centre of the stored one.
+            core = model.patch_embed.patches[model.grids[0].name]
+            small = resize_patch_kernel(kernel, core)
+            top, left = ((full - side) // 2 for full, side in zip(size, core))
+            fitted = F.pad(small, (left, size[1] - core[1] - left, top, size[0] - core[0] - top))
+            how = "in the centre, zeros around"
+        else:
+            fitted, how = resize_patch_kernel(kernel, size), "pseudo-inverse"
+        ready[name] = fitted
+        report.resized.append(Change(name, tuple(kernel.shape), tuple(wanted.shape), how))

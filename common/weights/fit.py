@@ -12,11 +12,12 @@ from revit.common.embed.patch_embed import ConvStem
 from revit.common.load_report import Change, LoadReport
 from revit.common.tokens.grid import TokenGrid
 from revit.common.vit import ResizableTransformer
-from revit.common.weights.adapt import take_distillation, take_heads, take_patch_kernel, take_positions
+from revit.common.weights.adapt import take_distillation, take_patch_kernels, take_positions
+from revit.common.weights.heads import take_heads
 
 # What belongs to shorter grids only and can start from the longest grid's parts.
 SHORT = re.compile(
-    r"(^|\.)short\.|^short_pos_embed\.|^dist_token\.|^head_dist\.|^dist_pos_embed$|^patch_embed\.stems\."
+    r"(^|\.)short\.|^short_pos_embed\.|^dist_token\.|^head_dist\..+\.|^dist_pos_embed$|^patch_embed\.stems\."
 )
 
 
@@ -26,16 +27,16 @@ def fit(
     source: Mapping[str, Tensor],
     report: LoadReport,
     position_resize: str = "bicubic",
-    source_grid: TokenGrid | None = None,
+    source_grids: Sequence[TokenGrid] = (),
     label_names: Sequence[str] = (),
     accounted: Collection[str] = (),
 ) -> LoadReport:
     """Loads `source`, under the published names of this project's models, into `model` and fills `report`.
 
     Position tables and patch kernels of another size are resized, a head of another class count (or other classes:
-    `label_names` against `report.label_names`) is made anew, classes in another order are put in the model's, a
-    DeiT distillation token goes to the shorter grids, and what the shorter grids still lack starts from the longest
-    one. `source_grid` is the source's longest grid where it is known; otherwise its table is taken to be square.
+    `label_names` against `report.label_names`) is made anew with all others, classes in another order are put in the
+    model's, a DeiT distillation token goes to the shorter grids, and what the shorter grids still lack starts from the
+    longest one. `source_grids`: the source's, longest first, where they are known; otherwise tables are taken to be square.
     `accounted` names tensors of `source` that `report` already speaks of.
 
     Raises:
@@ -45,10 +46,10 @@ def fit(
     source = dict(source)
     ready: dict[str, Tensor] = {}
 
-    has_distillation_row = take_distillation(model, source, own, ready, report)
-    take_positions(model, source, own, ready, report, position_resize, source_grid, has_distillation_row)
-    take_patch_kernel(model, source, own, ready, report)
     new_heads = take_heads(source, own, report, tuple(label_names))
+    num_prefix = take_distillation(source, own, ready, report)
+    take_positions(model, source, own, ready, report, position_resize, source_grids, num_prefix)
+    take_patch_kernels(model, source, own, ready, report)
 
     for name, tensor in source.items():
         if name in ready:
@@ -86,9 +87,11 @@ def _put(
     new_heads: set[str],
     report: LoadReport,
 ) -> None:
-    if "head.weight" in new_heads and isinstance(model.head, nn.Linear):
-        nn.init.trunc_normal_(model.head.weight, std=0.02)
-        nn.init.zeros_(model.head.bias)
+    for name in sorted(new_heads):  # in a fixed order, for the random numbers
+        if name.endswith("weight"):
+            nn.init.trunc_normal_(own[name], std=0.02)
+        else:
+            nn.init.zeros_(own[name])
     # The longest grid's parts first, then everything that starts from them, then what the source has of that.
     for short in (False, True):
         for name, tensor in ready.items():

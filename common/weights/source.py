@@ -26,8 +26,8 @@ class Source:
     """What the weights answer for, `video` or `image`; the names of checkpoints and configurations."""
     tensors: dict[str, Tensor]
     label_names: tuple[str, ...] = ()
-    grid: TokenGrid | None = None
-    """The grid of the position table, where the source says it."""
+    grids: tuple[TokenGrid, ...] = ()
+    """Longest first, where the source says them."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What was written beside the weights, each only where known: `num_heads`, `img_size`, `mean`, `std`; of clips
     `num_frames`, `sampling_rate`, `attention`; of pictures `crop_pct`, `interpolation`, `skip_lam`."""
@@ -90,14 +90,13 @@ def image_transformer(where: str, content: WeightFile, config: Mapping[str, Any]
 
 def _from_checkpoint(where: str, checkpoint: Checkpoint) -> Source:
     model = checkpoint.config.get("model", {})
-    grids = model.get("grids") or [None]
     known = ("num_heads", "attention", "skip_lam")
     return Source(
         where=f"{where} (our checkpoint, {checkpoint.kind})",
         kind=checkpoint.kind,
         tensors=dict(checkpoint.parts.get("model", {})),
         label_names=tuple(checkpoint.label_names),
-        grid=TokenGrid.parse(grids[0]) if grids[0] is not None else None,
+        grids=tuple(TokenGrid.parse(grid) for grid in model.get("grids") or ()),
         facts={key: model[key] for key in known if model.get(key) is not None},
     )
 

@@ -10,6 +10,7 @@ from revit.common.errors import UserError
 from revit.common.layers.attention import Attention
 from revit.common.load_report import LoadReport
 from revit.common.vit import ResizableTransformer
+from revit.common.weights.adapt import rename_grids
 from revit.common.weights.fit import fit
 from revit.common.weights.source import Source
 
@@ -37,13 +38,14 @@ def start_from_source(
             values = ", ".join(f"{value:g}" for value in source.facts[key])
             report.notes.append(f"its pixels had {key} {values}; set data.pixels.{key} to the same")
     tensors = dict(source.tensors)
+    rename_grids(tensors, source.grids, model.grids, report)
     accounted = prepare(tensors, report) if prepare is not None else ()
     return fit(
         model,
         tensors,
         report,
         position_resize=position_resize,
-        source_grid=source.grid,
+        source_grids=source.grids,
         label_names=label_names,
         accounted=accounted,
     )

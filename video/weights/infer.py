@@ -66,7 +66,7 @@ def infer(source: Source) -> Inferred:
             f"{source.where}: not a whole TimeSformer with its classifier ({error} is missing)"
         ) from error
     side = math.isqrt(num_positions)
-    grid = source.grid or TokenGrid(side, side)
+    grid = source.grids[0] if source.grids else TokenGrid(side, side)
     if grid.num_positions != num_positions or grid.rows != grid.cols or len(set(patch)) != 1:
         raise UserError(f"{source.where}: {num_positions} positions of {patch} pixels are no square picture")
     size = grid.rows * patch[0]
