@@ -43,7 +43,7 @@ def eval_transform(pixels: PicturePixelOptions) -> Callable[[Picture], Tensor]:
     )
 
 
-def checkread_policy(text: str) -> None:
+def check_policy(text: str) -> None:
     """ValueError unless timm knows the policy."""
     try:
         read_policy(text)
