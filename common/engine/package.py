@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from revit.common.data.build import Split
 from revit.common.data.loader import Loader
 from revit.common.engine.task import BatchAugment, Task
 from revit.common.load_report import LoadReport
@@ -22,10 +23,10 @@ class Package(Protocol):
     def label_names(self, options: Any) -> Sequence[str]:
         """Class names, position = class number."""
 
-    def paths(self, options: Any, split: str) -> Sequence[str]:
+    def paths(self, options: Any, split: Split) -> Sequence[str]:
         """Files of a split, position = sample id."""
 
-    def has_split(self, options: Any, split: str) -> bool:
+    def has_split(self, options: Any, split: Split) -> bool:
         """Whether the configuration names a list for this split."""
 
     def build_model(self, options: Any, num_classes: int) -> ResizableTransformer:
@@ -50,8 +51,12 @@ class Package(Protocol):
         """What training does to whole batches after `pixels`, such as mixing; None for nothing. The model's training
         only: the assigner sees every sample as it is."""
 
-    def train_loader(self, options: Any, split: str, batch_size: int) -> Loader:
+    def train_loader(self, options: Any, split: Split, batch_size: int) -> Loader:
         """Shuffled, augmented, broken samples replaced."""
 
-    def eval_loader(self, options: Any, split: str, batch_size: int, one_view: bool = False) -> Loader:
+    def assigner_loader(self, options: Any, split: Split, batch_size: int) -> Loader:
+        """Shuffled, to train the assigner: no stronger augmentation than leaves its labels true, as they were found on
+        samples as they are evaluated."""
+
+    def eval_loader(self, options: Any, split: Split, batch_size: int, one_view: bool = False) -> Loader:
         """In order, nothing replaced; with the configuration's views or with one."""

@@ -16,7 +16,8 @@ from torch import nn
 
 from revit.common.checkpoint import Checkpoint, is_checkpoint, load_checkpoint, save_checkpoint
 from revit.common.config import dump
-from revit.common.data.loader import dead_workers_explained
+from revit.common.data.build import Split
+from revit.common.data.loader import Loader, dead_workers_explained
 from revit.common.engine.backend import LocalBackend, pick_device
 from revit.common.engine.evaluate import Evaluation, Runner, evaluate, grid_runners
 from revit.common.engine.log import RunLog, console
@@ -103,7 +104,8 @@ class Recipe:
             self.log.say(str(self.package.start(model, self.options, self.options.start.source)))
         task = self.package.task(self.options)
         augment = self.package.batch_augment(self.options, len(names))
-        self._train("model", model, task, self.options.train, "train", augment, self._watch(model))
+        loader = self.package.train_loader(self.options, "train", self.options.train.batch_size)
+        self._train("model", model, task, self.options.train, loader, augment, self._watch(model))
         self._save(self.model_file, names, model=model)
         remove_states(self.folder / "states" / "model")
 
@@ -142,7 +144,9 @@ class Recipe:
         by_id = torch.full((len(self.package.paths(self.options, split)),), -1)
         by_id[labels.ids] = labels.labels
         weights = class_balanced_weights(labels.labels, len(labels.grids)) if options.balanced else None
-        self._train("assigner", assigner, AssignerTask(by_id, weights, options.mirror), options.train, split)
+        loader = self.package.assigner_loader(self.options, split, options.train.batch_size)
+        task = AssignerTask(by_id, weights, options.mirror)
+        self._train("assigner", assigner, task, options.train, loader)
         checkpoint = load_checkpoint(self.model_file)
         model = self._load_model(self.model_file)
         self._save(
@@ -249,12 +253,11 @@ class Recipe:
         module: nn.Module,
         task: Task,
         options: TrainOptions,
-        split: str,
+        loader: Loader,
         augment: BatchAugment | None = None,
         after_epoch: Callable[[int], None] | None = None,
     ) -> None:
         module.to(self.device)
-        loader = self.package.train_loader(self.options, split, options.batch_size)
         run = self.options.run
         backend = LocalBackend(self.device, run.dtype, options.accumulate, options.clip_grad_norm)
         trainer = Trainer(
@@ -279,7 +282,7 @@ class Recipe:
         module.eval()
 
     def _evaluate(
-        self, runners: dict[str, Runner], split: str, name: str, one_view: bool = False
+        self, runners: dict[str, Runner], split: Split, name: str, one_view: bool = False
     ) -> Evaluation:
         loader = self.package.eval_loader(self.options, split, self.options.test.batch_size, one_view)
         pixels = self.package.pixels(self.options).to(self.device)

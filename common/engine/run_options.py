@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
+from typing_extensions import Self
 
+from revit.common.data.options import SourceOptions
 from revit.common.engine.options import (
     AssignerOptions,
     DistillOptions,
@@ -17,12 +18,55 @@ from revit.common.engine.options import (
     TrainOptions,
 )
 from revit.common.options import Options
+from revit.common.tokens.grid import longest_first
+
+
+class DataOptions(Options):
+    """Samples from lists and folders, or a data set that the project makes itself."""
+
+    source: SourceOptions = SourceOptions()
+    demo: Options | None = None
+    """Make the demo data set under RUN_DIR/data and use its lists, instead of `source`."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        lists = [
+            name for name in ("train", "val", "test", "label_names") if getattr(self.source, name) is not None
+        ]
+        if self.demo is not None and lists:
+            raise ValueError(f"demo makes its own lists; remove source.{', source.'.join(lists)} or demo")
+        return self
+
+
+class ModelOptions(Options):
+    """What a transformer with several token grids can be told. The size of its inputs is the data's."""
+
+    grids: tuple[str | int, ...] = ("14x14",)
+    """Token grids of a picture or frame, longest first; several make it a ReViT."""
+    num_classes: int | None = Field(default=None, ge=1)
+    """Null: as many as the data has. A number is checked against the data."""
+    stem_widths: tuple[int, ...] | None = None
+    """Widths of the early convolutions of patch_embed stem; all but the last halve the picture."""
+    positions: Literal["separate", "shared_zero_pad", "shared_interpolate"] = "separate"
+    """A position table for each grid, or one for all (ablation)."""
+    position_resize: Literal["bicubic", "nearest", "nearest_flat"] = "bicubic"
+    pos_std: float = Field(default=0.02, ge=0)
+    """Spread of the position tables at the start."""
+    linear_std: float = Field(default=0.02, gt=0)
+    """Spread of the linear weights at the start; a narrow model from scratch wants about embed_dim ** -0.5."""
+
+    @field_validator("grids")
+    @classmethod
+    def _longest_first(cls, grids: tuple[str | int, ...]) -> tuple[str, ...]:
+        return tuple(grid.name for grid in longest_first(grids))
 
 
 class RecipeOptions(Options):
-    """What the recipe needs to know of a run. A package adds its own `data` and `model`."""
+    """A whole run. A package narrows `data` and `model` to its own."""
 
     kind: str
+    data: DataOptions
+    model: ModelOptions = ModelOptions()
     start: StartOptions = StartOptions()
     train: TrainOptions = TrainOptions()
     distill: DistillOptions = DistillOptions()
@@ -33,23 +77,24 @@ class RecipeOptions(Options):
     run: RunOptions
 
     @property
-    @abstractmethod
     def makes_data(self) -> bool:
         """Whether the project makes the data set itself, as a stage of its own."""
+        return self.data.demo is not None
 
     @property
-    @abstractmethod
     def has_lengths(self) -> bool:
         """Whether the model runs at several token lengths, and so wants labels and an assigner."""
-
-    @abstractmethod
-    def data_settings(self) -> dict[str, Any]:
-        """The part of `data` that decides what a run computes (not how fast)."""
+        return len(self.model.grids) > 1
 
     def settings_of(self, stage: str) -> dict[str, Any]:
-        """What a stage's result depends on, as JSON values; each stage includes those before it."""
-        everything = self.model_dump(mode="json")
-        settings: dict[str, Any] = {"data": self.data_settings()}
+        """What a stage's result depends on, as JSON values; each stage includes those before it.
+
+        Of the data not how they are loaded: that decides how fast a run is, not what it computes.
+        """
+        everything = self.model_dump(
+            mode="json", exclude={"data": {"loading": True, "demo": {"num_workers"}}}
+        )
+        settings: dict[str, Any] = {"data": everything["data"]}
         if stage == "data":
             return settings
         for key in ("model", "start", "train", "distill", "label_smoothing"):
