@@ -175,8 +175,8 @@ def read_list(
     _refuse(source, problems)
     if not rows:
         raise UserError(f"{source}: no {noun} in it")
-    if names is None and not _is_number(rows[0][2]):
-        if len(rows) > 1 and all(_is_number(label) for _, _, label in rows[1:]):
+    if names is None and not is_number(rows[0][2]):
+        if len(rows) > 1 and all(is_number(label) for _, _, label in rows[1:]):
             raise UserError(
                 f"{source}: line {rows[0][0]} looks like a header ({lines[rows[0][0] - 1]!r}); delete it"
             )
@@ -227,7 +227,8 @@ def read_tree(
     return SampleList.build(pairs, list(known), source, noun, root=source)
 
 
-def _is_number(label: str) -> bool:
+def is_number(label: str) -> bool:
+    """Whether a label is a whole number, of either sign."""
     return label.lstrip("+-").isdecimal()
 
 

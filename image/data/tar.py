@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from revit.common.data.label_names import check_label
-from revit.common.data.lists import SampleList
+from revit.common.data.lists import SampleList, is_number
 from revit.common.errors import UserError
 
 
@@ -71,7 +71,9 @@ class Member(NamedTuple):
     offset: int
     size: int
     label: str
-    """A class number from a .cls file, or a class name."""
+    """What its .cls file says, a class number or name, else the name of its folder."""
+    from_file: bool
+    """Which of the two."""
 
 
 def is_tar(source: str) -> bool:
@@ -99,12 +101,15 @@ def read_tar(source: str, extensions: tuple[str, ...], names: Sequence[str] | No
     members = [member for number in range(len(archives)) for member in _index(archives, number, extensions)]
     if not members:
         raise UserError(f"{source}: no pictures ({' '.join(extensions)}) in it")
-    if names is None and not all(member.label.isdecimal() for member in members):
+    # A folder called 7 is a name, as in a tree; 7 in a .cls file is a number.
+    if names is None and not all(member.from_file and is_number(member.label) for member in members):
         names = sorted({member.label for member in members})
     number_of = {name: number for number, name in enumerate(names)} if names is not None else None
     pairs = []
     for member in members:
         path = f"{archives[member.archive]}/{member.path}"
+        if number_of is not None and not member.from_file and member.label not in number_of:
+            raise UserError(f"{path}: {member.label!r} is not among the {len(number_of)} known class names")
         try:
             pairs.append((path, check_label(member.label, number_of)))
         except ValueError as error:
@@ -145,7 +150,7 @@ def _index(archives: Sequence[str], number: int, extensions: tuple[str, ...]) ->
         if labels and _key(path) not in labels:
             raise UserError(f"{archive}: {path} has no label beside it ({_key(path)}.cls), others have")
         own = PurePosixPath(path).parent.name or PurePosixPath(archive).stem
-        yield Member(number, path, offset, size, labels.get(_key(path), own))
+        yield Member(number, path, offset, size, labels.get(_key(path), own), bool(labels))
 
 
 def _key(path: str) -> str:
