@@ -30,7 +30,7 @@ class Source:
     """Longest first, where the source says them."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What was written beside the weights, each only where known: `num_heads`, `img_size`, `mean`, `std`; of clips
-    `num_frames`, `sampling_rate`, `attention`; of pictures `crop_pct`, `interpolation`, `skip_lam`."""
+    `num_frames`, `sampling_rate`, `attention`; of pictures `crop_pct`, `crop_mode`, `interpolation`, `skip_lam`."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -66,8 +66,8 @@ def read_source(where: str, dialects: Sequence[Dialect] = ()) -> Source:
     shown = ", ".join(list(content.tensors)[:6])
     raise UserError(
         f"{where}: no vision transformer with a class token that is known here; its tensors are {shown}, ...; known are "
-        "published TimeSformer files, Hugging Face TimeSformer folders, ViT or DeiT files with timm's names, and "
-        "published LV-ViT files"
+        "ViT and DeiT files with timm's names, LV-ViT files of its authors and, for clips, TimeSformer files of its "
+        "authors or Hugging Face folders with it"
     )
 
 
@@ -125,7 +125,11 @@ def _timm_facts(written: Any) -> dict[str, Any]:
     """What timm's `pretrained_cfg` says of the pictures a model wants."""
     if not isinstance(written, Mapping):
         return {}
-    facts = {key: written[key] for key in ("mean", "std", "crop_pct", "interpolation") if written.get(key)}
+    facts = {
+        key: written[key]
+        for key in ("mean", "std", "crop_pct", "crop_mode", "interpolation")
+        if written.get(key)
+    }
     size = written.get("input_size")
     if isinstance(size, (list, tuple)) and len(size) == 3:
         facts["img_size"] = size[-1]

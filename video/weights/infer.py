@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
 from revit.common.errors import UserError
-from revit.common.tokens.grid import TokenGrid
+from revit.common.weights.shapes import Known, read_shapes
 from revit.common.weights.source import Source
 from revit.video.data.options import ClipOptions, FrameOptions, PixelOptions
 from revit.video.models.timesformer import AttentionKind
@@ -48,57 +45,36 @@ def infer(source: Source) -> Inferred:
             f"{source.where}: image weights cannot classify clips; train from them with start.source, or give a "
             "TimeSformer"
         )
-    tensors, facts, assumed = source.tensors, source.facts, []
-
-    def fact(key: str, otherwise: Any, text: str) -> Any:
-        if key in facts:
-            return facts[key]
-        assumed.append(text)
-        return otherwise
-
-    try:
-        width, _, *patch = tensors["patch_embed.proj.weight"].shape
-        hidden = tensors["blocks.0.mlp.fc1.weight"].shape[0]
-        num_classes = tensors["head.weight"].shape[0]
-        num_positions = tensors["pos_embed"].shape[1] - 1
-    except (KeyError, ValueError) as error:
-        raise UserError(
-            f"{source.where}: not a whole TimeSformer with its classifier ({error} is missing)"
-        ) from error
-    side = math.isqrt(num_positions)
-    grid = source.grids[0] if source.grids else TokenGrid(side, side)
-    if grid.num_positions != num_positions or grid.rows != grid.cols or len(set(patch)) != 1:
-        raise UserError(f"{source.where}: {num_positions} positions of {patch} pixels are no square picture")
-    size = grid.rows * patch[0]
-
-    blocks = {int(match[1]) for name in tensors if (match := re.match(r"blocks\.(\d+)\.", name))}
+    tensors, known = source.tensors, Known(source.facts)
+    shapes = read_shapes(source, "TimeSformer")
+    size = shapes.grid.rows * shapes.kernel
     if "time_embed" in tensors:
         num_frames = tensors["time_embed"].shape[1]
     else:
-        num_frames = int(fact("num_frames", 8, "8 frames"))
-    heads = fact("num_heads", max(1, width // 64), "heads 64 wide")
+        num_frames = int(known.get("num_frames", 8, "8 frames"))
+    heads = known.get("num_heads", max(1, shapes.embed_dim // 64), "heads 64 wide")
     rate = PUBLISHED_RATES.get(num_frames, 32)
-    rate = fact("sampling_rate", rate, f"{num_frames} frames at a sampling rate of {rate}")
-    mean = fact("mean", (0.45,) * 3, "pixel mean 0.45")
-    std = fact("std", (0.225,) * 3, "pixel std 0.225")
+    rate = known.get("sampling_rate", rate, f"{num_frames} frames at a sampling rate of {rate}")
+    mean = known.get("mean", (0.45,) * 3, "pixel mean 0.45")
+    std = known.get("std", (0.225,) * 3, "pixel std 0.225")
     low, high = PUBLISHED_SHORT_SIDES.get(size, (size * 8 // 7, size * 10 // 7))
     return Inferred(
         model=VideoModel(
-            grids=(grid.name,),
-            num_classes=num_classes,
-            embed_dim=width,
-            depth=len(blocks),
+            grids=(shapes.grid.name,),
+            num_classes=shapes.num_classes,
+            embed_dim=shapes.embed_dim,
+            depth=shapes.depth,
             num_heads=heads,
             attention=_attention(tensors),
-            mlp_ratio=hidden / width,
-            qkv_bias="blocks.0.attn.qkv.bias" in tensors,
+            mlp_ratio=shapes.mlp_ratio,
+            qkv_bias=shapes.qkv_bias,
         ),
         clips=ClipOptions(
             frames=FrameOptions(num_frames=num_frames, sampling_rate=rate),
             pixels=PixelOptions(crop_size=size, jitter_min=low, jitter_max=high, mean=mean, std=std),
         ),
-        num_classes=num_classes,
-        assumed=tuple(assumed),
+        num_classes=shapes.num_classes,
+        assumed=tuple(known.assumed),
     )
 
 
