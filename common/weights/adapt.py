@@ -74,8 +74,11 @@ def take_distillation(
         heads = [f"head_dist{dot(key)}.{kind}" for kind in ("weight", "bias")]
         if name in source:
             continue
-        if keys:  # of a distilled model, of all students, or of the first of them
-            chosen = next((known for known in ("", "shared") if known in keys), keys[0])
+        if keys:  # of a distilled model, of all students, or of the longest of them
+            shared = [known for known in ("", "shared") if known in keys]
+            chosen = (
+                shared[0] if shared else max(keys, key=lambda known: TokenGrid.parse(known).num_positions)
+            )
             origin, what = (f"dist_token{dot(chosen)}", f"head_dist{dot(chosen)}"), "the source's"
         elif not key:
             origin, what = ("cls_token", "head"), "those of the class"

@@ -1,0 +1,105 @@
+"""The architecture behind a bare weight file of an image model: enough to classify without a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from revit.common.errors import UserError
+from revit.common.vit import ResizableTransformer
+from revit.common.weights.shapes import Known, Shapes, read_shapes
+from revit.common.weights.source import Source
+from revit.image.data.options import IMAGENET_MEAN, IMAGENET_STD, PictureOptions, PicturePixelOptions
+from revit.image.models.deit import DeiT
+from revit.image.models.lvvit import LVViT
+
+LVVIT_SIZES = {(240, 12): (4, 1.0), (384, 16): (6, 2.0), (512, 20): (8, 2.0), (768, 24): (12, 3.0)}
+"""Width and depth of the published LV-ViT T, S, M and L -> heads and what residual branches are divided by."""
+LVVIT_CROPS = {(512, 20): 1.0, (768, 24): 1.0}
+"""Share of the picture that their evaluation keeps, where it is not 0.9."""
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """A model to build and the pictures it wants."""
+
+    family: type[DeiT] | type[LVViT]
+    arguments: Mapping[str, Any]
+    pictures: PictureOptions
+    assumed: tuple[str, ...]
+    """What the weights do not say and was taken from the published recipes."""
+
+    def build(self) -> ResizableTransformer:
+        """The untrained model."""
+        return self.family(**self.arguments)
+
+
+def infer(source: Source) -> Inferred:
+    """The model and the pictures of an image model's weights.
+
+    Shapes give width, depth, patch, picture size and classes; what lies beside the weights (`facts`) goes before any
+    guess: heads are 64 wide (60 in LV-ViT-T), residual branches of an LV-ViT are divided as in the published model of
+    that width and depth, and pictures are those of the published recipes unless it says otherwise.
+
+    Raises:
+        UserError: no image model, or shapes that make none.
+    """
+    if source.kind != "image":
+        raise UserError(
+            f"{source.where}: weights of a video model cannot classify pictures; give an image model"
+        )
+    known = Known(source.facts)
+    arguments = _lvvit(source, known) if source.is_lvvit else _deit(source, known)
+    size = arguments["img_size"]
+    crop_pct = (
+        LVVIT_CROPS.get((arguments["embed_dim"], arguments["depth"]), 0.9) if source.is_lvvit else 0.875
+    )
+    pixels = PicturePixelOptions(
+        img_size=size,
+        crop_pct=known.get("crop_pct", crop_pct, f"evaluation keeps {crop_pct:g} of the picture"),
+        crop_mode=source.facts.get("crop_mode", "center"),
+        interpolation=source.facts.get("interpolation", "bicubic"),
+        mean=known.get("mean", IMAGENET_MEAN, "ImageNet's pixel mean"),
+        std=known.get("std", IMAGENET_STD, "ImageNet's pixel std"),
+    )
+    return Inferred(
+        LVViT if source.is_lvvit else DeiT, arguments, PictureOptions(pixels=pixels), tuple(known.assumed)
+    )
+
+
+def _deit(source: Source, known: Known) -> dict[str, Any]:
+    distilled = "dist_token" in source.tensors
+    shapes = read_shapes(source, "DeiT", num_prefix=2 if distilled else 1)
+    heads = known.get("num_heads", max(1, shapes.embed_dim // 64), "heads 64 wide")
+    return {
+        **_common(shapes, shapes.kernel, heads),
+        "qkv_bias": shapes.qkv_bias,
+        "distillation": "every_grid" if distilled else "none",
+    }
+
+
+def _lvvit(source: Source, known: Known) -> dict[str, Any]:
+    shapes = read_shapes(source, "LV-ViT")
+    heads, skip_lam = LVVIT_SIZES.get((shapes.embed_dim, shapes.depth), (max(1, shapes.embed_dim // 64), 2.0))
+    heads = known.get("num_heads", heads, f"{heads} heads")
+    skip_lam = known.get("skip_lam", skip_lam, f"residual branches divided by {skip_lam:g}")
+    stem = [source.tensors[f"patch_embed.conv{number}.weight"].shape[0] for number in (1, 2, 3)]
+    return {
+        **_common(shapes, 2 * shapes.kernel, heads),
+        "qkv_bias": shapes.qkv_bias,
+        "skip_lam": skip_lam,
+        "stem_widths": tuple(stem),
+    }
+
+
+def _common(shapes: Shapes, patch: int, heads: int) -> dict[str, Any]:
+    return {
+        "img_size": shapes.grid.rows * patch,
+        "grids": (shapes.grid,),
+        "num_classes": shapes.num_classes,
+        "embed_dim": shapes.embed_dim,
+        "depth": shapes.depth,
+        "num_heads": heads,
+        "mlp_ratio": shapes.mlp_ratio,
+    }

@@ -1,0 +1,68 @@
+"""Starting an image model from weights made elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from revit.common.errors import UserError
+from revit.common.load_report import LoadReport
+from revit.common.vit import ResizableTransformer
+from revit.common.weights import start
+from revit.common.weights.source import Source, read_source
+from revit.image.models.lvvit import LVViT
+
+
+def start_from(
+    model: ResizableTransformer,
+    where: str,
+    *,
+    position_resize: str = "bicubic",
+    label_names: Sequence[str] = (),
+) -> LoadReport:
+    """Loads the weights at `where` into a DeiT or LV-ViT and says what became of each tensor.
+
+    `where`: our checkpoint, ViT or DeiT weights with timm's names (.pth, .safetensors, a folder in timm's layout,
+    `timm:NAME`), for an LV-ViT the files of its authors. `label_names`: the classes to be learned, see
+    `revit.common.weights.fit.fit`.
+
+    Raises:
+        UserError: nothing readable there, or weights that do not fit: the message lists every tensor at fault.
+    """
+    return start_from_source(
+        model, read_source(where), position_resize=position_resize, label_names=label_names
+    )
+
+
+def start_from_source(
+    model: ResizableTransformer,
+    source: Source,
+    *,
+    position_resize: str = "bicubic",
+    label_names: Sequence[str] = (),
+) -> LoadReport:
+    """As `start_from`, from weights that were read already."""
+    if source.kind == "video" or any(".temporal_" in name or name == "time_embed" for name in source.tensors):
+        raise UserError(
+            f"{source.where}: weights of a video model, which pictures do not start from; give a ViT, a DeiT or an LV-ViT"
+        )
+    wanted, found = ("an LV-ViT" if is_lvvit else "a ViT or DeiT" for is_lvvit in _families(model, source))
+    if wanted != found:
+        raise UserError(
+            f"{source.where}: weights of {found}, the model is {wanted}; give weights of its own kind or choose another "
+            "model.name"
+        )
+    _check_skip(model, source)
+    return start.start_from_source(model, source, position_resize=position_resize, label_names=label_names)
+
+
+def _families(model: ResizableTransformer, source: Source) -> tuple[bool, bool]:
+    return isinstance(model, LVViT), source.is_lvvit
+
+
+def _check_skip(model: ResizableTransformer, source: Source) -> None:
+    """What residual branches are divided by leaves no trace in the shapes, as the number of heads."""
+    theirs, ours = source.facts.get("skip_lam"), getattr(model.blocks[0], "skip_lam", None)
+    if theirs is not None and ours is not None and theirs != ours:
+        raise UserError(
+            f"{source.where}: made with skip_lam {theirs:g}, the model has {ours:g}; set model.skip_lam"
+        )
