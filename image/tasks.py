@@ -1,0 +1,106 @@
+"""Tasks of pictures that `common` does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+from torch import Tensor, nn
+
+from revit.common.data.batch import Batch
+from revit.common.losses.distill import SelfDistillation
+from revit.common.outputs import ModelOutput
+from revit.common.tokens.grid import TokenGrid
+from revit.image.data.label_maps import TokenLabelOptions
+from revit.image.losses.token_labels import (
+    AxisOrder,
+    RegionTargets,
+    correct_by_label,
+    densify,
+    mix_with_partner,
+    on_and_off,
+    soft_cross_entropy,
+    soft_labels,
+)
+from revit.image.models.lvvit import LVViT
+from revit.image.models.mix_token import MixDraw
+
+
+@dataclass
+class TokenLabelTask:
+    """ReViT's Algorithm 1 with LV-ViT's losses: at every grid a class term and a dense term over the patches.
+
+    Per grid, longest first: cls_weight * class term + dense_weight * cross entropy of all patch logits with the labels
+    of their places. The label map of a picture is read at each grid's own size. Readings of what the papers leave open:
+    - Students distil class logits only; their dense term is that of the labels, at full weight beside
+      (1 - lambda) CE + lambda KL.
+    - MixToken is drawn once per batch as fractions of the picture, so the class logits of all grids, teacher and
+      students, see the same mixture; every grid rounds the box to its own tokens and mixes its class target by its own
+      share, 1 - area / N. Patch targets stay unmixed, since the model puts the patches back.
+
+    A batch carries `label_map` (B, 2, k, H, W) and `crop` (B, 4) among its extras; without them the class target is
+    repeated for every patch (published). Raises ValueError for a model without patch logits, or with another number
+    of them than the grid has places.
+    """
+
+    distill: SelfDistillation = field(default_factory=SelfDistillation)
+    """Its label smoothing is that of batches without label maps."""
+    mix_token: bool = True
+    smoothing: float = 0.1
+    """Of the targets read from label maps."""
+    axis_order: AxisOrder = "corrected"
+    ground_truth: bool = False
+    cls_weight: float = 1.0
+    dense_weight: float = 1.0
+
+    @classmethod
+    def from_options(
+        cls, distill: SelfDistillation, mix_token: bool, labels: TokenLabelOptions | None
+    ) -> TokenLabelTask:
+        if labels is None:
+            return cls(distill, mix_token)
+        own = {"smoothing", "axis_order", "ground_truth", "cls_weight", "dense_weight"}
+        return cls(distill, mix_token, **labels.model_dump(include=own))
+
+    def losses(self, model: nn.Module, inputs: Tensor, batch: Batch) -> Iterator[tuple[str, Tensor]]:
+        network = cast(LVViT, model)
+        mix = MixDraw.draw() if self.mix_token and network.training else None
+        whole, patches = self._targets(batch, network.num_classes)
+        distill = replace(self.distill, label_smoothing=0.0)  # the targets are smooth already
+        teacher: Tensor | None = None
+        for grid in network.grids:
+            output = network(inputs, grid, mix)
+            class_targets = whole if mix is None else mix_with_partner(whole, mix.box(grid).keep_share)
+            if teacher is None:
+                teacher = output.logits.detach()
+                class_term = distill.cross_entropy(output.logits, class_targets)
+            else:
+                class_term = distill(output, teacher, class_targets)
+            dense_term = soft_cross_entropy(_patch_logits(output, grid), patches(grid))
+            yield grid.name, self.cls_weight * class_term + self.dense_weight * dense_term
+
+    def _targets(self, batch: Batch, num_classes: int) -> tuple[Tensor, Callable[[TokenGrid], Tensor]]:
+        """The class target (B, K), and per grid the patch targets (B, S, K), or (B, 1, K) for all patches alike."""
+        if "label_map" not in batch.extras:
+            smooth = on_and_off(self.distill.label_smoothing, num_classes)
+            label = soft_labels(batch.targets, num_classes, *smooth)
+            return label, lambda grid: label[:, None]
+        smooth = on_and_off(self.smoothing, num_classes)
+        dense = densify(batch.extras["label_map"], num_classes)
+        regions = RegionTargets(dense, batch.extras["crop"], *smooth, self.axis_order)
+        whole = regions.whole()
+        if self.ground_truth:
+            whole = correct_by_label(whole, soft_labels(batch.targets, num_classes, *smooth))
+        return whole, lambda grid: regions.patches(grid.rows, grid.cols)
+
+
+def _patch_logits(output: ModelOutput, grid: TokenGrid) -> Tensor:
+    """(B, S, K). ValueError unless there is one row for each place of the grid."""
+    found = None if output.patch_logits is None else output.patch_logits.shape[1]
+    if output.patch_logits is None or found != grid.num_positions:
+        raise ValueError(
+            f"token labels at {grid} need {grid.num_positions} patch logits, the model gives {found or 'none'}; "
+            "train an LV-ViT on pictures of its own img_size"
+        )
+    return output.patch_logits
