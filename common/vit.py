@@ -13,7 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from revit.common.embed.patch_embed import PATCH_EMBEDS, Patchify, Remainder
+from revit.common.embed.patch_embed import PATCH_EMBEDS
+from revit.common.embed.patches import PatchEmbed, Remainder
 from revit.common.embed.resize import resize_positions
 from revit.common.layers.norm import LengthAwareLayerNorm
 from revit.common.outputs import ModelOutput
@@ -221,7 +222,7 @@ class ResizableTransformer(nn.Module):
         class row), norms, distillation token and head as copies.
         """
         for module in self.modules():
-            if isinstance(module, (Patchify, LengthAwareLayerNorm)):
+            if isinstance(module, (PatchEmbed, LengthAwareLayerNorm)):
                 module.start_short_grids()
         longest = self.grids[0]
         P = self.num_prefix(longest)

@@ -1,62 +1,20 @@
-"""Patch embedding for several token grids: every grid turns the same picture into its own number of tokens.
-
-How picture, kernel and grid are made to fit is decided here and nowhere else. A grid need not divide the picture
-(10 x 10 at 224 pixels): the patch is then the next multiple of 8 pixels (24) and the picture is padded with zeros on
-both sides (8 pixels each, 240 / 24 = 10); where that multiple gives another grid (20 x 20 at 448), the next whole number
-of pixels (23). At another picture size than the nominal one the patch stays and the map
-grows or shrinks; what does not fill a patch is padded, never cut off (the published models cut: `remainder="cut"`).
-"""
+"""Patch embedding for several token grids: every grid turns the same picture into its own number of tokens."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from revit.common.embed.lvvit_stem import LVViTStem
+from revit.common.embed.patches import PatchEmbed, Remainder, Sides, pad_to_patches, patch_of
 from revit.common.embed.resize import resize_patch_kernel
 from revit.common.tokens.grid import TokenGrid
 
-Sides = tuple[int, int]
-Remainder = Literal["pad", "cut"]
 
-
-def patch_of(img_size: int | Sides, grid: TokenGrid) -> Sides:
-    """Patch height and width in pixels with which a picture of `img_size` (a side, or height and width) gives `grid`.
-
-    Raises ValueError where no patch does.
-    """
-
-    def side(pixels: int, tokens: int) -> int:
-        if pixels % tokens == 0:
-            return pixels // tokens
-        smallest = math.ceil(pixels / tokens)
-        for patch in (8 * math.ceil(smallest / 8), smallest):
-            if math.ceil(pixels / patch) == tokens:
-                return patch
-        nearest = math.ceil(pixels / smallest)
-        raise ValueError(
-            f"no patch cuts {pixels} pixels into {tokens} tokens: {smallest} pixels give {nearest}; "
-            f"choose {nearest} or another img_size"
-        )
-
-    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-    return side(height, grid.rows), side(width, grid.cols)
-
-
-def pad_to_patches(images: Tensor, patch: Sides) -> Tensor:
-    """Pad (B, C, H, W) with zeros on both sides until the patch divides it."""
-    missing = [-size % side for size, side in zip(images.shape[-2:], patch)]
-    if not any(missing):
-        return images
-    top, left = (pixels // 2 for pixels in missing)
-    return F.pad(images, (left, missing[1] - left, top, missing[0] - top))
-
-
-class Patchify(nn.Module):
+class Patchify(PatchEmbed):
     """One convolution per grid whose stride is its kernel (Table 3 of ReViT, the row with its own patch embedding).
 
     `proj` belongs to the longest grid and has the published name; the others are `short.ROWSxCOLS`. `remainder`
@@ -98,7 +56,7 @@ class Patchify(nn.Module):
             conv.bias.copy_(self.proj.bias)
 
 
-class SharedPatchify(nn.Module):
+class SharedPatchify(PatchEmbed):
     """One kernel for all grids, cropped around its centre for the smaller patches (ReViT section 4.1, ablation).
 
     The stored kernel is that of the largest patch, i.e. of the shortest grid; the text cites the weight-sharing
@@ -122,7 +80,7 @@ class SharedPatchify(nn.Module):
         return F.conv2d(pad_to_patches(images, patch), kernel, self.proj.bias, stride=patch)
 
 
-class ConvStem(nn.Module):
+class ConvStem(PatchEmbed):
     """Early convolutions per grid (Xiao et al., cited by ReViT section 4): 3x3 convolutions + BN + ReLU, then 1x1.
 
     All but the last convolution halve the map; the stride of the last (2, 3, 4) makes the grid: 14, 10 and 7 at 224
@@ -166,14 +124,13 @@ class ConvStem(nn.Module):
         """(B, C, H, W) -> (B, D, rows, cols)"""
         # The last convolution pads by one pixel of its own, so a remainder needs no padding of the picture.
         tokens = self.stems[grid.name](images)
-        expected = tuple(
-            math.ceil(size / side) for size, side in zip(images.shape[-2:], self.patches[grid.name])
-        )
-        return tokens if tokens.shape[-2:] == expected else tokens[..., : expected[0], : expected[1]]
+        expected = self.map_of((images.shape[-2], images.shape[-1]), grid)
+        return tokens[..., : expected.rows, : expected.cols]
 
 
-PATCH_EMBEDS: Mapping[str, type[Patchify | SharedPatchify | ConvStem]] = {
+PATCH_EMBEDS: Mapping[str, type[Patchify | SharedPatchify | ConvStem | LVViTStem]] = {
     "patchify": Patchify,
     "shared": SharedPatchify,
     "stem": ConvStem,
+    "lvvit": LVViTStem,
 }

@@ -13,22 +13,25 @@ class Attention(nn.Module):
     """Self-attention over the second-last axis, with the parameter names of timm and TimeSformer.
 
     One projection gives query, key and value, split as (3, heads, head width); the softmax scale is the head
-    width to the power of -0.5.
+    width to the power of -0.5. The head width is width / heads unless `head_dim` says otherwise.
     """
 
-    def __init__(self, width: int, num_heads: int, qkv_bias: bool = True) -> None:
+    def __init__(
+        self, width: int, num_heads: int, qkv_bias: bool = True, head_dim: int | None = None
+    ) -> None:
         super().__init__()
-        if width % num_heads:
+        if head_dim is None and width % num_heads:
             raise ValueError(f"embed_dim {width} is not a multiple of num_heads {num_heads}")
+        inner = num_heads * (head_dim or width // num_heads)
         self.num_heads = num_heads
         self.fused = True
-        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
-        self.proj = nn.Linear(width, width)
+        self.qkv = nn.Linear(width, 3 * inner, bias=qkv_bias)
+        self.proj = nn.Linear(inner, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., N, D) -> (..., N, D); all leading axes are batch."""
         leading = x.shape[:-2]
-        # (..., N, 3D) -> three of (batch, heads, N, D / heads)
+        # (..., N, 3D) -> three of (batch, heads, N, head width)
         qkv = self.qkv(x).flatten(0, -3).unflatten(-1, (3, self.num_heads, -1))
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         if self.fused:

@@ -48,7 +48,10 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm attention and MLP over all tokens, norms per token grid."""
+    """Pre-norm attention and MLP over all tokens, norms per token grid.
+
+    Both residual branches are divided by `skip_lam` after stochastic depth (LV-ViT; 1 in ViT and DeiT).
+    """
 
     def __init__(
         self,
@@ -59,15 +62,22 @@ class Block(nn.Module):
         qkv_bias: bool = True,
         drop_path_rate: float = 0.0,
         layer_norm_eps: float = 1e-6,
+        skip_lam: float = 1.0,
+        head_dim: int | None = None,
     ) -> None:
         super().__init__()
+        self.skip_lam = skip_lam
         self.norm1 = LengthAwareLayerNorm(width, grids, layer_norm_eps)
-        self.attn = Attention(width, num_heads, qkv_bias)
+        self.attn = Attention(width, num_heads, qkv_bias, head_dim)
         self.drop_path = DropPath(drop_path_rate)
         self.norm2 = LengthAwareLayerNorm(width, grids, layer_norm_eps)
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
     def forward(self, tokens: Tensor, layout: TokenLayout) -> Tensor:
         """(B, N, D) -> (B, N, D)"""
-        tokens = tokens + self.drop_path(self.attn(self.norm1(tokens, layout.grid)))
-        return tokens + self.drop_path(self.mlp(self.norm2(tokens, layout.grid)))
+        tokens = self.add(tokens, self.drop_path(self.attn(self.norm1(tokens, layout.grid))))
+        return self.add(tokens, self.drop_path(self.mlp(self.norm2(tokens, layout.grid))))
+
+    def add(self, tokens: Tensor, branch: Tensor) -> Tensor:
+        """tokens + branch / skip_lam, in one pass over memory."""
+        return torch.add(tokens, branch, alpha=1 / self.skip_lam)

@@ -132,7 +132,9 @@ def _macs_by_layers(model: nn.Module, arguments: tuple[Any, ...]) -> dict[str, f
         elif isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             macs["convolution"] += output.numel() * module.weight[0].numel()
         elif isinstance(module, Attention):
-            macs["attention"] += 2 * inputs[0].numel() * inputs[0].shape[-2]
+            # Two products of (N, inner) by (inner, N) each; `proj` takes the inner width in.
+            num_tokens = inputs[0].numel() // inputs[0].shape[-1]
+            macs["attention"] += 2 * num_tokens * inputs[0].shape[-2] * module.proj.in_features
 
     handles = [module.register_forward_hook(note) for module in model.modules()]
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from revit.common.layers.block import Block
 from revit.common.outputs import ModelOutput
 from revit.common.tokens.grid import TokenGrid
 from revit.common.vit import ResizableTransformer
+from revit.image.models.cost import closed_form
 
 
 class DeiT(ResizableTransformer):
@@ -36,14 +37,14 @@ class DeiT(ResizableTransformer):
         qkv_bias: bool = True,
         drop_path_rate: float = 0.1,
         layer_norm_eps: float = 1e-6,
+        head_dim: int | None = None,
         **embedding: Any,
     ) -> None:
         super().__init__(img_size, grids, num_classes, embed_dim, layer_norm_eps=layer_norm_eps, **embedding)
+        size: dict[str, Any] = {"width": embed_dim, "num_heads": num_heads, "head_dim": head_dim}
+        size |= {"mlp_ratio": mlp_ratio, "qkv_bias": qkv_bias, "layer_norm_eps": layer_norm_eps}
         rates = torch.linspace(0, drop_path_rate, depth).tolist()
-        self.blocks.extend(
-            Block(embed_dim, num_heads, self.grids, mlp_ratio, qkv_bias, rate, layer_norm_eps)
-            for rate in rates
-        )
+        self.blocks.extend(Block(grids=self.grids, drop_path_rate=rate, **size) for rate in rates)
         self.init_weights()
         self.start_short_grids()
 
@@ -58,3 +59,9 @@ class DeiT(ResizableTransformer):
         for block in self.blocks:
             tokens = block(tokens, layout)
         return self.classify(tokens, layout)
+
+    def closed_form_macs(
+        self, images_shape: Sequence[int], grid: TokenGrid | None = None
+    ) -> dict[str, float]:
+        """Multiply-accumulates of one picture (1, C, H, W) by formula, by kind: linear, attention, convolution."""
+        return closed_form(self, images_shape, grid)

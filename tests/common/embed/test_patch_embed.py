@@ -3,14 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from revit.common.embed.patch_embed import (
-    PATCH_EMBEDS,
-    ConvStem,
-    Patchify,
-    SharedPatchify,
-    pad_to_patches,
-    patch_of,
-)
+from revit.common.embed.patch_embed import PATCH_EMBEDS, ConvStem, Patchify, SharedPatchify
+from revit.common.embed.patches import pad_to_patches, patch_of
 from revit.common.tokens.grid import TokenGrid, longest_first
 
 

@@ -1,0 +1,39 @@
+"""What DeiT and LV-ViT cost, by formula."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from revit.common.layers.block import Block
+from revit.common.report.closed_form import (
+    Macs,
+    embedding_macs,
+    encoder_macs,
+    heads_macs,
+    mlp_ratio_of,
+    positions_of,
+    single_input,
+)
+from revit.common.tokens.grid import TokenGrid
+from revit.common.vit import ResizableTransformer
+
+
+def closed_form(
+    model: ResizableTransformer, images_shape: Sequence[int], grid: TokenGrid | None = None
+) -> Macs:
+    """Multiply-accumulates of one picture of shape (1, C, H, W) at `grid`, by kind: linear, attention, convolution.
+
+    Raises ValueError for a batch other than 1.
+    """
+    chans, height, width = single_input(images_shape)
+    grid = model.check_grid(grid)
+    num_positions = positions_of(model.patch_embed, (height, width), grid)
+    length = model.num_prefix(grid) + num_positions
+    inner = cast(Block, model.blocks[0]).attn.proj.in_features
+    macs = encoder_macs(len(model.blocks), model.embed_dim, length, mlp_ratio_of(model), inner)
+    macs["linear"] += heads_macs(model, grid)
+    if getattr(model, "aux_head", None) is not None:
+        macs["linear"] += num_positions * model.embed_dim * model.num_classes
+    macs["convolution"] = embedding_macs(model.patch_embed, (height, width), grid, chans)
+    return macs
