@@ -36,17 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     values = parse(arguments, argv)
 
     # Imported after the arguments are read, so that --help and mistakes in them answer at once.
-    from revit.common.config import load_by_kind
+    from kinds import load_run
+
     from revit.common.report.costs import cost_rows
     from revit.common.report.tables import print_table
-    from revit.video.build import VideoPackage
-    from revit.video.options import VideoRun
 
-    kinds, packages = {"video": VideoRun}, {"video": VideoPackage()}
     rows: list[dict[str, Any]] = []
     for path in values.cfg:
-        options = load_by_kind(kinds, path, values.overrides)
-        rows += cost_rows(Path(path).stem, options, packages[options.kind], _shares(Path(options.run.dir)))
+        options, kind = load_run(path, values.overrides)
+        rows += cost_rows(Path(path).stem, options, kind.package, _shares(Path(options.run.dir)))
     print_table("Cost of one forward pass, batch 1, attention included", COLUMNS, rows)
     if values.json:
         write_json(values.json, rows)

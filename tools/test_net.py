@@ -6,14 +6,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from kinds import load_run
+
 from revit.common.cli import add_config, add_json, parse, parser, tool
-from revit.common.config import load
 from revit.common.engine.recipe import Recipe
 from revit.common.files import write_json
 from revit.common.report.runs import COLUMNS, RunReport
 from revit.common.report.tables import print_table
-from revit.video.build import VideoPackage
-from revit.video.options import VideoRun
 
 
 @tool
@@ -26,10 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_config(arguments)
     add_json(arguments)
     arguments.add_argument(
-        "--checkpoint", required=True, help="ours, a published TimeSformer .pyth, or a Hugging Face folder"
+        "--checkpoint", required=True, help="ours, weights with timm's names, a published file, or a folder"
     )
     values = parse(arguments, argv)
-    recipe = Recipe(load(VideoRun, values.cfg, values.overrides), VideoPackage())
+    options, kind = load_run(values.cfg, values.overrides)
+    recipe = Recipe(options, kind.package)
     report = recipe.report(recipe.load_classifier(values.checkpoint))
     run = RunReport(Path(values.checkpoint).name, report)
     print_table(f"Accuracy on {values.cfg}", COLUMNS, run.rows())

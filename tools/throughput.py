@@ -52,26 +52,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.error("--rounds must be at least 1")
 
     # Imported after the arguments are read, so that --help and mistakes in them answer at once.
-    from revit.common.config import load_by_kind
+    from kinds import load_run
+
     from revit.common.engine.backend import pick_device
     from revit.common.report.cases import model_cases, peer_cases
     from revit.common.report.costs import build
     from revit.common.report.tables import print_table
     from revit.common.report.throughput import Case, device_name, measure
-    from revit.video.build import VideoPackage
-    from revit.video.options import VideoRun
-    from revit.video.peers import checked_twin
 
-    kinds, packages, peers = {"video": VideoRun}, {"video": VideoPackage()}, {"video": checked_twin}
     cases: list[Case] = []
     for path in values.cfg:
-        options = load_by_kind(kinds, path, values.overrides)
-        package, device = packages[options.kind], pick_device(options.run.device)
+        options, kind = load_run(path, values.overrides)
+        package, device = kind.package, pick_device(options.run.device)
         model, assigner = build(options, package)
         shape, name = package.input_shape(options), Path(path).stem
         settings: Any = (shape, device, values.dtypes, values.batches)
         if values.peers:  # before our own cases, as it fills parameters that start at zero
-            cases += peer_cases("huggingface", name, model, peers[options.kind], *settings)
+            cases += peer_cases(kind.peer, name, model, kind.checked_twin, *settings)
         compiled = (False, True) if values.compile else (False,)
         cases += model_cases(name, model, assigner, *settings, compiled)
     rows = [row.as_json() for row in measure(cases, device, values.rounds)]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from kinds import load_run
+
 from revit.common.cli import add_config, parse, parser, tool
-from revit.common.config import load
 from revit.common.engine.recipe import Recipe
-from revit.video.build import VideoPackage
-from revit.video.options import VideoRun
 
 
 @tool
@@ -24,8 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--stage", help="do this stage only, again if it was done: data, model, lengths, assigner or evaluate"
     )
     values = parse(arguments, argv)
-    options = load(VideoRun, values.cfg, values.overrides)
-    Recipe(options, VideoPackage()).run(values.stage)
+    options, kind = load_run(values.cfg, values.overrides)
+    Recipe(options, kind.package).run(values.stage)
     return 0
 
 

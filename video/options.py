@@ -11,7 +11,7 @@ from revit.video.data.options import ClipOptions
 from revit.video.demo import DemoOptions
 
 
-class VideoData(DataOptions, ClipOptions):
+class VideoData(ClipOptions, DataOptions):
     """Clips from files, or the demo's own data set."""
 
     demo: DemoOptions | None = None

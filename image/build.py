@@ -1,0 +1,102 @@
+"""From an image configuration to objects: what pictures bring to the shared recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from revit.common.data import build
+from revit.common.data.build import Split
+from revit.common.data.loader import Loader
+from revit.common.engine.listed import ListedPackage
+from revit.common.engine.task import BatchAugment
+from revit.common.errors import UserError
+from revit.common.layers.pixels import PixelNorm
+from revit.common.load_report import LoadReport
+from revit.common.vit import ResizableTransformer
+from revit.image.data.augment import build_batch_augment
+from revit.image.data.options import PictureOptions
+from revit.image.data.pictures import EvalPictures, build_eval_loader, build_train_loader, read_split
+from revit.image.demo import DIGITS, make_digit_pictures
+from revit.image.models.deit import DeiT
+from revit.image.options import ImageModel, ImageRun
+
+
+def build_model(model: ImageModel, pictures: PictureOptions, num_classes: int) -> ResizableTransformer:
+    """The untrained model of a configuration; the picture size is the data's."""
+    sizes = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}
+    _, size, *distilled = model.name.split("_")
+    width, heads = sizes[size]
+    own = {"embed_dim": width, "num_heads": heads, "distillation": "every_grid" if distilled else "shared"}
+    given = model.model_dump(exclude={"name", "num_classes", "mix_token"}, exclude_none=True)
+    try:
+        return DeiT(pictures.pixels.img_size, num_classes=num_classes, **{**own, **given})
+    except ValueError as error:
+        raise UserError(f"model: {error}") from error
+
+
+class ImagePackage(ListedPackage):
+    """What pictures bring to the shared recipe (`revit.common.engine.package.Package`)."""
+
+    read_split = staticmethod(read_split)
+
+    def make_data(self, options: ImageRun) -> None:
+        """Make the demo's pictures under RUN_DIR/data."""
+        if options.data.demo is not None:
+            make_digit_pictures(options.data.demo, self.made_root(options), show_progress=True)
+
+    def made_names(self, options: ImageRun) -> Sequence[str]:
+        """The digits."""
+        return DIGITS
+
+    def build_model(self, options: ImageRun, num_classes: int) -> ResizableTransformer:
+        """The untrained model."""
+        return build_model(options.model, options.data, num_classes)
+
+    def start(self, model: ResizableTransformer, options: ImageRun, source: str) -> LoadReport:
+        """Load weights made elsewhere."""
+        from revit.image.weights.start import start_from
+
+        return start_from(
+            model,
+            source,
+            position_resize=options.start.position_resize,
+            label_names=self.label_names(options),
+        )
+
+    def pixels(self, options: ImageRun) -> nn.Module:
+        """uint8 pictures -> normalised floats."""
+        return PixelNorm(options.data.pixels.mean, options.data.pixels.std)
+
+    def input_shape(self, options: ImageRun) -> tuple[int, ...]:
+        """(1, C, H, W)"""
+        return (1, 3, *options.data.pixels.size)
+
+    def num_views(self, options: ImageRun) -> int:
+        """One: the central crop."""
+        return 1
+
+    def batch_augment(self, options: ImageRun, num_classes: int) -> BatchAugment | None:
+        """Random erasing, then mixup or cutmix."""
+        return build_batch_augment(options.data.augment, options.data.mix, num_classes)
+
+    def train_loader(self, options: ImageRun, split: Split, batch_size: int) -> Loader:
+        """Shuffled, augmented, broken samples replaced."""
+        return build_train_loader(
+            self.data(options),
+            batch_size,
+            options.run.seed,
+            pictures=self.split(options, split),
+            num_classes=len(self.label_names(options)),
+        )
+
+    def assigner_loader(self, options: ImageRun, split: Split, batch_size: int) -> Loader:
+        """Shuffled, but as they are evaluated: a random crop may show a part that needs another token length."""
+        pictures, data = self.split(options, split), self.data(options)
+        load = EvalPictures(pictures, data)
+        return build.train_loader(load, pictures, data.loading, batch_size, options.run.seed)
+
+    def eval_loader(self, options: ImageRun, split: Split, batch_size: int, one_view: bool = False) -> Loader:
+        """In list order, nothing replaced."""
+        return build_eval_loader(self.data(options), split, batch_size, pictures=self.split(options, split))

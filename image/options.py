@@ -1,0 +1,86 @@
+"""The configuration of an image run: `kind: image`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from revit.common.engine.run_options import DataOptions, ModelOptions, RecipeOptions
+from revit.image.data.options import PictureOptions, PictureSourceOptions
+from revit.image.demo import ImageDemoOptions
+
+Variant = Literal[
+    "deit_tiny",
+    "deit_small",
+    "deit_base",
+    "deit_tiny_distilled",
+    "deit_small_distilled",
+    "deit_base_distilled",
+    "lvvit_t",
+    "lvvit_s",
+    "lvvit_m",
+    "lvvit_l",
+]
+
+
+class ImageData(PictureOptions, DataOptions):
+    """Pictures from files, or the demo's own data set."""
+
+    source: PictureSourceOptions = PictureSourceOptions()
+    demo: ImageDemoOptions | None = None
+    """Make the demo data set under RUN_DIR/data and use its lists, instead of `source`."""
+
+
+class ImageModel(ModelOptions):
+    """DeiT or LV-ViT or, with several grids, ReViT-DeiT or ReViT-LV-ViT. The picture size is the data's.
+
+    What is null is as the published model called `name` has it.
+    """
+
+    name: Variant = "deit_small"
+    embed_dim: int | None = Field(default=None, ge=1)
+    depth: int | None = Field(default=None, ge=1)
+    num_heads: int | None = Field(default=None, ge=1)
+    mlp_ratio: float | None = Field(default=None, gt=0)
+    drop_path_rate: float | None = Field(default=None, ge=0, lt=1)
+    skip_lam: float | None = Field(default=None, gt=0)
+    """LV-ViT: residual branches are divided by it."""
+    patch_embed: Literal["patchify", "stem", "shared", "lvvit"] | None = None
+    """One convolution per grid, early convolutions per grid, one kernel shared by all (ablation), or LV-ViT's stem."""
+    distillation: Literal["shared", "per_grid", "none", "every_grid"] | None = None
+    """Distillation token and head of the shorter grids: one for all, one each, or none; or DeiT's at every grid."""
+    mix_token: bool = True
+    """LV-ViT: exchange a rectangle of tokens between pictures in training."""
+
+    @property
+    def is_lvvit(self) -> bool:
+        return self.name.startswith("lvvit")
+
+    @model_validator(mode="after")
+    def _fits(self) -> ImageModel:
+        if self.skip_lam is not None and not self.is_lvvit:
+            raise ValueError(f"skip_lam is for LV-ViT, not {self.name}")
+        if self.stem_widths is not None and self.patch_embed not in ("stem", "lvvit"):
+            raise ValueError(f"stem_widths is for patch_embed stem or lvvit, not {self.patch_embed}")
+        return self
+
+
+class ImageRun(RecipeOptions):
+    """A whole image run."""
+
+    kind: Literal["image"] = "image"
+    data: ImageData
+    model: ImageModel = ImageModel()
+
+    @model_validator(mode="after")
+    def _fits(self) -> ImageRun:
+        if self.data.token_labels is not None and not self.model.is_lvvit:
+            raise ValueError(
+                f"data.token_labels is for LV-ViT, whose patches have a head; {self.model.name} has none: leave it out"
+            )
+        if self.assigner.num_frames != 1:
+            raise ValueError(
+                f"assigner.num_frames is {self.assigner.num_frames}, but a picture has one frame"
+            )
+        return self
