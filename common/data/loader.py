@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import signal
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -86,16 +87,30 @@ class Loader:
                 for batch in iterator:
                     self.broken.record(batch.ids.tolist(), batch.failures)
                     yield batch
-            except RuntimeError:
+            except (RuntimeError, ConnectionError, EOFError) as error:
                 self._forget(iterator)
+                if not isinstance(error, RuntimeError) and _killed(iterator):
+                    # Killed while it handed a batch over: the main process met the broken connection first.
+                    raise RuntimeError("DataLoader worker killed while it handed over a batch") from error
                 raise
 
     def _forget(self, iterator: Any) -> None:
         """Let go of the workers: torch would go on raising for a dead one whenever any child process ends."""
         self._loader._iterator = None
         shut_down = getattr(iterator, "_shutdown_workers", None)
-        if shut_down is not None:
+        if shut_down is None:
+            return
+        with contextlib.suppress(RuntimeError):  # torch's signal handler may raise in here too
             shut_down()
+        with contextlib.suppress(RuntimeError, ValueError):  # ValueError: done already
+            torch._C._remove_worker_pids(id(iterator))
+
+
+def _killed(iterator: Any) -> bool:
+    """Whether a worker of a forgotten iterator ended by something else than being told to."""
+    return any(
+        worker.exitcode not in (None, 0, -signal.SIGTERM) for worker in getattr(iterator, "_workers", ())
+    )
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,7 +95,7 @@ def bomb(width: int, height: int) -> bytes:
 )
 def test_damage_is_one_line(tmp_path, content, reason):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    good = open(saved(tmp_path, Image.fromarray(noise), "good.jpg"), "rb").read()
+    good = Path(saved(tmp_path, Image.fromarray(noise), "good.jpg")).read_bytes()
     path = tmp_path / "bad.jpg"
     path.write_bytes(content(good))
     with pytest.raises(BrokenSample, match=reason) as caught:

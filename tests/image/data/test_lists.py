@@ -146,7 +146,7 @@ def test_faulty_tar_files_are_named(tmp_path, files, mode, message):
 def test_a_damaged_tar_file_is_named(one_tar, tmp_path):
     with open(one_tar, "r+b") as file:
         file.truncate(5000)
-    with pytest.raises(UserError, match="one.tar: not an uncompressed tar file"):
+    with pytest.raises(UserError, match=r"one\.tar: not an uncompressed tar file"):
         read_pictures(one_tar)
     with pytest.raises(UserError, match="no such file"):
         read_pictures(str(tmp_path / "none.tar"))
