@@ -19,9 +19,8 @@ from revit.common.engine.predict import Answer, Predictor, find_files
 from revit.common.errors import UserError
 from revit.common.files import write_json
 from revit.common.tokens.grid import TokenGrid
+from revit.image.classifier import IMAGE
 from revit.video.classifier import VIDEO
-
-KINDS = (VIDEO,)
 
 
 @tool
@@ -29,14 +28,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser(
         __doc__ or "",
         "python tools/predict.py --checkpoint runs/demo/checkpoint.safetensors runs/demo/data/test --topk 3\n"
-        "python tools/predict.py --checkpoint TimeSformer_divST_8x32_224_K400.pyth --labels k400.txt clip.mp4 folder",
+        "python tools/predict.py --checkpoint TimeSformer_divST_8x32_224_K400.pyth --labels k400.txt clip.mp4 folder\n"
+        "python tools/predict.py --checkpoint timm:deit_small_patch16_224 --labels imagenet.txt picture.jpg",
     )
     arguments.add_argument("paths", nargs="+", metavar="PATH", help="a file, or a folder searched for files")
     arguments.add_argument(
         "--checkpoint",
         required=True,
         metavar="CKPT",
-        help="ours, a published TimeSformer .pyth, a Hugging Face TimeSformer folder, or hf-hub:NAME",
+        help="ours, of clips or pictures; a published TimeSformer .pyth; ViT, DeiT or LV-ViT weights; a Hugging Face "
+        "folder; hf-hub:NAME or timm:NAME",
     )
     arguments.add_argument("--topk", type=int, default=5, help="classes to name for each file (default 5)")
     arguments.add_argument(
@@ -46,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--views",
         default="1",
         metavar="CROPS|STRETCHESxCROPS",
-        help="looks at each clip: 1 (centre, default), 3, 4x3, ..., or test for the checkpoint's own test views",
+        help="looks at each clip: 1 (centre, default), 3, 4x3, ..., or test for the checkpoint's own test views; a "
+        "picture has one",
     )
     arguments.add_argument("--labels", metavar="FILE", help="class names, for a checkpoint that has none")
     arguments.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
@@ -56,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if values.topk < 1:
         raise UserError(f"--topk {values.topk}: name at least 1 class")
 
-    classifier = _with_labels(open_classifier(values.checkpoint, KINDS), values.labels)
+    classifier = _with_labels(open_classifier(values.checkpoint, (VIDEO, IMAGE)), values.labels)
     _say_what_was_opened(classifier)
     inputs = classifier.inputs
     answers: list[Answer] = []

@@ -37,6 +37,7 @@ from revit.common.report.flops import count
 from revit.common.tokens.adaptive import AdaptiveClassifier
 from revit.common.tokens.labels import LengthLabels, class_balanced_weights
 from revit.common.vit import ResizableTransformer
+from revit.common.weights.start import without_trace
 
 
 class Recipe:
@@ -316,6 +317,6 @@ class Recipe:
                 config=self.options.model_dump(mode="json"),
                 label_names=list(label_names),
                 parts={name: part.state_dict() for name, part in parts.items()},
-                extra=extra or {},
+                extra={"architecture": without_trace(parts["model"]), **(extra or {})},
             ),
         )

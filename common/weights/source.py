@@ -89,15 +89,18 @@ def image_transformer(where: str, content: WeightFile, config: Mapping[str, Any]
 
 
 def _from_checkpoint(where: str, checkpoint: Checkpoint) -> Source:
-    model = checkpoint.config.get("model", {})
-    known = ("num_heads", "attention", "skip_lam")
+    model, data = checkpoint.config.get("model", {}), checkpoint.config.get("data", {})
+    written = {
+        key: model[key] for key in ("num_heads", "attention", "skip_lam") if model.get(key) is not None
+    }
+    pixels = {key: data["pixels"][key] for key in ("mean", "std") if key in data.get("pixels", {})}
     return Source(
         where=f"{where} (our checkpoint, {checkpoint.kind})",
         kind=checkpoint.kind,
         tensors=dict(checkpoint.parts.get("model", {})),
         label_names=tuple(checkpoint.label_names),
         grids=tuple(TokenGrid.parse(grid) for grid in model.get("grids") or ()),
-        facts={key: model[key] for key in known if model.get(key) is not None},
+        facts=written | pixels | checkpoint.extra.get("architecture", {}),
     )
 
 

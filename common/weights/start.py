@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from revit.common.errors import UserError
-from revit.common.layers.attention import Attention
+from revit.common.layers.block import Block
 from revit.common.load_report import LoadReport
 from revit.common.vit import ResizableTransformer
 from revit.common.weights.adapt import rename_grids
@@ -32,7 +32,7 @@ def start_from_source(
         UserError: weights that do not fit: the message lists every tensor at fault.
     """
     report = LoadReport(source.where, label_names=source.label_names, notes=list(source.notes))
-    _check_heads(model, source)
+    _check(model, source)
     for key in ("mean", "std"):
         if key in source.facts:
             values = ", ".join(f"{value:g}" for value in source.facts[key])
@@ -51,11 +51,17 @@ def start_from_source(
     )
 
 
-def _check_heads(model: ResizableTransformer, source: Source) -> None:
-    """The number of heads leaves no trace in the shapes, so a wrong one would load and answer nonsense."""
-    theirs = source.facts.get("num_heads")
-    ours = next((layer.num_heads for layer in model.modules() if isinstance(layer, Attention)), theirs)
-    if theirs is not None and ours != theirs:
-        raise UserError(
-            f"{source.where}: made with {theirs} attention heads, the model has {ours}; set model.num_heads={theirs}"
-        )
+def without_trace(model: nn.Module) -> dict[str, float]:
+    """What a model computes with and its tensors' shapes do not show: `num_heads`, and `skip_lam`, by which residual
+    branches are divided. Weights made with others would load and answer nonsense."""
+    first = next((layer for layer in model.modules() if isinstance(layer, Block)), None)
+    return {} if first is None else {"num_heads": first.attn.num_heads, "skip_lam": first.skip_lam}
+
+
+def _check(model: ResizableTransformer, source: Source) -> None:
+    for key, ours in without_trace(model).items():
+        theirs = source.facts.get(key, ours)
+        if theirs != ours:
+            raise UserError(
+                f"{source.where}: made with {key} {theirs:g}, the model has {ours:g}; set model.{key}={theirs:g}"
+            )

@@ -13,9 +13,8 @@ from revit.common.weights.source import Source
 from revit.image.data.options import IMAGENET_MEAN, IMAGENET_STD, PictureOptions, PicturePixelOptions
 from revit.image.models.deit import DeiT
 from revit.image.models.lvvit import LVViT
+from revit.image.models.variants import VARIANTS
 
-LVVIT_SIZES = {(240, 12): (4, 1.0), (384, 16): (6, 2.0), (512, 20): (8, 2.0), (768, 24): (12, 3.0)}
-"""Width and depth of the published LV-ViT T, S, M and L -> heads and what residual branches are divided by."""
 LVVIT_CROPS = {(512, 20): 1.0, (768, 24): 1.0}
 """Share of the picture that their evaluation keeps, where it is not 0.9."""
 
@@ -81,7 +80,13 @@ def _deit(source: Source, known: Known) -> dict[str, Any]:
 
 def _lvvit(source: Source, known: Known) -> dict[str, Any]:
     shapes = read_shapes(source, "LV-ViT")
-    heads, skip_lam = LVVIT_SIZES.get((shapes.embed_dim, shapes.depth), (max(1, shapes.embed_dim // 64), 2.0))
+    size = {"embed_dim": shapes.embed_dim, "depth": shapes.depth}
+    sizes = [variant.arguments for variant in VARIANTS.values() if variant.model_class is LVViT]
+    published = next((own for own in sizes if size.items() <= own.items()), {})
+    heads, skip_lam = (
+        published.get("num_heads", max(1, shapes.embed_dim // 64)),
+        published.get("skip_lam", 2.0),
+    )
     heads = known.get("num_heads", heads, f"{heads} heads")
     skip_lam = known.get("skip_lam", skip_lam, f"residual branches divided by {skip_lam:g}")
     stem = [source.tensors[f"patch_embed.conv{number}.weight"].shape[0] for number in (1, 2, 3)]

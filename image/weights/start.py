@@ -51,18 +51,8 @@ def start_from_source(
             f"{source.where}: weights of {found}, the model is {wanted}; give weights of its own kind or choose another "
             "model.name"
         )
-    _check_skip(model, source)
     return start.start_from_source(model, source, position_resize=position_resize, label_names=label_names)
 
 
 def _families(model: ResizableTransformer, source: Source) -> tuple[bool, bool]:
     return isinstance(model, LVViT), source.is_lvvit
-
-
-def _check_skip(model: ResizableTransformer, source: Source) -> None:
-    """What residual branches are divided by leaves no trace in the shapes, as the number of heads."""
-    theirs, ours = source.facts.get("skip_lam"), getattr(model.blocks[0], "skip_lam", None)
-    if theirs is not None and ours is not None and theirs != ours:
-        raise UserError(
-            f"{source.where}: made with skip_lam {theirs:g}, the model has {ours:g}; set model.skip_lam"
-        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from predict import main
 
 from revit.common.checkpoint import Checkpoint, save_checkpoint
 from revit.common.engine.predict import Predictor
@@ -34,17 +34,6 @@ CONFIG: dict[str, Any] = {
     "assigner": {"size": 32, "width": 0.25},
     "run": {"dir": "runs/none"},
 }
-
-
-@pytest.fixture(scope="module")
-def main() -> Any:
-    path = Path(__file__).parents[2] / "tools" / "predict.py"
-    spec = importlib.util.spec_from_file_location("tool_predict", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
 
 
 def write_clip(path: Path, seed: int = 0, size: tuple[int, int] = (48, 64)) -> Path:
@@ -74,7 +63,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_checkpoint(root / "run" / "checkpoint.safetensors", Checkpoint("video", config, NAMES, parts))
     numbers = ["0", "1", "2"]
     save_checkpoint(root / "nameless", Checkpoint("video", config, numbers, {"model": model.state_dict()}))
-    save_checkpoint(root / "picture", Checkpoint("image", config, numbers, {"model": model.state_dict()}))
     for number in range(3):
         write_clip(root / "clips" / "inner" / f"clip {number}.mp4", number)
     (root / "clips" / "notes.txt").write_text("no clip, and not asked for")
@@ -84,17 +72,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run_tool(main: Any, place: Path, *arguments: Any) -> tuple[int, list[dict[str, Any]]]:
+def run_tool(place: Path, *arguments: Any) -> tuple[int, list[dict[str, Any]]]:
     out = place / "out.json"
     out.unlink(missing_ok=True)
     status = main([*map(str, arguments), "--json", str(out)])
     return status, json.loads(out.read_text()) if out.exists() else []
 
 
-def test_every_input_gets_one_answer_or_one_error(main: Any, place: Path, capsys: Any) -> None:
+def test_every_input_gets_one_answer_or_one_error(place: Path, capsys: Any) -> None:
     big = write_clip(place / "big.mp4", size=(2160, 3840))
     paths = [place / "clips", place / "text.txt", place / "absent.mp4", place / "empty", big]
-    status, rows = run_tool(main, place, "--checkpoint", place / "run" / "checkpoint.safetensors", *paths)
+    status, rows = run_tool(place, "--checkpoint", place / "run" / "checkpoint.safetensors", *paths)
     assert status == 2
     names = [Path(row["path"]).name for row in rows]
     assert names == [
@@ -116,17 +104,16 @@ def test_every_input_gets_one_answer_or_one_error(main: Any, place: Path, capsys
     assert "Traceback" not in shown.err
 
 
-def test_status_is_0_when_every_path_led_somewhere(main: Any, place: Path) -> None:
-    status, rows = run_tool(main, place, "--checkpoint", place / "run", place / "clips", "--topk", 2)
+def test_status_is_0_when_every_path_led_somewhere(place: Path) -> None:
+    status, rows = run_tool(place, "--checkpoint", place / "run", place / "clips", "--topk", 2)
     assert status == 0
     assert len(rows) == 4
     assert all(len(row.get("top", "ab")) == 2 for row in rows)
 
 
 @pytest.mark.parametrize("grid", ["4x4", "2"])
-def test_a_grid_can_be_chosen(main: Any, place: Path, grid: str) -> None:
+def test_a_grid_can_be_chosen(place: Path, grid: str) -> None:
     _, rows = run_tool(
-        main,
         place,
         "--checkpoint",
         place / "run",
@@ -157,24 +144,24 @@ def test_the_answer_is_the_model_s(place: Path) -> None:
         assert guess.label == NAMES[guess.number]
 
 
-def test_names_can_be_given(main: Any, place: Path, capsys: Any) -> None:
+def test_names_can_be_given(place: Path, capsys: Any) -> None:
     clip, names = place / "clips" / "inner" / "clip 0.mp4", place / "names.txt"
-    _, rows = run_tool(main, place, "--checkpoint", place / "nameless", clip)
+    _, rows = run_tool(place, "--checkpoint", place / "nameless", clip)
     assert {guess["label"] for guess in rows[0]["top"]} == {"class 0", "class 1", "class 2"}
     assert "--labels FILE" in capsys.readouterr().err
     names.write_text("up\ndown\nround\n")
-    _, rows = run_tool(main, place, "--checkpoint", place / "nameless", clip, "--labels", names)
+    _, rows = run_tool(place, "--checkpoint", place / "nameless", clip, "--labels", names)
     assert {guess["label"] for guess in rows[0]["top"]} == {"up", "down", "round"}
 
 
-def test_a_bare_published_file(main: Any, place: Path, capsys: Any) -> None:
+def test_a_bare_published_file(place: Path, capsys: Any) -> None:
     run = VideoRun.model_validate(
         {**CONFIG, "model": {"grids": ["2x2"], "embed_dim": 64, "depth": 1, "num_heads": 1}}
     )
     state = {f"model.{name}": t for name, t in build_model(run.model, run.data, 4).state_dict().items()}
     torch.save({"model_state": state, "epoch": 14}, place / "published.pyth")
     clip = place / "clips" / "inner" / "clip 0.mp4"
-    status, rows = run_tool(main, place, "--checkpoint", place / "published.pyth", clip)
+    status, rows = run_tool(place, "--checkpoint", place / "published.pyth", clip)
     assert status == 0
     assert rows[0]["grid"] == "2x2"
     said = capsys.readouterr().err
@@ -194,16 +181,12 @@ def test_a_bare_published_file(main: Any, place: Path, capsys: Any) -> None:
         (("--labels", "TEXT"), "1 names, but the model has 3"),
         (("--checkpoint", "TEXT"), "not a weight file"),
         (("--checkpoint", "absent"), "no such file"),
-        (("--checkpoint", "PICTURE"), "cannot classify clips"),
     ],
 )
-def test_mistakes_are_explained(
-    main: Any, place: Path, capsys: Any, arguments: tuple[str, str], message: str
-) -> None:
-    known = {"TEXT": str(place / "text.txt"), "PICTURE": str(place / "picture")}
-    given = [known.get(argument, argument) for argument in arguments]
+def test_mistakes_are_explained(place: Path, capsys: Any, arguments: tuple[str, str], message: str) -> None:
+    given = [str(place / "text.txt") if argument == "TEXT" else argument for argument in arguments]
     checkpoint = [] if "--checkpoint" in given else ["--checkpoint", place / "run"]
-    status, _ = run_tool(main, place, *checkpoint, *given, place / "clips")
+    status, _ = run_tool(place, *checkpoint, *given, place / "clips")
     shown = capsys.readouterr().err
     assert status == 2
     assert message in shown

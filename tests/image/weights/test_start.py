@@ -233,7 +233,7 @@ def test_weights_of_another_family_are_refused() -> None:
         start_from_source(deit(), video)
     with pytest.raises(UserError, match="weights of a video model"):
         start_from_source(deit(), source_of(nn.ParameterDict({"time_embed": torch.ones(1)})))
-    with pytest.raises(UserError, match=r"skip_lam 3, the model has 2; set model\.skip_lam"):
+    with pytest.raises(UserError, match=r"skip_lam 3, the model has 2; set model\.skip_lam=3"):
         start_from_source(lvvit(), source_of(lvvit(), skip_lam=3.0))
-    with pytest.raises(UserError, match=r"4 attention heads, the model has 2"):
+    with pytest.raises(UserError, match=r"num_heads 4, the model has 2"):
         start_from_source(deit(), source_of(deit(), num_heads=4))

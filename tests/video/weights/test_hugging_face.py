@@ -146,7 +146,7 @@ def test_names_that_are_no_names(tmp_path: Path) -> None:
 
 def test_heads_are_checked(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "a", ported_state(make()), num_attention_heads=2)
-    with pytest.raises(UserError, match="2 attention heads, the model has 4"):
+    with pytest.raises(UserError, match="num_heads 2, the model has 4"):
         start_from(make(), str(folder))
 
 
