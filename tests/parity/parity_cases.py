@@ -21,6 +21,9 @@ from torch import Tensor, nn
 
 Shapes = Mapping[str, Iterable[int]]
 
+WITHOUT_EFFECT = {"drop_rate", "attn_drop_rate", "drop_path_rate"}
+"""Facts of a model that change nothing in evaluation mode."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -89,3 +92,25 @@ def fill_model(model: nn.Module) -> None:
     """Fills every float entry of a model by its own names; integer entries become 0."""
     for name, tensor in model.state_dict().items():
         tensor.copy_(fill(name, tensor.shape) if tensor.is_floating_point() else torch.zeros_like(tensor))
+
+
+def write_case(folder: Path, facts: Mapping[str, Any], **expected: NDArray[Any]) -> Case:
+    """Makes a case folder, which `read_case` reads, for numbers of a second implementation."""
+    folder.mkdir(parents=True)
+    (folder / "case.json").write_text(json.dumps(facts), encoding="utf-8")
+    np.savez(folder / "expected.npz", **expected)  # type: ignore[arg-type]
+    return read_case(folder)
+
+
+def watch_first_block(model: nn.Module) -> dict[str, Tensor]:
+    """A dictionary that the next forward pass fills with the tokens before and after block 0."""
+    seen: dict[str, Tensor] = {}
+    first = model.get_submodule("blocks.0")
+    first.register_forward_pre_hook(lambda _, inputs: seen.update(tokens_before_block0=inputs[0]))
+    first.register_forward_hook(lambda _, __, output: seen.update(tokens_after_block0=output))
+    return seen
+
+
+def pair(value: int | list[int]) -> tuple[int, int]:
+    """A side, or height and width -> height and width."""
+    return (value, value) if isinstance(value, int) else (value[0], value[1])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from parity_cases import Answer, Case, fill, fill_model, filled
+from parity_cases import WITHOUT_EFFECT, Answer, Case, fill, fill_model, filled, pair, watch_first_block
 from torch import Tensor
 
 from revit.common.embed.resize import resize_positions, resize_times
@@ -16,8 +16,6 @@ from revit.common.weights.source import Source
 from revit.video.models.timesformer import TimeSformer
 from revit.video.weights.start import start_from_source
 
-# Without effect in evaluation mode.
-WITHOUT_EFFECT = {"drop_rate", "attn_drop_rate", "drop_path_rate"}
 PUBLISHED_RULES = {"position_resize": "nearest", "time_resize": "nearest", "remainder": "cut"}
 
 
@@ -29,7 +27,7 @@ def build(config: Mapping[str, Any]) -> TimeSformer:
         # What is said of the source, its state dict shows as well.
         if key not in WITHOUT_EFFECT and not key.startswith("source")
     }
-    sides, patch = _pair(facts.pop("img_size")), _pair(facts.pop("patch_size"))
+    sides, patch = pair(facts.pop("img_size")), pair(facts.pop("patch_size"))
     rows, cols = sides[0] // patch[0], sides[1] // patch[1]
     act, layout = facts.pop("act", "gelu (exact erf)"), facts.pop("input_layout", "B,C,T,H,W")
     if act != "gelu (exact erf)" or sorted(layout.split(",")) != sorted("BCTHW"):
@@ -74,10 +72,7 @@ def from_source(case: Case) -> Answer:
 
 @torch.no_grad()
 def _answer(case: Case, model: TimeSformer) -> Answer:
-    seen: dict[str, Tensor] = {}
-    first = model.blocks[0]
-    first.register_forward_pre_hook(lambda _, inputs: seen.update(tokens_before_block0=inputs[0]))
-    first.register_forward_hook(lambda _, __, output: seen.update(tokens_after_block0=output))
+    seen = watch_first_block(model)
     letters = case.config.get("input_layout", "B,C,T,H,W").split(",")
     clips = case.input().permute([letters.index(letter) for letter in "BCTHW"])
     logits = model(clips).logits
@@ -98,7 +93,3 @@ def _time_map(source: Mapping[str, Tensor], model: TimeSformer) -> Tensor:
     frames = source["time_embed"].shape[1]
     numbers = torch.arange(frames, dtype=torch.float32).view(1, frames, 1)
     return resize_times(numbers, model.num_frames, "nearest").flatten().long()
-
-
-def _pair(value: int | list[int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])

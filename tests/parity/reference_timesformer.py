@@ -5,7 +5,7 @@ It shares nothing with the package, so that made-up cases can be answered where 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -48,23 +48,25 @@ def timesformer(
         patches = patches + times[nearest_rows(len(times), T)][:, None]
         x = torch.cat([cls, patches.transpose(1, 2).flatten(1, 2)], dim=1)  # position major, time minor
 
-    depth = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))
-    for number in range(depth):
-        own = {
-            name.split(".", 2)[2]: tensor
-            for name, tensor in state.items()
-            if name.startswith(f"blocks.{number}.")
-        }
+    for own in blocks(state):
         if attention == "divided_space_time":
             x = _divided(own, x, T, num_heads)
         else:
-            x = x + _attend(own, "attn", _norm(own, "norm1", x), num_heads)
-        hidden = F.gelu(_linear(own, "mlp.fc1", _norm(own, "norm2", x)))
-        x = x + _linear(own, "mlp.fc2", hidden)
+            x = x + attend(own, "attn", norm(own, "norm1", x), num_heads)
+        hidden = F.gelu(linear(own, "mlp.fc1", norm(own, "norm2", x)))
+        x = x + linear(own, "mlp.fc2", hidden)
     if attention == "space_only":
         x = x.reshape(B, T, *x.shape[1:]).mean(1)
-    x = _norm(state, "norm", x)[:, 0]
-    return _linear(state, "head", x) if "head.weight" in state else x
+    x = norm(state, "norm", x)[:, 0]
+    return linear(state, "head", x) if "head.weight" in state else x
+
+
+def blocks(state: State) -> Iterator[State]:
+    """The weights of each block, under their names inside it."""
+    depth = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))
+    for number in range(depth):
+        start = f"blocks.{number}."
+        yield {name.removeprefix(start): tensor for name, tensor in state.items() if name.startswith(start)}
 
 
 def _divided(own: State, x: Tensor, T: int, num_heads: int) -> Tensor:
@@ -72,19 +74,19 @@ def _divided(own: State, x: Tensor, T: int, num_heads: int) -> Tensor:
     cls, patches = x[:, :1], x[:, 1:]
     S = patches.shape[1] // T
     series = patches.reshape(B * S, T, D)
-    update = _attend(own, "temporal_attn", _norm(own, "temporal_norm1", series), num_heads)
-    patches = patches + _linear(own, "temporal_fc", update).reshape(B, S * T, D)
+    update = attend(own, "temporal_attn", norm(own, "temporal_norm1", series), num_heads)
+    patches = patches + linear(own, "temporal_fc", update).reshape(B, S * T, D)
     outputs = []
     for t in range(T):
         frame = torch.cat([cls, patches.reshape(B, S, T, D)[:, :, t]], dim=1)
-        outputs.append(_attend(own, "attn", _norm(own, "norm1", frame), num_heads))
+        outputs.append(attend(own, "attn", norm(own, "norm1", frame), num_heads))
     update = torch.stack(outputs, dim=2)  # (B, 1 + S, T, D)
     cls = cls + update[:, :1].mean(2)
     return torch.cat([cls, patches + update[:, 1:].reshape(B, S * T, D)], dim=1)
 
 
-def _attend(own: State, name: str, x: Tensor, num_heads: int) -> Tensor:
-    qkv = _linear(own, f"{name}.qkv", x)
+def attend(own: State, name: str, x: Tensor, num_heads: int) -> Tensor:
+    qkv = linear(own, f"{name}.qkv", x)
     q, k, v = qkv.chunk(3, dim=-1)
     width = q.shape[-1] // num_heads
     mixed = []
@@ -92,15 +94,15 @@ def _attend(own: State, name: str, x: Tensor, num_heads: int) -> Tensor:
         part = slice(head * width, (head + 1) * width)
         weights = torch.softmax(q[..., part] @ k[..., part].transpose(-1, -2) / width**0.5, dim=-1)
         mixed.append(weights @ v[..., part])
-    return _linear(own, f"{name}.proj", torch.cat(mixed, dim=-1))
+    return linear(own, f"{name}.proj", torch.cat(mixed, dim=-1))
 
 
-def _linear(own: State, name: str, x: Tensor) -> Tensor:
+def linear(own: State, name: str, x: Tensor) -> Tensor:
     y = x @ own[f"{name}.weight"].T
     return y + own[f"{name}.bias"] if f"{name}.bias" in own else y
 
 
-def _norm(own: State, name: str, x: Tensor) -> Tensor:
+def norm(own: State, name: str, x: Tensor, eps: float = 1e-6) -> Tensor:
     centred = x - x.mean(-1, keepdim=True)
-    scale = torch.sqrt((centred**2).mean(-1, keepdim=True) + 1e-6)
+    scale = torch.sqrt((centred**2).mean(-1, keepdim=True) + eps)
     return centred / scale * own[f"{name}.weight"] + own[f"{name}.bias"]

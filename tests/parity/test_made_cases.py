@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from parity_cases import filled, read_case
+from parity_cases import Case, filled, write_case
 from reference_timesformer import nearest_rows, timesformer
 from test_parity import check_case
 
@@ -69,7 +68,7 @@ def shapes_of(config: dict[str, Any], temporal: bool = True) -> dict[str, list[i
     return shapes
 
 
-def write_case(
+def make_case(
     folder: Path,
     family: str,
     config: dict[str, Any],
@@ -77,8 +76,7 @@ def write_case(
     input_shape: list[int],
     source: dict[str, list[int]] | None = None,
     **arrays: np.ndarray,
-) -> Path:
-    folder.mkdir(parents=True)
+) -> Case:
     patch = config["patch_size"]
     clips = torch.from_numpy(np.random.default_rng(7).standard_normal(input_shape, dtype=np.float32))
     logits = timesformer(state, clips, config["num_heads"], config["attention_type"], (patch, patch))
@@ -92,9 +90,7 @@ def write_case(
     }
     if source is not None:
         facts["source_state_dict"] = source
-    (folder / "case.json").write_text(json.dumps(facts))
-    np.savez(folder / "expected.npz", logits=logits.numpy(), **arrays)
-    return folder
+    return write_case(folder, facts, logits=logits.numpy(), **arrays)
 
 
 @pytest.mark.parametrize("attention", ["divided_space_time", "joint_space_time", "space_only"])
@@ -118,7 +114,7 @@ def test_any_config_is_built(
 ) -> None:
     config = {**TINY, "attention_type": attention, **changes}
     state = filled(shapes_of(config))
-    check_case(read_case(write_case(tmp_path / "case", "timesformer", config, state, input_shape)))
+    check_case(make_case(tmp_path / "case", "timesformer", config, state, input_shape))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +137,7 @@ def test_load_time_resizing(
         state["pos_embed"][:, pos_index],
         state["time_embed"][:, time_index],
     )
-    folder = write_case(
+    case = make_case(
         tmp_path / "case",
         "timesformer_resized",
         config,
@@ -152,7 +148,7 @@ def test_load_time_resizing(
         time_index=time_index,
         pos_embed=state["pos_embed"].numpy(),
     )
-    check_case(read_case(folder))
+    check_case(case)
 
 
 @pytest.mark.parametrize("family", ["timesformer_resized", "timesformer_from_image"])
@@ -175,16 +171,15 @@ def test_another_class_count_and_a_prefix(tmp_path: Path, family: str) -> None:
     else:
         state["time_embed"] = state["time_embed"][:, nearest_rows(2, 4)]
     state.update(filled({"head.weight": [10, 32], "head.bias": [10]}))
-    check_case(read_case(write_case(tmp_path / "case", family, TINY, state, [1, 3, 4, 32, 32], named)))
+    check_case(make_case(tmp_path / "case", family, TINY, state, [1, 3, 4, 32, 32], named))
 
 
 def test_differences_fail(tmp_path: Path) -> None:
     state = filled(shapes_of(TINY))
-    folder = write_case(tmp_path / "case", "timesformer", TINY, state, [1, 3, 4, 32, 32])
-    case = read_case(folder)
+    case = make_case(tmp_path / "case", "timesformer", TINY, state, [1, 3, 4, 32, 32])
 
     def changed(**facts: Any) -> Any:
-        return type(case)(folder, {**case.facts, **facts}, case.expected)
+        return type(case)(case.folder, {**case.facts, **facts}, case.expected)
 
     for facts, message in (
         ({"family": "timesformer_unheard_of"}, "nothing here builds"),
@@ -196,7 +191,7 @@ def test_differences_fail(tmp_path: Path) -> None:
         with pytest.raises(AssertionError, match=message):
             check_case(changed(**facts))
     with pytest.raises(AssertionError, match="nothing here answers"):
-        check_case(type(case)(folder, case.facts, {"attention_map": np.zeros(1)}))
+        check_case(type(case)(case.folder, case.facts, {"attention_map": np.zeros(1)}))
     for facts in ({"act": "relu"}, {"rotary": True}, {"attention_type": "axial"}):
         with pytest.raises((ValueError, TypeError)):
             check_case(changed(config={**TINY, **facts}))

@@ -15,6 +15,7 @@ import torch
 from parity_cases import Answer, Case, case_folders, read_case
 from parity_timesformer import from_source, plain
 from parity_token_label import targets_and_losses
+from parity_vit import deit, lvvit
 
 from revit.common.report.flops import count
 
@@ -28,6 +29,8 @@ FAMILIES: Mapping[str, Callable[[Case], Answer]] = {
     "timesformer": plain,
     "timesformer_from_image": from_source,
     "timesformer_resized": from_source,
+    "deit": deit,
+    "lvvit": lvvit,
     "lvvit_token_label": targets_and_losses,
 }
 
