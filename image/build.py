@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -10,7 +11,7 @@ from revit.common.data import build
 from revit.common.data.build import Split
 from revit.common.data.loader import Loader
 from revit.common.engine.listed import ListedPackage
-from revit.common.engine.task import BatchAugment
+from revit.common.engine.task import BatchAugment, Task
 from revit.common.errors import UserError
 from revit.common.layers.pixels import PixelNorm
 from revit.common.load_report import LoadReport
@@ -19,19 +20,17 @@ from revit.image.data.augment import build_batch_augment
 from revit.image.data.options import PictureOptions
 from revit.image.data.pictures import EvalPictures, build_eval_loader, build_train_loader, read_split
 from revit.image.demo import DIGITS, make_digit_pictures
-from revit.image.models.deit import DeiT
+from revit.image.models.variants import VARIANTS
 from revit.image.options import ImageModel, ImageRun
+from revit.image.tasks import TokenLabelTask
+from revit.image.weights.start import start_from
 
 
 def build_model(model: ImageModel, pictures: PictureOptions, num_classes: int) -> ResizableTransformer:
     """The untrained model of a configuration; the picture size is the data's."""
-    sizes = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}
-    _, size, *distilled = model.name.split("_")
-    width, heads = sizes[size]
-    own = {"embed_dim": width, "num_heads": heads, "distillation": "every_grid" if distilled else "shared"}
     given = model.model_dump(exclude={"name", "num_classes", "mix_token"}, exclude_none=True)
     try:
-        return DeiT(pictures.pixels.img_size, num_classes=num_classes, **{**own, **given})
+        return VARIANTS[model.name].build(img_size=pictures.pixels.img_size, num_classes=num_classes, **given)
     except ValueError as error:
         raise UserError(f"model: {error}") from error
 
@@ -56,8 +55,6 @@ class ImagePackage(ListedPackage):
 
     def start(self, model: ResizableTransformer, options: ImageRun, source: str) -> LoadReport:
         """Load weights made elsewhere."""
-        from revit.image.weights.start import start_from
-
         return start_from(
             model,
             source,
@@ -76,6 +73,13 @@ class ImagePackage(ListedPackage):
     def num_views(self, options: ImageRun) -> int:
         """One: the central crop."""
         return 1
+
+    def task(self, options: Any) -> Task:
+        """All grids, the shorter ones taught by the longest; for LV-ViT with the losses of its patches."""
+        if not options.model.is_lvvit:
+            return super().task(options)
+        distill, labels = self.distillation(options), options.data.token_labels
+        return TokenLabelTask.from_options(distill, options.model.mix_token, labels)
 
     def batch_augment(self, options: ImageRun, num_classes: int) -> BatchAugment | None:
         """Random erasing, then mixup or cutmix."""

@@ -86,7 +86,7 @@ class ListedPackage(ABC):
         """Where the made data set lies."""
         return Path(options.run.dir) / "data"
 
-    def task(self, options: RecipeOptions) -> Task:
+    def task(self, options: Any) -> Task:
         """All grids, the shorter ones taught by the longest."""
         return ResizableTask(self.distillation(options))
 
