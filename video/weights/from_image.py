@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
@@ -19,14 +20,14 @@ def add_time(
 ) -> set[str]:
     """Brings `tensors` (changed in place) to the model's way with time; returns the names that `report` now has.
 
-    Image weights in a divided model (the published recipe): attention and norm over time start as copies of those
-    over space, `temporal_fc` at zero, so that the first forward pass is the image model's on every frame; the time
+    Image weights in a divided model (the published recipe): attention and norms over time, of every grid that both have,
+    start as copies of those over space, `temporal_fc` at zero, so that the first forward pass is the image model's on every frame; the time
     table keeps the model's own start, zero by default. Where the source has time and the model has not (joint or
     space-only), its parts are left out. A time table of another length is resized.
     """
     accounted: set[str] = set()
     if model.attention == "divided_space_time":
-        accounted |= _time_from_space(tensors, report)
+        accounted |= _time_from_space(tensors, model.state_dict().keys(), report)
     else:
         temporal = [name for name in tensors if ".temporal_" in name]
         report.leave_out(f"attention over time, which a {model.attention} model does not have", temporal)
@@ -35,7 +36,7 @@ def add_time(
     return accounted | _time_table(tensors, model, report, time_resize)
 
 
-def _time_from_space(tensors: dict[str, Tensor], report: LoadReport) -> set[str]:
+def _time_from_space(tensors: dict[str, Tensor], own: Collection[str], report: LoadReport) -> set[str]:
     with_time = {name.split(".temporal_")[0] for name in tensors if ".temporal_" in name}
     copies: dict[str, Tensor] = {}
     zeros: dict[str, Tensor] = {}
@@ -44,6 +45,8 @@ def _time_from_space(tensors: dict[str, Tensor], report: LoadReport) -> set[str]
         if match is None or match[1] in with_time:
             continue
         block, part, rest = match.groups()
+        if f"{block}.temporal_{part}.{rest}" not in own:
+            continue  # a block or a grid that the model does not have, which `fit` speaks of
         copies[f"{block}.temporal_{part}.{rest}"] = tensor
         if name.endswith("attn.proj.weight"):
             width = tensor.shape[0]
