@@ -79,7 +79,7 @@ class LoadReport:
             lines = "\n".join(f"  {fault}" for fault in faults)
             raise UserError(
                 f"{self.source}: these weights are not for this model; of its tensors\n{lines}\n"
-                "  choose weights of the same architecture, or set the model's width, depth and attention to theirs"
+                "  choose weights of the same architecture, or set the model's width, depth, attention and patch embedding to theirs"
             )
 
     def render(self) -> str:

@@ -12,7 +12,8 @@ from revit.common.embed.patch_embed import ConvStem
 from revit.common.load_report import Change, LoadReport
 from revit.common.tokens.grid import TokenGrid
 from revit.common.vit import ResizableTransformer
-from revit.common.weights.adapt import take_distillation, take_patch_kernels, take_positions
+from revit.common.weights.adapt import take_patch_kernels, take_positions
+from revit.common.weights.distillation import take_distillation
 from revit.common.weights.heads import take_heads
 
 # What belongs to shorter grids only and can start from the longest grid's parts.

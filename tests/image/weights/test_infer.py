@@ -3,11 +3,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import timm
 import torch
 
 from revit.common.errors import UserError
 from revit.common.weights.read import WeightFile
-from revit.common.weights.source import Source, image_transformer
+from revit.common.weights.source import Source, image_transformer, read_source
 from revit.image.models.deit import DeiT
 from revit.image.models.lvvit import LVViT
 from revit.image.weights.infer import infer
@@ -92,6 +93,24 @@ def test_what_the_source_says_goes_before_guesses() -> None:
     assert (pixels.mean, pixels.crop_pct, pixels.crop_mode) == ((0.5, 0.5, 0.5), 1.0, "squash")
     assert pixels.interpolation == "bilinear"
     assert found.assumed == ("heads 64 wide",)
+
+
+def test_timm_says_what_its_models_want(monkeypatch: pytest.MonkeyPatch) -> None:
+    create = timm.create_model
+
+    def untrained(name: str, pretrained: bool) -> torch.nn.Module:
+        assert pretrained
+        return create(name, pretrained=False)
+
+    monkeypatch.setattr(timm, "create_model", untrained)
+    source = read_source("timm:vit_tiny_patch16_224")
+    found = infer(source)
+    wanted = create("vit_tiny_patch16_224").pretrained_cfg
+    pixels = found.pictures.pixels
+    assert (pixels.mean, pixels.std, pixels.crop_pct) == (wanted["mean"], wanted["std"], wanted["crop_pct"])
+    assert (found.arguments["num_heads"], found.assumed) == (3, ("heads 64 wide",))
+    with pytest.raises(UserError, match="no vision transformer with a class token"):
+        read_source("timm:resnet18")
 
 
 def test_what_cannot_classify_pictures_is_refused() -> None:
