@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from revit.common.data import lists
@@ -149,6 +150,31 @@ def test_class_counts_are_checked(write):
         clips.check_classes(4)
     with pytest.raises(UserError, match="2 class names, the model has 3"):
         read_list(write("a.mp4 x\nb.mp4 y\n")).check_classes(3)
+
+
+def test_names_count_from_the_folder_that_was_given(tree, write):
+    clips = read_samples(tree)
+    assert [clips.name(position) for position in range(3)] == ["jump/b.mp4", "jump/deep/a.webm", "run/c.MKV"]
+    assert read_list(write("a/b.mp4 0\n"), prefix="/data").name(0) == "a/b.mp4"
+    assert read_list(write("/data2/b.mp4 0\n"), prefix="/data").name(0) == "/data2/b.mp4"
+    assert read_list(write("a/b.mp4 0\n")).name(0) == "a/b.mp4"
+
+
+def test_samples_can_be_opened(tmp_path, write):
+    (tmp_path / "a.mp4").write_bytes(b"hello")
+    clips = read_list(write("a.mp4 0\nb.mp4 0\n"), prefix=str(tmp_path))
+    with clips.open(0) as file:
+        assert file.read() == b"hello"
+    with pytest.raises(FileNotFoundError):
+        clips.open(1)
+
+
+def test_some_samples_of_some_classes(write):
+    clips = read_list(write("a.mp4 x\nbb.mp4 y\nccc.mp4 z\nd.mp4 y\n"), prefix="p")
+    taken = clips.take(np.array([1, 2, 3]), kept=[2, 1], names=["z", "y"])
+    assert pairs(taken) == [("p/bb.mp4", 1), ("p/ccc.mp4", 0), ("p/d.mp4", 1)]
+    assert (taken.names, taken.kept, taken.source) == (("z", "y"), (2, 1), clips.source)
+    assert taken.name(0) == "bb.mp4"
 
 
 @pytest.mark.parametrize(

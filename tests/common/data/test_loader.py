@@ -1,10 +1,13 @@
 """Batches depend on seed, epoch and position alone; broken samples are replaced or reported; dead workers explained."""
 
+# ruff: noqa: NPY002  (numpy's legacy generator is what timm draws from)
 from __future__ import annotations
 
 import os
+import random
 import signal
 
+import numpy as np
 import pytest
 import torch
 
@@ -187,6 +190,105 @@ def test_seeds_differ_in_every_coordinate():
         sample_seed(seed, epoch, index) for seed in range(5) for epoch in range(5) for index in range(40)
     }
     assert len(seeds) == 1000
+
+
+def test_seeds_and_order_are_those_of_earlier_versions():
+    """Runs can be repeated across versions: numbers as they were before samples could be repeated."""
+    keys = ((0, 0, 0), (7, 1, 3), (2**40, 300, 1281166))
+    assert [sample_seed(*key) for key in keys] == [
+        7896617691693857887,
+        7964965305340474863,
+        44322119426822828,
+    ]
+    sampler = EpochSampler(10, seed=7, shuffle=True)
+    sampler.set_position(2)
+    assert [key[1:] for key in sampler] == [(index, 0) for index in [1, 6, 0, 7, 8, 9, 4, 3, 2, 5]]
+
+
+def test_all_global_generators_follow_the_sample_and_are_left_alone():
+    def load(index, generator):
+        drawn = [
+            random.random(),
+            np.random.rand(),
+            float(torch.rand(())),
+            float(torch.rand((), generator=generator)),
+        ]
+        return Sample((torch.tensor(drawn) * 255).byte().view(1, 4, 1, 1), 0)
+
+    dataset = RobustDataset(load, 5, seed=3)
+    before = random.random(), np.random.rand()
+    state = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    drawn = torch.stack([dataset[epoch, index].inputs for epoch in range(2) for index in range(5)]).flatten(1)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == state[:2]
+    assert torch.equal(torch.get_rng_state(), state[2])
+    assert all(len(column.unique()) >= 7 for column in drawn.T)  # of 10, up to chance hits among 256
+    random.seed(before[0])
+    np.random.seed(1)
+    again = torch.stack([dataset[epoch, index].inputs for epoch in range(2) for index in range(5)]).flatten(1)
+    assert torch.equal(drawn, again)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize("repeats", [2, 3])
+def test_repeats_share_one_epoch_and_go_to_different_ranks(num_ranks, repeats):
+    def keys(rank: int, epoch: int) -> list[tuple[int, int, int]]:
+        sampler = EpochSampler(
+            23, seed=1, shuffle=True, rank=rank, num_ranks=num_ranks, equal_lengths=True, repeats=repeats
+        )
+        sampler.set_position(epoch)
+        return list(sampler)
+
+    ranks = [keys(rank, 4) for rank in range(num_ranks)]
+    length = 23 // num_ranks
+    assert [len(part) for part in ranks] == [length] * num_ranks
+    together = [key for position in zip(*ranks) for key in position]  # as they were dealt
+    assert len(set(together)) == len(together)
+    # Every sample's repeats come one after the other; all but the last have all of them.
+    indices = [index for _, index, _ in together]
+    assert [repeat for _, _, repeat in together] == [position % repeats for position in range(len(together))]
+    assert len(set(indices)) == -(-len(together) // repeats)
+    # The samples are the first ones of the order without repeats.
+    plain = EpochSampler(23, seed=1, shuffle=True)
+    plain.set_position(4)
+    assert list(dict.fromkeys(indices)) == [index for _, index, _ in plain][: len(set(indices))]
+    if num_ranks >= repeats:
+        assert all(len({index for _, index, _ in part}) == length for part in ranks)
+    assert ranks[0] != keys(0, 5)
+
+
+def test_repeats_of_a_sample_get_random_numbers_of_their_own():
+    dataset = RobustDataset(Noise(), NUM_SAMPLES, seed=7)
+    rows = [dataset[1, 5, repeat].inputs.flatten().tolist() for repeat in range(3)]
+    assert [row[0] for row in rows] == [5, 5, 5]
+    assert len({tuple(row) for row in rows}) == 3
+    assert rows[0] == dataset[1, 5].inputs.flatten().tolist()
+
+
+def test_no_repeats_at_all_are_refused():
+    with pytest.raises(ValueError, match="0 repeats"):
+        EpochSampler(5, repeats=0)
+
+
+def test_extras_travel_with_their_samples():
+    def load(index, generator):
+        if index == 3:
+            raise BrokenSample("clip3", "is empty")
+        extras = {"place": torch.full((2, 2), float(index)), "weight": torch.tensor(index / 2)}
+        return Sample(torch.full((1, 3, 1, 1), index, dtype=torch.uint8), 0, extras)
+
+    for training in (True, False):
+        for batch in make_loader(load, num_workers=1, training=training):
+            assert batch.extras["place"].shape == (len(batch), 2, 2)
+            assert torch.equal(batch.extras["place"][:, 0, 0], batch.ids.float())
+            assert torch.equal(batch.extras["weight"], batch.ids / 2)
+            assert batch.to("meta").extras["weight"].device.type == "meta"
+
+
+def test_extras_of_different_shape_are_refused_and_an_empty_batch_has_none():
+    items = [Item(torch.zeros(1, 3, 1, 1), 0, 0, extras={"map": torch.zeros(size)}) for size in (4, 5)]
+    with pytest.raises(ValueError, match=r"map of the samples .* different shapes \[\(4,\), \(5,\)\]"):
+        collate(items)
+    assert collate([Item(None, -1, 0)]).extras == {}
 
 
 def test_samples_of_different_shape_are_refused():

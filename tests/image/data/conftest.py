@@ -12,15 +12,11 @@ QUARTERS = np.array([[[200, 10, 10], [10, 200, 10]], [[10, 10, 200], [200, 200, 
 """(2, 2, 3): top left red, top right green, bottom left blue, bottom right yellow."""
 
 
-def quartered(width: int = 64, height: int = 48) -> Image.Image:
-    """The quarters as a picture."""
-    rows, columns = np.arange(height) * 2 // height, np.arange(width) * 2 // width
-    return Image.fromarray(QUARTERS[rows[:, None], columns[None]])
-
-
 @pytest.fixture
 def quarters() -> Image.Image:
-    return quartered()
+    """64 wide, 48 high."""
+    rows, columns = np.arange(48) // 24, np.arange(64) // 32
+    return Image.fromarray(QUARTERS[rows[:, None], columns[None]])
 
 
 @pytest.fixture
