@@ -27,6 +27,7 @@ setup(
         "torch>=2.11",
         "torchvision>=0.26",
         "timm>=1.0.20",
+        "pillow",
         "numpy>=1.26",
         "pydantic>=2.7",
         "pyyaml>=6.0",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -64,8 +63,3 @@ def _numbers(samples: SampleList, classes: Classes) -> list[int]:
     if not numbers:
         raise UserError(f"{where}: no class in it; leave source.classes out for all {count}")
     return numbers
-
-
-def is_picture(path: str) -> bool:
-    """Whether a file of a folder is taken for a picture, by its extension."""
-    return Path(path).suffix.lower() in EXTENSIONS
