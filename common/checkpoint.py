@@ -37,7 +37,8 @@ class Checkpoint:
     label_names: Sequence[str]
     """Class names, position = class number."""
     parts: Parts
-    """State dictionaries by part: "model", and "assigner" where there is one."""
+    """State dictionaries by part: "model", and "assigner" where there is one. Where an average of the weights was kept,
+    "ema" is that average, or "raw" the trained weights if the average is the model."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Facts as JSON values, such as `length_shares`."""
 

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from revit.common.engine.run_options import DataOptions, ModelOptions, RecipeOptions
 from revit.image.data.options import PictureOptions, PictureSourceOptions
 from revit.image.demo import ImageDemoOptions
-
-Variant = Literal[
-    "deit_tiny",
-    "deit_small",
-    "deit_base",
-    "deit_tiny_distilled",
-    "deit_small_distilled",
-    "deit_base_distilled",
-    "lvvit_t",
-    "lvvit_s",
-    "lvvit_m",
-    "lvvit_l",
-]
+from revit.image.models.lvvit import LVViT
+from revit.image.models.variants import VARIANTS
 
 
 class ImageData(PictureOptions, DataOptions):
@@ -38,7 +27,8 @@ class ImageModel(ModelOptions):
     What is null is as the published model called `name` has it.
     """
 
-    name: Variant = "deit_small"
+    name: str = "deit_small"
+    """deit_ or lvvit_ and a size; deit_SIZE_distilled is DeiT's distilled variant. See `revit.image.models.variants`."""
     embed_dim: int | None = Field(default=None, ge=1)
     depth: int | None = Field(default=None, ge=1)
     num_heads: int | None = Field(default=None, ge=1)
@@ -55,7 +45,14 @@ class ImageModel(ModelOptions):
 
     @property
     def is_lvvit(self) -> bool:
-        return self.name.startswith("lvvit")
+        return VARIANTS[self.name].model_class is LVViT
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in VARIANTS:
+            raise ValueError(f"no such model; choose from {', '.join(VARIANTS)}")
+        return name
 
     @model_validator(mode="after")
     def _fits(self) -> ImageModel:

@@ -9,7 +9,7 @@ from pathlib import Path
 from kinds import load_run
 
 from revit.common.cli import add_config, add_json, parse, parser, tool
-from revit.common.engine.recipe import Recipe
+from revit.common.engine.evaluator import Evaluator
 from revit.common.files import write_json
 from revit.common.report.runs import COLUMNS, RunReport
 from revit.common.report.tables import print_table
@@ -29,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     values = parse(arguments, argv)
     options, kind = load_run(values.cfg, values.overrides)
-    recipe = Recipe(options, kind.package)
-    report = recipe.report(recipe.load_classifier(values.checkpoint))
+    evaluator = Evaluator(options, kind.package)
+    report = evaluator.report(evaluator.load(values.checkpoint))
     run = RunReport(Path(values.checkpoint).name, report)
     print_table(f"Accuracy on {values.cfg}", COLUMNS, run.rows())
     if values.json:

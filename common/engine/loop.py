@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from revit.common.data.batch import Batch
@@ -49,6 +50,8 @@ class Trainer:
     save_every: int | None = None
     augment: BatchAugment | None = None
     """Mixing and erasing of normalised batches; draws from the global generators only, so that a resume repeats it."""
+    average: ModelEmaV3 | None = None
+    """A moving average of the model's weights, moved with every update."""
     after_epoch: Callable[[int], None] | None = None
     """Called with the number of finished epochs, after their state was saved; must leave random states alone."""
 
@@ -89,6 +92,8 @@ class Trainer:
             self._check(self._train_batch(batch, meter), batch)
             position.batch += 1
             updated = self.backend.step()
+            if updated and self.average is not None:
+                self.average.update(self.model)
             meter.seconds += time.perf_counter() - waited_since
             update_bar(note=meter.note(self.num_epochs, position.epoch))
             if updated and self.backend.num_updates % self.log_every == 0:
@@ -151,6 +156,8 @@ class Trainer:
             "random": random_states(),
             "broken": self.loader.broken.state_dict(),
         }
+        if self.average is not None:
+            state["average"] = self.average.module.state_dict()
         save_state(self.folder, self.backend.num_updates, state)
 
     def _resume(self) -> Position:
@@ -158,6 +165,8 @@ class Trainer:
         if state is None:
             return Position()
         self.backend.load_state_dict(state["backend"])
+        if self.average is not None:
+            self.average.module.load_state_dict(state["average"])
         restore_random_states(state["random"])
         self.loader.broken.load_state_dict(state["broken"])
         position = Position(**state["position"])

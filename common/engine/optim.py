@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, param_groups_weight_decay
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
@@ -14,20 +15,32 @@ from revit.common.engine.options import OptimOptions, ScheduleOptions
 
 
 def build_optimizer(model: nn.Module, options: OptimOptions) -> Optimizer:
-    """The optimiser over all parameters that want gradients."""
-    extra: dict[str, Any] = {"momentum": options.momentum} if options.name == "sgd" else {}
+    """The optimiser over all parameters that want gradients.
+
+    Without `decay_one_dimensional`, what the model's `no_weight_decay()` names is spared as well.
+    """
+    extra: dict[str, Any] = {"betas": options.betas, "eps": options.eps}
+    if options.name == "sgd":
+        extra = {"momentum": options.momentum}
+    if options.decay_one_dimensional:
+        # timm would still spare what the model names; the published TimeSformer names its tables, yet decays them.
+        extra["param_group_fn"] = partial(
+            param_groups_weight_decay, weight_decay=options.weight_decay, weight_decay_exclude_1d=False
+        )
     return create_optimizer_v2(
         model,
         opt=options.name,  # timm's "sgd" is Nesterov
         lr=options.lr,
         weight_decay=options.weight_decay,
-        filter_bias_and_bn=not options.decay_one_dimensional,
         **extra,
     )
 
 
 def build_scheduler(optimizer: Optimizer, options: ScheduleOptions, updates_per_epoch: int) -> Scheduler:
-    """The schedule, to be stepped with the number of updates made so far (`step_update`)."""
+    """The schedule, to be stepped with the number of updates made so far (`step_update`).
+
+    After its epochs, so through the cool-down, it stays where it ended.
+    """
     scheduler, _ = create_scheduler_v2(
         optimizer,
         sched=options.name,

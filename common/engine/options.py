@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from revit.common.options import Options
+
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimOptions(Options):
@@ -19,9 +21,23 @@ class OptimOptions(Options):
     """Of one update of the effective batch; never scaled with the batch size."""
     weight_decay: float = Field(default=1e-4, ge=0)
     decay_one_dimensional: bool = True
-    """Decay biases, norms and tables too, as the published TimeSformer does; false exempts them (DeiT)."""
+    """Decay biases, norms and tables too, as the published TimeSformer does; false exempts them and the tokens (DeiT)."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """sgd only."""
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    """adamw only: how much of the running means of gradient and squared gradient is kept."""
+    eps: float = Field(default=1e-8, gt=0)
+    """adamw only."""
+
+    @model_validator(mode="after")
+    def _are_its_own(self) -> OptimOptions:
+        foreign = {"sgd": {"betas", "eps"}, "adamw": {"momentum"}}[self.name] & self.model_fields_set
+        changed = sorted(
+            name for name in foreign if getattr(self, name) != type(self).model_fields[name].default
+        )
+        if changed:
+            raise ValueError(f"{self.name} has no {' and '.join(changed)}; leave out what it does not use")
+        return self
 
 
 class ScheduleOptions(Options):
@@ -29,6 +45,8 @@ class ScheduleOptions(Options):
 
     name: Literal["multistep", "cosine", "constant"] = "multistep"
     epochs: int = Field(default=15, ge=1)
+    cooldown_epochs: int = Field(default=0, ge=0)
+    """Epochs after `epochs` at the learning rate where the schedule ended (LV-ViT: 10)."""
     warmup_epochs: float = Field(default=0, ge=0)
     warmup_lr: float = Field(default=1e-6, ge=0)
     milestones: tuple[int, ...] = (11, 14)
@@ -37,6 +55,10 @@ class ScheduleOptions(Options):
     min_lr: float = Field(default=0.0, ge=0)
     """cosine: where it ends."""
 
+    @property
+    def total_epochs(self) -> int:
+        return self.epochs + self.cooldown_epochs
+
     @model_validator(mode="after")
     def _fits(self) -> ScheduleOptions:
         if self.warmup_epochs >= self.epochs:
@@ -44,6 +66,16 @@ class ScheduleOptions(Options):
                 f"warmup_epochs {self.warmup_epochs} leaves nothing of epochs {self.epochs}; lower it or train longer"
             )
         return self
+
+
+class AverageOptions(Options):
+    """An exponential moving average of the weights, beside those that are trained (timm's ModelEmaV3)."""
+
+    decay: float = Field(default=0.99996, ge=0, lt=1)
+    """Kept of the average at every update, whatever the effective batch. DeiT 0.99996, LV-ViT 0.99992."""
+    use: bool = False
+    """Evaluate the average and save it as the model (LV-ViT); false: the trained weights (DeiT). The other set of weights
+    is saved beside it."""
 
 
 class StartOptions(Options):
@@ -64,6 +96,7 @@ class TrainOptions(Options):
     effective_batch: int | None = Field(default=None, ge=1)
     """Samples per update; a multiple of batch_size, reached by accumulating gradients. Null: batch_size."""
     clip_grad_norm: float | None = Field(default=None, gt=0)
+    ema: AverageOptions | None = None
     optim: OptimOptions = OptimOptions()
     schedule: ScheduleOptions = ScheduleOptions()
 

@@ -1,0 +1,122 @@
+"""Evaluation of a run's networks: on a split, in figures, between epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from revit.common.checkpoint import Checkpoint, is_checkpoint, load_checkpoint
+from revit.common.data.build import Split
+from revit.common.engine.backend import pick_device
+from revit.common.engine.evaluate import Evaluation, Runner, evaluate, grid_runners
+from revit.common.engine.log import RunLog, console
+from revit.common.engine.package import Package
+from revit.common.engine.run_options import RecipeOptions
+from revit.common.engine.trained import check_same_classes, fill_classifier
+from revit.common.errors import UserError
+from revit.common.report.adaptive import Costs, adaptive_report, versions
+from revit.common.report.flops import count
+from revit.common.tokens.adaptive import AdaptiveClassifier
+from revit.common.vit import ResizableTransformer
+
+
+class Evaluator:
+    """Loads networks for one configuration and says how well they do on its data."""
+
+    def __init__(self, options: RecipeOptions, package: Package) -> None:
+        self.options = options
+        self.package = package
+        self.device = pick_device(options.run.device)
+
+    def load(self, path: str | Path) -> AdaptiveClassifier:
+        """Model, and assigner where there is one, in eval mode: from our checkpoint file or from a published one.
+
+        Raises UserError if the file does not fit the configuration, or its head other classes than the data's.
+        """
+        if not is_checkpoint(path):
+            return self._foreign(str(path))
+        checkpoint = load_checkpoint(path)
+        check_same_classes(str(path), checkpoint.label_names, self.package.label_names(self.options))
+        return self.fill(checkpoint, path)
+
+    def fill(self, checkpoint: Checkpoint, path: str | Path) -> AdaptiveClassifier:
+        """The networks of a checkpoint that was read, in eval mode. UserError as `load`."""
+        model = self.package.build_model(self.options, len(checkpoint.label_names))
+        return fill_classifier(checkpoint, str(path), model, self.options).to(self.device)
+
+    def _foreign(self, source: str) -> AdaptiveClassifier:
+        model = self.package.build_model(self.options, len(self.package.label_names(self.options)))
+        report = self.package.start(model, self.options, source)
+        console.print(str(report), markup=False)
+        if report.remade:
+            raise UserError(f"{source} has no head for the classes of this data: {'; '.join(report.remade)}")
+        return AdaptiveClassifier(model.to(self.device).eval(), max_batch=self.options.test.batch_size)
+
+    def evaluate(
+        self, runners: dict[str, Runner], split: Split, name: str, one_view: bool = False
+    ) -> Evaluation:
+        """Every runner's answers on a split. UserError if none of its samples can be read."""
+        loader = self.package.eval_loader(self.options, split, self.options.test.batch_size, one_view)
+        pixels = self.package.pixels(self.options).to(self.device)
+        dtype = self.options.run.dtype
+        try:
+            return evaluate(runners, loader, pixels, self.device, dtype, loader.num_samples, description=name)
+        except ValueError as error:
+            raise UserError(f"split {split}: {error}") from error
+
+    def report(self, classifier: AdaptiveClassifier) -> dict[str, Any]:
+        """Evaluate on the test split and gather the figures of report.json, all but the stages' seconds."""
+        runners: dict[str, Runner] = grid_runners(classifier)
+        if classifier.assigner is not None:
+            runners["adaptive"] = classifier
+        test = self.options.test
+        evaluation = self.evaluate(runners, test.split, "evaluate")
+        report = adaptive_report(evaluation, self.costs(classifier), test.merge, test.num_random_draws)
+        views = next(iter(evaluation.answers.values())).logits.shape[1]
+        report["protocol"] = {
+            "split": test.split,
+            "num_views": views,
+            "merge": test.merge,
+            "device": str(self.device),
+            "dtype": self.options.run.dtype,
+            "seed": self.options.run.seed,
+        }
+        return report | {"versions": versions()}
+
+    def costs(self, classifier: AdaptiveClassifier) -> Costs:
+        """GMACs of one view at every grid, and of the assigner."""
+        shape = self.package.input_shape(self.options)
+        counts = {grid.name: count(classifier.model, shape, grid) for grid in classifier.model.grids}
+        assigner = count(classifier.assigner, shape) if classifier.assigner is not None else None
+        return Costs(
+            grids={name: one.gmacs for name, one in counts.items()},
+            assigner=assigner.gmacs if assigner else 0.0,
+            num_params=sum(weight.numel() for weight in classifier.model.parameters()),
+            num_assigner_params=assigner.params if assigner else 0,
+        )
+
+    def watch(self, model: ResizableTransformer, log: RunLog) -> Callable[[int], None] | None:
+        """What to call after every epoch: evaluation on the val list, one line each. None if none is wanted."""
+        every = self.options.run.evaluate_every
+        if every is None or not self.package.has_split(self.options, "val"):
+            return None
+        runners = grid_runners(AdaptiveClassifier(model))
+
+        def evaluate_epoch(epoch: int) -> None:
+            if epoch % every:
+                return
+            model.eval()
+            evaluation = self.evaluate(runners, "val", "val")
+            top1 = {
+                name: 100 * float(evaluation.correct(answers.logits, self.options.test.merge).double().mean())
+                for name, answers in evaluation.answers.items()
+            }
+            failed = len(evaluation.failures)
+            log.write("val", epoch=epoch, top1=top1, failed=failed)
+            shown = "  ".join(f"{name} {value:.2f} %" for name, value in top1.items())
+            log.say(
+                f"val: epoch {epoch}  top-1 {shown}  ({evaluation.num_evaluated} evaluated, {failed} failed)"
+            )
+
+        return evaluate_epoch
