@@ -70,7 +70,7 @@ def from_source(source: Source) -> Classifier:
         AdaptiveClassifier(model).eval(),
         Pictures(inferred.pictures),
         PixelNorm(pixels.mean, pixels.std),
-        report.label_names,
+        inferred.label_names,
         report=report,
         assumed=inferred.assumed,
     )

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         __doc__ or "",
         "python tools/predict.py --checkpoint runs/demo/checkpoint.safetensors runs/demo/data/test --topk 3\n"
         "python tools/predict.py --checkpoint TimeSformer_divST_8x32_224_K400.pyth --labels k400.txt clip.mp4 folder\n"
-        "python tools/predict.py --checkpoint timm:deit_small_patch16_224 --labels imagenet.txt picture.jpg",
+        "python tools/predict.py --checkpoint timm:deit_small_patch16_224 picture.jpg folder",
     )
     arguments.add_argument("paths", nargs="+", metavar="PATH", help="a file, or a folder searched for files")
     arguments.add_argument(

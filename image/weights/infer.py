@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from timm.data import ImageNetInfo, infer_imagenet_subset
+
 from revit.common.errors import UserError
 from revit.common.vit import ResizableTransformer
 from revit.common.weights.shapes import Known, Shapes, read_shapes
@@ -26,6 +28,8 @@ class Inferred:
     family: type[DeiT] | type[LVViT]
     arguments: Mapping[str, Any]
     pictures: PictureOptions
+    label_names: tuple[str, ...]
+    """The source's own, or ImageNet's where the number of classes is one of its; else empty."""
     assumed: tuple[str, ...]
     """What the weights do not say and was taken from the published recipes."""
 
@@ -62,9 +66,19 @@ def infer(source: Source) -> Inferred:
         mean=known.get("mean", IMAGENET_MEAN, "ImageNet's pixel mean"),
         std=known.get("std", IMAGENET_STD, "ImageNet's pixel std"),
     )
-    return Inferred(
-        LVViT if source.is_lvvit else DeiT, arguments, PictureOptions(pixels=pixels), tuple(known.assumed)
-    )
+    names = source.label_names or _imagenet_names(arguments["num_classes"], known)
+    family = LVViT if source.is_lvvit else DeiT
+    return Inferred(family, arguments, PictureOptions(pixels=pixels), names, tuple(known.assumed))
+
+
+def _imagenet_names(num_classes: int, known: Known) -> tuple[str, ...]:
+    """Class names that timm knows for this number of classes."""
+    subset = infer_imagenet_subset({"num_classes": num_classes})
+    if subset is None:
+        return ()
+    known.assumed.append(f"the classes of {subset}")
+    info = ImageNetInfo(subset)
+    return tuple(info.index_to_description(number) for number in range(num_classes))
 
 
 def _deit(source: Source, known: Known) -> dict[str, Any]:

@@ -93,6 +93,7 @@ def test_what_the_source_says_goes_before_guesses() -> None:
     assert (pixels.mean, pixels.crop_pct, pixels.crop_mode) == ((0.5, 0.5, 0.5), 1.0, "squash")
     assert pixels.interpolation == "bilinear"
     assert found.assumed == ("heads 64 wide",)
+    assert found.label_names == tuple("abcde")
 
 
 def test_timm_says_what_its_models_want(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +109,11 @@ def test_timm_says_what_its_models_want(monkeypatch: pytest.MonkeyPatch) -> None
     wanted = create("vit_tiny_patch16_224").pretrained_cfg
     pixels = found.pictures.pixels
     assert (pixels.mean, pixels.std, pixels.crop_pct) == (wanted["mean"], wanted["std"], wanted["crop_pct"])
-    assert (found.arguments["num_heads"], found.assumed) == (3, ("heads 64 wide",))
+    assert (found.arguments["num_heads"], found.assumed) == (
+        3,
+        ("heads 64 wide", "the classes of imagenet-1k"),
+    )
+    assert found.label_names[1] == "goldfish, Carassius auratus"
     with pytest.raises(UserError, match="no vision transformer with a class token"):
         read_source("timm:resnet18")
 
