@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from revit.common.layers.attention import Attention, explicit_attention
-from revit.common.layers.block import DropPath
+from revit.common.layers.block import Block, DropPath
 from revit.common.layers.norm import LengthAwareLayerNorm
 from revit.common.layers.pixels import PixelNorm
 from revit.common.tokens.grid import TokenGrid, longest_first
+from revit.common.tokens.layout import TokenLayout
 
 GRIDS = longest_first([14, 10, 7])
 
@@ -33,6 +34,29 @@ def test_attention_against_the_formula_per_head():
         for part in (slice(0, 4), slice(4, 8))
     ]
     assert torch.allclose(attention(x[None])[0], attention.proj(torch.cat(heads, dim=1)), atol=1e-6)
+
+
+def test_heads_of_another_width():
+    attention = Attention(30, 4, head_dim=5)
+    assert attention.qkv.weight.shape == (3 * 20, 30)
+    assert attention.proj.weight.shape == (30, 20)
+    x = torch.randn(2, 9, 30)
+    with explicit_attention(attention):
+        explicit = attention(x)
+    assert torch.allclose(attention(x), explicit, atol=1e-6)
+
+
+@pytest.mark.parametrize("skip_lam", [1.0, 2.0, 3.0])
+def test_residual_branches_are_divided_after_stochastic_depth(skip_lam):
+    block = Block(16, 2, GRIDS[:1], drop_path_rate=0.5, skip_lam=skip_lam)
+    layout = TokenLayout(GRIDS[0], num_prefix=1, num_positions=4)
+    x = torch.randn(64, 5, 16)
+    torch.manual_seed(1)
+    ours = block(x, layout)
+    torch.manual_seed(1)
+    middle = x + block.drop_path(block.attn(block.norm1(x, GRIDS[0]))) / skip_lam
+    expected = middle + block.drop_path(block.mlp(block.norm2(middle, GRIDS[0]))) / skip_lam
+    assert torch.allclose(ours, expected, atol=1e-6)
 
 
 def test_width_must_divide_by_heads():

@@ -5,27 +5,12 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from picture_models import SMALL, as_plain, pictures, randomise
 from torch import nn
+from torch.nn.functional import pad
 
 from revit.common.tokens.grid import TokenGrid
 from revit.image.models.deit import DeiT
-
-SMALL = {"img_size": 64, "num_classes": 5, "embed_dim": 32, "depth": 2, "num_heads": 4}
-
-
-def randomise(model: nn.Module) -> nn.Module:
-    """Weights that leave no part of the model at zero or one."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-        for name, buffer in model.named_buffers():
-            if name.endswith(("running_mean", "running_var")):
-                buffer.add_(torch.rand_like(buffer))
-    return model.eval()
-
-
-def pictures(height: int = 64, width: int = 64, batch: int = 2) -> torch.Tensor:
-    return torch.randn(batch, 3, height, width)
 
 
 def of_timm(name: str, **changes: object) -> nn.Module:
@@ -55,6 +40,33 @@ def test_the_distilled_variant_is_timms(grids):
     both = theirs.train()(x)
     assert torch.allclose(ours(x).logits, both[0], atol=1e-6)
     assert torch.allclose(ours(x).distill_logits, both[1], atol=1e-6)
+
+
+@pytest.mark.parametrize(("grid", "patch", "border"), [(3, 24, 4), (2, 32, 0)])
+def test_each_short_grid_is_timms_distilled_deit_of_that_grid(grid, patch, border):
+    """Patch kernel, positions, norms, token and head of the grid in timm's model, which sees the padded picture."""
+    revit = randomise(DeiT(grids=[4, 3, 2], **SMALL))
+    side = grid * patch
+    theirs = of_timm("deit_small_distilled_patch16_224", img_size=side, patch_size=patch)
+    theirs.load_state_dict(as_plain(revit, TokenGrid(grid, grid)))
+    x = pictures()
+    ours = revit(x, TokenGrid(grid, grid))
+    assert torch.allclose(ours.prediction, theirs(pad(x, [border] * 4)), atol=1e-6)
+
+
+@pytest.mark.parametrize("embed", [{}, {"patch_embed": "stem", "stem_widths": (8, 8, 16, 16)}])
+@pytest.mark.parametrize("distillation", ["shared", "none", "every_grid"])
+def test_each_grid_is_a_plain_model_of_that_grid(embed, distillation):
+    revit = randomise(DeiT(grids=[4, 3, 2], distillation=distillation, **embed, **SMALL))
+    for grid in revit.grids:
+        has_token = revit.num_prefix(grid) == 2
+        plain = DeiT(grids=[grid], distillation="every_grid" if has_token else "none", **embed, **SMALL)
+        state = as_plain(revit, grid)
+        if distillation == "every_grid":
+            state |= {name: value for name, value in revit.state_dict().items() if "dist" in name}
+        plain.load_state_dict(state)
+        x = pictures(64, 80)
+        assert torch.allclose(revit(x, grid).prediction, plain.eval()(x).prediction, atol=1e-6)
 
 
 def test_every_grid_of_a_distilled_model_has_the_one_token():
