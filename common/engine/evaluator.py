@@ -50,7 +50,10 @@ class Evaluator:
         report = self.package.start(model, self.options, source)
         console.print(str(report), markup=False)
         if report.remade:
-            raise UserError(f"{source} has no head for the classes of this data: {'; '.join(report.remade)}")
+            raise UserError(
+                f"{source} does not fill the whole model, and the rest would answer at random: {'; '.join(report.remade)}; "
+                "set the model, and the data's classes, to those of the weights"
+            )
         return AdaptiveClassifier(model.to(self.device).eval(), max_batch=self.options.test.batch_size)
 
     def evaluate(
