@@ -9,6 +9,7 @@ and are refused.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Callable
@@ -43,7 +44,9 @@ def _decode(path: str, file: BinaryIO) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(file) as picture:
-                return _to_rgb(path, _upright(picture))
+                picture.load()
+                _turn_upright(picture)
+                return _to_rgb(path, picture)
     except BrokenSample:
         raise
     except UnidentifiedImageError:
@@ -54,15 +57,15 @@ def _decode(path: str, file: BinaryIO) -> Image.Image:
         raise BrokenSample(path, f"damaged picture ({_one_line(error)})") from None
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    picture.load()
-    try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:  # damaged EXIF data says nothing; the pixels are whole
-        return picture
+def _turn_upright(picture: Image.Image) -> None:
+    # Damaged EXIF data says nothing; the pixels are whole.
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(picture, in_place=True)
 
 
 def _to_rgb(path: str, picture: Image.Image) -> Image.Image:
+    if picture.mode == "RGB":
+        return picture  # convert() would copy it
     if picture.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
     if picture.mode in ("I", "F"):

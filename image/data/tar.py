@@ -100,7 +100,9 @@ def read_tar(source: str, extensions: tuple[str, ...], names: Sequence[str] | No
     archives = tuple(os.path.join(source, name) for name in found) if folder else (source,)
     members = [member for number in range(len(archives)) for member in _index(archives, number, extensions)]
     if not members:
-        raise UserError(f"{source}: no pictures ({' '.join(extensions)}) in it")
+        raise UserError(
+            f"{source}: no pictures ({' '.join(extensions)}) in it; unpack a tar file of tar files once, and give the folder"
+        )
     # A folder called 7 is a name, as in a tree; 7 in a .cls file is a number.
     if names is None and not all(member.from_file and is_number(member.label) for member in members):
         names = sorted({member.label for member in members})
