@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from revit.common.data.label_names import check_label
-from revit.common.data.lists import SampleList, is_number
+from revit.common.data.lists import SampleList
+from revit.common.data.read_lists import is_number
 from revit.common.errors import UserError
 
 

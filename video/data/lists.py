@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from revit.common.data.lists import SampleList, read_samples
+from revit.common.data.lists import SampleList
+from revit.common.data.read_lists import read_samples
 
 if TYPE_CHECKING:
     from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
@@ -21,7 +22,7 @@ the rest; classes are numbered as it numbers them."""
 def read_clips(
     source: str, *, separator: str = " ", prefix: str = "", names: Sequence[str] | None = None
 ) -> SampleList:
-    """Read a list file or a folder-per-class tree of clips. See `revit.common.data.lists`."""
+    """Read a list file or a folder-per-class tree of clips. See `revit.common.data.read_lists`."""
     return read_samples(source, "clips", EXTENSIONS, separator=separator, prefix=prefix, names=names)
 
 

@@ -7,18 +7,18 @@ import json
 import numpy as np
 import pytest
 
-from revit.common.data import lists
+from revit.common.data import read_lists
 from revit.common.data.label_names import read_label_names
 from revit.common.data.lists import SampleList
 from revit.common.errors import UserError
 
 
 def read_list(source: str, **options) -> SampleList:
-    return lists.read_list(source, "clips", **options)
+    return read_lists.read_list(source, "clips", **options)
 
 
 def read_samples(source: str, **options) -> SampleList:
-    return lists.read_samples(source, "clips", (".mp4", ".webm", ".mkv"), **options)
+    return read_lists.read_samples(source, "clips", (".mp4", ".webm", ".mkv"), **options)
 
 
 def pairs(clips: SampleList) -> list[tuple[str, int]]:

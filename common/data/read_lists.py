@@ -1,0 +1,133 @@
+"""Reading lists of labelled files, clips or pictures: `path label` lines and folder-per-class trees.
+
+Errors name file and line. `noun` is what the samples are called in messages ("clips", "pictures").
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+
+from revit.common.data.label_names import check_label
+from revit.common.data.lists import SampleList
+from revit.common.errors import UserError
+
+LOG = logging.getLogger("revit.data")
+
+SHOWN_PROBLEMS = 5
+"""Bad lines that one message names before it only counts."""
+
+
+def read_samples(
+    source: str,
+    noun: str,
+    extensions: tuple[str, ...],
+    *,
+    separator: str = " ",
+    prefix: str = "",
+    names: Sequence[str] | None = None,
+) -> SampleList:
+    """Read a list file or a folder-per-class tree, whichever `source` is. See `read_list` and `read_tree`."""
+    if os.path.isdir(source):
+        return read_tree(source, noun, extensions, names)
+    return read_list(source, noun, separator=separator, prefix=prefix, names=names)
+
+
+def read_list(
+    source: str, noun: str, *, separator: str = " ", prefix: str = "", names: Sequence[str] | None = None
+) -> SampleList:
+    """Read lines `path separator label`. The label is the last field, so paths may contain the separator.
+
+    separator: a space means any white space.  prefix: folder that relative paths are joined to.  names: known class
+    names in order; labels may then be numbers or these names. Without them labels are all numbers, or all names, which
+    are then numbered alphabetically. Quotes around a path and empty lines are left out.
+
+    `UserError` naming file, line and what was found.
+    """
+    try:
+        with open(source, encoding="utf-8-sig", errors="surrogateescape") as file:
+            lines = file.read().splitlines()
+    except OSError as error:
+        raise UserError(
+            f"{source}: cannot read this list of {noun} ({(error.strerror or str(error)).lower()})"
+        ) from None
+    cut = {" ": None, "\\t": "\t"}.get(separator, separator)
+    rows: list[tuple[int, str, str]] = []
+    problems: list[str] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        fields = line.rsplit(cut, 1)
+        if len(fields) < 2 or not fields[0].strip() or not fields[1].strip():
+            problems.append(
+                f"line {number}: no label behind the path in {line.strip()!r} (separator {separator!r})"
+            )
+            continue
+        path = fields[0].strip().strip('"')
+        rows.append((number, os.path.join(prefix, path) if prefix else path, fields[1].strip().strip('"')))
+    _refuse(source, problems)
+    if not rows:
+        raise UserError(f"{source}: no {noun} in it")
+    if names is None and not is_number(rows[0][2]):
+        if len(rows) > 1 and all(is_number(label) for _, _, label in rows[1:]):
+            raise UserError(
+                f"{source}: line {rows[0][0]} looks like a header ({lines[rows[0][0] - 1]!r}); delete it"
+            )
+        names = sorted({label for _, _, label in rows})
+    number_of = {name: number for number, name in enumerate(names)} if names is not None else None
+    pairs = []
+    for number, path, label in rows:
+        try:
+            pairs.append((path, check_label(label, number_of)))
+        except ValueError as error:
+            problems.append(f"line {number}: {error}")
+    _refuse(source, problems)
+    return SampleList.build(pairs, names, source, noun, root=prefix)
+
+
+def read_tree(
+    source: str, noun: str, extensions: tuple[str, ...], names: Sequence[str] | None = None
+) -> SampleList:
+    """Read a folder with one subfolder per class; its files may lie deeper. Class numbers follow the folder names' order.
+
+    extensions: files of a tree that are taken for samples, in any case (lists may name any file).  names: known class
+    names (of the training tree): folders must be among them, and some may be missing.
+    """
+    from torchvision.datasets.folder import make_dataset
+
+    folders = sorted(
+        entry.name for entry in os.scandir(source) if entry.is_dir() and not entry.name.startswith(".")
+    )
+    if not folders:
+        raise UserError(
+            f"{source}: no subfolders; give a folder with one subfolder of {noun} per class, or a list file"
+        )
+    known = {name: number for number, name in enumerate(names if names is not None else folders)}
+    unknown = [folder for folder in folders if folder not in known]
+    if unknown:
+        raise UserError(
+            f"{source}: folders {', '.join(map(repr, unknown[:SHOWN_PROBLEMS]))} are not among the {len(known)} known "
+            "class names; rename them or correct the names"
+        )
+    class_numbers = {folder: known[folder] for folder in folders}
+    pairs = make_dataset(source, class_numbers, extensions=extensions, allow_empty=True)
+    if not pairs:
+        raise UserError(f"{source}: no {noun} ({' '.join(extensions)}) in its {len(folders)} subfolders")
+    empty = sorted(set(class_numbers.values()) - {number for _, number in pairs})
+    if empty:
+        at = {number: folder for folder, number in class_numbers.items()}
+        LOG.warning("%s: no %s in %s", source, noun, ", ".join(at[number] for number in empty))
+    return SampleList.build(pairs, list(known), source, noun, root=source)
+
+
+def is_number(label: str) -> bool:
+    """Whether a label is a whole number, of either sign."""
+    return label.lstrip("+-").isdecimal()
+
+
+def _refuse(source: str, problems: list[str]) -> None:
+    if problems:
+        shown = "\n".join(f"  {problem}" for problem in problems[:SHOWN_PROBLEMS])
+        more = f"\n  ... and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
+        raise UserError(f"{source}: {len(problems)} bad lines:\n{shown}{more}")
