@@ -3,38 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from revit.common.config import load_by_kind
-from revit.common.engine.package import Package
-from revit.common.engine.run_options import RecipeOptions
-from revit.image.build import ImagePackage
-from revit.image.options import ImageRun
-from revit.video.build import VideoPackage
-from revit.video.options import VideoRun
-from revit.video.peers import checked_twin
+from revit.common.engine.classifier import Kind
+from revit.image.classifier import IMAGE
+from revit.image.peers import TimmDeiT
+from revit.video.classifier import VIDEO
+from revit.video.peers import HuggingFaceTimeSformer
 
+KINDS: dict[str, Kind] = {"image": IMAGE, "video": VIDEO}
 
-@dataclass(frozen=True)
-class Kind:
-    """A kind of configuration."""
-
-    run_options: type[RecipeOptions]
-    package: Package
-    peer: str
-    """Whose implementation of the same model is timed beside ours."""
-    checked_twin: Callable[[Any, Tensor], nn.Module]
-    """(our model, inputs) -> that implementation with our weights, after both gave the same."""
-
-
-KINDS = {
-    "image": Kind(ImageRun, ImagePackage(), "timm", checked_twin),
-    "video": Kind(VideoRun, VideoPackage(), "huggingface", checked_twin),
+PEERS: dict[str, tuple[str, Callable[[Any], nn.Module]]] = {
+    "image": ("timm", TimmDeiT),
+    "video": ("huggingface", HuggingFaceTimeSformer),
 }
+"""Whose implementation of the same model is timed beside ours, and how it is made from ours."""
 
 
 def load_run(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Any, Kind]:

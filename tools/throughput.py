@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.error("--rounds must be at least 1")
 
     # Imported after the arguments are read, so that --help and mistakes in them answer at once.
-    from kinds import load_run
+    from kinds import PEERS, load_run
 
     from revit.common.engine.backend import pick_device
     from revit.common.report.cases import model_cases, peer_cases
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         shape, name = package.input_shape(options), Path(path).stem
         settings: Any = (shape, device, values.dtypes, values.batches)
         if values.peers:  # before our own cases, as it fills parameters that start at zero
-            cases += peer_cases(kind.peer, name, model, kind.checked_twin, *settings)
+            cases += peer_cases(*PEERS[kind.name], name, model, *settings)
         compiled = (False, True) if values.compile else (False,)
         cases += model_cases(name, model, assigner, *settings, compiled)
     rows = [row.as_json() for row in measure(cases, device, values.rounds)]

@@ -11,9 +11,6 @@ from revit.common.errors import UserError
 from revit.video.models.timesformer import TimeSformer
 from revit.video.weights.hugging_face import to_published
 
-LARGEST_DIFFERENCE = 1e-4
-"""Of the logits, relative to their largest: float32 sums in another order."""
-
 
 class HuggingFaceTimeSformer(nn.Module):
     """`transformers`' TimeSformer made from ours at its longest grid; takes clips in our layout.
@@ -60,33 +57,6 @@ class HuggingFaceTimeSformer(nn.Module):
     def forward(self, clips: Tensor, grid: Any = None) -> Tensor:
         """(B, C, T, H, W) -> logits (B, K)"""
         return self.port(clips.transpose(1, 2)).logits
-
-
-@torch.no_grad()
-def checked_twin(model: TimeSformer, clips: Tensor) -> HuggingFaceTimeSformer:
-    """The port with our weights, after both gave the same logits for `clips` (float32, on the CPU).
-
-    Parameters that start at zero (`temporal_fc`, the time table) are filled with noise first, in `model` too:
-    otherwise half of the model would take no part in the comparison.
-
-    Raises:
-        UserError: as `HuggingFaceTimeSformer`.
-        RuntimeError: the two differ, so timing them against each other would mean nothing.
-    """
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        if not parameter.any():
-            parameter.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
-    twin = HuggingFaceTimeSformer(model)
-    training = model.training
-    ours, theirs = model.eval()(clips).logits, twin(clips)
-    model.train(training)
-    difference = float((ours - theirs).abs().max() / ours.abs().max())
-    if difference > LARGEST_DIFFERENCE:
-        raise RuntimeError(
-            f"Hugging Face's logits differ from ours by {difference:.2g} of the largest (limit {LARGEST_DIFFERENCE:g})"
-        )
-    return twin
 
 
 def _our_name(name: str) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from revit.common.engine.backend import DTYPES
 from revit.common.report.flops import count
+from revit.common.report.peers import checked_twin
 from revit.common.report.throughput import Case, weight_bytes
 from revit.common.tokens.adaptive import AdaptiveClassifier
 from revit.common.vit import ResizableTransformer
@@ -54,18 +55,19 @@ def model_cases(
 
 def peer_cases(
     name: str,
+    make_twin: Callable[[Any], nn.Module],
     config: str,
     model: ResizableTransformer,
-    make_twin: Callable[[Any, Tensor], nn.Module],
     input_shape: Sequence[int],
     device: torch.device,
     dtypes: Sequence[str],
     batches: Sequence[int],
 ) -> Iterator[Case]:
-    """Another implementation of `model` at its longest grid. `make_twin` gives it our weights and compares outputs."""
+    """Another implementation of `model` at its longest grid, which `make_twin` fills with our weights, once its outputs
+    were compared with ours."""
     longest = model.grids[0]
     cost = count(model, input_shape, longest).gmacs
-    twin = make_twin(model, noise(input_shape, 1, torch.device("cpu"), "float32"))
+    twin = checked_twin(make_twin, model, noise(input_shape, 1, torch.device("cpu"), "float32"))
     for dtype in dtypes:
         held = copy.deepcopy(twin).to(device, DTYPES[dtype]).eval()
         for batch in batches:

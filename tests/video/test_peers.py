@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from revit.common.errors import UserError
+from revit.common.report.peers import checked_twin
 from revit.video.models.timesformer import TimeSformer
-from revit.video.peers import checked_twin
+from revit.video.peers import HuggingFaceTimeSformer
 
 SMALL = {"img_size": 32, "num_frames": 2, "embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 5}
 
@@ -18,7 +19,7 @@ SMALL = {"img_size": 32, "num_frames": 2, "embed_dim": 16, "depth": 2, "num_head
 def test_the_port_computes_the_same(attention):
     model = TimeSformer(grids=(4, 2), attention=attention, **SMALL)
     clips = torch.randn(2, 3, 2, 32, 32)
-    twin = checked_twin(model, clips)
+    twin = checked_twin(HuggingFaceTimeSformer, model, clips)
     assert all(parameter.any() for parameter in model.parameters())
     torch.testing.assert_close(twin(clips), model.eval()(clips).logits, atol=1e-5, rtol=1e-4)
 
@@ -26,15 +27,15 @@ def test_the_port_computes_the_same(attention):
 def test_no_peer_without_transformers(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match="transformers is not installed"):
-        checked_twin(TimeSformer(grids=(4,), **SMALL), torch.zeros(1, 3, 2, 32, 32))
+        HuggingFaceTimeSformer(TimeSformer(grids=(4,), **SMALL))
 
 
 def test_models_that_the_port_lacks():
     with pytest.raises(UserError, match="nothing to compare"):
-        checked_twin(TimeSformer(grids=(4,), attention="space_only", **SMALL), torch.zeros(1, 3, 2, 32, 32))
+        HuggingFaceTimeSformer(TimeSformer(grids=(4,), attention="space_only", **SMALL))
 
 
 def test_a_difference_stops_the_comparison(monkeypatch):
-    monkeypatch.setattr("revit.video.peers.LARGEST_DIFFERENCE", -1.0)
+    monkeypatch.setattr("revit.common.report.peers.LARGEST_DIFFERENCE", -1.0)
     with pytest.raises(RuntimeError, match="differ from ours"):
-        checked_twin(TimeSformer(grids=(4,), **SMALL), torch.zeros(1, 3, 2, 32, 32))
+        checked_twin(HuggingFaceTimeSformer, TimeSformer(grids=(4,), **SMALL), torch.zeros(1, 3, 2, 32, 32))
