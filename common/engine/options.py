@@ -82,8 +82,8 @@ class StartOptions(Options):
     """Where the weights come from before training."""
 
     source: str | None = None
-    """A file or folder: our checkpoint, a published .pyth or .pth, a Hugging Face folder (or hf-hub:NAME),
-    an image ViT or DeiT, timm:NAME. Null: from scratch."""
+    """A file or folder: our checkpoint (for clips also one of pictures), a published .pyth or .pth, a Hugging Face folder
+    (or hf-hub:NAME), ViT, DeiT or LV-ViT weights, timm:NAME. Null: from scratch."""
     position_resize: Literal["bicubic", "nearest_flat"] = "bicubic"
     """How a position table of another size is fitted; nearest_flat is the published rule, for parity."""
 
