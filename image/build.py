@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
-
 from revit.common.data import build
 from revit.common.data.build import Split
 from revit.common.data.loader import Loader
@@ -23,6 +21,7 @@ from revit.image.demo import DIGITS, make_digit_pictures
 from revit.image.models.variants import VARIANTS
 from revit.image.options import ImageModel, ImageRun
 from revit.image.tasks import TokenLabelTask
+from revit.image.teacher import TeacherDistillation, TeacherTask, load_teacher
 from revit.image.weights.start import start_from
 
 
@@ -62,7 +61,7 @@ class ImagePackage(ListedPackage):
             label_names=self.label_names(options),
         )
 
-    def pixels(self, options: ImageRun) -> nn.Module:
+    def pixels(self, options: ImageRun) -> PixelNorm:
         """uint8 pictures -> normalised floats."""
         return PixelNorm(options.data.pixels.mean, options.data.pixels.std)
 
@@ -75,7 +74,13 @@ class ImagePackage(ListedPackage):
         return 1
 
     def task(self, options: Any) -> Task:
-        """All grids, the shorter ones taught by the longest; for LV-ViT with the losses of its patches."""
+        """All grids, the shorter ones taught by the longest, or all by another network; for LV-ViT with the losses of its
+        patches."""
+        teacher = options.distill.teacher
+        if teacher is not None:
+            network = load_teacher(teacher.source, self.label_names(options), self.pixels(options))
+            loss = TeacherDistillation(teacher.kind, teacher.alpha, teacher.tau, options.label_smoothing)
+            return TeacherTask(loss, network)
         if not options.model.is_lvvit:
             return super().task(options)
         distill, labels = self.distillation(options), options.data.token_labels

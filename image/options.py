@@ -11,6 +11,7 @@ from revit.image.data.options import PictureOptions, PictureSourceOptions
 from revit.image.demo import ImageDemoOptions
 from revit.image.models.lvvit import LVViT
 from revit.image.models.variants import VARIANTS
+from revit.image.teacher import PictureDistillOptions
 
 
 class ImageData(PictureOptions, DataOptions):
@@ -47,6 +48,11 @@ class ImageModel(ModelOptions):
     def is_lvvit(self) -> bool:
         return VARIANTS[self.name].model_class is LVViT
 
+    @property
+    def is_distilled(self) -> bool:
+        """Whether every grid has a distillation token."""
+        return (self.distillation or VARIANTS[self.name].arguments.get("distillation")) == "every_grid"
+
     @field_validator("name")
     @classmethod
     def _is_known(cls, name: str) -> str:
@@ -58,6 +64,10 @@ class ImageModel(ModelOptions):
     def _fits(self) -> ImageModel:
         if self.skip_lam is not None and not self.is_lvvit:
             raise ValueError(f"skip_lam is for LV-ViT, not {self.name}")
+        if self.distillation == "every_grid" and self.is_lvvit:
+            raise ValueError(
+                f"distillation every_grid is DeiT's, not {self.name}'s; choose shared, per_grid or none"
+            )
         if self.stem_widths is not None and self.patch_embed not in ("stem", "lvvit"):
             raise ValueError(f"stem_widths is for patch_embed stem or lvvit, not {self.patch_embed}")
         return self
@@ -69,12 +79,18 @@ class ImageRun(RecipeOptions):
     kind: Literal["image"] = "image"
     data: ImageData
     model: ImageModel = ImageModel()
+    distill: PictureDistillOptions = PictureDistillOptions()
 
     @model_validator(mode="after")
     def _fits(self) -> ImageRun:
         if self.data.token_labels is not None and not self.model.is_lvvit:
             raise ValueError(
                 f"data.token_labels is for LV-ViT, whose patches have a head; {self.model.name} has none: leave it out"
+            )
+        if self.distill.teacher is not None and not self.model.is_distilled:
+            raise ValueError(
+                "distill.teacher teaches a distillation token at every grid, which this model has not; choose "
+                "model.name deit_..._distilled or model.distillation every_grid"
             )
         if self.assigner.num_frames != 1:
             raise ValueError(

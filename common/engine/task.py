@@ -43,9 +43,9 @@ class ResizableTask:
 
     def losses(self, model: nn.Module, inputs: Tensor, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         longest, *shorter = cast(ResizableTransformer, model).grids
-        teacher = model(inputs, longest).logits
-        yield longest.name, self.distill.cross_entropy(teacher, batch.targets)
-        teacher = teacher.detach()
+        output = model(inputs, longest)
+        yield longest.name, self.distill.supervised(output, batch.targets)
+        teacher = output.logits.detach()
         for grid in shorter:
             yield grid.name, self.distill(model(inputs, grid), teacher, batch.targets)
 

@@ -32,14 +32,21 @@ class SelfDistillation:
         """(B, K) with class numbers (B,) or soft targets (B, K) -> scalar"""
         return F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
 
+    def supervised(self, output: ModelOutput, targets: Tensor) -> Tensor:
+        """Learning from the labels alone -> scalar. A distillation head does too, or it would drag the mean of both heads
+        down: the mean of both cross entropies."""
+        losses = [
+            self.cross_entropy(logits, targets)
+            for logits in (output.logits, output.distill_logits)
+            if logits is not None
+        ]
+        return sum(losses[1:], losses[0]) / len(losses)
+
     def __call__(self, student: ModelOutput, teacher_logits: Tensor, targets: Tensor) -> Tensor:
         """Student output and teacher logits (B, K), targets (B,) or (B, K) -> scalar"""
-        supervised = self.cross_entropy(student.logits, targets)
         if self.weight == 0:
-            # The distillation head learns from the labels, or it would drag the mean of both heads down.
-            if student.distill_logits is None:
-                return supervised
-            return (supervised + self.cross_entropy(student.distill_logits, targets)) / 2
+            return self.supervised(student, targets)
+        supervised = self.cross_entropy(student.logits, targets)
         taught = student.logits if student.distill_logits is None else student.distill_logits
         teacher_logits = teacher_logits.detach()
         if self.hard:
