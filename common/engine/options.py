@@ -22,7 +22,7 @@ class OptimOptions(Options):
     weight_decay: float = Field(default=1e-4, ge=0)
     decay_one_dimensional: bool = True
     """Decay biases, norms and tables too, as the published TimeSformer does; false exempts them and the tokens (DeiT)."""
-    momentum: float = Field(default=0.9, ge=0, lt=1)
+    momentum: float = Field(default=0.9, gt=0, lt=1)
     """sgd only."""
     betas: tuple[Share, Share] = (0.9, 0.999)
     """adamw only: how much of the running means of gradient and squared gradient is kept."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,7 +20,13 @@ from revit.common.engine.log import RunLog
 from revit.common.engine.loop import Trainer
 from revit.common.engine.optim import build_optimizer, build_scheduler
 from revit.common.engine.options import OptimOptions, ScheduleOptions, TrainOptions
-from revit.common.engine.state import load_newest_state, save_state
+from revit.common.engine.state import (
+    load_newest_state,
+    random_states,
+    restore_random_states,
+    save_state,
+    seed_all,
+)
 from revit.common.engine.task import AssignerTask, ResizableTask
 from revit.common.errors import UserError
 from revit.common.layers.pixels import PixelNorm
@@ -153,6 +163,60 @@ def test_an_interrupted_training_ends_with_the_same_weights(tmp_path, stop_after
     assert len(position.losses) == 3
     if save_every is None:  # interrupted between epochs' ends: the meters saw whole epochs
         assert position.losses == history
+
+
+def mixing(inputs, batch):
+    """Draws from all three global generators, as timm's mixing and erasing do."""
+    share = (random.random() + np.random.rand() + torch.rand(1).item()) / 3  # noqa: NPY002
+    one_hot = nn.functional.one_hot(batch.targets, 3).float()
+    soft = share * one_hot + (1 - share) * one_hot.flip(0)
+    return share * inputs + (1 - share) * inputs.flip(0), replace(batch, targets=soft)
+
+
+def test_augmentation_of_batches_goes_on_bit_for_bit(tmp_path):
+    random.seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    whole = make_trainer(tmp_path / "whole")
+    whole.augment = mixing
+    states = random_states()
+    history = whole.train().losses
+    plain = make_trainer(tmp_path / "plain")
+    assert plain.train().losses != history  # it does something
+
+    restore_random_states(states)
+    broken_off = make_trainer(tmp_path / "parts")
+    batches = iter(range(7))
+
+    def until_interrupted(inputs, batch):
+        if next(batches, None) is None:
+            raise Interrupted
+        return mixing(inputs, batch)
+
+    broken_off.augment = until_interrupted
+    with pytest.raises(Interrupted):
+        broken_off.train()
+    seed_all(99)  # another process
+    resumed = make_trainer(tmp_path / "parts")
+    resumed.augment = mixing
+    resumed.train()
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, resumed.model.state_dict()[name]), name
+
+
+def test_random_states_survive_the_file(tmp_path):
+    seed_all(3)
+    random.gauss(0, 1)
+    np.random.randn()  # noqa: NPY002  # each leaves a second normal number for later
+    save_state(tmp_path, 1, {"random": random_states()})
+
+    def draw():
+        return random.gauss(0, 1), random.random(), np.random.randn(), np.random.rand(), torch.rand(1).item()  # noqa: NPY002
+
+    first = draw()
+    seed_all(4)
+    assert draw() != first
+    restore_random_states(load_newest_state(tmp_path)["random"])
+    assert draw() == first
 
 
 def test_a_finished_training_is_not_done_again(tmp_path):

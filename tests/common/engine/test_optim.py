@@ -1,0 +1,79 @@
+"""What is decayed, and the learning rate over time."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from revit.common.engine.optim import build_optimizer, build_scheduler
+from revit.common.engine.options import OptimOptions, ScheduleOptions
+from revit.image.models.deit import DeiT
+from revit.video.models.timesformer import TimeSformer
+
+
+def decayed(model: nn.Module, **options) -> set[str]:
+    """Names of the parameters whose group has weight decay."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    optimizer = build_optimizer(model, OptimOptions(weight_decay=0.1, **options))
+    assert {group["weight_decay"] for group in optimizer.param_groups} <= {0.0, 0.1}
+    groups = [group for group in optimizer.param_groups if group["weight_decay"]]
+    return {names[id(parameter)] for group in groups for parameter in group["params"]}
+
+
+MODELS = {
+    "deit": lambda: DeiT(32, ["4x4", "2x2"], 3, 16, 1, 2),
+    "distilled": lambda: DeiT(32, ["4x4", "2x2"], 3, 16, 1, 2, distillation="every_grid"),
+    "timesformer": lambda: TimeSformer(32, ["4x4", "2x2"], 2, 3, 16, 1, 2),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_deit_spares_one_dimensional_parameters_tokens_and_tables(name):
+    model = MODELS[name]()
+    found = decayed(model, name="adamw", decay_one_dimensional=False)
+    tables = ("cls_token", "dist_token", "pos_embed", "short_pos_embed", "dist_pos_embed", "time_embed")
+    expected = {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.ndim > 1 and name.split(".")[0] not in tables
+    }
+    assert found == expected
+    assert found
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_published_timesformer_decays_everything(name):
+    model = MODELS[name]()
+    assert decayed(model) == {name for name, _ in model.named_parameters()}
+
+
+def test_adamw_gets_its_betas_and_eps():
+    options = OptimOptions(name="adamw", betas=(0.8, 0.95), eps=1e-6)
+    defaults = build_optimizer(nn.Linear(2, 2), options).defaults
+    assert (defaults["betas"], defaults["eps"]) == ((0.8, 0.95), 1e-6)
+
+
+@pytest.mark.parametrize(("name", "setting"), [("sgd", {"betas": (0.8, 0.9)}), ("adamw", {"momentum": 0.5})])
+def test_settings_of_another_optimiser_are_refused(name, setting):
+    with pytest.raises(ValueError, match=f"{name} has no {next(iter(setting))}"):
+        OptimOptions(name=name, **setting)
+    again = OptimOptions(name=name).model_dump()
+    assert OptimOptions(**again).name == name  # defaults written out, as in the config beside results
+
+
+@pytest.mark.parametrize("name", ["cosine", "multistep", "constant"])
+def test_the_rate_stays_where_it_ended_through_the_cool_down(name):
+    options = ScheduleOptions(
+        name=name, epochs=20, cooldown_epochs=10, warmup_epochs=5, min_lr=1e-5, warmup_lr=1e-6
+    )
+    assert options.total_epochs == 30
+    optimizer = build_optimizer(nn.Linear(2, 2), OptimOptions(name="adamw", lr=1.6e-3))
+    scheduler = build_scheduler(optimizer, options, updates_per_epoch=10)
+    rates = []
+    for update in range(300):
+        scheduler.step_update(update)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates[0] == pytest.approx(1e-6)
+    assert max(rates) <= 1.6e-3
+    assert len(set(rates[200:])) == 1
+    assert rates[-1] == pytest.approx({"cosine": 1e-5, "multistep": 1.6e-5, "constant": 1.6e-3}[name])
