@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from kinds import KINDS
 
 from revit.common.cli import add_json, parse, parser, tool
 from revit.common.data.label_names import read_label_names
@@ -19,8 +20,6 @@ from revit.common.engine.predict import Answer, Predictor, find_files
 from revit.common.errors import UserError
 from revit.common.files import write_json
 from revit.common.tokens.grid import TokenGrid
-from revit.image.classifier import IMAGE
-from revit.video.classifier import VIDEO
 
 
 @tool
@@ -58,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if values.topk < 1:
         raise UserError(f"--topk {values.topk}: name at least 1 class")
 
-    classifier = _with_labels(open_classifier(values.checkpoint, (VIDEO, IMAGE)), values.labels)
+    classifier = _with_labels(open_classifier(values.checkpoint, list(KINDS.values())), values.labels)
     _say_what_was_opened(classifier)
     inputs = classifier.inputs
     answers: list[Answer] = []

@@ -20,7 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser(
         __doc__ or "",
         "python tools/test_net.py --cfg configs/video/demo.yaml --checkpoint runs/demo/checkpoint.safetensors\n"
-        "python tools/test_net.py --cfg configs/video/timesformer_8x224.yaml --checkpoint TimeSformer_divST_8x32_224_K400.pyth",
+        "python tools/test_net.py --cfg configs/video/timesformer_8x224.yaml --checkpoint TimeSformer_divST_8x32_224_K400.pyth\n"
+        "python tools/test_net.py --cfg configs/image/deit_small.yaml --checkpoint timm:deit_small_patch16_224",
     )
     add_config(arguments)
     add_json(arguments)

@@ -65,12 +65,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         options, kind = load_run(path, values.overrides)
         package, device = kind.package, pick_device(options.run.device)
         model, assigner = build(options, package)
-        shape, name = package.input_shape(options), Path(path).stem
-        settings: Any = (shape, device, values.dtypes, values.batches)
+        name = Path(path).stem
+        settings: dict[str, Any] = {
+            "input_shape": package.input_shape(options),
+            "device": device,
+            "dtypes": values.dtypes,
+            "batches": values.batches,
+        }
         if values.peers:  # before our own cases, as it fills parameters that start at zero
-            cases += peer_cases(*PEERS[kind.name], name, model, *settings)
+            cases += peer_cases(*PEERS[kind.name], name, model, **settings)
         compiled = (False, True) if values.compile else (False,)
-        cases += model_cases(name, model, assigner, *settings, compiled)
+        cases += model_cases(name, model, assigner, **settings, compiled=compiled)
     rows = [row.as_json() for row in measure(cases, device, values.rounds)]
     print_table(f"Speed on {device_name(device)}, median of {values.rounds} rounds or more", COLUMNS, rows)
     if values.json:

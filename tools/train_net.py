@@ -16,6 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser(
         __doc__ or "",
         "python tools/train_net.py --cfg configs/video/demo.yaml\n"
+        "python tools/train_net.py --cfg configs/image/demo.yaml\n"
         "python tools/train_net.py --cfg configs/video/demo.yaml run.dir=runs/seed1 run.seed=1 --stage evaluate",
     )
     add_config(arguments)
