@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -10,9 +10,11 @@ PATCH_SHARE = 0.5
 """Weight of the best patch beside the class token (LV-ViT's published evaluation)."""
 
 
-@dataclass(frozen=True)
-class ModelOutput:
-    """Logits of one forward pass at one token grid, B samples, K classes."""
+class ModelOutput(NamedTuple):
+    """Logits of one forward pass at one token grid, B samples, K classes.
+
+    A tuple, because what hangs hooks on a module's output (DeepSpeed's ZeRO 3) looks for tensors in tuples only.
+    """
 
     logits: Tensor
     """(B, K) of the class token."""

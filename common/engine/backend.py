@@ -10,7 +10,7 @@ from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def pick_device(name: str) -> torch.device:
@@ -21,8 +21,8 @@ def pick_device(name: str) -> torch.device:
 
 
 def autocast(device: torch.device, dtype: str) -> AbstractContextManager[Any]:
-    """Autocast to `dtype`; for float32, nothing."""
-    return torch.autocast(device.type, dtype=DTYPES[dtype], enabled=dtype != "float32")
+    """Autocast to `dtype`; for float32, and for "auto" where nothing resolved it, nothing."""
+    return torch.autocast(device.type, dtype=DTYPES.get(dtype), enabled=dtype not in ("float32", "auto"))
 
 
 class LocalBackend:

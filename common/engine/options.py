@@ -171,6 +171,51 @@ class TestOptions(Options):
     """Draws behind the random baseline."""
 
 
+class ReplicaOptions(Options):
+    """One replica per token length (ReViT figure 4): how the grids are dealt to the ranks of a group."""
+
+    ranks_per_group: int | None = Field(default=None, ge=1)
+    """Null: as many as the costs of the grids need for the longest to be the bottleneck."""
+    grids_per_rank: tuple[tuple[str | int, ...], ...] | None = None
+    """The grids of every rank of a group, e.g. [[14x14], [10x10, 7x7]]. Null: the longest alone on the first rank, the
+    others dealt so that no rank computes more than that."""
+
+
+class EngineOptions(Options):
+    """How the processes of a run train together. What is trained does not depend on it, so a run may go on with others."""
+
+    backend: Literal["auto", "local", "deepspeed", "replicas"] = "auto"
+    """auto: local for one process, deepspeed for several."""
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """deepspeed: what is split over the ranks. 0 nothing, 1 the optimiser's state, 2 and the gradients, 3 and the weights."""
+    offload: Literal["none", "optimizer", "parameters"] = "none"
+    """deepspeed: kept in the memory of the host. optimizer wants zero_stage 1 or more; parameters, which includes the
+    optimiser, zero_stage 3."""
+    deepspeed_config: Path | None = None
+    """deepspeed: a JSON file of DeepSpeed's own settings, merged with ours. Where both say something it must agree."""
+    activation_checkpointing: bool = False
+    """Recompute each block in the backward pass instead of keeping its activations: less memory, about a third more time."""
+    compile: bool = False
+    """torch.compile. The first batches of each grid take minutes."""
+    replicas: ReplicaOptions = ReplicaOptions()
+    timeout_minutes: float = Field(default=30, gt=0)
+    """How long a rank waits for the others before it takes them for dead."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> EngineOptions:
+        lowest = {"none": 0, "optimizer": 1, "parameters": 3}[self.offload]
+        if self.zero_stage < lowest:
+            raise ValueError(
+                f"offload {self.offload} wants zero_stage {lowest} or more, not {self.zero_stage}: only what is split "
+                "over the ranks can be kept in the host's memory"
+            )
+        if self.deepspeed_config is not None and self.backend in ("local", "replicas"):
+            raise ValueError(
+                f"deepspeed_config has no meaning for backend {self.backend}; remove one of the two"
+            )
+        return self
+
+
 class RunOptions(Options):
     """Where and how a run runs."""
 
@@ -179,8 +224,9 @@ class RunOptions(Options):
     seed: int = 0
     device: str = "auto"
     """auto takes CUDA where there is one."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 is autocast; weights and optimiser stay float32."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the computation, by autocast; weights and optimiser stay float32. auto: bfloat16 while DeepSpeed trains, float32
+    everywhere else. float16 trains with a dynamic loss scale."""
     resume: Literal["auto", "never"] = "auto"
     """auto goes on where the folder stands; never starts over and removes what an earlier run of it left."""
     log_every: int = Field(default=20, ge=1)

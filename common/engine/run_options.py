@@ -11,6 +11,7 @@ from revit.common.data.options import SourceOptions
 from revit.common.engine.options import (
     AssignerOptions,
     DistillOptions,
+    EngineOptions,
     LengthOptions,
     RunOptions,
     StartOptions,
@@ -75,6 +76,7 @@ class RecipeOptions(Options):
     assigner: AssignerOptions = AssignerOptions()
     test: TestOptions = TestOptions()
     run: RunOptions
+    engine: EngineOptions = EngineOptions()
 
     @property
     def makes_data(self) -> bool:
@@ -89,7 +91,8 @@ class RecipeOptions(Options):
     def settings_of(self, stage: str) -> dict[str, Any]:
         """What a stage's result depends on, as JSON values; each stage includes those before it.
 
-        Of the data not how they are loaded: that decides how fast a run is, not what it computes.
+        Of the data not how they are loaded, and nothing of the engine: that decides how fast a run is, not what it
+        computes.
         """
         everything = self.model_dump(
             mode="json", exclude={"data": {"loading": True, "demo": {"num_workers"}}}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -86,7 +85,7 @@ class LVViT(ResizableTransformer):
         if self.aux_head is None:
             return output
         patch_logits = self.aux_head(normed[:, layout.num_prefix :])
-        return replace(output, patch_logits=patch_logits if box is None else unmix(patch_logits, box))
+        return output._replace(patch_logits=patch_logits if box is None else unmix(patch_logits, box))
 
     def closed_form_macs(
         self, images_shape: Sequence[int], grid: TokenGrid | None = None
