@@ -9,6 +9,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from revit.common.data.batch import Batch
+from revit.common.engine.exchange import LengthExchange, OneProcess
 from revit.common.losses.distill import SelfDistillation
 from revit.common.outputs import ModelOutput
 from revit.common.tokens.grid import TokenGrid
@@ -53,6 +54,8 @@ class TokenLabelTask:
     ground_truth: bool = False
     cls_weight: float = 1.0
     dense_weight: float = 1.0
+    exchange: LengthExchange = field(default_factory=OneProcess, compare=False)
+    """Where the grids run: here, or shared out among processes."""
 
     @classmethod
     def from_options(
@@ -68,14 +71,15 @@ class TokenLabelTask:
         mix = MixDraw.draw() if self.mix_token and network.training else None
         whole, patches = self._targets(batch, network.num_classes)
         distill = replace(self.distill, label_smoothing=0.0)  # the targets are smooth already
-        teacher: Tensor | None = None
-        for grid in network.grids:
-            output = network(inputs, grid, mix)
+        for grid in self.exchange.begin(network.grids):
+            with self.exchange.passing(grid):
+                output = network(inputs, grid, mix)
             class_targets = whole if mix is None else mix_with_partner(whole, mix.box(grid).keep_share)
-            if teacher is None:
-                teacher = output.logits.detach()
+            if grid == network.grids[0]:
+                self.exchange.teach(output.logits.detach())
                 class_term = distill.cross_entropy(output.logits, class_targets)
             else:
+                teacher = self.exchange.taught(like=output.logits.detach())
                 class_term = distill(output, teacher, class_targets)
             dense_term = soft_cross_entropy(_patch_logits(output, grid), patches(grid))
             yield grid.name, self.cls_weight * class_term + self.dense_weight * dense_term

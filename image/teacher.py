@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 import timm
@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from revit.common.data.batch import Batch
+from revit.common.engine.exchange import LengthExchange, OneProcess
 from revit.common.engine.options import DistillOptions
 from revit.common.engine.trained import check_same_classes
 from revit.common.errors import UserError
@@ -83,12 +84,16 @@ class TeacherTask:
     distill: TeacherDistillation
     teacher: nn.Module
     """Normalised pictures -> logits (B, K); in eval mode."""
+    exchange: LengthExchange = field(default_factory=OneProcess, compare=False)
+    """Where the grids run: here, or shared out among processes, each with a teacher of its own."""
 
     def losses(self, model: nn.Module, inputs: Tensor, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         with torch.no_grad():
             taught = self.teacher.to(inputs.device)(inputs)
-        for grid in cast(ResizableTransformer, model).grids:
-            yield grid.name, self.distill(model(inputs, grid), taught, batch.targets)
+        for grid in self.exchange.begin(cast(ResizableTransformer, model).grids):
+            with self.exchange.passing(grid):
+                output = model(inputs, grid)
+            yield grid.name, self.distill(output, taught, batch.targets)
 
 
 class Teacher(nn.Module):

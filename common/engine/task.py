@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from revit.common.data.batch import Batch
+from revit.common.engine.exchange import LengthExchange, OneProcess
 from revit.common.losses.distill import SelfDistillation
 from revit.common.vit import ResizableTransformer
 
@@ -40,14 +41,20 @@ class ResizableTask:
     """
 
     distill: SelfDistillation = field(default_factory=SelfDistillation)
+    exchange: LengthExchange = field(default_factory=OneProcess, compare=False)
+    """Where the grids run: here, or shared out among processes (ReViT figure 4)."""
 
     def losses(self, model: nn.Module, inputs: Tensor, batch: Batch) -> Iterator[tuple[str, Tensor]]:
-        longest, *shorter = cast(ResizableTransformer, model).grids
-        output = model(inputs, longest)
-        yield longest.name, self.distill.supervised(output, batch.targets)
-        teacher = output.logits.detach()
-        for grid in shorter:
-            yield grid.name, self.distill(model(inputs, grid), teacher, batch.targets)
+        grids = cast(ResizableTransformer, model).grids
+        for grid in self.exchange.begin(grids):
+            with self.exchange.passing(grid):
+                output = model(inputs, grid)
+            if grid == grids[0]:
+                self.exchange.teach(output.logits.detach())
+                yield grid.name, self.distill.supervised(output, batch.targets)
+            else:
+                teacher = self.exchange.taught(like=output.logits.detach())
+                yield grid.name, self.distill(output, teacher, batch.targets)
 
 
 @dataclass
