@@ -5,11 +5,22 @@ The digits are the 1,797 pictures that scikit-learn ships. Letters: Y and X pixe
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from revit.common.made_data import SPLITS
+
+
+@lru_cache(maxsize=1)
+def read_digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Opacities (1797, 8, 8) in [0, 1] and which digits they are (1797,)."""
+    from sklearn.datasets import load_digits  # here: slow to import, and needed only where samples are made
+
+    digits = load_digits()
+    return digits.images / 16.0, digits.target
 
 
 def split_digits(seed: int, num_digits: int) -> dict[str, NDArray[np.int64]]:

@@ -20,7 +20,7 @@ from PIL import Image
 from pydantic import Field, model_validator
 
 from revit.common.made_data import SPLITS, MadeData, Plan, Row, make_once
-from revit.common.made_digits import background, place, smooth, split_digits
+from revit.common.made_digits import background, place, read_digits, smooth, split_digits
 from revit.common.options import Options
 
 FORMAT = 1
@@ -118,18 +118,16 @@ def make_digit_pictures(options: ImageDemoOptions, root: str | Path, show_progre
 def _make_pictures(options: ImageDemoOptions, root: Path, split: str, first: int, last: int) -> list[Row]:
     """Writes pictures [first, last) of a split and returns their rows of the metadata. Each picture has its own random
     generator, so the files do not depend on how the work is shared out."""
-    from sklearn.datasets import load_digits  # here: slow to import, and needed only where pictures are made
-
-    digits = load_digits()
-    own = split_digits(options.seed, len(digits.images))[split]
+    opacities, digits = read_digits()
+    own = split_digits(options.seed, len(digits))[split]
     rows: list[Row] = []
     for index in range(first, last):
         rng = np.random.default_rng([options.seed, 3, SPLITS.index(split), index])
         picture = draw_picture(options, rng)
         label = index % len(DIGITS)
-        digit = int(rng.choice(own[digits.target[own] == label]))
+        digit = int(rng.choice(own[digits[own] == label]))
         path = f"{split}/{DIGITS[label]}/{index:05d}.png"
-        pixels = render(picture, digits.images[digit] / 16.0, options)
+        pixels = render(picture, opacities[digit], options)
         Image.fromarray(pixels).save(root / path)
         places = (
             round(value, 4) for value in (picture.digit_pixels, picture.turns, picture.across, picture.down)

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from revit.common.made_data import SPLITS, MadeData, Plan, Row, make_once
-from revit.common.made_digits import split_digits
+from revit.common.made_digits import read_digits, split_digits
 from revit.video.demo_clip import MOTIONS, MotionOptions, draw_clip, render, write_clip
 
 FORMAT = 1
@@ -48,10 +48,8 @@ def make_motion_clips(options: DemoOptions, root: str | Path, show_progress: boo
 def _make_clips(options: DemoOptions, root: Path, split: str, first: int, last: int) -> list[Row]:
     """Writes clips [first, last) of a split and returns their rows of the metadata. Each clip has its own random
     generator, so the files do not depend on how the work is shared out."""
-    from sklearn.datasets import load_digits  # here: slow to import, and needed only where clips are made
-
-    digits = load_digits()
-    pictures = split_digits(options.seed, len(digits.images))[split]
+    opacities, digits = read_digits()
+    pictures = split_digits(options.seed, len(digits))[split]
     rows: list[Row] = []
     for index in range(first, last):
         rng = np.random.default_rng([options.seed, 2, SPLITS.index(split), index])
@@ -60,8 +58,8 @@ def _make_clips(options: DemoOptions, root: Path, split: str, first: int, last: 
         picture = int(rng.choice(pictures))
         clip = draw_clip(motion, options, rng)
         path = f"{split}/{motion}/{index:05d}.mp4"
-        write_clip(render(clip, digits.images[picture] / 16.0, options), root / path, options)
+        write_clip(render(clip, opacities[picture], options), root / path, options)
         extent = clip.extent[MOTIONS[motion][0]]
         drawn = (path, split, label, motion, int(clip.hard), round(clip.digit_pixels, 3), round(extent, 4))
-        rows.append(dict(zip(COLUMNS, (*drawn, picture, int(digits.target[picture])))))
+        rows.append(dict(zip(COLUMNS, (*drawn, picture, int(digits[picture])))))
     return rows
