@@ -71,9 +71,17 @@ class Loader:
         samples = self.sampler.samples_per_epoch
         return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
 
+    def samples_in(self, num_batches: int) -> int:
+        """Samples in that many whole batches of every rank: how far they come in the epoch's order."""
+        return num_batches * self.batch_size * self.sampler.num_ranks
+
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
         """Read `epoch` next, beginning at batch `start_batch` (the batches before are not read)."""
-        self.sampler.set_position(epoch, min(start_batch * self.batch_size, self.sampler.samples_per_epoch))
+        self.set_position(epoch, self.samples_in(start_batch))
+
+    def set_position(self, epoch: int, num_samples: int) -> None:
+        """Read `epoch` next, without the first `num_samples` of its order, whatever batches and ranks they were read in."""
+        self.sampler.set_position(epoch, min(num_samples, self.num_samples))
 
     def __len__(self) -> int:
         """Batches that the next loop yields."""

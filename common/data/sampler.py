@@ -14,16 +14,17 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
     """Yields keys `(epoch, index, repeat)` for `RobustDataset`.
 
     shuffle: a new permutation each epoch, drawn from (seed, epoch); otherwise list order.
-    rank, num_ranks: this process reads every num_ranks-th sample.
-    equal_lengths: drop the few last samples so that all ranks read equally many (training needs it; evaluation must
-        not drop any).
+    rank, num_ranks: the order is dealt out like cards, so that after any number of rounds the ranks together have read
+        its first samples. Where it is left off, any other number of ranks can go on.
+    equal_lengths: leave out the last samples, fewer than `num_ranks`, so that all ranks read equally many (training
+        needs it; evaluation must not leave out any).
     repeats: repeated augmentation (Hoffer et al., "Augment your batch"; DeiT takes 3). Each sample comes that many times
         in a row, with random numbers of its own each time, and the epoch ends after as many keys as without repeats,
         so that it meets 1 / repeats of the samples. Dealt over ranks, repeats of one sample go to different ranks.
         The published sampler also cuts the epoch to a multiple of 256 keys; this one does not.
 
-    `set_position(epoch, start)` before iterating chooses where to begin: `start` samples of this rank are skipped
-    without being read.
+    `set_position(epoch, start)` before iterating chooses where to begin: the first `start` samples of the order, of all
+    ranks, are skipped without being read.
     """
 
     def __init__(
@@ -52,22 +53,20 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         self.start = 0
 
     def set_position(self, epoch: int, start: int = 0) -> None:
-        """Begin the next iteration at sample `start` (counted on this rank) of `epoch`."""
-        if not 0 <= start <= self.samples_per_epoch:
-            raise ValueError(f"start {start} is outside the epoch's {self.samples_per_epoch} samples")
+        """Begin the next iteration at sample `start` of the order of `epoch`, counted over all ranks."""
+        if not 0 <= start <= self.num_samples:
+            raise ValueError(f"start {start} is outside the epoch's {self.num_samples} samples")
         self.epoch = epoch
         self.start = start
 
     @property
     def samples_per_epoch(self) -> int:
         """How many samples this rank reads in a whole epoch."""
-        if self.equal_lengths:
-            return self.num_samples // self.num_ranks
-        return len(range(self.rank, self.num_samples, self.num_ranks))
+        return len(self._positions(0))
 
     def __len__(self) -> int:
-        """Samples left in the epoch, counted from the start that was set."""
-        return self.samples_per_epoch - self.start
+        """Samples that this rank still reads, from the start that was set."""
+        return len(self._positions(self.start))
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
         epoch = self.epoch
@@ -77,6 +76,12 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
             order = torch.randperm(self.num_samples, generator=generator)
         else:
             order = torch.arange(self.num_samples)
-        positions = range(self.rank, self.num_samples, self.num_ranks)[self.start : self.samples_per_epoch]
-        for position in positions:
+        for position in self._positions(self.start):
             yield epoch, int(order[position // self.repeats]), position % self.repeats
+
+    def _positions(self, start: int) -> range:
+        """This rank's places in the order from `start` on."""
+        end = self.num_samples
+        if self.equal_lengths:
+            end -= (end - start) % self.num_ranks
+        return range(start + self.rank, end, self.num_ranks)
