@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO
@@ -11,20 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
+from revit.common.data.flat import FlatStrings, GrowingStrings
 from revit.common.errors import UserError
 
 
 @dataclass(frozen=True)
 class SampleList:
-    """Paths and labels, stored flat.
+    """Paths and labels, stored flat, see `revit.common.data.flat`."""
 
-    A Python list of strings grows in every loading worker as reference counts touch its pages; arrays do not.
-    """
-
-    text: NDArray[np.uint8]
-    """All paths, one after the other, in the file system's encoding."""
-    ends: NDArray[np.int64]
-    """(n + 1,): path i is text[ends[i]:ends[i + 1]]."""
+    paths: FlatStrings
+    """(n,)"""
     labels: NDArray[np.int64]
     """(n,): class numbers."""
     names: tuple[str, ...] | None
@@ -46,16 +43,15 @@ class SampleList:
         root: str = "",
     ) -> Self:
         """From (path, class number) pairs. `UserError` if there are none."""
-        encoded, labels = [], []
+        paths, labels = GrowingStrings(), array("q")
         for path, label in pairs:
-            encoded.append(os.fsencode(path))
+            paths.append(path)
             labels.append(label)
-        if not encoded:
+        if not labels:
             raise UserError(f"{source}: no {noun} in it")
         return cls(
-            text=np.frombuffer(b"".join(encoded), dtype=np.uint8),
-            ends=np.cumsum([0, *map(len, encoded)], dtype=np.int64),
-            labels=np.array(labels, dtype=np.int64),
+            paths=paths.flat(),
+            labels=np.frombuffer(labels, np.int64),
             names=tuple(names) if names is not None else None,
             source=source,
             root=root,
@@ -66,7 +62,7 @@ class SampleList:
 
     def path(self, position: int) -> str:
         """File of sample `position`."""
-        return os.fsdecode(self.text[self.ends[position] : self.ends[position + 1]].tobytes())
+        return self.paths[position]
 
     def name(self, position: int) -> str:
         """The path of sample `position` from `root` on; a path that is not below it, as it is."""
@@ -80,13 +76,12 @@ class SampleList:
 
     def take(self, positions: NDArray[np.int64], kept: Sequence[int], names: Sequence[str]) -> Self:
         """The samples at `positions`, all of classes among `kept`, which become classes 0, 1, ... called `names`."""
-        pieces = [self.text[self.ends[position] : self.ends[position + 1]] for position in positions]
-        new_number = {number: place for place, number in enumerate(kept)}
+        new_number = np.empty(max(kept) + 1, np.int64)
+        new_number[list(kept)] = np.arange(len(kept))
         return replace(
             self,
-            text=np.concatenate(pieces) if pieces else self.text[:0],
-            ends=np.cumsum([0, *map(len, pieces)], dtype=np.int64),
-            labels=np.array([new_number[label] for label in self.labels[positions].tolist()], dtype=np.int64),
+            paths=self.paths.take(positions),
+            labels=new_number[self.labels[positions]],
             names=tuple(names),
             kept=tuple(kept),
         )

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import logging
 import os
+from array import array
 from collections.abc import Sequence
 
+import numpy as np
+
+from revit.common.data.flat import GrowingLabels, GrowingStrings
 from revit.common.data.label_names import check_label
 from revit.common.data.lists import SampleList
 from revit.common.errors import UserError
@@ -45,45 +49,55 @@ def read_list(
 
     `UserError` naming file, line and what was found.
     """
+    cut = {" ": None, "\\t": "\t"}.get(separator, separator)
+    paths, labels, lines = GrowingStrings(), GrowingLabels(), array("q")
+    problems = _Problems(source)
+    header = ""
     try:
         with open(source, encoding="utf-8-sig", errors="surrogateescape") as file:
-            lines = file.read().splitlines()
+            for number, line in enumerate(file, start=1):
+                line = line.strip()
+                if not line:
+                    continue
+                fields = line.rsplit(cut, 1)
+                path, label = fields[0].strip(), fields[-1].strip().strip('"')
+                if len(fields) < 2 or not path or not label:
+                    problems.add(number, f"no label behind the path in {line!r} (separator {separator!r})")
+                    continue
+                path = path.strip('"')
+                paths.append(os.path.join(prefix, path) if prefix else path)
+                labels.append(label)
+                lines.append(number)
+                header = header or line
     except OSError as error:
         raise UserError(
             f"{source}: cannot read this list of {noun} ({(error.strerror or str(error)).lower()})"
         ) from None
-    cut = {" ": None, "\\t": "\t"}.get(separator, separator)
-    rows: list[tuple[int, str, str]] = []
-    problems: list[str] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        fields = line.rsplit(cut, 1)
-        if len(fields) < 2 or not fields[0].strip() or not fields[1].strip():
-            problems.append(
-                f"line {number}: no label behind the path in {line.strip()!r} (separator {separator!r})"
-            )
-            continue
-        path = fields[0].strip().strip('"')
-        rows.append((number, os.path.join(prefix, path) if prefix else path, fields[1].strip().strip('"')))
-    _refuse(source, problems)
-    if not rows:
+    problems.refuse()
+    if not lines:
         raise UserError(f"{source}: no {noun} in it")
-    if names is None and not is_number(rows[0][2]):
-        if len(rows) > 1 and all(is_number(label) for _, _, label in rows[1:]):
-            raise UserError(
-                f"{source}: line {rows[0][0]} looks like a header ({lines[rows[0][0] - 1]!r}); delete it"
-            )
-        names = sorted({label for _, _, label in rows})
+    texts, places = labels.distinct, labels.places
+    if names is None and not is_number(texts[0]):
+        if len(texts) > 1 and all(map(is_number, texts[1:])) and np.count_nonzero(places == 0) == 1:
+            raise UserError(f"{source}: line {lines[0]} looks like a header ({header!r}); delete it")
+        names = sorted(texts)
     number_of = {name: number for number, name in enumerate(names)} if names is not None else None
-    pairs = []
-    for number, path, label in rows:
+    numbers, wrong = np.zeros(len(texts), np.int64), {}
+    for place, label in enumerate(texts):
         try:
-            pairs.append((path, check_label(label, number_of)))
+            numbers[place] = check_label(label, number_of)
         except ValueError as error:
-            problems.append(f"line {number}: {error}")
-    _refuse(source, problems)
-    return SampleList.build(pairs, names, source, noun, root=prefix)
+            wrong[place] = str(error)
+    for row in np.flatnonzero(np.isin(places, list(wrong))) if wrong else ():
+        problems.add(lines[row], wrong[places[row]])
+    problems.refuse()
+    return SampleList(
+        paths=paths.flat(),
+        labels=numbers[places],
+        names=tuple(names) if names is not None else None,
+        source=source,
+        root=prefix,
+    )
 
 
 def read_tree(
@@ -126,8 +140,21 @@ def is_number(label: str) -> bool:
     return label.lstrip("+-").isdecimal()
 
 
-def _refuse(source: str, problems: list[str]) -> None:
-    if problems:
-        shown = "\n".join(f"  {problem}" for problem in problems[:SHOWN_PROBLEMS])
-        more = f"\n  ... and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
-        raise UserError(f"{source}: {len(problems)} bad lines:\n{shown}{more}")
+class _Problems:
+    """Bad lines of a list: the first ones in words, the others counted."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.shown: list[str] = []
+        self.number = 0
+
+    def add(self, line: int, what: str) -> None:
+        self.number += 1
+        if self.number <= SHOWN_PROBLEMS:
+            self.shown.append(f"\n  line {line}: {what}")
+
+    def refuse(self) -> None:
+        """`UserError` if there are any."""
+        if self.number:
+            more = f"\n  ... and {self.number - SHOWN_PROBLEMS} more" if self.number > SHOWN_PROBLEMS else ""
+            raise UserError(f"{self.source}: {self.number} bad lines:{''.join(self.shown)}{more}")

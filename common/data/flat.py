@@ -1,0 +1,94 @@
+"""Columns for lists of millions: a few arrays instead of a Python object per row.
+
+A Python list of strings takes three times the memory of its text, and grows in every loading worker, as reference counts
+touch the pages that a forked worker shares with its parent. Arrays are not touched.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class FlatStrings(Sequence[str]):
+    """Strings one after the other, in the file system's encoding: any path that can be opened comes back unchanged."""
+
+    text: NDArray[np.uint8]
+    """All of them."""
+    ends: NDArray[np.int64]
+    """(n + 1,): string i is text[ends[i]:ends[i + 1]]."""
+
+    @classmethod
+    def of(cls, strings: Iterable[str]) -> FlatStrings:
+        """From any strings, one at a time."""
+        growing = GrowingStrings()
+        for string in strings:
+            growing.append(string)
+        return growing.flat()
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    @overload
+    def __getitem__(self, position: int) -> str: ...
+    @overload
+    def __getitem__(self, position: slice) -> FlatStrings: ...
+    def __getitem__(self, position: int | slice) -> str | FlatStrings:
+        if isinstance(position, slice):
+            return self.take(range(len(self))[position])
+        position = range(len(self))[position]  # IndexError, and negative positions, as of any sequence
+        return os.fsdecode(self.text[self.ends[position] : self.ends[position + 1]].tobytes())
+
+    def take(self, positions: Iterable[int]) -> FlatStrings:
+        """The strings at `positions`, in their order."""
+        return FlatStrings.of(self[position] for position in positions)
+
+
+class GrowingStrings:
+    """Becomes `FlatStrings`."""
+
+    def __init__(self) -> None:
+        self._text = bytearray()
+        self._ends = array("q", [0])
+
+    def append(self, string: str) -> None:
+        self._text += os.fsencode(string)
+        self._ends.append(len(self._text))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def flat(self) -> FlatStrings:
+        """What was appended, without a copy; nothing can be appended afterwards."""
+        return FlatStrings(np.frombuffer(self._text, np.uint8), np.frombuffer(self._ends, np.int64))
+
+
+class GrowingLabels:
+    """Many labels of which few differ."""
+
+    def __init__(self) -> None:
+        self._place: dict[str, int] = {}
+        self._places = array("i")
+
+    def append(self, label: str) -> None:
+        self._places.append(self._place.setdefault(label, len(self._place)))
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def distinct(self) -> list[str]:
+        """Every label once, in the order of their first appearance."""
+        return list(self._place)
+
+    @property
+    def places(self) -> NDArray[np.int32]:
+        """(n,): where each label is in `distinct`."""
+        return np.frombuffer(self._places, np.int32)
