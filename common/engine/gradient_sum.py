@@ -1,0 +1,193 @@
+"""Gradients added up over all processes while the last backward pass still runs.
+
+As in PyTorch's DistributedDataParallel, gradients live in flat buckets that are reduced as they fill. That class itself
+wants one forward and one backward pass an update and every parameter on every rank; here each rank runs other token
+grids, several passes accumulate, and a grid's own parameters are met by one rank only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+BUCKET_BYTES = 25 * 2**20
+"""Size from which a bucket is sent: PyTorch's default. One bucket's transfer is all that cannot hide."""
+
+
+@dataclass
+class _Bucket:
+    flat: Tensor
+    parameters: list[nn.Parameter]
+    views: list[Tensor]
+    expected: set[nn.Parameter] = field(default_factory=set)
+    """Those whose last gradient comes in this rank's last backward pass."""
+    missing: set[nn.Parameter] = field(default_factory=set)
+    work: dist.Work | None = None
+
+
+class GradientSum:
+    """The gradients of `network`, summed over all ranks of the world; a missing one counts as zero.
+
+    Every rank calls `backward_begins` before each backward pass, `finish` once after the last one of an update, and
+    `restart` when the optimiser is done. The first update shows which parameters get gradients on which rank, and how
+    many passes there are; from then on each bucket is sent, in the same order everywhere, as soon as its last gradient
+    of the last pass is there. What no rank has a gradient for stays without.
+    """
+
+    def __init__(self, network: nn.Module, bucket_bytes: int = BUCKET_BYTES) -> None:
+        self.bucket_bytes = bucket_bytes
+        # Roughly the order of a backward pass.
+        self._named = [pair for pair in network.named_parameters() if pair[1].requires_grad][::-1]
+        self._buckets: list[_Bucket] | None = None
+        self._bucket_of: dict[nn.Parameter, _Bucket] = {}
+        self._fired: set[nn.Parameter] = set()
+        """First update: parameters that the present pass has reached."""
+        self._passes = 0
+        self._passes_per_update = 0
+        self._next = 0
+        """Buckets already sent."""
+        for _, parameter in self._named:
+            parameter.register_post_accumulate_grad_hook(self._arrived)
+
+    def backward_begins(self) -> None:
+        """Another backward pass of this update."""
+        self._passes += 1
+        self._fired.clear()
+        if self._buckets is not None and self._passes == self._passes_per_update:
+            self._send_ready(self._buckets)
+
+    def finish(self) -> None:
+        """Wait until every gradient is the sum over all ranks."""
+        if self._buckets is None:
+            self._passes_per_update = self._passes
+            self._buckets = self._fill_buckets()
+        else:
+            self._check_outsiders()
+        for bucket in self._buckets[self._next :]:
+            self._send(bucket)
+        for bucket in self._buckets:
+            if bucket.work is not None:
+                bucket.work.wait()
+
+    def restart(self) -> None:
+        """All gradients are zero again, and in their buckets, whatever the optimiser did with them."""
+        for bucket in self._buckets or ():
+            bucket.flat.zero_()
+            bucket.missing = set(bucket.expected)
+            bucket.work = None
+            for parameter, view in zip(bucket.parameters, bucket.views):
+                parameter.grad = view
+        self._passes = self._next = 0
+
+    def _arrived(self, parameter: nn.Parameter) -> None:
+        if self._buckets is None:
+            self._fired.add(parameter)
+        elif self._passes >= self._passes_per_update and parameter in self._bucket_of:
+            bucket = self._bucket_of[parameter]
+            if bucket.work is not None:
+                raise RuntimeError(_changed(self._name(parameter)))
+            bucket.missing.discard(parameter)
+            self._send_ready(self._buckets)
+
+    def _send_ready(self, buckets: Sequence[_Bucket]) -> None:
+        # In order: the collectives of all ranks have to match.
+        while self._next < len(buckets) and not buckets[self._next].missing:
+            self._send(buckets[self._next])
+
+    def _send(self, bucket: _Bucket) -> None:
+        bucket.work = dist.all_reduce(bucket.flat, async_op=True)
+        self._next += 1
+
+    def _fill_buckets(self) -> list[_Bucket]:
+        """After the passes of the first update: buckets with what this rank has."""
+        parameters = [parameter for _, parameter in self._named]
+        if not parameters:
+            return []
+        here = [int(parameter.grad is not None) for parameter in parameters]
+        anywhere = torch.tensor(here, dtype=torch.int32, device=parameters[0].device)
+        dist.all_reduce(anywhere)
+        used = [one for one, count in zip(parameters, anywhere.tolist()) if count]
+        buckets = [_bucket(group) for group in _cut(used, self.bucket_bytes)]
+        for bucket in buckets:
+            bucket.expected = self._fired.intersection(bucket.parameters)
+            self._bucket_of.update(dict.fromkeys(bucket.parameters, bucket))
+        return buckets
+
+    def _check_outsiders(self) -> None:
+        for name, parameter in self._named:
+            if parameter.grad is not None and parameter not in self._bucket_of:
+                raise RuntimeError(_changed(name))
+
+    def _name(self, parameter: nn.Parameter) -> str:
+        return next(name for name, one in self._named if one is parameter)
+
+
+class BufferMean:
+    """Buffers of `network` (BatchNorm statistics), the same on every rank after each update.
+
+    What the ranks changed since the last time is added up and divided by the number of groups: a buffer of one grid's
+    own stem becomes its owner's, or the mean over the owners of all groups.
+    """
+
+    def __init__(self, network: nn.Module, num_groups: int) -> None:
+        self.num_groups = num_groups
+        self._buffers = [buffer for buffer in network.buffers() if buffer.numel()]
+        self.remember()
+
+    def remember(self) -> None:
+        """The buffers are equal on all ranks now."""
+        self._before = self._flat()
+
+    @torch.no_grad()
+    def synchronise(self) -> None:
+        """Collective."""
+        if not self._buffers:
+            return
+        change = self._flat() - self._before
+        dist.all_reduce(change)
+        values = (self._before + change / self.num_groups).split([one.numel() for one in self._buffers])
+        for buffer, value in zip(self._buffers, values):
+            buffer.copy_(value.view_as(buffer))
+        self.remember()
+
+    def _flat(self) -> Tensor:
+        # float64 holds differences of float32 numbers, and counts, without rounding that would show.
+        flat = [buffer.detach().double().flatten() for buffer in self._buffers]
+        return torch.cat(flat) if flat else torch.empty(0)
+
+
+def _bucket(parameters: list[nn.Parameter]) -> _Bucket:
+    first = parameters[0]
+    flat = torch.zeros(sum(one.numel() for one in parameters), dtype=first.dtype, device=first.device)
+    views = [
+        piece.view_as(one) for one, piece in zip(parameters, flat.split([one.numel() for one in parameters]))
+    ]
+    for parameter, view in zip(parameters, views):
+        if parameter.grad is not None:
+            view.copy_(parameter.grad)
+        parameter.grad = view
+    return _Bucket(flat, parameters, views)
+
+
+def _cut(parameters: Sequence[nn.Parameter], size: int) -> list[list[nn.Parameter]]:
+    """Runs of at least `size` bytes (the last may be smaller), each of one dtype."""
+    groups: list[list[nn.Parameter]] = []
+    num_bytes = 0
+    for parameter in parameters:
+        if not groups or num_bytes >= size or groups[-1][0].dtype != parameter.dtype:
+            groups.append([])
+            num_bytes = 0
+        groups[-1].append(parameter)
+        num_bytes += parameter.numel() * parameter.element_size()
+    return groups
+
+
+def _changed(name: str) -> str:
+    return (
+        f"{name} got a gradient in a pass that gave it none in the first update; with a replica per token length every "
+        "update has to use the same parameters"
+    )
