@@ -64,8 +64,7 @@ class ListedPackage(ABC):
 
     def paths(self, options: Any, split: Split) -> Sequence[str]:
         """Files of a split, position = sample id."""
-        samples = self.split(options, split)
-        return [samples.path(index) for index in range(len(samples))]
+        return self.split(options, split).paths
 
     def has_split(self, options: Any, split: Split) -> bool:
         """Whether there is a list for this split."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from revit.common.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from revit.common.config import dump
+from revit.common.data.flat import FlatStrings
 from revit.common.data.loader import dead_workers_explained
 from revit.common.engine.evaluate import grid_runners
 from revit.common.engine.evaluator import Evaluator
@@ -124,7 +125,7 @@ class Recipe:
         labels = LengthLabels(
             grids=grids,
             ids=evaluation.ids,
-            paths=[paths[id] for id in evaluation.ids.tolist()],
+            paths=FlatStrings.of(paths[id] for id in evaluation.ids.tolist()),
             targets=evaluation.targets,
             correct=torch.stack(correct, dim=1),
             none_correct=options.none_correct,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from revit.common.data.flat import GrowingStrings
 from revit.common.errors import UserError
-from revit.common.files import write_text
+from revit.common.files import write_lines
 from revit.common.tokens.grid import TokenGrid, longest_first
 
 NoneCorrect = Literal["longest", "shortest", "drop"]
@@ -75,38 +77,53 @@ class LengthLabels:
 
     def save(self, path: Path) -> None:
         """Write the CSV, whole or not at all."""
-        text = io.StringIO()
-        writer = csv.writer(text)
+        write_lines(path, self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        line = _Line()
+        writer = csv.writer(line)
         writer.writerow(["id", "path", "target", "length", *(f"correct_{grid}" for grid in self.grids)])
-        rows = zip(
-            self.ids.tolist(),
-            self.paths,
-            self.targets.tolist(),
-            self.labels.tolist(),
-            self.correct.long().tolist(),
-        )
-        for id, name, target, label, correct in rows:
-            writer.writerow([id, name, target, "" if label == DROPPED else self.grids[label], *correct])
-        write_text(path, text.getvalue())
+        yield line.text
+        # NumPy, as picking single numbers out of a tensor takes ten times as long.
+        ids, targets, labels = self.ids.numpy(), self.targets.numpy(), self.labels.numpy()
+        correct = self.correct.byte().numpy()
+        for row, path in enumerate(self.paths):
+            length = "" if labels[row] == DROPPED else self.grids[labels[row]]
+            writer.writerow([ids[row], path, targets[row], length, *correct[row].tolist()])
+            yield line.text
 
     @classmethod
     def load(cls, path: Path, none_correct: NoneCorrect = "longest") -> LengthLabels:
         """Read what `save` wrote. Raises UserError for a missing or foreign file."""
+        ids, targets, paths, correct = array("q"), array("q"), GrowingStrings(), bytearray()
         try:
-            with open(path, newline="", encoding="utf-8") as file:
-                header, *rows = list(csv.reader(file))
-            grids = longest_first(name.removeprefix("correct_") for name in header[4:])
+            with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+                rows = csv.reader(file)
+                header = next(rows, [])
+                grids = longest_first(name.removeprefix("correct_") for name in header[4:])
+                for row in rows:
+                    ids.append(int(row[0]))
+                    paths.append(row[1])
+                    targets.append(int(row[2]))
+                    correct += bytes(flag == "1" for flag in row[4:])
             return cls(
                 grids=grids,
-                ids=torch.tensor([int(row[0]) for row in rows]),
-                paths=[row[1] for row in rows],
-                targets=torch.tensor([int(row[2]) for row in rows]),
-                correct=torch.tensor([[flag == "1" for flag in row[4:]] for row in rows]).view(
-                    -1, len(grids)
-                ),
+                ids=torch.tensor(np.array(ids)),
+                paths=paths.flat(),
+                targets=torch.tensor(np.array(targets)),
+                correct=torch.tensor(np.array(correct)).bool().view(len(ids), len(grids)),
                 none_correct=none_correct,
             )
-        except (OSError, ValueError, IndexError) as error:
+        except (OSError, ValueError, IndexError, RuntimeError) as error:
             raise UserError(
                 f"{path} holds no token-length labels ({error}); run the stage 'lengths' again"
             ) from error
+
+
+class _Line:
+    """A file that keeps the last thing written to it."""
+
+    text = ""
+
+    def write(self, text: str) -> None:
+        self.text = text

@@ -53,3 +53,15 @@ def test_a_foreign_file_is_refused(tmp_path, text):
     (tmp_path / "lengths.csv").write_text(text)
     with pytest.raises(UserError, match="lengths"):
         LengthLabels.load(tmp_path / "lengths.csv")
+
+
+def test_paths_that_are_not_text_survive(tmp_path):
+    labels = LengthLabels(
+        grids=longest_first([6, 3]),
+        ids=torch.tensor([0]),
+        paths=["bad\udcff.mp4"],
+        targets=torch.tensor([1]),
+        correct=torch.tensor([[True, False]]),
+    )
+    labels.save(tmp_path / "lengths.csv")
+    assert list(LengthLabels.load(tmp_path / "lengths.csv").paths) == ["bad\udcff.mp4"]
