@@ -11,7 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from revit.common.errors import UserError
+from revit.common.errors import SaidElsewhere, Stopped, UserError
+
+TRY_AGAIN = 75
+"""EX_TEMPFAIL of sysexits.h: schedulers put a job that ends so back into their queue, if told to."""
 
 Main = Callable[[Sequence[str] | None], "int | None"]
 
@@ -19,17 +22,23 @@ Main = Callable[[Sequence[str] | None], "int | None"]
 def tool(main: Main) -> Callable[..., int]:
     """Decorates `main(argv) -> status`: what it raises becomes an exit status instead.
 
-    0 done; 2 the user's mistake (`UserError`: its message on stderr, no traceback); 130 interrupted; 1 anything else,
-    with the traceback. Use as `sys.exit(main())`.
+    0 done; 2 the user's mistake (`UserError`: its message on stderr, no traceback); 75 stopped on request, the same
+    command goes on; 130 interrupted; 1 anything else, with the traceback. Use as `sys.exit(main())`.
     """
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> int:
         try:
             return main(argv) or 0
+        except SaidElsewhere:
+            return 2
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
+        except Stopped as stop:
+            if str(stop):
+                print(stop, file=sys.stderr)
+            return TRY_AGAIN
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130

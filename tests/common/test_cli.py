@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from revit.common import cli
-from revit.common.errors import UserError
+from revit.common.errors import OwnError, SaidElsewhere, Stopped, UserError
 from revit.common.files import write_json
 
 
@@ -15,6 +15,10 @@ from revit.common.files import write_json
     ("raised", "status", "printed"),
     [
         (UserError("no such folder: x"), 2, "error: no such folder: x\n"),
+        (OwnError("rank 1: no such file"), 2, "error: rank 1: no such file\n"),
+        (SaidElsewhere("full"), 2, ""),
+        (Stopped("saved"), 75, "saved\n"),
+        (Stopped(""), 75, ""),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (RuntimeError("defect"), 1, "Traceback"),
     ],
@@ -27,6 +31,7 @@ def test_exit_status(capsys, raised, status, printed):
     assert main([]) == status
     message = capsys.readouterr().err
     assert message.startswith(printed)
+    assert printed or not message
     assert ("Traceback" in message) == (status == 1)
 
 
