@@ -124,15 +124,19 @@ def read_tree(
             f"{source}: folders {', '.join(map(repr, unknown[:SHOWN_PROBLEMS]))} are not among the {len(known)} known "
             "class names; rename them or correct the names"
         )
-    class_numbers = {folder: known[folder] for folder in folders}
-    pairs = make_dataset(source, class_numbers, extensions=extensions, allow_empty=True)
-    if not pairs:
+    paths, labels, empty = GrowingStrings(), array("q"), []
+    for folder in folders:  # one at a time: torchvision returns a tuple for every file
+        found = make_dataset(source, {folder: known[folder]}, extensions=extensions, allow_empty=True)
+        for path, number in found:
+            paths.append(path)
+            labels.append(number)
+        if not found:
+            empty.append(folder)
+    if not labels:
         raise UserError(f"{source}: no {noun} ({' '.join(extensions)}) in its {len(folders)} subfolders")
-    empty = sorted(set(class_numbers.values()) - {number for _, number in pairs})
     if empty:
-        at = {number: folder for folder, number in class_numbers.items()}
-        LOG.warning("%s: no %s in %s", source, noun, ", ".join(at[number] for number in empty))
-    return SampleList.build(pairs, list(known), source, noun, root=source)
+        LOG.warning("%s: no %s in %s", source, noun, ", ".join(empty))
+    return SampleList(paths.flat(), np.frombuffer(labels, np.int64), tuple(known), source, root=source)
 
 
 def is_number(label: str) -> bool:
