@@ -31,7 +31,7 @@ def test_strings_come_back_unchanged():
 
 def test_labels_are_places_among_the_distinct_ones():
     growing = GrowingLabels()
-    for label in "jump run jump sit run".split():
+    for label in ["jump", "run", "jump", "sit", "run"]:
         growing.append(label)
     assert growing.distinct == ["jump", "run", "sit"]
     assert growing.places.tolist() == [0, 1, 0, 2, 1]
