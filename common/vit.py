@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from revit.common.embed.patch_embed import PATCH_EMBEDS
 from revit.common.embed.patches import PatchEmbed, Remainder
@@ -48,7 +49,7 @@ class ResizableTransformer(nn.Module):
       distillation token keeps a position row of its own.
     - Table 3's marks are inverted against its text: a tick there means separate.
 
-    Subclasses fill `self.blocks` and write `forward`. Raises ValueError for contradictory arguments.
+    Subclasses fill `self.blocks` and write `forward`, which runs them by `run_blocks`. Raises ValueError for contradictory arguments.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class ResizableTransformer(nn.Module):
         shared_rows = bool(self._distilled) and distillation != "every_grid" and positions != "separate"
         self.dist_pos_embed = nn.Parameter(torch.zeros(1, 1, embed_dim)) if shared_rows else None
         self.blocks = nn.ModuleList()
+        self._recompute_blocks = False
         self.norm = LengthAwareLayerNorm(embed_dim, self.grids, layer_norm_eps)
         self._pos_std = pos_std
         self._linear_std = linear_std
@@ -201,6 +203,20 @@ class ResizableTransformer(nn.Module):
         prefix = torch.cat(tokens, dim=1) + table[:, : layout.num_prefix]
         patches = feature_map.flatten(2).transpose(1, 2) + table[:, layout.num_prefix :]
         return prefix, patches, layout
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Whether training keeps only what enters each block and computes the block again in the backward pass, with the
+        same random draws (timm's name for it)."""
+        self._recompute_blocks = enable
+
+    def run_blocks(self, tokens: Tensor, layout: TokenLayout) -> Tensor:
+        """(B, N, D) -> (B, N, D) through all blocks."""
+        for block in self.blocks:
+            if self._recompute_blocks and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, layout, use_reentrant=False)
+            else:
+                tokens = block(tokens, layout)
+        return tokens
 
     def classify(self, tokens: Tensor, layout: TokenLayout) -> ModelOutput:
         """Final norm and heads on the prefix of (B, P + ..., D)."""

@@ -1,16 +1,23 @@
-"""The device side of training behind four calls: prepare, backward, step, and state to save."""
+"""The device side of training behind a few calls, the same for one process, DeepSpeed, and a replica per length."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import Any
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol, cast
 
 import torch
 from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from revit.common.engine.loss_scale import check_scale, load_scaler, scaler_state
+from revit.common.engine.optimizer_state import load_optimizer_state, optimizer_state
+from revit.common.engine.options import EngineOptions
+from revit.common.errors import UserError
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DEFAULT = EngineOptions()
 
 
 def pick_device(name: str) -> torch.device:
@@ -25,6 +32,74 @@ def autocast(device: torch.device, dtype: str) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, dtype=DTYPES.get(dtype), enabled=dtype not in ("float32", "auto"))
 
 
+def to_cpu(state: Any) -> Any:
+    """Copies of all tensors in nested dictionaries, on the CPU: what is saved must not move with the next update."""
+    if isinstance(state, dict):
+        return {key: to_cpu(value) for key, value in state.items()}
+    return state.detach().to("cpu", copy=True) if isinstance(state, Tensor) else state
+
+
+class Backend(Protocol):
+    """Trains one network. Every call is made by all ranks, in the same order."""
+
+    device: torch.device
+    dtype: str
+    """float32, bfloat16 or float16, of the forward passes; weights and optimiser are float32."""
+    accumulate: int
+    """Batches per update."""
+    num_updates: int
+    """Updates made; those skipped for gradients that overflowed in float16 do not count."""
+
+    def prepare(self, network: nn.Module, optimizer: Optimizer, scheduler: Scheduler) -> nn.Module:
+        """Take charge of the three; returns the module to call in training."""
+        ...
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context for forward passes and losses."""
+        ...
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of `loss`, divided by the number of batches per update (here and nowhere else)."""
+        ...
+
+    def step(self) -> bool:
+        """End of a batch: update the weights if it was the last of its group. Says whether they were updated."""
+        ...
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    def whole(self) -> AbstractContextManager[nn.Module]:
+        """Inside, the network given to `prepare` (and yielded) has all its float32 weights on every rank, the same
+        buffers everywhere, and may be called by each rank on its own: for averages, evaluation, saving. Read only."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """ "model": weights, "optimizer": its state by parameter name, "scaler", "num_updates": on every rank, on the CPU,
+        and the same whatever the number of ranks, the ZeRO stage and the backend. Tensors, numbers and strings only, so
+        that it can be read back without executing code."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken, between two updates; after `prepare`."""
+        ...
+
+
+def equip(network: nn.Module, options: EngineOptions) -> None:
+    """Activation checkpointing and compilation, in place: the network keeps its class, its names and its state.
+
+    Raises UserError for a network that has no blocks to checkpoint.
+    """
+    if options.activation_checkpointing:
+        if not hasattr(network, "set_grad_checkpointing"):
+            raise UserError(
+                f"engine.activation_checkpointing: {type(network).__name__} has no blocks to recompute; set it to false"
+            )
+        cast(Any, network).set_grad_checkpointing(True)
+    if options.compile:
+        network.compile()
+
+
 class LocalBackend:
     """One process, one device, plain PyTorch."""
 
@@ -34,38 +109,44 @@ class LocalBackend:
         dtype: str = "float32",
         accumulate: int = 1,
         clip_grad_norm: float | None = None,
+        options: EngineOptions = DEFAULT,
     ) -> None:
         self.device = device
-        self.dtype = dtype
+        self.dtype = "float32" if dtype == "auto" else dtype
         self.accumulate = accumulate
         self.clip_grad_norm = clip_grad_norm
+        self.options = options
         self.num_updates = 0
         self._batches = 0
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == "float16")
 
-    def prepare(self, model: nn.Module, optimizer: Optimizer, scheduler: Scheduler) -> nn.Module:
-        """Take charge of the three; returns the model to call."""
-        self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
+    def prepare(self, network: nn.Module, optimizer: Optimizer, scheduler: Scheduler) -> nn.Module:
+        self.model, self.optimizer, self.scheduler = network, optimizer, scheduler
+        equip(network, self.options)
         self.scheduler.step_update(0)
-        return model
+        return network
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The context for forward passes."""
         return autocast(self.device, self.dtype)
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradient of `loss`, divided by the number of batches per update (here and nowhere else)."""
-        (loss / self.accumulate).backward()
+        self._scaler.scale(loss / self.accumulate).backward()
 
     def step(self) -> bool:
-        """End of a batch: update the weights if it was the last of its group. Says whether it did."""
         self._batches += 1
         if self._batches < self.accumulate:
             return False
         self._batches = 0
         if self.clip_grad_norm is not None:
+            self._scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad_norm)
-        self.optimizer.step()
+        scale = self._scaler.get_scale()
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        if self._scaler.get_scale() < scale:  # an overflow: the optimiser was not called
+            check_scale(self._scaler.get_scale(), self.num_updates)
+            return False
         self.num_updates += 1
         self.scheduler.step_update(self.num_updates)
         return True
@@ -74,17 +155,23 @@ class LocalBackend:
     def learning_rate(self) -> float:
         return self.optimizer.param_groups[0]["lr"]
 
+    @contextmanager
+    def whole(self) -> Iterator[nn.Module]:
+        yield self.model
+
     def state_dict(self) -> dict[str, Any]:
-        """Tensors, numbers and strings only, so that it can be read back without executing code."""
-        return {
+        state = {
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": optimizer_state(self.optimizer, self.model),
+            "scaler": scaler_state(self._scaler),
             "num_updates": self.num_updates,
         }
+        return to_cpu(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken, between two updates."""
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer_state(self.optimizer, self.model, state["optimizer"])
+        load_scaler(self._scaler, state["scaler"])
         self.num_updates = state["num_updates"]
+        self._batches = 0
         self.scheduler.step_update(self.num_updates)

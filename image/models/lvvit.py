@@ -77,8 +77,7 @@ class LVViT(ResizableTransformer):
 
         prefix, patches, layout = self.embed_map(feature_map, grid)
         tokens = torch.cat([prefix.expand(len(patches), -1, -1), patches], dim=1)  # (B, P + S, D)
-        for block in self.blocks:
-            tokens = block(tokens, layout)
+        tokens = self.run_blocks(tokens, layout)
 
         normed = self.norm(tokens, grid)
         output = self.read_prefix(normed, layout)
