@@ -76,7 +76,8 @@ def read(path: Path) -> Source:
             if node is None:
                 raise UserError(f"{path}: the file is empty; a configuration is a mapping of keys to values")
             if not isinstance(node, yaml.MappingNode):
-                raise UserError(f"{path}: the top level must be a mapping of keys to values, not a {node.id}")
+                found = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
+                raise UserError(f"{path}: the top level must be a mapping of keys to values, not {found}")
             repeated = list(_note_lines(node, (), source))
             source.data = loader.construct_document(node)
         finally:

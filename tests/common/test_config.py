@@ -138,7 +138,8 @@ def test_an_override_takes_the_blame(tmp_path):
     [
         ("", "the file is empty"),
         ("# nothing but a comment\n", "the file is empty"),
-        ("- a\n- b\n", "the top level must be a mapping"),
+        ("- a\n- b\n", "the top level must be a mapping of keys to values, not a list"),
+        ("just words\n", "the top level must be a mapping of keys to values, not a single value"),
         ("width: 8\nwidth: 9\n", ":2: width: written twice"),
         ("width: 8\noptim:\n  lr: 1\n  lr: 2\n", ":4: optim.lr: written twice"),
         ("width: 8\n optim: [\n", ":2: not valid YAML"),
