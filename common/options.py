@@ -1,4 +1,4 @@
-"""The base of every configuration model: frozen, typed, and closed to unknown keys."""
+"""The base of every configuration model: frozen, typed, finite, and closed to unknown keys."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Options(BaseModel):
-    """A group of settings filled from YAML. Unknown keys and wrong types are errors; values cannot be changed."""
+    """A group of settings filled from YAML. Unknown keys, wrong types and numbers that are not finite are errors; values
+    cannot be changed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=False, allow_inf_nan=False, use_attribute_docstrings=True
+    )

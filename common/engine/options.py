@@ -50,7 +50,7 @@ class ScheduleOptions(Options):
     warmup_epochs: float = Field(default=0, ge=0)
     warmup_lr: float = Field(default=1e-6, ge=0)
     milestones: tuple[int, ...] = (11, 14)
-    """multistep: epochs at which the rate is multiplied by `decay_rate`."""
+    """multistep: epochs at which the rate is multiplied by `decay_rate`. Those behind the end are never reached."""
     decay_rate: float = Field(default=0.1, gt=0, le=1)
     min_lr: float = Field(default=0.0, ge=0)
     """cosine: where it ends."""
@@ -65,6 +65,8 @@ class ScheduleOptions(Options):
             raise ValueError(
                 f"warmup_epochs {self.warmup_epochs} leaves nothing of epochs {self.epochs}; lower it or train longer"
             )
+        if any(epoch <= before for before, epoch in zip((0, *self.milestones), self.milestones)):
+            raise ValueError(f"milestones {list(self.milestones)} must be epochs from 1 in rising order")
         return self
 
 
@@ -92,9 +94,10 @@ class TrainOptions(Options):
     """One training: of the model, or of the assigner."""
 
     batch_size: int = Field(default=8, ge=1)
-    """Samples that run through the network at once."""
+    """Samples that run through the network at once, in every process."""
     effective_batch: int | None = Field(default=None, ge=1)
-    """Samples per update; a multiple of batch_size, reached by accumulating gradients. Null: batch_size."""
+    """Samples per update, over all processes; a multiple of what they read at once, reached by accumulating gradients.
+    Null: batch_size times the processes that read different samples."""
     clip_grad_norm: float | None = Field(default=None, gt=0)
     ema: AverageOptions | None = None
     optim: OptimOptions = OptimOptions()
@@ -110,8 +113,18 @@ class TrainOptions(Options):
 
     @property
     def accumulate(self) -> int:
-        """Batches per update."""
+        """Batches per update of one process."""
         return (self.effective_batch or self.batch_size) // self.batch_size
+
+    def accumulate_over(self, num_ranks: int) -> int:
+        """Batches per update where `num_ranks` processes read different samples. ValueError if that is no whole number."""
+        at_once = self.batch_size * num_ranks
+        if self.effective_batch is not None and self.effective_batch % at_once:
+            raise ValueError(
+                f"effective_batch {self.effective_batch} is not a multiple of {at_once}, which is batch_size "
+                f"{self.batch_size} times {num_ranks} processes; change one of them"
+            )
+        return (self.effective_batch or at_once) // at_once
 
 
 class DistillOptions(Options):
@@ -229,9 +242,14 @@ class RunOptions(Options):
     everywhere else. float16 trains with a dynamic loss scale."""
     resume: Literal["auto", "never"] = "auto"
     """auto goes on where the folder stands; never starts over and removes what an earlier run of it left."""
-    log_every: int = Field(default=20, ge=1)
+    log_every: int = Field(default=50, ge=1)
     """Updates between two lines of the log."""
+    tensorboard: bool = False
+    """Write the log's numbers for TensorBoard too, under RUN_DIR/tensorboard."""
     save_every: int | None = Field(default=None, ge=1)
-    """Updates between two checkpoints; null: one per epoch."""
+    """Updates between two states to go on from; null: one per epoch."""
+    keep_states: int = Field(default=2, ge=1)
+    """How many of the newest are kept."""
     evaluate_every: int | None = Field(default=1, ge=1)
-    """Epochs between two evaluations on the val list while the model trains; null: none, nor without a list."""
+    """Epochs between two evaluations on the val list while the model trains; null: none, nor without a list. The best
+    model so far, by top-1 at the longest grid, is kept as RUN_DIR/best.safetensors."""

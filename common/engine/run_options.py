@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
@@ -46,7 +46,7 @@ class ModelOptions(Options):
     """Token grids of a picture or frame, longest first; several make it a ReViT."""
     num_classes: int | None = Field(default=None, ge=1)
     """Null: as many as the data has. A number is checked against the data."""
-    stem_widths: tuple[int, ...] | None = None
+    stem_widths: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] | None = None
     """Widths of the early convolutions of patch_embed stem; all but the last halve the picture."""
     positions: Literal["separate", "shared_zero_pad", "shared_interpolate"] = "separate"
     """A position table for each grid, or one for all (ablation)."""

@@ -16,9 +16,9 @@ class FrameOptions(Options):
 
     num_frames: int = Field(default=8, ge=1)
     """T."""
-    sampling_rate: float = Field(default=32, gt=0)
+    sampling_rate: float = Field(default=32, gt=0, le=1e5)
     """The clip spans num_frames * sampling_rate frames at `target_fps`."""
-    target_fps: float = Field(default=30.0, gt=0)
+    target_fps: float = Field(default=30.0, ge=0.01, le=1e4)
     """The rate that `sampling_rate` counts in; files of other rates are spanned for the same time."""
     sampling: Literal["timesformer", "segments"] = "timesformer"
     """`timesformer`: a stretch of fixed duration. `segments` (Something-Something): the whole file in T parts."""
