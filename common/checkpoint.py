@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,8 +51,16 @@ class Checkpoint:
         """
         if part not in self.parts:
             raise UserError(f"{source}: holds no {part}; it has {', '.join(self.parts)}")
+        state, own = self.parts[part], module.state_dict()
+        for name, tensor in state.items():
+            # torch would round or widen without a word; weights of less precision are still weights.
+            if name in own and tensor.is_floating_point() != own[name].is_floating_point():
+                raise UserError(
+                    f"{source}: its {part} does not fit: {name} is {tensor.dtype}, not {own[name].dtype}; copy it again, or "
+                    "train again"
+                )
         try:
-            module.load_state_dict(dict(self.parts[part]))
+            module.load_state_dict(dict(state))
         except RuntimeError as error:
             raise UserError(
                 f"{source}: its {part} does not fit the configuration it is loaded with "
@@ -166,4 +175,12 @@ def _checked(path: Path, text: str) -> dict[str, Any]:
     wrong = [key for key, kind in wanted.items() if not isinstance(header.get(key), kind)]
     if wrong:
         raise UserError(f"{path}: its header lacks {', '.join(wrong)}; copy it again, or train again")
+    for key in ("label_names", "parts"):
+        if not all(isinstance(entry, str) for entry in header[key]):
+            raise UserError(f"{path}: its header's {key} are not all text; copy it again, or train again")
+        repeated = [entry for entry, count in Counter(header[key]).items() if count > 1]
+        if repeated:
+            raise UserError(
+                f"{path}: its header's {key} repeats {repeated[0]!r}; copy it again, or train again"
+            )
     return header

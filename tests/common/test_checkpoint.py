@@ -72,6 +72,16 @@ def test_load_into_is_strict_and_explains(tmp_path: Path) -> None:
         checkpoint.load_into("teacher", nn.Linear(3, 2), str(path))
 
 
+def test_whole_numbers_are_no_weights(tmp_path: Path) -> None:
+    path = tmp_path / "rounded.safetensors"
+    weights = {name: tensor.to(torch.int8) for name, tensor in nn.Linear(3, 2).state_dict().items()}
+    save_checkpoint(path, make(parts={"model": weights}))
+    with pytest.raises(UserError, match=r"its model does not fit.* is torch.int8, not torch.float32"):
+        load_checkpoint(path).load_into("model", nn.Linear(3, 2), str(path))
+    half = {name: tensor.half() for name, tensor in nn.Linear(3, 2).state_dict().items()}
+    make(parts={"model": half}).load_into("model", nn.Linear(3, 2), "half as precise")
+
+
 def header_changed(path: Path, **changes: object) -> None:
     header = {"version": 1, "kind": "video", "config": {}, "label_names": [], "parts": ["model"], "extra": {}}
     save_file({"model.weight": torch.zeros(2)}, path, metadata={FORMAT: json.dumps({**header, **changes})})
@@ -102,6 +112,9 @@ def test_faulty_files_are_explained(tmp_path: Path) -> None:
         ({"version": 2}, "format 2, this program reads 1"),
         ({"config": None}, "lacks config"),
         ({"parts": ["assigner"]}, "does not know the part"),
+        ({"parts": [["model"], "assigner"]}, "parts are not all text"),
+        ({"label_names": ["a", 3]}, "label_names are not all text"),
+        ({"label_names": ["a", "b", "a"]}, "label_names repeats 'a'"),
     ):
         header_changed(path, **changes)
         with pytest.raises(UserError, match=message):
