@@ -90,7 +90,9 @@ class ImagePackage(ListedPackage):
         """Random erasing, then mixup or cutmix."""
         return build_batch_augment(options.data.augment, options.data.mix, num_classes)
 
-    def train_loader(self, options: ImageRun, split: Split, batch_size: int) -> Loader:
+    def train_loader(
+        self, options: ImageRun, split: Split, batch_size: int, rank: int = 0, num_ranks: int = 1
+    ) -> Loader:
         """Shuffled, augmented, broken samples replaced."""
         return build_train_loader(
             self.data(options),
@@ -98,14 +100,29 @@ class ImagePackage(ListedPackage):
             options.run.seed,
             pictures=self.split(options, split),
             num_classes=len(self.label_names(options)),
+            rank=rank,
+            num_ranks=num_ranks,
         )
 
-    def assigner_loader(self, options: ImageRun, split: Split, batch_size: int) -> Loader:
+    def assigner_loader(
+        self, options: ImageRun, split: Split, batch_size: int, rank: int = 0, num_ranks: int = 1
+    ) -> Loader:
         """Shuffled, but as they are evaluated: a random crop may show a part that needs another token length."""
         pictures, data = self.split(options, split), self.data(options)
         load = EvalPictures(pictures, data)
-        return build.train_loader(load, pictures, data.loading, batch_size, options.run.seed)
+        return build.train_loader(
+            load, pictures, data.loading, batch_size, options.run.seed, rank=rank, num_ranks=num_ranks
+        )
 
-    def eval_loader(self, options: ImageRun, split: Split, batch_size: int, one_view: bool = False) -> Loader:
+    def eval_loader(
+        self,
+        options: ImageRun,
+        split: Split,
+        batch_size: int,
+        one_view: bool = False,
+        rank: int = 0,
+        num_ranks: int = 1,
+    ) -> Loader:
         """In list order, nothing replaced."""
-        return build_eval_loader(self.data(options), split, batch_size, pictures=self.split(options, split))
+        data, pictures = self.data(options), self.split(options, split)
+        return build_eval_loader(data, split, batch_size, pictures=pictures, rank=rank, num_ranks=num_ranks)

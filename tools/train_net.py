@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 
 from kinds import load_run
 
 from revit.common.cli import add_config, parse, parser, tool
+from revit.common.engine.backend import pick_device
+from revit.common.engine.distributed import World, start_world, stop_world
 from revit.common.engine.recipe import Recipe
 
 
@@ -17,15 +20,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         __doc__ or "",
         "python tools/train_net.py --cfg configs/video/demo.yaml\n"
         "python tools/train_net.py --cfg configs/image/demo.yaml\n"
-        "python tools/train_net.py --cfg configs/video/demo.yaml run.dir=runs/seed1 run.seed=1 --stage evaluate",
+        "python tools/train_net.py --cfg configs/video/demo.yaml run.dir=runs/seed1 run.seed=1 --stage evaluate\n"
+        "torchrun --nproc-per-node 2 tools/train_net.py --cfg configs/image/demo.yaml run.dir=runs/two_processes",
     )
     add_config(arguments)
     arguments.add_argument(
         "--stage", help="do this stage only, again if it was done: data, model, lengths, assigner or evaluate"
     )
+    # The deepspeed launcher adds it; what it says is in the environment too.
+    arguments.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
     values = parse(arguments, argv)
-    options, kind = load_run(values.cfg, values.overrides)
-    Recipe(options, kind.package).run(values.stage)
+    world = World.from_environment()
+    with world.one_voice():
+        options, kind = load_run(values.cfg, values.overrides)
+        world = start_world(pick_device(options.run.device), options.engine.timeout_minutes, world)
+        Recipe(options, kind.package, world).run(values.stage)
+        stop_world()
     return 0
 
 

@@ -79,13 +79,27 @@ class VideoPackage(ListedPackage):
         """Stretches times crops of the final test."""
         return options.data.test_views.num_views
 
-    def train_loader(self, options: VideoRun, split: Split, batch_size: int) -> Loader:
+    def train_loader(
+        self, options: VideoRun, split: Split, batch_size: int, rank: int = 0, num_ranks: int = 1
+    ) -> Loader:
         """Shuffled, augmented, broken samples replaced."""
-        clips = self.split(options, split)
-        return build_train_loader(self.data(options), batch_size, options.run.seed, clips=clips)
+        data, clips = self.data(options), self.split(options, split)
+        return build_train_loader(
+            data, batch_size, options.run.seed, clips=clips, rank=rank, num_ranks=num_ranks
+        )
 
-    def eval_loader(self, options: VideoRun, split: Split, batch_size: int, one_view: bool = False) -> Loader:
+    def eval_loader(
+        self,
+        options: VideoRun,
+        split: Split,
+        batch_size: int,
+        one_view: bool = False,
+        rank: int = 0,
+        num_ranks: int = 1,
+    ) -> Loader:
         """In list order, nothing replaced."""
         views = ONE_VIEW if one_view else None
-        clips = self.split(options, split)
-        return build_eval_loader(self.data(options), split, batch_size, views=views, clips=clips)
+        data, clips = self.data(options), self.split(options, split)
+        return build_eval_loader(
+            data, split, batch_size, views=views, clips=clips, rank=rank, num_ranks=num_ranks
+        )

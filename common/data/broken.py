@@ -117,6 +117,17 @@ class BrokenFiles:
         self._num_seen = sum(self._seen)
         self._failures = {id_: Failure(id_, path, reason) for id_, path, reason in state["failures"]}
 
+    def merge(self, states: Iterable[dict]) -> None:
+        """Take over what the ledgers of all processes found, each a `state_dict` over the same list."""
+        for state in states:
+            for id_, path, reason in state["failures"]:
+                if id_ not in self._failures:
+                    self._failures[id_] = Failure(id_, path, reason)
+                    LOG.warning("%s: cannot read %s: %s", self.name, path, reason)
+            both = int.from_bytes(self._seen, "little") | int.from_bytes(state["seen"], "little")
+            self._seen = bytearray(both.to_bytes(len(self._seen), "little"))
+        self._num_seen = sum(self._seen)
+
     def _note(self, id_: int) -> None:
         if not self._seen[id_]:
             self._seen[id_] = 1

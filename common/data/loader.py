@@ -16,7 +16,7 @@ from revit.common.data.batch import Batch, collate
 from revit.common.data.broken import BrokenFiles
 from revit.common.data.dataset import RobustDataset
 from revit.common.data.sampler import EpochSampler
-from revit.common.errors import UserError
+from revit.common.errors import OwnError, UserError
 
 
 class Loader:
@@ -132,7 +132,7 @@ def dead_workers_explained() -> Iterator[None]:
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        raise UserError(
+        raise OwnError(
             "a loading worker was killed by the system, most often for want of memory (or of /dev/shm in a "
             "container). Lower num_workers, prefetch or the batch size, or give the machine more memory. "
             f"({str(error).splitlines()[0]})"
@@ -146,9 +146,14 @@ M_MMAP_THRESHOLD = -3
 def _prepare_worker(worker: int) -> None:
     """One compute thread per worker (the workers are the parallelism), and memory that stays flat.
 
+    Ctrl-C and SIGTERM go to every process of a run and mean the main one, which still needs its batches. So workers
+    ignore them, but for a second SIGTERM: that is how torch ends one that does not end by itself.
+
     glibc raises the threshold to 32 MB by itself; then buffers of a few megabytes, each clip's a little different, leave
     holes: a worker grew by 1.2 MB a clip for its first 300 clips. Fixed at 1 MB it does not grow.
     """
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     with contextlib.suppress(AttributeError, OSError):  # other C libraries do not know it
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 20)

@@ -183,6 +183,10 @@ class World:
         return cls(rank, size_, local_rank)
 
 
+ALONE = World()
+"""One process."""
+
+
 def start_world(device: torch.device, timeout_minutes: float = 30, world: World | None = None) -> World:
     """Connect the processes of this run; `device` says of what kind theirs are. Alone, nothing is started.
 

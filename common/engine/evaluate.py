@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from revit.common.data.batch import Batch
 from revit.common.data.broken import Failure
 from revit.common.engine.backend import autocast
+from revit.common.engine.distributed import ALONE, World
 from revit.common.engine.log import progress
 from revit.common.tokens.adaptive import AdaptiveClassifier, AdaptiveOutput
 
@@ -84,13 +85,19 @@ def evaluate(
     dtype: str = "float32",
     num_samples: int | None = None,
     description: str = "evaluate",
+    world: World = ALONE,
 ) -> Evaluation:
-    """Run every runner on every batch; models must be in eval mode. Raises ValueError if no sample could be read."""
+    """Run every runner on every batch; models must be in eval mode. Raises ValueError if no sample could be read.
+
+    Where several processes each have a share of the samples in their `loader`, rank 0 gets all answers in the order of
+    the list, and the others keep their own.
+    """
     ids: list[Tensor] = []
     targets: list[Tensor] = []
     failures: list[Failure] = []
     collected = {name: _Collected() for name in runners}
-    with progress(description, num_samples) as update_bar:
+    own_share = None if num_samples is None else len(range(world.rank, num_samples, world.size))
+    with progress(description, own_share) as update_bar:
         for batch in loader:
             batch = batch.to(device)
             failures += batch.failures
@@ -103,13 +110,36 @@ def evaluate(
                 inputs = pixels(batch.inputs)
                 for name, runner in runners.items():
                     _run(runner, inputs, batch.num_views, collected[name])
-    if not ids:
-        raise ValueError(f"no sample could be evaluated: all {len(failures)} failed{_first(failures)}")
     answers = {
-        name: Answers(torch.cat(one.logits), torch.cat(one.lengths), one.seconds)
-        for name, one in collected.items()
+        name: Answers(_cat(one.logits), _cat(one.lengths), one.seconds) for name, one in collected.items()
     }
-    return Evaluation(torch.cat(ids), torch.cat(targets), answers, failures)
+    own = Evaluation(_cat(ids), _cat(targets), answers, failures)
+    if not world.any(own.num_evaluated > 0):
+        failures = [failure for some in world.gather(failures) for failure in some]
+        raise ValueError(f"no sample could be evaluated: all {len(failures)} failed{_first(failures)}")
+    parts = world.gather_to_main(own)
+    return _joined(parts) if len(parts) > 1 else own
+
+
+def _joined(parts: Sequence[Evaluation]) -> Evaluation:
+    """The answers of several processes in the order of the sample list; the time is the slowest one's."""
+    failures = sorted((failure for part in parts for failure in part.failures), key=lambda one: one.id)
+    parts = [part for part in parts if part.num_evaluated]
+    ids = torch.cat([part.ids for part in parts])
+    order = ids.argsort()
+    answers = {}
+    for name in parts[0].answers:
+        some = [part.answers[name] for part in parts]
+        answers[name] = Answers(
+            logits=torch.cat([one.logits for one in some])[order],
+            lengths=torch.cat([one.lengths for one in some])[order],
+            seconds=max(one.seconds for one in some),
+        )
+    return Evaluation(ids[order], torch.cat([part.targets for part in parts])[order], answers, failures)
+
+
+def _cat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(tensors)) if tensors else torch.empty(0, dtype=torch.int64)
 
 
 def _run(runner: Runner, inputs: Tensor, num_views: int, into: _Collected) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from revit.common.checkpoint import Checkpoint, is_checkpoint, load_checkpoint
 from revit.common.data.build import Split
 from revit.common.engine.backend import pick_device
+from revit.common.engine.distributed import ALONE, World
 from revit.common.engine.evaluate import Evaluation, Runner, evaluate, grid_runners
 from revit.common.engine.log import RunLog, console
 from revit.common.engine.package import Package
@@ -22,11 +23,15 @@ from revit.common.vit import ResizableTransformer
 
 
 class Evaluator:
-    """Loads networks for one configuration and says how well they do on its data."""
+    """Loads networks for one configuration and says how well they do on its data.
 
-    def __init__(self, options: RecipeOptions, package: Package) -> None:
+    With several processes each evaluates a share of the samples, and rank 0 knows the result.
+    """
+
+    def __init__(self, options: RecipeOptions, package: Package, world: World = ALONE) -> None:
         self.options = options
         self.package = package
+        self.world = world
         self.device = pick_device(options.run.device)
 
     def load(self, path: str | Path) -> AdaptiveClassifier:
@@ -59,22 +64,28 @@ class Evaluator:
     def evaluate(
         self, runners: dict[str, Runner], split: Split, name: str, one_view: bool = False
     ) -> Evaluation:
-        """Every runner's answers on a split. UserError if none of its samples can be read."""
-        loader = self.package.eval_loader(self.options, split, self.options.test.batch_size, one_view)
+        """Every runner's answers on a split; on another rank than 0 only to its share. UserError if no sample can be read."""
+        options, world = self.options, self.world
+        loader = self.package.eval_loader(
+            options, split, options.test.batch_size, one_view, world.rank, world.size
+        )
         pixels = self.package.pixels(self.options).to(self.device)
         dtype = self.options.run.dtype
         try:
-            return evaluate(runners, loader, pixels, self.device, dtype, loader.num_samples, description=name)
+            return evaluate(runners, loader, pixels, self.device, dtype, loader.num_samples, name, world)
         except ValueError as error:
             raise UserError(f"split {split}: {error}") from error
 
     def report(self, classifier: AdaptiveClassifier) -> dict[str, Any]:
-        """Evaluate on the test split and gather the figures of report.json, all but the stages' seconds."""
+        """Evaluate on the test split and gather the figures of report.json, all but the stages' seconds; empty on other
+        ranks than 0."""
         runners: dict[str, Runner] = grid_runners(classifier)
         if classifier.assigner is not None:
             runners["adaptive"] = classifier
         test = self.options.test
         evaluation = self.evaluate(runners, test.split, "evaluate")
+        if not self.world.is_main:
+            return {}
         report = adaptive_report(evaluation, self.costs(classifier), test.merge, test.num_random_draws)
         views = next(iter(evaluation.answers.values())).logits.shape[1]
         report["protocol"] = {
@@ -99,8 +110,16 @@ class Evaluator:
             num_assigner_params=assigner.params if assigner else 0,
         )
 
-    def watch(self, model: ResizableTransformer, log: RunLog) -> Callable[[int], None] | None:
-        """What to call after every epoch: evaluation on the val list, one line each. None if none is wanted."""
+    def watch(
+        self,
+        model: ResizableTransformer,
+        log: RunLog,
+        keep: Callable[[int, float], None] = lambda epoch, top1: None,
+    ) -> Callable[[int], None] | None:
+        """What to call after every epoch: evaluation on the val list, one line each. None if none is wanted.
+
+        keep: gets the epoch and the longest grid's top-1 in percent, on rank 0.
+        """
         every = self.options.run.evaluate_every
         if every is None or not self.package.has_split(self.options, "val"):
             return None
@@ -111,6 +130,8 @@ class Evaluator:
                 return
             model.eval()
             evaluation = self.evaluate(runners, "val", "val")
+            if not self.world.is_main:
+                return
             top1 = {
                 name: 100 * float(evaluation.correct(answers.logits, self.options.test.merge).double().mean())
                 for name, answers in evaluation.answers.items()
@@ -121,5 +142,6 @@ class Evaluator:
             log.say(
                 f"val: epoch {epoch}  top-1 {shown}  ({evaluation.num_evaluated} evaluated, {failed} failed)"
             )
+            keep(epoch, top1[model.grids[0].name])
 
         return evaluate_epoch

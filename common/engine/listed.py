@@ -34,12 +34,16 @@ class ListedPackage(ABC):
         """Class names of the data set that `data.demo` makes, known before it is made."""
 
     @abstractmethod
-    def train_loader(self, options: Any, split: Split, batch_size: int) -> Loader:
+    def train_loader(
+        self, options: Any, split: Split, batch_size: int, rank: int = 0, num_ranks: int = 1
+    ) -> Loader:
         """Shuffled, augmented, broken samples replaced."""
 
-    def assigner_loader(self, options: Any, split: Split, batch_size: int) -> Loader:
+    def assigner_loader(
+        self, options: Any, split: Split, batch_size: int, rank: int = 0, num_ranks: int = 1
+    ) -> Loader:
         """As for the model."""
-        return self.train_loader(options, split, batch_size)
+        return self.train_loader(options, split, batch_size, rank, num_ranks)
 
     def label_names(self, options: Any) -> Sequence[str]:
         """Class names; class numbers as text where the source has none. UserError if they contradict the model."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from revit.common.errors import UserError
+
 console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def hush() -> None:
+    """Nothing is said by this process from now on: another one speaks for it."""
+    console.quiet = True
+    logging.getLogger("revit").setLevel(logging.ERROR)
 
 
 def progress_bar() -> Progress:
@@ -32,6 +41,7 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=console,
+        disable=console.quiet,
     )
 
 
@@ -50,17 +60,49 @@ def progress(description: str, total: int | None) -> Iterator[Any]:
 
 
 class RunLog:
-    """Appends JSON lines to `path` and prints them for people."""
+    """Appends JSON lines to `path` and prints them for people; one that is not `heard` does neither.
 
-    def __init__(self, path: Path) -> None:
+    tensorboard: folder of TensorBoard's files, which get the numbers too; None for none.
+    """
+
+    def __init__(self, path: Path, heard: bool = True, tensorboard: Path | None = None) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self.heard = heard
+        self._board = _board(tensorboard) if tensorboard is not None and heard else None
+        if heard:
+            path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(self, event: str, **values: Any) -> None:
         """One JSON object on one line, with the event's name and the time."""
+        if not self.heard:
+            return
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"event": event, "time": round(time.time(), 3), **values}) + "\n")
+        if self._board is not None:
+            step = values.get("update", values.get("epoch"))
+            for name, value in _numbers("/".join([str(values.get("stage", "run")), event]), values):
+                self._board.add_scalar(name, value, step)
+            self._board.flush()
 
     def say(self, text: str) -> None:
         """A line for people, above the progress bar."""
-        console.print(text, markup=False)
+        if self.heard:
+            console.print(text, markup=False)
+
+
+def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from _numbers(f"{name}/{key}", part)
+    elif isinstance(value, int | float):
+        yield name, value
+
+
+def _board(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UserError(
+            f"run.tensorboard needs the package tensorboard ({error}); pip install tensorboard, or set it to false"
+        ) from error
+    return SummaryWriter(str(folder))

@@ -4,42 +4,38 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from revit.common.data.batch import Batch
 from revit.common.data.loader import Loader
-from revit.common.engine.backend import LocalBackend
+from revit.common.engine.backend import Backend
+from revit.common.engine.distributed import World
 from revit.common.engine.log import RunLog, progress
-from revit.common.engine.state import load_newest_state, random_states, restore_random_states, save_state
+from revit.common.engine.meter import Meter
+from revit.common.engine.optim import MovedSchedule
+from revit.common.engine.resume import Position, States
+from revit.common.engine.stop import StopRequest
 from revit.common.engine.task import BatchAugment, Task
 from revit.common.errors import UserError
 
-
-@dataclass
-class Position:
-    """How far a training has come."""
-
-    epoch: int = 0
-    batch: int = 0
-    """Batches of this epoch already trained on."""
-    losses: list[dict[str, float]] = field(default_factory=list)
-    """Mean loss per name, one entry per finished epoch."""
+FINE, STOP, BROKEN = range(3)
+"""What the processes tell each other before an update; the largest counts."""
 
 
 @dataclass
 class Trainer:
-    """Trains `model` for a number of epochs and can be interrupted anywhere."""
+    """Trains `model` for a number of epochs and can be interrupted anywhere. Every process has one."""
 
     model: nn.Module
+    """To be called: what the backend's `prepare` gave."""
     task: Task
-    backend: LocalBackend
+    backend: Backend
     pixels: nn.Module
     loader: Loader
     num_epochs: int
@@ -54,6 +50,13 @@ class Trainer:
     """A moving average of the model's weights, moved with every update."""
     after_epoch: Callable[[int], None] | None = None
     """Called with the number of finished epochs, after their state was saved; must leave random states alone."""
+    world: World = field(default_factory=World)
+    stop: StopRequest = field(default_factory=StopRequest)
+    schedule: MovedSchedule | None = None
+    """What the backend steps, if it is to survive another effective batch."""
+    keep_states: int = 2
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    """How the processes train together, for the line that says what changed."""
 
     @property
     def batches_per_epoch(self) -> int:
@@ -63,151 +66,147 @@ class Trainer:
         """
         updates = self.loader.batches_per_epoch // self.backend.accumulate
         if updates == 0:
+            ranks = self.loader.sampler.num_ranks
+            processes = f" in {ranks} processes" if ranks > 1 else ""
             raise UserError(
                 f"{self.name}: {self.loader.num_samples} samples do not fill one update of "
-                f"{self.backend.accumulate} x {self.loader.batch_size}; lower batch_size or effective_batch"
+                f"{self.backend.accumulate} x {self.loader.batch_size}{processes}; lower batch_size or effective_batch"
             )
         return updates * self.backend.accumulate
 
     def train(self) -> Position:
         """Run to the end, from the newest state in `folder`.
 
-        Raises UserError on a loss that is not finite or too many broken files.
+        Raises UserError on a loss that is not finite or too many broken files, Stopped when asked to end.
         """
-        position = self._resume()
-        with progress(self.name, self.num_epochs * self.batches_per_epoch) as update_bar:
-            update_bar(advance=position.epoch * self.batches_per_epoch + position.batch)
+        states = States(self)
+        position = states.resume()
+        with self.stop.waiting(), progress(self.name, self.num_epochs * self.batches_per_epoch) as update_bar:
+            update_bar(advance=position.epoch * self.batches_per_epoch + self._batches_of(position))
             while position.epoch < self.num_epochs:
-                self._epoch(position, update_bar)
+                self._epoch(position, states, update_bar)
         return position
 
-    def _epoch(self, position: Position, update_bar: Callable[..., None]) -> None:
+    def _epoch(self, position: Position, states: States, update_bar: Callable[..., None]) -> None:
         self.model.train()
         meter = Meter()
+        start = position.samples
+        self.loader.set_position(position.epoch, start)
+        num_batches = len(self.loader) // self.backend.accumulate * self.backend.accumulate
+        broken: list[str] = []
         waited_since = time.perf_counter()
-        self.loader.set_epoch(position.epoch, position.batch)
-        for batch in self.loader:
+        for number, batch in enumerate(self._read(num_batches), 1):
             batch = batch.to(self.backend.device)
             meter.data_seconds += time.perf_counter() - waited_since
-            self._check(self._train_batch(batch, meter), batch)
-            position.batch += 1
+            broken += self._train_batch(batch, meter)
+            ends_update = number % self.backend.accumulate == 0
+            asked = self._agree(broken) if ends_update or self.world.size == 1 else FINE
+            position.samples = min(start + self.loader.samples_in(number), self.loader.num_samples)
             updated = self.backend.step()
             if updated and self.average is not None:
-                self.average.update(self.model)
+                with self.backend.whole() as network:
+                    self.average.update(network)
             meter.seconds += time.perf_counter() - waited_since
-            update_bar(note=meter.note(self.num_epochs, position.epoch))
+            update_bar(note=f"epoch {position.epoch + 1}/{self.num_epochs}  {meter}")
+            is_last = number == num_batches
             if updated and self.backend.num_updates % self.log_every == 0:
-                self._log(meter, position)
-            if updated and self.save_every and self.backend.num_updates % self.save_every == 0:
-                self._save(position)
-            if position.batch == self.batches_per_epoch:
-                break
+                self._log(meter, position, num_batches - number)
+            if ends_update and not is_last:
+                saves = updated and self.save_every and self.backend.num_updates % self.save_every == 0
+                if saves or asked == STOP:
+                    states.save(position)
+                if asked == STOP:
+                    raise self._stopped(position)
             waited_since = time.perf_counter()
-        if position.batch < self.batches_per_epoch:
+        if meter.num_batches < num_batches:
             raise UserError(
-                f"epoch {position.epoch} ended after {position.batch} of {self.batches_per_epoch} batches: "
+                f"epoch {position.epoch} ended after {meter.num_batches} of {num_batches} batches: "
                 "the loader gave fewer samples than its list has"
             )
-        position.epoch, position.batch = position.epoch + 1, 0
-        position.losses.append(meter.means())
-        self._log(meter, position, event="epoch")
-        self._save(position)
-        if self.after_epoch is not None:
-            self.after_epoch(position.epoch)
+        everyone = meter.over(self.world, self.loader.sampler.num_ranks)
+        position.epoch, position.samples = position.epoch + 1, 0
+        position.losses.append(everyone.means())
+        self._log(everyone, position, 0, event="epoch")
+        states.save(position)
+        if self._agree([]) == STOP:
+            raise self._stopped(position)
+        states.watch(position.epoch)
 
-    def _train_batch(self, batch: Batch, meter: Meter) -> dict[str, Tensor]:
+    def _read(self, num_batches: int) -> Iterator[Batch]:
+        iterator = iter(self.loader)
+        for _ in range(num_batches):
+            with self.world.own_errors():
+                batch = next(iterator, None)
+            if batch is None:
+                return
+            yield batch
+
+    def _train_batch(self, batch: Batch, meter: Meter) -> list[str]:
+        """Adds the batch's gradients. Returns what is wrong with its losses, if anything is."""
         with self.backend.autocast():
             inputs = self.pixels(batch.inputs)
             if self.augment is not None:
                 inputs, batch = self.augment(inputs, batch)
-            losses = {}
+            losses: dict[str, Tensor] = {}
             for name, loss in self.task.losses(self.model, inputs, batch):
                 self.backend.backward(loss)
                 losses[name] = loss.detach()
-        meter.add({name: float(loss) for name, loss in losses.items()}, len(batch))
-        return losses
+        values = {name: float(loss) for name, loss in losses.items()}
+        meter.add(values, len(batch))
+        bad = {name: value for name, value in values.items() if not math.isfinite(value)}
+        where = f"rank {self.world.rank}: " if self.world.size > 1 else ""
+        return [f"{where}{bad}; sample ids of the batch: {batch.ids.tolist()}"] if bad else []
 
-    def _check(self, losses: dict[str, Tensor], batch: Batch) -> None:
-        bad = {name: float(loss) for name, loss in losses.items() if not math.isfinite(loss)}
-        if bad:
+    def _agree(self, broken: list[str]) -> int:
+        """What all processes do next. Raises UserError, everywhere, if a loss was not finite on any of them."""
+        wish = BROKEN if broken else STOP if self.stop.asked is not None else FINE
+        agreed = self.world.largest(wish)
+        if agreed == BROKEN:
+            facts = "; ".join(fact for facts in self.world.gather(broken) for fact in facts)
             raise UserError(
-                f"{self.name}: loss is not finite at update {self.backend.num_updates}: {bad}; sample ids of the batch: "
-                f"{batch.ids.tolist()}. Lower the learning rate, clip gradients (clip_grad_norm) or use float32; "
-                "the last good state is kept"
+                f"{self.name}: loss is not finite at update {self.backend.num_updates}: {facts}. Lower the learning rate, "
+                "clip gradients (clip_grad_norm) or use float32; the last good state is kept"
             )
+        return agreed
 
-    def _log(self, meter: Meter, position: Position, event: str = "train") -> None:
+    def _stopped(self, position: Position) -> Exception:
+        where = f"{self.name} is saved at epoch {position.epoch}, sample {position.samples}"
+        self.stop.asked = self.stop.asked or "another process"
+        return self.stop.stopped(where)
+
+    def _log(self, meter: Meter, position: Position, batches_left: int, event: str = "train") -> None:
+        if event == "train":
+            meter = meter.over(self.world, self.loader.sampler.num_ranks)
+        # Of the present epoch `batches_left`, and the epochs after it; of an epoch that ended those that are not begun.
+        after = self.num_epochs - position.epoch - (event == "train")
+        left = batches_left + after * self.batches_per_epoch
         self.log.write(
             event,
             stage=self.name,
             epoch=position.epoch,
             update=self.backend.num_updates,
             lr=self.backend.learning_rate,
-            **meter.facts(),
+            **meter.facts(left),
             broken_files=self.loader.broken.num_broken,
         )
         if event == "epoch":
             self.log.say(f"{self.name}: epoch {position.epoch}/{self.num_epochs}  {meter}")
+        else:
+            self.log.say(
+                f"{self.name}: epoch {position.epoch + 1}/{self.num_epochs}  update {self.backend.num_updates}  "
+                f"{meter.line(left)}"
+            )
 
-    def _save(self, position: Position) -> None:
-        state: dict[str, Any] = {
-            "backend": self.backend.state_dict(),
-            "position": {"epoch": position.epoch, "batch": position.batch, "losses": position.losses},
-            "random": random_states(),
-            "broken": self.loader.broken.state_dict(),
-        }
-        if self.average is not None:
-            state["average"] = self.average.module.state_dict()
-        save_state(self.folder, self.backend.num_updates, state)
-
-    def _resume(self) -> Position:
-        state = load_newest_state(self.folder)
-        if state is None:
-            return Position()
-        self.backend.load_state_dict(state["backend"])
-        if self.average is not None:
-            self.average.module.load_state_dict(state["average"])
-        restore_random_states(state["random"])
-        self.loader.broken.load_state_dict(state["broken"])
-        position = Position(**state["position"])
-        self.log.say(f"{self.name}: going on at epoch {position.epoch}, batch {position.batch}")
-        return position
-
-
-@dataclass
-class Meter:
-    """Means over the part of an epoch that this process has seen."""
-
-    sums: dict[str, float] = field(default_factory=dict)
-    num_batches: int = 0
-    num_samples: int = 0
-    seconds: float = 0.0
-    data_seconds: float = 0.0
-
-    def add(self, losses: dict[str, float], num_samples: int) -> None:
-        for name, loss in losses.items():
-            self.sums[name] = self.sums.get(name, 0.0) + loss
-        self.num_batches += 1
-        self.num_samples += num_samples
-
-    def means(self) -> dict[str, float]:
-        return {name: total / max(self.num_batches, 1) for name, total in self.sums.items()}
+    def _batches_of(self, position: Position) -> int:
+        return position.samples // max(self.loader.samples_in(1), 1)
 
     def facts(self) -> dict[str, Any]:
-        memory = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
+        """What the next resume compares: who trained, and on how much at once."""
+        ranks, accumulate = self.loader.sampler.num_ranks, self.backend.accumulate
         return {
-            "loss": self.means(),
-            "samples_per_second": self.num_samples / max(self.seconds, 1e-9),
-            "data_share": self.data_seconds / max(self.seconds, 1e-9),
-            **({} if memory is None else {"peak_memory_mb": memory}),
+            "processes": self.world.size,
+            "reading": ranks,
+            "effective_batch": self.loader.batch_size * ranks * accumulate,
+            "dtype": self.backend.dtype,
+            "engine": dict(self.engine),
         }
-
-    def note(self, num_epochs: int, epoch: int) -> str:
-        return f"epoch {epoch + 1}/{num_epochs}  {self}"
-
-    def __str__(self) -> str:
-        losses = "  ".join(f"{name} {loss:.3f}" for name, loss in self.means().items())
-        rate = self.num_samples / max(self.seconds, 1e-9)
-        return (
-            f"loss {losses}  {rate:.1f}/s  waiting for data {self.data_seconds / max(self.seconds, 1e-9):.0%}"
-        )

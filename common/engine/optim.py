@@ -54,3 +54,34 @@ def build_scheduler(optimizer: Optimizer, options: ScheduleOptions, updates_per_
         updates_per_epoch=updates_per_epoch,
     )
     return scheduler
+
+
+class MovedSchedule(Scheduler):
+    """A schedule that goes on at the same place of the same epoch when the updates of an epoch become more or fewer.
+
+    That happens to a run that goes on with another effective batch. All else is the schedule inside.
+    """
+
+    def __init__(self, inside: Scheduler, updates_per_epoch: int) -> None:
+        # Not the base's own beginning: that would set the optimiser's rates, which are the inner schedule's.
+        self.inside = inside
+        self.updates_per_epoch = updates_per_epoch
+        self.shift = 0
+        """Added to the number of updates made."""
+
+    def step_update(self, num_updates: int, metric: float | None = None) -> None:
+        """Set the rates for the time after `num_updates` updates."""
+        self.inside.step_update(num_updates + self.shift, metric)
+
+    def _get_lr(self, t: int) -> list[float]:
+        return self.inside._get_lr(t)
+
+    def state_dict(self) -> dict[str, int]:
+        """For a state of the training."""
+        return {"updates_per_epoch": self.updates_per_epoch, "shift": self.shift}
+
+    def load_state_dict(self, state_dict: dict[str, int], num_updates: int = 0, epochs: float = 0.0) -> None:
+        """Go on after `num_updates` updates, which were `epochs` epochs."""
+        self.shift = state_dict["shift"]
+        if state_dict["updates_per_epoch"] != self.updates_per_epoch:
+            self.shift = round(epochs * self.updates_per_epoch) - num_updates

@@ -51,12 +51,26 @@ class Package(Protocol):
         """What training does to whole batches after `pixels`, such as mixing; None for nothing. The model's training
         only: the assigner sees every sample as it is."""
 
-    def train_loader(self, options: Any, split: Split, batch_size: int) -> Loader:
+    # Loaders: batch_size is one process's; rank of num_ranks processes that read different samples.
+
+    def train_loader(
+        self, options: Any, split: Split, batch_size: int, rank: int = 0, num_ranks: int = 1
+    ) -> Loader:
         """Shuffled, augmented, broken samples replaced."""
 
-    def assigner_loader(self, options: Any, split: Split, batch_size: int) -> Loader:
+    def assigner_loader(
+        self, options: Any, split: Split, batch_size: int, rank: int = 0, num_ranks: int = 1
+    ) -> Loader:
         """Shuffled, to train the assigner: no stronger augmentation than leaves its labels true, as they were found on
         samples as they are evaluated."""
 
-    def eval_loader(self, options: Any, split: Split, batch_size: int, one_view: bool = False) -> Loader:
+    def eval_loader(
+        self,
+        options: Any,
+        split: Split,
+        batch_size: int,
+        one_view: bool = False,
+        rank: int = 0,
+        num_ranks: int = 1,
+    ) -> Loader:
         """In order, nothing replaced; with the configuration's views or with one."""

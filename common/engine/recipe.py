@@ -5,63 +5,84 @@ Pictures and clips share it; what differs comes through `Package`.
 
 from __future__ import annotations
 
-import os
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from revit.common.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from revit.common.config import dump
 from revit.common.data.flat import FlatStrings
 from revit.common.data.loader import dead_workers_explained
-from revit.common.engine.evaluate import grid_runners
+from revit.common.engine.distributed import ALONE, World
+from revit.common.engine.evaluate import Evaluation, grid_runners
 from revit.common.engine.evaluator import Evaluator
-from revit.common.engine.log import RunLog
+from revit.common.engine.log import RunLog, hush
 from revit.common.engine.package import Package
 from revit.common.engine.run_options import RecipeOptions
 from revit.common.engine.stages import StageBook, clear
 from revit.common.engine.state import remove_states, seed_all
+from revit.common.engine.stop import StopRequest
 from revit.common.engine.task import AssignerTask
 from revit.common.engine.trained import build_assigner
 from revit.common.engine.training import states_of, train
-from revit.common.errors import UserError
+from revit.common.errors import OwnError, UserError
 from revit.common.files import write_json, write_text
 from revit.common.tokens.adaptive import AdaptiveClassifier
+from revit.common.tokens.grid import TokenGrid
 from revit.common.tokens.labels import LengthLabels, class_balanced_weights
 from revit.common.weights.start import without_trace
 
 
 class Recipe:
-    """Runs the stages of one configuration under its `run.dir`."""
+    """Runs the stages of one configuration under its `run.dir`.
 
-    def __init__(self, options: RecipeOptions, package: Package) -> None:
+    Every process of `world` has one and does the same; rank 0 alone speaks and writes, and the others read what it wrote.
+    """
+
+    def __init__(self, options: RecipeOptions, package: Package, world: World = ALONE) -> None:
         self.options = options
         self.package = package
+        self.world = world
+        self.stop = StopRequest()
         self.folder = Path(options.run.dir)
-        self.evaluator = Evaluator(options, package)
+        self.evaluator = Evaluator(options, package, world)
         self.model_file = self.folder / "model.safetensors"
+        self.best_file = self.folder / "best.safetensors"
         self.labels_file = self.folder / "lengths.csv"
         self.checkpoint_file = self.folder / "checkpoint.safetensors"
 
     def run(self, only: str | None = None) -> None:
-        """All stages, or the one called `only` (the stages it builds on must be done). UserError otherwise."""
-        num_processes = int(os.environ.get("WORLD_SIZE", "1"))
-        if num_processes > 1:
-            raise UserError(
-                f"started as {num_processes} processes, but training runs in one so far; start it without torchrun"
-            )
+        """All stages, or the one called `only` (the stages it builds on must be done). UserError otherwise.
+
+        Raises Stopped if the process is asked to end (SIGTERM, Ctrl-C) and the run can go on later.
+        """
+        with self.stop.listening():
+            self._run(only)
+
+    def _run(self, only: str | None) -> None:
+        world, main = self.world, self.world.is_main
+        if not main:
+            hush()
         stages = self.stages()
         if only is not None and only not in stages:
             raise UserError(f"this configuration has no stage {only!r}; its stages are {', '.join(stages)}")
         if self.options.run.resume == "never" and only is None:
-            clear(self.folder)
-        self.log = RunLog(self.folder / "log.jsonl")
-        self.book = StageBook(self.folder, self.log)
-        write_text(self.folder / "config.yaml", dump(self.options))
+            world.on_main(lambda: clear(self.folder))
+        board = self.folder / "tensorboard" if self.options.run.tensorboard else None
+        self.log = RunLog(self.folder / "log.jsonl", main, board)
+        self.book = StageBook(self.folder, self.log, world)
+        settings = self.folder / "config.yaml"
+        world.on_main(lambda: write_text(settings, dump(self.options)))
+        if not settings.exists():
+            raise OwnError(
+                f"{socket.gethostname()} does not see {settings}, which rank 0 wrote; run.dir has to be a folder that all "
+                "machines share"
+            )
         names = list(stages)
         for position, (name, work) in enumerate(stages.items()):
             if only not in (None, name):
@@ -71,6 +92,8 @@ class Recipe:
             if name == only:
                 self.book.forget([name])
             with dead_workers_explained():
+                # A process that is late finds the files of the stage before.
+                world.barrier()
                 done = self.book.run(
                     name, self.options.settings_of(name), work, refuse_changes=name == "model"
                 )
@@ -81,7 +104,7 @@ class Recipe:
         """Stage name -> work, in order. Labels and assigner need more than one grid."""
         stages: dict[str, Callable[[], None]] = {}
         if self.options.makes_data:
-            stages["data"] = lambda: self.package.make_data(self.options)
+            stages["data"] = lambda: self.world.on_main(lambda: self.package.make_data(self.options))
         stages["model"] = self.train_model
         if self.options.has_lengths:
             stages["lengths"] = self.label_lengths
@@ -98,19 +121,27 @@ class Recipe:
         model = self.package.build_model(self.options, len(names))
         if self.options.start.source is not None:
             self.log.say(str(self.package.start(model, self.options, self.options.start.source)))
+        extra = {"architecture": without_trace(model)}
+        states = states_of(self.options.run, "model")
+        if self.world.is_main and not states.exists():
+            self.best_file.unlink(missing_ok=True)  # an earlier training's
+        batch_size = self.options.train.batch_size
         parts = train(
             "model",
             model,
             self.package.task(self.options),
-            self.package.train_loader(self.options, "train", self.options.train.batch_size),
+            lambda rank, num_ranks: self.package.train_loader(
+                self.options, "train", batch_size, rank, num_ranks
+            ),
             self.options.train,
             **self._training(),
             augment=self.package.batch_augment(self.options, len(names)),
-            watch=lambda network: self.evaluator.watch(network, self.log),
+            watch=lambda network: self.evaluator.watch(
+                network, self.log, self._keeper(network, names, extra)
+            ),
         )
-        extra = {"architecture": without_trace(model)}
-        self._save(self.model_file, names, {name: part.state_dict() for name, part in parts.items()}, extra)
-        remove_states(states_of(self.options.run, "model"))
+        self._save(self.model_file, names, parts, extra)
+        self._remove(states)
 
     def label_lengths(self) -> None:
         """Retrieve every sample's token-length label from the trained model, in evaluation mode, one view."""
@@ -120,6 +151,12 @@ class Recipe:
         evaluation = self.evaluator.evaluate(
             grid_runners(AdaptiveClassifier(classifier.model)), options.split, "lengths", one_view=True
         )
+        if self.world.is_main:
+            self._write_labels(evaluation, grids)
+        self.world.barrier()
+
+    def _write_labels(self, evaluation: Evaluation, grids: tuple[TokenGrid, ...]) -> None:
+        options = self.options.lengths
         correct = [evaluation.correct(evaluation.answers[grid.name].logits, "logits") for grid in grids]
         paths = self.package.paths(self.options, options.split)
         labels = LengthLabels(
@@ -149,15 +186,17 @@ class Recipe:
             "assigner",
             assigner,
             AssignerTask(by_id, weights, options.mirror),
-            self.package.assigner_loader(self.options, split, options.train.batch_size),
+            lambda rank, num_ranks: self.package.assigner_loader(
+                self.options, split, options.train.batch_size, rank, num_ranks
+            ),
             options.train,
             **self._training(),
         )["model"]
         checkpoint = load_checkpoint(self.model_file)
-        parts = {**checkpoint.parts, "assigner": trained.state_dict()}
+        parts = {**checkpoint.parts, "assigner": trained}
         extra = {**checkpoint.extra, "length_shares": labels.shares()}
         self._save(self.checkpoint_file, checkpoint.label_names, parts, extra)
-        remove_states(states_of(self.options.run, "assigner"))
+        self._remove(states_of(self.options.run, "assigner"))
 
     def evaluate(self) -> None:
         """Fixed grids, the assigner and the baselines on the test split: report.json."""
@@ -165,7 +204,7 @@ class Recipe:
         file = self.checkpoint_file if self.options.has_lengths else self.model_file
         report = self.evaluator.report(self.evaluator.load(file))
         report["seconds"] = self.book.seconds | {"evaluate": round(time.perf_counter() - start, 3)}
-        write_json(self.folder / "report.json", report)
+        self.world.on_main(lambda: write_json(self.folder / "report.json", report))
         if not self.options.has_lengths:
             checkpoint = load_checkpoint(self.model_file)
             self._save(self.checkpoint_file, checkpoint.label_names, checkpoint.parts, checkpoint.extra)
@@ -179,7 +218,29 @@ class Recipe:
             "device": self.evaluator.device,
             "pixels": self.package.pixels(self.options),
             "log": self.log,
+            "engine": self.options.engine,
+            "world": self.world,
+            "stop": self.stop,
         }
+
+    def _keeper(
+        self, network: nn.Module, label_names: Sequence[str], extra: Mapping[str, Any]
+    ) -> Callable[[int, float], None]:
+        """What keeps the best model so far in best.safetensors, given the epoch and its top-1. The file itself knows how
+        good it is, so that a run that goes on does too."""
+
+        def keep(epoch: int, top1: float) -> None:
+            known = load_checkpoint(self.best_file).extra["val"] if self.best_file.exists() else None
+            if known is not None and known["top1"] >= top1:
+                return
+            facts = {**extra, "val": {"epoch": epoch, "top1": top1}}
+            checkpoint = self._checkpoint(label_names, {"model": dict(network.state_dict())}, facts)
+            save_checkpoint(self.best_file, checkpoint)
+
+        return keep
+
+    def _remove(self, states: Path) -> None:
+        self.world.on_main(lambda: remove_states(states))
 
     def _save(
         self,
@@ -188,13 +249,19 @@ class Recipe:
         parts: Mapping[str, Mapping[str, Tensor]],
         extra: Mapping[str, Any],
     ) -> None:
-        save_checkpoint(
-            path,
-            Checkpoint(
-                kind=self.options.kind,
-                config=self.options.model_dump(mode="json"),
-                label_names=list(label_names),
-                parts=parts,
-                extra=extra,
-            ),
+        checkpoint = self._checkpoint(label_names, parts, extra)
+        self.world.on_main(lambda: save_checkpoint(path, checkpoint))
+
+    def _checkpoint(
+        self,
+        label_names: Sequence[str],
+        parts: Mapping[str, Mapping[str, Tensor]],
+        extra: Mapping[str, Any],
+    ) -> Checkpoint:
+        return Checkpoint(
+            kind=self.options.kind,
+            config=self.options.model_dump(mode="json"),
+            label_names=list(label_names),
+            parts=parts,
+            extra=extra,
         )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from revit.common.engine.distributed import ALONE, World
 from revit.common.engine.log import RunLog
 from revit.common.engine.state import remove_states
 from revit.common.errors import UserError
@@ -22,12 +23,15 @@ class StageBook:
 
     Settings that changed under the first stage that trains would silently mix two runs, so they are refused with the
     list of what changed; later stages are cheap and are done again, with a line that says why.
+
+    Every process has the same book; rank 0 reads and writes the file.
     """
 
-    def __init__(self, folder: Path, log: RunLog) -> None:
+    def __init__(self, folder: Path, log: RunLog, world: World = ALONE) -> None:
         self.path = folder / "stages.json"
         self.log = log
-        self.book: dict[str, Any] = json.loads(self.path.read_text("utf-8")) if self.path.exists() else {}
+        self.world = world
+        self.book: dict[str, Any] = world.on_main(self._read)
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -65,7 +69,7 @@ class StageBook:
         try:
             work()
             entry["done"] = True
-        finally:
+        finally:  # also where one process alone fails: nobody waits here
             entry["seconds"] = round(entry["seconds"] + time.perf_counter() - start, 3)
             self._write()
         self.log.write("stage", stage=name, seconds=entry["seconds"])
@@ -76,11 +80,16 @@ class StageBook:
         """Have these stages done again from their start: what they were built on has changed."""
         for name in names:
             self.book.pop(name, None)
-            remove_states(self.path.parent / "states" / name)  # half a training with the old settings
+            if self.world.is_main:
+                remove_states(self.path.parent / "states" / name)  # half a training with the old settings
         self._write()
 
+    def _read(self) -> dict[str, Any]:
+        return json.loads(self.path.read_text("utf-8")) if self.path.exists() else {}
+
     def _write(self) -> None:
-        write_json(self.path, self.book)
+        if self.world.is_main:
+            write_json(self.path, self.book)
 
 
 def differences(old: Any, new: Any, key: str = "") -> list[str]:

@@ -11,9 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from revit.common.data.dataset import sample_seed
+from revit.common.engine.distributed import ALONE, World
 from revit.common.errors import UserError
 
 PREFIX = "update-"
+FORMAT = 2
+"""Of the states that `Trainer` saves. 1: by number, not by name, and of one process."""
 
 
 def seed_all(seed: int) -> None:
@@ -54,6 +58,17 @@ def restore_random_states(states: dict[str, Any]) -> None:
         np.random.set_state(("MT19937", words.numpy().astype(np.uint32), *rest))  # noqa: NPY002  # as above
 
 
+def seed_data_rank(seed: int, data_rank: int) -> None:
+    """Let processes that train on different samples draw different numbers; the first goes on with those it has."""
+    if data_rank:
+        seed_all(sample_seed(seed, 0, data_rank))
+
+
+def seed_anew(num_updates: int) -> None:
+    """Other numbers than at the start, where those to go on with are not known."""
+    seed_all(sample_seed(torch.initial_seed() % 2**63, num_updates, 0))
+
+
 def save_state(folder: Path, num_updates: int, state: dict[str, Any], keep: int = 2) -> Path:
     """Write `folder/update-NNNNNNNN.pt`, whole or not at all, and remove all but the `keep` newest.
 
@@ -79,15 +94,30 @@ def save_state(folder: Path, num_updates: int, state: dict[str, Any], keep: int 
     return path
 
 
-def load_newest_state(folder: Path) -> dict[str, Any] | None:
-    """The newest state that can be read, or None where there is none. Executes no code from the file."""
+def load_newest_state(folder: Path, world: World = ALONE) -> dict[str, Any] | None:
+    """The newest state that can be read, or None where there is none. Executes no code from the file.
+
+    Rank 0 chooses, so that all ranks take the same one.
+    """
+    path, state = _newest_readable(folder) if world.is_main else (None, None)
+    path = world.broadcast(path)
+    if path is not None and state is None:
+        state = _read(path)
+    return state
+
+
+def _newest_readable(folder: Path) -> tuple[Path, dict[str, Any]] | tuple[None, None]:
     for path in sorted(folder.glob(f"{PREFIX}*.pt"), reverse=True):
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return path, _read(path)
         except Exception as error:
             # A damaged file is named and passed over: an older state, or the start, is still good.
             print(f"{path}: not readable ({type(error).__name__}: {error}); trying an older state")
-    return None
+    return None, None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def remove_states(folder: Path) -> None:

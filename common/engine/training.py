@@ -1,4 +1,4 @@
-"""One training from its options: optimiser, schedule, average of the weights, loop."""
+"""One training from its options: optimiser, schedule, average of the weights, backend, loop."""
 
 from __future__ import annotations
 
@@ -8,68 +8,86 @@ from typing import TypeVar
 
 import torch
 from timm.utils import ModelEmaV3
-from torch import nn
+from torch import Tensor, nn
 
 from revit.common.data.loader import Loader
-from revit.common.engine.backend import LocalBackend
+from revit.common.engine.backend import DEFAULT, to_cpu
+from revit.common.engine.backends import divide, make_backend
+from revit.common.engine.distributed import ALONE, World
 from revit.common.engine.log import RunLog
 from revit.common.engine.loop import Trainer
-from revit.common.engine.optim import build_optimizer, build_scheduler
-from revit.common.engine.options import RunOptions, TrainOptions
+from revit.common.engine.optim import MovedSchedule, build_optimizer, build_scheduler
+from revit.common.engine.options import EngineOptions, RunOptions, TrainOptions
+from revit.common.engine.state import seed_data_rank
+from revit.common.engine.stop import StopRequest
 from revit.common.engine.task import BatchAugment, Task
 
 Network = TypeVar("Network", bound=nn.Module)
+Weights = dict[str, Tensor]
 
 
 def train(
     name: str,
     network: Network,
     task: Task,
-    loader: Loader,
+    make_loader: Callable[[int, int], Loader],
     options: TrainOptions,
     run: RunOptions,
     *,
     device: torch.device,
     pixels: nn.Module,
     log: RunLog,
+    engine: EngineOptions = DEFAULT,
+    world: World = ALONE,
+    stop: StopRequest | None = None,
     augment: BatchAugment | None = None,
     watch: Callable[[Network], Callable[[int], None] | None] = lambda network: None,
-) -> dict[str, Network]:
-    """Train `network` to the end, from its newest state under `run.dir`, and return it in eval mode.
+) -> dict[str, Weights]:
+    """Train `network` to the end, from its newest state under `run.dir`, and return its weights on the CPU.
 
-    Under "model" is the network to use; where an average of the weights is kept, the other set is under "raw" (the
-    average is the model) or "ema" (the trained weights are). `watch`: the network to use -> what to call after epochs.
+    Under "model" are those to use; where an average of the weights is kept, the other set is under "raw" (the average is
+    the model) or "ema" (the trained weights are). `make_loader`: (rank, number) of those processes that read different
+    samples -> loader. `watch`: the network to use -> what to call after epochs.
+
+    Called by all processes of `world`, with equal networks.
     """
     network.to(device)
     average = ModelEmaV3(network, decay=options.ema.decay) if options.ema is not None else None
-    networks = {"model": network}
-    if options.ema is not None and average is not None:
-        averaged = average.module
-        networks = (
-            {"model": averaged, "raw": network} if options.ema.use else {"model": network, "ema": averaged}
-        )
-    backend = LocalBackend(device, run.dtype, options.accumulate, options.clip_grad_norm)
+    uses_average = options.ema is not None and options.ema.use
+    division = divide(engine, network, world)
+    backend = make_backend(division, engine, options, task, device, run.dtype)
     trainer = Trainer(
         model=network,
         task=task,
         backend=backend,
         pixels=pixels.to(device),
-        loader=loader,
+        loader=make_loader(division.rank, division.num_ranks),
         num_epochs=options.schedule.total_epochs,
         folder=states_of(run, name),
         log=log,
         name=name,
         log_every=run.log_every,
         save_every=run.save_every,
+        keep_states=run.keep_states,
         augment=augment,
         average=average,
-        after_epoch=watch(networks["model"]),
+        after_epoch=watch(average.module if average is not None and uses_average else network),
+        world=world,
+        stop=stop or StopRequest(),
+        engine=engine.model_dump(mode="json") | {"backend": division.backend},
     )
+    updates = trainer.batches_per_epoch // backend.accumulate
     optimizer = build_optimizer(network, options.optim)
-    updates = trainer.batches_per_epoch // options.accumulate
-    backend.prepare(network, optimizer, build_scheduler(optimizer, options.schedule, updates))
+    trainer.schedule = MovedSchedule(build_scheduler(optimizer, options.schedule, updates), updates)
+    trainer.model = backend.prepare(network, optimizer, trainer.schedule)
+    seed_data_rank(run.seed, division.rank)
     trainer.train()
-    return {part: trained.eval() for part, trained in networks.items()}
+    with backend.whole() as whole:
+        trained = to_cpu(dict(whole.state_dict()))
+    if average is None:
+        return {"model": trained}
+    averaged = to_cpu(dict(average.module.state_dict()))
+    return {"model": averaged, "raw": trained} if uses_average else {"model": trained, "ema": averaged}
 
 
 def states_of(run: RunOptions, name: str) -> Path:

@@ -198,9 +198,3 @@ def test_broken_files_are_reported_not_hidden(copy):
         -1
     ] == 1
     assert len((folder / "broken" / "lengths.csv").read_text().splitlines()) == 1 + 15
-
-
-def test_several_processes_are_refused_plainly(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert train(write_config(tmp_path)) == 2
-    assert "2 processes" in capsys.readouterr().err

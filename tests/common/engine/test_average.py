@@ -39,7 +39,7 @@ def make_loader() -> Loader:
     )
 
 
-def run(folder, use: bool | None, network: nn.Module, **more) -> dict[str, nn.Module]:
+def run(folder, use: bool | None, network: nn.Module, **more) -> dict[str, dict[str, torch.Tensor]]:
     options = TrainOptions(
         batch_size=1,
         effective_batch=2,
@@ -51,7 +51,7 @@ def run(folder, use: bool | None, network: nn.Module, **more) -> dict[str, nn.Mo
         "model",
         network,
         more.pop("task", Slope()),
-        make_loader(),
+        lambda rank, num_ranks: make_loader(),
         options,
         RunOptions(dir=folder, save_every=1),
         device=torch.device("cpu"),
@@ -83,8 +83,8 @@ def test_the_average_moves_with_updates_not_with_batches(tmp_path):
         weight -= LR
         average = DECAY * average + (1 - DECAY) * weight
     trained = run(tmp_path, False, one_weight())
-    assert trained["model"].weight.item() == pytest.approx(weight)
-    assert trained["ema"].weight.item() == pytest.approx(average)
+    assert trained["model"]["weight"].item() == pytest.approx(weight)
+    assert trained["ema"]["weight"].item() == pytest.approx(average)
 
 
 @pytest.mark.usefixtures("plain_sgd")
@@ -93,9 +93,9 @@ def test_use_says_which_weights_are_the_model(tmp_path):
     trained = run(tmp_path / "a", True, one_weight(), watch=lambda network: watched.append(network))
     other = run(tmp_path / "b", False, one_weight())
     assert set(trained) == {"model", "raw"}
-    assert watched == [trained["model"]]
-    assert torch.equal(trained["model"].weight, other["ema"].weight)
-    assert torch.equal(trained["raw"].weight, other["model"].weight)
+    assert torch.equal(watched[0].weight, trained["model"]["weight"])
+    assert torch.equal(trained["model"]["weight"], other["ema"]["weight"])
+    assert torch.equal(trained["raw"]["weight"], other["model"]["weight"])
     assert set(run(tmp_path / "c", None, one_weight())) == {"model"}
 
 
@@ -120,4 +120,4 @@ def test_an_interrupted_average_ends_the_same(tmp_path, stop_after):
         run(tmp_path / "parts", True, one_weight(), task=Stops())
     resumed = run(tmp_path / "parts", True, one_weight())
     for part in ("model", "raw"):
-        assert torch.equal(whole[part].weight, resumed[part].weight)
+        assert torch.equal(whole[part]["weight"], resumed[part]["weight"])
