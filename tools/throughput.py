@@ -2,6 +2,10 @@
 
 Weights are random: speed does not depend on them. The adaptive pass gives each token length the same share of inputs,
 with the assigner's time included.
+
+--training measures an update of training instead, against the number of token lengths: all of them in one process
+(ReViT's Algorithm 1), and a replica per length in processes of their own (its Figure 4). Beside it stands what a model of
+GPUs says, with all it assumes.
 """
 
 from __future__ import annotations
@@ -32,7 +36,10 @@ COLUMNS = {
 
 @tool
 def main(argv: Sequence[str] | None = None) -> int:
-    example = "python tools/throughput.py --cfg configs/video/timesformer_8x224.yaml --peers --dtypes bfloat16 --batches 1"
+    example = """
+        python tools/throughput.py --cfg configs/video/timesformer_8x224.yaml --peers --dtypes bfloat16 --batches 1
+        python tools/throughput.py --cfg configs/image/revit_deit_small.yaml --training --lengths 1,2,3 --batches 4
+    """
     arguments = parser(__doc__ or "", example)
     add_config(arguments, several=True)
     add_json(arguments)
@@ -40,16 +47,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--peers", action="store_true", help="also time other implementations with the same weights"
     )
     arguments.add_argument("--dtypes", type=_dtypes, default="float32,bfloat16", help="default: %(default)s")
-    arguments.add_argument(
-        "--batches", type=_batches, default="1,4", help="batch sizes; default: %(default)s"
-    )
+    arguments.add_argument("--batches", type=_counts, default="1,4", help="batch sizes; default: %(default)s")
     arguments.add_argument("--compile", action="store_true", help="also time torch.compile of each model")
     arguments.add_argument(
         "--rounds", type=int, default=5, metavar="N", help="times each case is measured (5)"
     )
+    arguments.add_argument(
+        "--training", action="store_true", help="time a training step against the number of token lengths"
+    )
+    arguments.add_argument(
+        "--lengths",
+        type=_counts,
+        metavar="N,...",
+        help="with --training: the first N grids; default: all numbers",
+    )
+    arguments.add_argument(
+        "--gpu",
+        type=_gpu,
+        default="",
+        metavar="KEY=VALUE,...",
+        help="with --training: the modelled GPU, of tflops, utilisation, link_gb (per second), latency_us, memory_gb "
+        "(per second), batch; default: an A100 with NVLink, batch 128",
+    )
     values = parse(arguments, argv)
     if values.rounds < 1:
         arguments.error("--rounds must be at least 1")
+    if values.training:
+        if values.peers or values.compile:
+            arguments.error(
+                "--training times our own models; leave out --peers, and compile by engine.compile=true"
+            )
+        return _training(values)
+    if values.lengths or values.gpu:
+        arguments.error("--lengths and --gpu belong to --training")
 
     # Imported after the arguments are read, so that --help and mistakes in them answer at once.
     from kinds import PEERS, load_run
@@ -83,6 +113,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _training(values: argparse.Namespace) -> int:
+    from kinds import load_run
+
+    from revit.common.engine.backend import pick_device
+    from revit.common.report.tables import print_table
+    from revit.common.report.training_cost import Machine
+    from revit.common.report.training_rows import TRAINING_COLUMNS, training_rows
+    from revit.common.report.training_speed import measure_training, training_cases
+
+    gpu = dict(values.gpu)
+    gpu_batch = int(gpu.pop("batch", 128))
+    machine = Machine(**gpu)
+    rows: list[dict[str, Any]] = []
+    for path in values.cfg:
+        options, kind = load_run(path, values.overrides)
+        lengths = values.lengths or range(1, len(options.model.grids) + 1)
+        device = pick_device(options.run.device)
+        for case in training_cases(options, kind.package, device, lengths, values.dtypes, values.batches):
+            measured = measure_training(case, values.rounds)
+            rows += training_rows(Path(path).stem, case, measured, machine, gpu_batch)
+    title = f"A training step on {rows[0]['device']} per process, median of {values.rounds} rounds"
+    print_table(title, TRAINING_COLUMNS, rows)
+    print("The model of a GPU assumes:")
+    for assumption in machine.assumptions(gpu_batch):
+        print(f"- {assumption}")
+    if values.json:
+        write_json(values.json, rows)
+    return 0
+
+
 def _dtypes(text: str) -> list[str]:
     names = text.split(",")
     if any(name not in ("float32", "bfloat16") for name in names):
@@ -90,7 +150,22 @@ def _dtypes(text: str) -> list[str]:
     return names
 
 
-def _batches(text: str) -> list[int]:
+def _gpu(text: str) -> dict[str, float]:
+    known = ("tflops", "utilisation", "link_gb", "latency_us", "memory_gb", "batch")
+    values = {}
+    for key, _, value in (part.partition("=") for part in text.split(",") if part):
+        try:
+            values[key] = float(value)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{key}={value}: not a number") from None
+        if key not in known or values[key] <= 0:
+            raise argparse.ArgumentTypeError(
+                f"{key}={value}: give numbers above 0 for some of {', '.join(known)}"
+            )
+    return values
+
+
+def _counts(text: str) -> list[int]:
     if not all(part.isdigit() and int(part) for part in text.split(",")):
         raise argparse.ArgumentTypeError(f"{text!r}: whole numbers from 1, such as 1,4")
     return [int(part) for part in text.split(",")]

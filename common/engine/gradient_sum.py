@@ -30,7 +30,7 @@ class _Bucket:
 
 
 class GradientSum:
-    """The gradients of `network`, summed over all ranks of the world; a missing one counts as zero.
+    """The gradients of `network`, summed over all ranks of `group` (the world); a missing one counts as zero.
 
     Every rank calls `backward_begins` before each backward pass, `finish` once after the last one of an update, and
     `restart` when the optimiser is done. The first update shows which parameters get gradients on which rank, and how
@@ -38,8 +38,11 @@ class GradientSum:
     of the last pass is there. What no rank has a gradient for stays without.
     """
 
-    def __init__(self, network: nn.Module, bucket_bytes: int = BUCKET_BYTES) -> None:
+    def __init__(
+        self, network: nn.Module, bucket_bytes: int = BUCKET_BYTES, group: dist.ProcessGroup | None = None
+    ) -> None:
         self.bucket_bytes = bucket_bytes
+        self.group = group
         # Roughly the order of a backward pass.
         self._named = [pair for pair in network.named_parameters() if pair[1].requires_grad][::-1]
         self._buckets: list[_Bucket] | None = None
@@ -99,7 +102,7 @@ class GradientSum:
             self._send(buckets[self._next])
 
     def _send(self, bucket: _Bucket) -> None:
-        bucket.work = dist.all_reduce(bucket.flat, async_op=True)
+        bucket.work = dist.all_reduce(bucket.flat, group=self.group, async_op=True)
         self._next += 1
 
     def _fill_buckets(self) -> list[_Bucket]:
@@ -109,7 +112,7 @@ class GradientSum:
             return []
         here = [int(parameter.grad is not None) for parameter in parameters]
         anywhere = torch.tensor(here, dtype=torch.int32, device=parameters[0].device)
-        dist.all_reduce(anywhere)
+        dist.all_reduce(anywhere, group=self.group)
         used = [one for one, count in zip(parameters, anywhere.tolist()) if count]
         buckets = [_bucket(group) for group in _cut(used, self.bucket_bytes)]
         for bucket in buckets:
@@ -133,8 +136,9 @@ class BufferMean:
     own stem becomes its owner's, or the mean over the owners of all groups.
     """
 
-    def __init__(self, network: nn.Module, num_groups: int) -> None:
+    def __init__(self, network: nn.Module, num_groups: int, group: dist.ProcessGroup | None = None) -> None:
         self.num_groups = num_groups
+        self.group = group
         self._buffers = [buffer for buffer in network.buffers() if buffer.numel()]
         self.remember()
 
@@ -148,7 +152,7 @@ class BufferMean:
         if not self._buffers:
             return
         change = self._flat() - self._before
-        dist.all_reduce(change)
+        dist.all_reduce(change, group=self.group)
         values = (self._before + change / self.num_groups).split([one.numel() for one in self._buffers])
         for buffer, value in zip(self._buffers, values):
             buffer.copy_(value.view_as(buffer))

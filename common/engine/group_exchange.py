@@ -30,13 +30,13 @@ class GroupExchange:
     def __init__(self, dealing: Dealing, device: torch.device, timeout: timedelta | None = None) -> None:
         self.dealing = dealing
         self.devices = [torch.cuda.current_device()] if device.type == "cuda" else []
-        self._group: dist.ProcessGroup | None = None
-        if dealing.num_groups > 1:
-            for number in range(dealing.num_groups):  # every rank has to make all of them
-                group = dist.new_group(dealing.ranks_of(number), timeout=timeout)
-                if number == dealing.group:
-                    assert isinstance(group, dist.ProcessGroup)
-                    self._group = group
+        # Every rank has to make all groups.
+        groups = [
+            dist.new_group(dealing.ranks_of(number), timeout=timeout) for number in range(dealing.num_groups)
+        ]
+        own = groups[dealing.group]
+        assert isinstance(own, dist.ProcessGroup)
+        self._group = own
         self._longest: TokenGrid | None = None
         self._seed = 0
         self._received: Tensor | None = None

@@ -39,9 +39,9 @@ class ReplicaBackend(LocalBackend):
         """`dealing`, and otherwise as the local backend."""
         super().__init__(device, *arguments, **settings)
         self.dealing = dealing
-        timeout = timedelta(minutes=self.options.timeout_minutes)
+        self._timeout = timedelta(minutes=self.options.timeout_minutes)
         self.exchange: LengthExchange = (
-            GroupExchange(dealing, device, timeout) if dealing.ranks_per_group > 1 else OneProcess()
+            GroupExchange(dealing, device, self._timeout) if dealing.ranks_per_group > 1 else OneProcess()
         )
 
     def share(self, task: Any) -> None:
@@ -56,8 +56,11 @@ class ReplicaBackend(LocalBackend):
         with torch.no_grad():
             for tensor in [*network.parameters(), *network.buffers()]:
                 dist.broadcast(tensor, 0)
-        self._gradients = GradientSum(network, self.bucket_bytes)
-        self._buffers = BufferMean(network, self.dealing.num_groups)
+        # Gradients leave in the middle of a pass: a channel of their own, which no other talk of the processes can mix up.
+        channel = dist.new_group(timeout=self._timeout)
+        assert isinstance(channel, dist.ProcessGroup)
+        self._gradients = GradientSum(network, self.bucket_bytes, channel)
+        self._buffers = BufferMean(network, self.dealing.num_groups, channel)
         return super().prepare(network, optimizer, scheduler)
 
     def backward(self, loss: Tensor) -> None:

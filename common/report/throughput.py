@@ -76,20 +76,20 @@ def measure(
     with torch.inference_mode(), progress("throughput", num_rounds) as update_bar:
         update_bar(advance=0, note="warming up")
         yardsticks = {
-            dtype: _Yardstick(device, DTYPES[dtype]) for dtype in dict.fromkeys(case.dtype for case in cases)
+            dtype: Yardstick(device, DTYPES[dtype]) for dtype in dict.fromkeys(case.dtype for case in cases)
         }
         repeats, memory = [], []
         for case in cases:
             case.run()
             memory.append(peak_bytes(case.run, device) + case.weight_bytes)
-            repeats.append(max(1, round(min_round_seconds / _seconds(case.run, device))))
+            repeats.append(max(1, round(min_round_seconds / seconds_of(case.run, device))))
         samples: list[list[float]] = [[] for _ in cases]
         for round_number in range(num_rounds):
             update_bar(advance=0, note=f"round {round_number + 1}")
             for yardstick in yardsticks.values():
                 yardstick.measure()
             for case, times, one in zip(cases, repeats, samples):
-                one += [_seconds(case.run, device) / case.num_calls for _ in range(times)]
+                one += [seconds_of(case.run, device) / case.num_calls for _ in range(times)]
             update_bar(advance=1)
     rows = []
     for case, one, needed in zip(cases, samples, memory):
@@ -106,7 +106,7 @@ def measure(
                 device=device_name(device),
                 per_second=case.batch / median,
                 ms_p50=1e3 * median,
-                ms_p95=1e3 * _quantile(one, 0.95),
+                ms_p95=1e3 * quantile(one, 0.95),
                 peak_memory_mb=needed / 1e6,
                 fraction_of_peak=rate / yardsticks[case.dtype].operations_per_second,
             )
@@ -127,7 +127,7 @@ def weight_bytes(module: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-class _Yardstick:
+class Yardstick:
     """Square matrix products, large enough to reach the machine's rate and small enough to take little time."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
@@ -141,14 +141,14 @@ class _Yardstick:
         self.seconds.clear()
 
     def measure(self) -> None:
-        self.seconds += [_seconds(lambda: self.left @ self.right, self.device) for _ in range(3)]
+        self.seconds += [seconds_of(lambda: self.left @ self.right, self.device) for _ in range(3)]
 
     @property
     def operations_per_second(self) -> float:
         return self.operations / statistics.median(self.seconds)
 
 
-def _seconds(run: Callable[[], Any], device: torch.device) -> float:
+def seconds_of(run: Callable[[], Any], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = time.perf_counter()
@@ -158,7 +158,7 @@ def _seconds(run: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def _quantile(samples: Sequence[float], share: float) -> float:
+def quantile(samples: Sequence[float], share: float) -> float:
     """The smallest sample that at least `share` of them do not exceed."""
     ordered = sorted(samples)
     return ordered[max(0, -int(-share * len(ordered) // 1) - 1)]

@@ -9,7 +9,7 @@ import torch
 
 from revit.common.report.cases import model_cases, noise, peer_cases
 from revit.common.report.memory import peak_bytes
-from revit.common.report.throughput import _quantile, measure
+from revit.common.report.throughput import measure, quantile
 from revit.common.tokens.assigner import TokenLengthAssigner
 from revit.video.models.timesformer import TimeSformer
 
@@ -84,8 +84,8 @@ def test_peak_memory_sees_what_was_freed_again():
     assert peak_bytes(lambda: torch.ones(size // 4).sum(), CPU) > size // 2
 
 
-def test_quantile_of_few_samples():
+def testquantile_of_few_samples():
     samples = [float(number) for number in range(1, 21)]
-    assert _quantile(samples, 0.95) == 19
-    assert _quantile([3.0], 0.95) == 3.0
-    assert _quantile([1.0, 2.0], 0.5) == 1.0
+    assert quantile(samples, 0.95) == 19
+    assert quantile([3.0], 0.95) == 3.0
+    assert quantile([1.0, 2.0], 0.5) == 1.0

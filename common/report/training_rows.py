@@ -1,0 +1,89 @@
+"""The rows of `throughput.py --training`: what was measured, and beside it what the model of GPUs says."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from revit.common.report.costs import build
+from revit.common.report.flops import count
+from revit.common.report.throughput import quantile
+from revit.common.report.training_cost import Machine, StepCost, replica_step, sequential_step
+from revit.common.report.training_speed import Measured, TrainingCase
+
+TRAINING_COLUMNS = {
+    "config": "config",
+    "lengths": "lengths",
+    "name": "training",
+    "devices": "devices",
+    "dtype": "dtype",
+    "batch": "batch",
+    "ms_p50": "ms p50",
+    "relative": "x longest",
+    "cpu_ms": "CPU ms",
+    "cpu_relative": "x longest",
+    "modelled_ms": "GPU: ms",
+    "modelled_relative": "x longest",
+    "modelled_exposed_ms": "waits ms",
+    "modelled_busy": "computing",
+}
+"""CPU: processor time of the process that works most. GPU: the model; it waits for gradients, and computes for a share of
+all devices' time. x longest: over a step of the longest grid alone."""
+
+
+def training_rows(
+    config: str, case: TrainingCase, measured: Measured, machine: Machine, gpu_batch: int
+) -> list[dict[str, Any]]:
+    """One row for Algorithm 1 in one process and one for replicas; the latter is missing where there is one length.
+
+    `relative` is the median step over the median step of the longest grid alone, which takes turns with it; `cpu_relative`
+    the same of processor time, which other users of the machine do not change (None on a GPU). Peak memory is not measured.
+    """
+    model, _ = build(case.options, case.package)
+    shape = case.package.input_shape(case.options)
+    counts = {grid: count(model, shape, grid) for grid in case.grids}
+    gmacs = {grid: one.gmacs for grid, one in counts.items()}
+    num_parameters = counts[case.grids[0]].params
+    longest = {case.grids[0]: gmacs[case.grids[0]]}
+    alone = sequential_step(longest, num_parameters, gpu_batch, machine).seconds
+
+    base, cpu_base = (statistics.median(kind) for kind in zip(*measured.alone))
+
+    on_cpu = case.device.type == "cpu"
+
+    def row(name: str, steps: list[list[float]], devices: int, modelled: StepCost) -> dict[str, Any]:
+        seconds, cpu_seconds = zip(*steps)
+        median, cpu = statistics.median(seconds), statistics.median(cpu_seconds)
+        rate = 3 * 2e9 * sum(gmacs.values()) * case.batch / median  # a backward pass is two forward passes
+        return {
+            "name": name,
+            "config": config,
+            "grid": "+".join(map(str, case.grids)),
+            "dtype": case.dtype,
+            "compiled": case.options.engine.compile,
+            "batch": case.batch,
+            "device": measured.device,
+            "per_second": case.batch / median,
+            "ms_p50": 1e3 * median,
+            "ms_p95": 1e3 * quantile(seconds, 0.95),
+            "peak_memory_mb": None,
+            "fraction_of_peak": rate / (devices * measured.operations_per_second),
+            "lengths": len(case.grids),
+            "devices": devices,
+            "grids_per_rank": [[str(grid) for grid in grids] for grids in case.dealing.grids_per_rank],
+            "relative": median / base,
+            "cpu_ms": 1e3 * cpu if on_cpu else None,
+            "cpu_relative": cpu / cpu_base if on_cpu else None,
+            "modelled_batch": gpu_batch,
+            "modelled_ms": 1e3 * modelled.seconds,
+            "modelled_relative": modelled.seconds / alone,
+            "modelled_exposed_ms": 1e3 * modelled.exposed,
+            "modelled_busy": modelled.busy,
+        }
+
+    one_process = sequential_step(gmacs, num_parameters, gpu_batch, machine)
+    rows = [row("one process", measured.sequential, 1, one_process)]
+    if case.dealing.size > 1:
+        shared = replica_step(gmacs, case.dealing.grids_per_rank, num_parameters, gpu_batch, machine)
+        rows.append(row("replicas", measured.replicas, case.dealing.size, shared))
+    return rows

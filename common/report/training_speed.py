@@ -1,0 +1,212 @@
+"""Measured time of a training step against the number of token lengths (ReViT figure 7): one process, and replicas.
+
+Each number of lengths is measured in processes of its own, one per rank of a group. Every round they take turns: first
+rank 0 alone trains the longest grid, then all grids (Algorithm 1), while the others wait; then all make one step together.
+So what a machine does meanwhile falls on all three alike.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from revit.common.data.batch import Batch
+from revit.common.engine.backend import DTYPES, LocalBackend
+from revit.common.engine.dealing import Dealing, deal
+from revit.common.engine.exchange import OneProcess
+from revit.common.engine.log import progress
+from revit.common.engine.optim import build_optimizer, build_scheduler
+from revit.common.engine.options import ReplicaOptions, ScheduleOptions
+from revit.common.engine.package import Package
+from revit.common.engine.replica_backend import ReplicaBackend
+from revit.common.engine.task import Task
+from revit.common.errors import UserError
+from revit.common.files import write_json
+from revit.common.report.cases import noise
+from revit.common.report.costs import build, num_classes
+from revit.common.report.throughput import Yardstick, device_name, seconds_of
+from revit.common.tokens.grid import TokenGrid, longest_first
+
+PATIENCE = timedelta(minutes=10)
+"""How long the others wait for rank 0's turn."""
+WARM_UP = 2
+"""Untimed rounds."""
+
+
+@dataclass(frozen=True)
+class TrainingCase:
+    """One number of token lengths, on a group of replicas."""
+
+    options: Any
+    """The run's, with as many grids as are trained."""
+    package: Package
+    dealing: Dealing
+    """Seen from rank 0, with one group."""
+    device: torch.device
+    dtype: str
+    batch: int
+    num_threads: int
+
+    @property
+    def grids(self) -> tuple[TokenGrid, ...]:
+        return longest_first(self.options.model.grids)
+
+
+def training_cases(
+    options: Any,
+    package: Package,
+    device: torch.device,
+    lengths: Sequence[int],
+    dtypes: Sequence[str],
+    batches: Sequence[int],
+) -> Iterator[TrainingCase]:
+    """The first n grids of the model for each n of `lengths`, in every dtype and batch size.
+
+    A group has as many ranks as `engine.replicas` says. Raises UserError for more lengths than the model has, and for
+    fewer GPUs than ranks.
+    """
+    grids = longest_first(options.model.grids)
+    if max(lengths) > len(grids):
+        raise UserError(
+            f"--lengths {max(lengths)}: the model has {len(grids)} token grids ({', '.join(map(str, grids))}); ask for "
+            f"{', '.join(map(str, range(1, len(grids) + 1)))}, or add to model.grids"
+        )
+    width = build(options, package)[0].embed_dim
+    dealt = {n: _one_group(grids[:n], width, options.engine.replicas, len(grids)) for n in lengths}
+    most = max(dealing.size for dealing in dealt.values())
+    if device.type == "cuda" and torch.cuda.device_count() < most:
+        raise UserError(
+            f"{most} replicas want as many GPUs, this machine has {torch.cuda.device_count()}; set run.device=cpu, ask for "
+            "fewer --lengths, or set engine.replicas.ranks_per_group"
+        )
+    threads = max(1, torch.get_num_threads() // most)
+    for n, dealing in dealt.items():
+        model = options.model.model_copy(update={"grids": tuple(map(str, grids[:n]))})
+        given = options.model_copy(update={"model": model})
+        for dtype in dtypes:
+            for batch in batches:
+                yield TrainingCase(given, package, dealing, device, dtype, batch, threads)
+
+
+def _one_group(grids: Sequence[TokenGrid], width: int, options: ReplicaOptions, most: int) -> Dealing:
+    if len(grids) < most:  # the keys speak of all grids
+        ranks = None if options.ranks_per_group is None else min(options.ranks_per_group, len(grids))
+        options = ReplicaOptions(ranks_per_group=ranks)
+    # Whatever number of ranks is best divides this one.
+    dealt = deal(grids, width, options, 0, math.lcm(*range(1, most + 1))).grids_per_rank
+    return Dealing(dealt, 0, len(dealt))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of every timed step, and the processor seconds of the process that worked most in it: where others use the
+    cores too, only these say what a step costs."""
+
+    alone: list[list[float]]
+    """The longest grid by itself."""
+    sequential: list[list[float]]
+    replicas: list[list[float]]
+    """Until the slowest rank is done."""
+    operations_per_second: float
+    """Of a matrix product of the same dtype, on one device."""
+    device: str
+
+
+def measure_training(case: TrainingCase, num_rounds: int) -> Measured:
+    """Times `case` in processes of its own, `num_rounds` steps of each kind after two to warm up."""
+    ranks = case.dealing.size
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        progress(f"{len(case.grids)} token lengths", None) as update_bar,
+    ):
+        update_bar(advance=0, note=f"{ranks} processes")
+        mp.start_processes(_work, (case, num_rounds, folder), nprocs=ranks, start_method="spawn")
+        return Measured(**json.loads((Path(folder) / "measured.json").read_text()))
+
+
+def _work(rank: int, case: TrainingCase, num_rounds: int, folder: str) -> None:
+    torch.set_num_threads(case.num_threads)
+    device = torch.device("cuda", rank) if case.device.type == "cuda" else case.device
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dealing = Dealing(case.dealing.grids_per_rank, rank, case.dealing.size)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+        init_method=f"file://{folder}/store",
+        rank=rank,
+        world_size=dealing.size,
+        timeout=PATIENCE,
+    )
+    measured = _turns(case, dealing, device, num_rounds)
+    if rank == 0:
+        write_json(Path(folder) / "measured.json", asdict(measured))
+    dist.destroy_process_group()
+
+
+def _turns(case: TrainingCase, dealing: Dealing, device: torch.device, num_rounds: int) -> Measured:
+    model = build(case.options, case.package)[0].to(device).train()
+    shape = case.package.input_shape(case.options)
+    inputs = noise(shape, case.batch, device, "float32")
+    classes = torch.arange(case.batch) % num_classes(case.options, case.package)
+    batch = Batch(torch.empty(0, dtype=torch.uint8), classes, classes).to(device)
+
+    def stepper(backend: LocalBackend, task: Task) -> Callable[[], None]:
+        network = copy.deepcopy(model)
+        optimizer = build_optimizer(network, case.options.train.optim)
+        schedule = build_scheduler(optimizer, ScheduleOptions(name="constant"), 1)
+        called = backend.prepare(network, optimizer, schedule)
+
+        def step() -> None:
+            with backend.autocast():
+                for _, loss in task.losses(called, inputs, batch):
+                    backend.backward(loss)
+            backend.step()
+
+        return step
+
+    settings: dict[str, Any] = {"dtype": case.dtype, "options": case.options.engine}
+    settings["clip_grad_norm"] = case.options.train.clip_grad_norm
+    shared = ReplicaBackend(device, dealing=dealing, **settings)
+    task: Any = case.package.task(case.options)
+    shared.share(task)
+    steps = {"replicas": stepper(shared, task)}
+    if dealing.rank == 0:
+        steps["sequential"] = stepper(LocalBackend(device, **settings), case.package.task(case.options))
+        alone: Any = case.package.task(case.options)
+        alone.exchange = LongestOnly()
+        steps["alone"] = stepper(LocalBackend(device, **settings), alone)
+        yardstick = Yardstick(device, DTYPES[case.dtype])
+    seconds: dict[str, list[list[float]]] = {"alone": [], "sequential": [], "replicas": []}
+    for number in range(WARM_UP + num_rounds):
+        for name, times in seconds.items():
+            torch.manual_seed(number)  # rank 0 drew in its turns what the others did not
+            dist.barrier()
+            worked = time.process_time()
+            spent = seconds_of(steps[name], device) if name in steps else 0.0
+            slowest = torch.tensor([spent, time.process_time() - worked])
+            dist.all_reduce(slowest, dist.ReduceOp.MAX)
+            times.append(slowest.tolist())
+        if dealing.rank == 0:
+            yardstick.measure()
+    timed = {name: times[WARM_UP:] for name, times in seconds.items()}
+    rate = yardstick.operations_per_second if dealing.rank == 0 else 0.0
+    return Measured(**timed, operations_per_second=rate, device=device_name(device))
+
+
+class LongestOnly(OneProcess):
+    """The plain model: shorter grids are left out."""
+
+    def begin(self, grids: Sequence[TokenGrid]) -> Sequence[TokenGrid]:
+        return grids[:1]

@@ -1,0 +1,97 @@
+"""throughput.py --training: processes are started and timed for what was asked; no test looks at the time itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from kinds import load_run
+
+from revit.common.errors import UserError
+from revit.common.report.training_speed import training_cases
+
+TOOL = Path(__file__).parents[2] / "tools" / "throughput.py"
+TINY = """
+kind: image
+data: {pixels: {img_size: 32}}
+model: {name: deit_small, grids: [4x4, 3x3, 2x2], num_classes: 5, embed_dim: 16, depth: 1, num_heads: 2}
+run: {dir: RUN_DIR, device: cpu}
+"""
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def main():
+    spec = importlib.util.spec_from_file_location("tool_throughput", TOOL)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY.replace("RUN_DIR", str(tmp_path / "run")))
+    return path
+
+
+def test_rows_of_one_process_and_of_replicas(main, tiny, tmp_path, capfd):
+    out = tmp_path / "out.json"
+    arguments = ["--training", "--lengths", "3", "--dtypes", "float32", "--batches", "2", "--rounds", "1"]
+    assert main(["--cfg", str(tiny), *arguments, "--gpu", "tflops=989,batch=64", "--json", str(out)]) == 0
+    rows = json.loads(out.read_text())
+    assert [(row["name"], row["devices"], row["lengths"]) for row in rows] == [
+        ("one process", 1, 3),
+        ("replicas", 2, 3),
+    ]
+    for row in rows:
+        assert list(row)[:12] == [
+            *("name", "config", "grid", "dtype", "compiled", "batch", "device"),
+            *("per_second", "ms_p50", "ms_p95", "peak_memory_mb", "fraction_of_peak"),
+        ]
+        assert row["grid"] == "4x4+3x3+2x2"
+        assert row["grids_per_rank"] == [["4x4"], ["3x3", "2x2"]]
+        assert row["per_second"] == pytest.approx(1000 * row["batch"] / row["ms_p50"])
+        assert min(row[key] for key in ("relative", "cpu_relative", "cpu_ms", "fraction_of_peak")) > 0
+        assert row["modelled_batch"] == 64
+        assert row["modelled_relative"] >= 1
+    printed = capfd.readouterr().out
+    assert "989 TFLOPS" in printed
+    assert "x longest" in printed
+
+
+def test_cases_are_those_asked_for(tiny):
+    def cases(lengths, *overrides):
+        options, kind = load_run(tiny, overrides)
+        found = training_cases(options, kind.package, CPU, lengths, ["float32"], [2, 4])
+        return [(len(case.grids), case.batch, case.dealing.size) for case in found]
+
+    assert cases([1, 3]) == [(1, 2, 1), (1, 4, 1), (3, 2, 2), (3, 4, 2)]
+    one_each = "engine.replicas.ranks_per_group=3"
+    assert [size for _, _, size in cases([1, 2, 3], one_each)] == [1, 1, 2, 2, 3, 3]
+    listed = "engine.replicas.grids_per_rank=[[4x4, 2x2], [3x3]]"
+    assert [size for _, _, size in cases([2, 3], listed)] == [2, 2, 2, 2]
+    with pytest.raises(UserError, match="--lengths 4: the model has 3 token grids"):
+        cases([4])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--training", "--peers"], "leave out --peers"),
+        (["--lengths", "2"], "belong to --training"),
+        (["--training", "--gpu", "speed=3"], "give numbers above 0 for some of tflops"),
+        (["--training", "--gpu", "tflops=fast"], "not a number"),
+        (["--training", "--lengths", "0"], "whole numbers from 1"),
+    ],
+)
+def test_contradicting_arguments_end_with_status_two(main, tiny, capsys, arguments, part):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--cfg", str(tiny), *arguments])
+    assert stopped.value.code == 2
+    assert part in capsys.readouterr().err
