@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from revit.common.errors import UserError
 from revit.common.tokens.grid import TokenGrid
-from revit.common.weights.adapt import KERNEL
+from revit.common.weights.adapt import KERNEL, TABLE
 from revit.common.weights.source import Source
 
 
@@ -53,18 +53,13 @@ def read_shapes(source: Source, what: str, num_prefix: int = 1) -> Shapes:
     """num_prefix: rows of the position table that stand for no patch.
 
     Raises:
-        UserError: parts of `what` are missing, or the pictures were not square.
+        UserError: parts of `what` are missing or of another form, or the pictures were not square.
     """
     tensors = source.tensors
-    try:
-        width, _, *kernel = tensors[KERNEL].shape
-        hidden = tensors["blocks.0.mlp.fc1.weight"].shape[0]
-        num_classes = tensors["head.weight"].shape[0]
-        num_positions = tensors["pos_embed"].shape[1] - num_prefix
-    except (KeyError, ValueError) as error:
-        raise UserError(
-            f"{source.where}: not a whole {what} with its classifier ({error} is missing)"
-        ) from error
+    width, _, *kernel = shape_of(source, what, KERNEL, (None,) * 4)
+    hidden, _ = shape_of(source, what, "blocks.0.mlp.fc1.weight", (None, width))
+    num_classes, _ = shape_of(source, what, "head.weight", (None, width))
+    num_positions = shape_of(source, what, TABLE, (1, None, width))[1] - num_prefix
     side = math.isqrt(max(0, num_positions))
     if side == 0 or side * side != num_positions or len(set(kernel)) != 1:
         raise UserError(f"{source.where}: {num_positions} positions of {kernel} pixels are no square picture")
@@ -78,3 +73,40 @@ def read_shapes(source: Source, what: str, num_prefix: int = 1) -> Shapes:
         grid=TokenGrid(side, side),
         kernel=kernel[0],
     )
+
+
+def shape_of(source: Source, what: str, name: str, wanted: Sequence[int | None]) -> tuple[int, ...]:
+    """The shape of a tensor that every `what` has. wanted: its sizes, None for any but 0.
+
+    Raises:
+        UserError: the tensor is missing, or its shape is another.
+    """
+    tensor = source.tensors.get(name)
+    if tensor is None:
+        raise UserError(f"{source.where}: not a whole {what} with its classifier ({name} is missing)")
+    shape = tuple(tensor.shape)
+    if len(shape) != len(wanted) or any(
+        size == 0 or must not in (None, size) for size, must in zip(shape, wanted)
+    ):
+        form = " x ".join("any" if must is None else str(must) for must in wanted)
+        raise UserError(f"{source.where}: its {name} has shape {shape}, where a {what} has {form}")
+    return shape
+
+
+def heads_of(source: Source, known: Known, embed_dim: int, otherwise: int | None = None) -> int:
+    """How many attention heads: as written beside the weights, `otherwise`, or heads 64 wide.
+
+    Raises:
+        UserError: so many cannot share the width.
+    """
+    guess, text = (
+        (max(1, embed_dim // 64), "heads 64 wide") if otherwise is None else (otherwise, f"{otherwise} heads")
+    )
+    heads = known.get("num_heads", guess, text)
+    if embed_dim % heads:
+        written = "written beside it" if "num_heads" in source.facts else f"a guess ({text})"
+        raise UserError(
+            f"{source.where}: its width of {embed_dim} is no multiple of its {heads} heads, which are {written}; use it with "
+            "a configuration that sets model.num_heads, as tools/test_net.py does"
+        )
+    return heads

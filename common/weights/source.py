@@ -13,6 +13,7 @@ from revit.common.checkpoint import Checkpoint, is_checkpoint, load_checkpoint
 from revit.common.errors import UserError
 from revit.common.tokens.grid import TokenGrid
 from revit.common.weights import hub
+from revit.common.weights.facts import believable
 from revit.common.weights.read import WeightFile, read_weights
 
 
@@ -57,18 +58,24 @@ def read_source(where: str, dialects: Sequence[Dialect] = ()) -> Source:
     else:
         path = hub.download(where) if where.startswith("hf-hub:") else Path(where).expanduser()
         if path.is_file() and is_checkpoint(path):
-            return _from_checkpoint(where, load_checkpoint(path))
+            return _believed(_from_checkpoint(where, load_checkpoint(path)))
         content, config = hub.read_folder(path) if path.is_dir() else (read_weights(path), {})
     for dialect in (*dialects, image_transformer):
         source = dialect(where, content, config)
         if source is not None:
-            return source
+            return _believed(source)
     shown = ", ".join(list(content.tensors)[:6])
     raise UserError(
         f"{where}: no vision transformer with a class token that is known here; its tensors are {shown}, ...; known are "
         "ViT and DeiT files with timm's names, LV-ViT files of its authors and, for clips, TimeSformer files of its "
         "authors or Hugging Face folders with it"
     )
+
+
+def _believed(source: Source) -> Source:
+    """The source with those of its facts that can be true, and a note on the others."""
+    facts, notes = believable(source.facts)
+    return replace(source, facts=facts, notes=(*source.notes, *notes))
 
 
 def image_transformer(where: str, content: WeightFile, config: Mapping[str, Any]) -> Source | None:
@@ -89,19 +96,34 @@ def image_transformer(where: str, content: WeightFile, config: Mapping[str, Any]
 
 
 def _from_checkpoint(where: str, checkpoint: Checkpoint) -> Source:
-    model, data = checkpoint.config.get("model", {}), checkpoint.config.get("data", {})
+    model, data = _section(where, checkpoint.config, "model"), _section(where, checkpoint.config, "data")
     written = {
         key: model[key] for key in ("num_heads", "attention", "skip_lam") if model.get(key) is not None
     }
-    pixels = {key: data["pixels"][key] for key in ("mean", "std") if key in data.get("pixels", {})}
+    pixels = _section(where, data, "pixels")
+    seen = {key: pixels[key] for key in ("mean", "std") if key in pixels}
+    try:
+        grids = tuple(TokenGrid.parse(grid) for grid in model.get("grids") or ())
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: the token grids of its configuration: {error}") from None
     return Source(
         where=f"{where} (our checkpoint, {checkpoint.kind})",
         kind=checkpoint.kind,
         tensors=dict(checkpoint.parts.get("model", {})),
         label_names=tuple(checkpoint.label_names),
-        grids=tuple(TokenGrid.parse(grid) for grid in model.get("grids") or ()),
-        facts=written | pixels | checkpoint.extra.get("architecture", {}),
+        grids=grids,
+        facts=written | seen | _section(where, checkpoint.extra, "architecture"),
     )
+
+
+def _section(where: str, content: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A group of settings, empty where there is none. UserError if it is something else."""
+    found = content.get(key, {})
+    if not isinstance(found, dict):
+        raise UserError(
+            f"{where}: the {key} of its header is {found!r:.60}, no group of settings; copy it again"
+        )
+    return found
 
 
 def _from_timm(where: str) -> tuple[WeightFile, dict[str, Any]]:

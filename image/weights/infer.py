@@ -10,7 +10,7 @@ from timm.data import ImageNetInfo, infer_imagenet_subset
 
 from revit.common.errors import UserError
 from revit.common.vit import ResizableTransformer
-from revit.common.weights.shapes import Known, Shapes, read_shapes
+from revit.common.weights.shapes import Known, Shapes, heads_of, read_shapes, shape_of
 from revit.common.weights.source import Source
 from revit.image.data.options import IMAGENET_MEAN, IMAGENET_STD, PictureOptions, PicturePixelOptions
 from revit.image.models.deit import DeiT
@@ -84,7 +84,7 @@ def _imagenet_names(num_classes: int, known: Known) -> tuple[str, ...]:
 def _deit(source: Source, known: Known) -> dict[str, Any]:
     distilled = "dist_token" in source.tensors
     shapes = read_shapes(source, "DeiT", num_prefix=2 if distilled else 1)
-    heads = known.get("num_heads", max(1, shapes.embed_dim // 64), "heads 64 wide")
+    heads = heads_of(source, known, shapes.embed_dim)
     return {
         **_common(shapes, shapes.kernel, heads),
         "qkv_bias": shapes.qkv_bias,
@@ -97,13 +97,13 @@ def _lvvit(source: Source, known: Known) -> dict[str, Any]:
     size = {"embed_dim": shapes.embed_dim, "depth": shapes.depth}
     sizes = [variant.arguments for variant in VARIANTS.values() if variant.model_class is LVViT]
     published = next((own for own in sizes if size.items() <= own.items()), {})
-    heads, skip_lam = (
-        published.get("num_heads", max(1, shapes.embed_dim // 64)),
-        published.get("skip_lam", 2.0),
+    heads = heads_of(
+        source, known, shapes.embed_dim, published.get("num_heads", max(1, shapes.embed_dim // 64))
     )
-    heads = known.get("num_heads", heads, f"{heads} heads")
+    skip_lam = published.get("skip_lam", 2.0)
     skip_lam = known.get("skip_lam", skip_lam, f"residual branches divided by {skip_lam:g}")
-    stem = [source.tensors[f"patch_embed.conv{number}.weight"].shape[0] for number in (1, 2, 3)]
+    convolutions = [f"patch_embed.conv{number}.weight" for number in (1, 2, 3)]
+    stem = [shape_of(source, "LV-ViT", name, (None,) * 4)[0] for name in convolutions]
     return {
         **_common(shapes, 2 * shapes.kernel, heads),
         "qkv_bias": shapes.qkv_bias,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from revit.common.errors import UserError
-from revit.common.weights.shapes import Known, read_shapes
+from revit.common.weights.shapes import Known, heads_of, read_shapes, shape_of
 from revit.common.weights.source import Source
 from revit.video.data.options import ClipOptions, FrameOptions, PixelOptions
 from revit.video.models.timesformer import AttentionKind
@@ -49,10 +49,10 @@ def infer(source: Source) -> Inferred:
     shapes = read_shapes(source, "TimeSformer")
     size = shapes.grid.rows * shapes.kernel
     if "time_embed" in tensors:
-        num_frames = tensors["time_embed"].shape[1]
+        num_frames = shape_of(source, "TimeSformer", "time_embed", (1, None, shapes.embed_dim))[1]
     else:
-        num_frames = int(known.get("num_frames", 8, "8 frames"))
-    heads = known.get("num_heads", max(1, shapes.embed_dim // 64), "heads 64 wide")
+        num_frames = known.get("num_frames", 8, "8 frames")
+    heads = heads_of(source, known, shapes.embed_dim)
     rate = PUBLISHED_RATES.get(num_frames, 32)
     rate = known.get("sampling_rate", rate, f"{num_frames} frames at a sampling rate of {rate}")
     mean = known.get("mean", (0.45,) * 3, "pixel mean 0.45")

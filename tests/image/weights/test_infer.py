@@ -128,3 +128,13 @@ def test_what_cannot_classify_pictures_is_refused() -> None:
         infer(Source("weights", "image", headless))
     with pytest.raises(UserError, match="no square picture"):
         infer(Source("weights", "image", {**state, "pos_embed": torch.zeros(1, 7, 64)}))
+    with pytest.raises(UserError, match="width of 200 is no multiple of its 3 heads"):
+        infer(source_of(DeiT(48, (3,), 5, 200, 1, 2)))
+    stem = LVViT(48, (3,), 5, 128, 2, 2, stem_widths=(8, 12, 16)).state_dict()
+    for shape in ((8,), ()):
+        broken = {**stem, "patch_embed.conv2.weight": torch.zeros(shape)}
+        with pytest.raises(UserError, match=r"its patch_embed.conv2.weight has shape"):
+            infer(Source("weights", "image", broken))
+    del stem["patch_embed.conv2.weight"]
+    with pytest.raises(UserError, match=r"not a whole LV-ViT.*patch_embed.conv2.weight is missing"):
+        infer(Source("weights", "image", dict(stem)))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from revit.common.weights.source import Source
 from revit.video.build import build_model
 from revit.video.models.timesformer import TimeSformer
 from revit.video.weights.infer import infer
-from revit.video.weights.source import facts_from_cfg
+from revit.video.weights.source import facts_from_cfg, read_source
 from revit.video.weights.start import start_from_source
 
 CFG = """
@@ -63,6 +65,20 @@ def test_a_strange_cfg_is_noted_and_passed_over(text: str) -> None:
     assert len(notes) == (0 if text == "DATA: 3" else 1)
 
 
+@pytest.mark.parametrize("strange", ["MEAN: 0.45", "MEAN: [0.45]", "STD: [0, 0, 0]", "SAMPLING_RATE: fast"])
+def test_a_strange_cfg_in_a_file_still_gives_a_model(tmp_path: Path, strange: str) -> None:
+    model = TimeSformer(48, (3,), 6, 3, 64, 1, 1)
+    path = tmp_path / "published.pyth"
+    torch.save({"model_state": dict(model.state_dict()), "cfg": f"DATA: {{{strange}}}"}, path)
+    source = read_source(str(path))
+    found = infer(source)
+    assert found.clips.pixels.mean == (0.45,) * 3
+    assert found.clips.pixels.std == (0.225,) * 3
+    again = build_model(found.model, found.clips, found.num_classes)
+    notes = " ".join(start_from_source(again, source).notes)
+    assert ("cannot be" in notes) == (not strange.startswith("MEAN"))
+
+
 def test_the_published_sizes() -> None:
     for size, frames, rate, sides in (
         (224, 8, 32, (256, 320)),
@@ -85,3 +101,24 @@ def test_what_cannot_classify_clips_is_refused() -> None:
         infer(Source("weights", "video", headless))
     with pytest.raises(UserError, match="no square picture"):
         infer(Source("weights", "video", {**model.state_dict(), "pos_embed": torch.zeros(1, 7, 64)}))
+    with pytest.raises(UserError, match="width of 200 is no multiple of its 3 heads"):
+        infer(source_of(TimeSformer(48, (3,), 6, 3, 200, 1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("time_embed", (6,)),
+        ("time_embed", (1, 0, 64)),
+        ("pos_embed", (64,)),
+        ("pos_embed", (0,)),
+        ("pos_embed", (1, 10, 32)),
+        ("head.weight", ()),
+        ("blocks.0.mlp.fc1.weight", (256,)),
+        ("patch_embed.proj.weight", (64, 3, 16)),
+    ],
+)
+def test_tensors_of_another_form_are_named(name: str, shape: tuple[int, ...]) -> None:
+    state = {**TimeSformer(48, (3,), 6, 3, 64, 1, 1).state_dict(), name: torch.zeros(shape)}
+    with pytest.raises(UserError, match=rf"weights: its {name} has shape {re.escape(str(shape))}"):
+        infer(Source("weights", "video", state))
