@@ -21,6 +21,7 @@ from revit.common.layers.pixels import PixelNorm
 from revit.common.options import Options
 from revit.common.outputs import ModelOutput
 from revit.common.vit import ResizableTransformer
+from revit.common.weights import hub
 
 
 class TeacherOptions(Options):
@@ -127,7 +128,8 @@ def load_teacher(source: str, label_names: Sequence[str], given: PixelNorm) -> T
 
 def _from_timm(source: str, num_classes: int, given: PixelNorm) -> Teacher:
     try:
-        network: Any = timm.create_model(source.removeprefix("timm:"), pretrained=True)
+        with hub.asked_once():
+            network: Any = timm.create_model(source.removeprefix("timm:"), pretrained=True)
     except Exception as error:  # an unknown name, no network, a damaged file: timm has no error of its own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import socket
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from torch import Tensor
 
@@ -13,6 +17,9 @@ from revit.common.errors import UserError
 from revit.common.weights.read import WeightFile, read_weights, strip_prefixes
 
 FILES = ("model.safetensors", "pytorch_model.bin")
+
+CONNECT_SECONDS = 5.0
+"""How long the hub may take to answer before it counts as out of reach."""
 
 
 def read_folder(folder: Path) -> tuple[WeightFile, dict[str, Any]]:
@@ -65,10 +72,50 @@ def download(where: str) -> Path:
         raise UserError(f"{where}: this needs huggingface_hub: pip install huggingface_hub") from error
     patterns = ["*.json", "*.safetensors", "pytorch_model*.bin"]
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
+        with asked_once():
+            return Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:  # the hub's client raises its own, requests' and OS errors
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{where}: cannot be fetched ({reason}); check the name and the network") from error
+
+
+@contextmanager
+def asked_once() -> Iterator[None]:
+    """Inside, the hub's client looks only into its cache if the hub cannot be reached.
+
+    It would try again for most of a minute for every file, each time with a warning, and then look there.
+
+    Raises:
+        ConnectionError: neither the hub nor its cache has what was asked for.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    host = urlsplit(constants.ENDPOINT).netloc
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not _answers(constants.ENDPOINT)
+    try:
+        yield
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        if before:  # the user's own setting, which the error names
+            raise
+        raise ConnectionError(
+            f"{host} cannot be reached, and its cache on this machine has no copy"
+        ) from error
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _answers(url: str) -> bool:
+    """Whether somebody listens at the host of `url`; through a proxy only the client can tell."""
+    parts = urlsplit(url)
+    if parts.hostname is None or parts.scheme in urllib.request.getproxies():
+        return True
+    try:
+        socket.create_connection((parts.hostname, parts.port or 443), CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def _json(path: Path, hint: str) -> dict[str, Any]:

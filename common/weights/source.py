@@ -136,7 +136,8 @@ def _from_timm(where: str) -> tuple[WeightFile, dict[str, Any]]:
             f"{where}: timm has no model of this name{f'; there are {near}, ...' if near else ''}"
         )
     try:
-        model = timm.create_model(name, pretrained=True)
+        with hub.asked_once():
+            model = timm.create_model(name, pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"{where}: timm has no weights for it here ({str(error).splitlines()[0]}); download them on a machine with "
