@@ -62,17 +62,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     inputs = classifier.inputs
     answers: list[Answer] = []
     unanswered = 0
+
+    def give(answer: Answer) -> None:
+        answers.append(answer)
+        _show(answer)
+
+    def tell_unreadable(error: OSError) -> None:
+        reason = f"this folder cannot be read ({(error.strerror or str(error)).lower()})"
+        give(Answer(str(error.filename), error=reason))
+
     with Predictor(
         classifier, _device(values.device), values.dtype, values.views, _grid(values.grid), values.topk
     ) as predict:
         for path in values.paths:
             before = len(answers)
-            for file in find_files(path, inputs.extensions):
-                answers.append(predict(file))
-                _show(answers[-1])
+            for file in find_files(path, inputs.extensions, tell_unreadable):
+                give(predict(file))
             if len(answers) == before:
-                answers.append(Answer(path, error=f"no {inputs.noun}s in this folder"))
-                _show(answers[-1])
+                give(Answer(path, error=f"no {inputs.noun}s in this folder"))
             unanswered += all(answer.error is not None for answer in answers[before:])
     if values.json:
         write_json(values.json, [answer.as_json() for answer in answers])
@@ -101,8 +108,8 @@ def _say_what_was_opened(classifier: Classifier) -> None:
 def _device(name: str) -> torch.device:
     try:
         device = pick_device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # no such device, or a build of torch without it
+        torch.zeros(1, device=device).item()  # a number comes back from every device that can compute
+    except (RuntimeError, AssertionError) as error:  # no such device, a build of torch without it, or meta
         raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
     return device
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -106,37 +106,66 @@ def read_tree(
     """Read a folder with one subfolder per class; its files may lie deeper. Class numbers follow the folder names' order.
 
     extensions: files of a tree that are taken for samples, in any case (lists may name any file).  names: known class
-    names (of the training tree): folders must be among them, and some may be missing.
-    """
-    from torchvision.datasets.folder import make_dataset
+    names (of the training tree): folders must be among them, and some may be missing. Without them a folder that holds
+    no sample is no class, which is said: it came with the archive (__MACOSX), or its files are of another kind.
 
-    folders = sorted(
-        entry.name for entry in os.scandir(source) if entry.is_dir() and not entry.name.startswith(".")
-    )
+    Files come in the order of torchvision's and pytorchvideo's readers, which leave out without a word what they may not
+    read; here it is a `UserError`.
+    """
+    folders = [entry.name for entry in list_folder(source) if entry.is_dir()]
     if not folders:
         raise UserError(
             f"{source}: no subfolders; give a folder with one subfolder of {noun} per class, or a list file"
         )
-    known = {name: number for number, name in enumerate(names if names is not None else folders)}
-    unknown = [folder for folder in folders if folder not in known]
-    if unknown:
-        raise UserError(
-            f"{source}: folders {', '.join(map(repr, unknown[:SHOWN_PROBLEMS]))} are not among the {len(known)} known "
-            "class names; rename them or correct the names"
-        )
-    paths, labels, empty = GrowingStrings(), array("q"), []
-    for folder in folders:  # one at a time: torchvision returns a tuple for every file
-        found = make_dataset(source, {folder: known[folder]}, extensions=extensions, allow_empty=True)
-        for path, number in found:
+    known = {name: number for number, name in enumerate(names)} if names is not None else None
+    paths, labels = GrowingStrings(), array("q")
+    classes: list[str] = []
+    unknown: list[str] = []
+    empty: list[str] = []
+    for folder in folders:
+        number = len(classes) if known is None else known.get(folder, -1)
+        before = len(labels)
+        for path in _files(os.path.join(source, folder), extensions):
             paths.append(path)
             labels.append(number)
-        if not found:
-            empty.append(folder)
+        (empty if len(labels) == before else unknown if number < 0 else classes).append(folder)
+    if unknown:
+        raise UserError(
+            f"{source}: folders {', '.join(map(repr, unknown[:SHOWN_PROBLEMS]))} are not among the {len(known or ())} known "
+            "class names; rename them or correct the names"
+        )
     if not labels:
         raise UserError(f"{source}: no {noun} ({' '.join(extensions)}) in its {len(folders)} subfolders")
     if empty:
-        LOG.warning("%s: no %s in %s", source, noun, ", ".join(empty))
-    return SampleList(paths.flat(), np.frombuffer(labels, np.int64), tuple(known), source, root=source)
+        consequence = "" if names is not None else "; they are no classes"
+        LOG.warning("%s: no %s in %s%s", source, noun, ", ".join(empty), consequence)
+    called = tuple(names if names is not None else classes)
+    return SampleList(paths.flat(), np.frombuffer(labels, np.int64), called, source, root=source)
+
+
+def list_folder(folder: str) -> list[os.DirEntry[str]]:
+    """What is in a folder, by name, hidden entries left out. `UserError` if it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise _unreadable(error) from None
+    return sorted(shown, key=lambda entry: entry.name)
+
+
+def _files(folder: str, extensions: tuple[str, ...]) -> Iterator[str]:
+    def refuse(error: OSError) -> None:
+        raise _unreadable(error) from None
+
+    for inner, _, names in sorted(os.walk(folder, followlinks=True, onerror=refuse)):
+        for name in sorted(names):
+            if name.lower().endswith(extensions):
+                yield os.path.join(inner, name)
+
+
+def _unreadable(error: OSError) -> UserError:
+    reason = (error.strerror or str(error)).lower()
+    return UserError(f"{error.filename}: cannot be read ({reason}); allow it, or take this folder out")
 
 
 def is_number(label: str) -> bool:

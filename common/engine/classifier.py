@@ -17,6 +17,7 @@ from revit.common.engine.trained import are_numbers, fill_classifier
 from revit.common.errors import UserError
 from revit.common.load_report import LoadReport
 from revit.common.tokens.adaptive import AdaptiveClassifier
+from revit.common.weights.adapt import TABLE
 from revit.common.weights.source import Dialect, Source, read_source
 
 IN_RUN = "checkpoint.safetensors"
@@ -127,7 +128,27 @@ def _from_checkpoint(path: Path, checkpoint: Checkpoint, kind: Kind) -> Classifi
             f"{path}: the configuration in it does not suit this version of the program ({key}: {first['msg']}); use "
             "the version that trained it, or train again"
         ) from error
-    model = kind.package.build_model(run, len(checkpoint.label_names))
+    _check_width(path, checkpoint, run)
+    try:
+        model = kind.package.build_model(run, len(checkpoint.label_names))
+    except (
+        RuntimeError,
+        MemoryError,
+        OverflowError,
+    ) as error:  # torch has no error of its own for too large tensors
+        reason = str(error).splitlines()[0] if str(error) else "out of memory"
+        raise UserError(
+            f"{path}: the model of its header cannot be built ({reason}); copy it again"
+        ) from error
     networks = fill_classifier(checkpoint, str(path), model, run)
     names = () if are_numbers(checkpoint.label_names) else tuple(checkpoint.label_names)
     return Classifier(networks, kind.inputs(run), kind.package.pixels(run), names, run.test.merge)
+
+
+def _check_width(path: Path, checkpoint: Checkpoint, run: RecipeOptions) -> None:
+    """UserError if the header's width is not that of the weights: building it first could fill the memory."""
+    wanted, table = getattr(run.model, "embed_dim", None), checkpoint.parts.get("model", {}).get(TABLE)
+    if wanted is not None and table is not None and table.ndim and table.shape[-1] != wanted:
+        raise UserError(
+            f"{path}: its header says embed_dim {wanted}, its weights are {table.shape[-1]} wide; copy it again"
+        )

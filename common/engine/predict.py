@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,15 +149,17 @@ class Predictor:
         return probabilities[0], tuple(names[position] for position in output.lengths.tolist())
 
 
-def find_files(path: str, extensions: Collection[str]) -> Iterator[str]:
+def find_files(
+    path: str, extensions: Collection[str], on_error: Callable[[OSError], object] | None = None
+) -> Iterator[str]:
     """The files that a path means: itself, or every file of these extensions below a folder, in alphabetical order.
 
-    Links to folders are not followed (they may go round in circles).
+    Links to folders are not followed (they may go round in circles). on_error is told of folders that cannot be read.
     """
     if not os.path.isdir(path):
         yield path
         return
-    for folder, inner, files in os.walk(path):
+    for folder, inner, files in os.walk(path, onerror=on_error):
         inner.sort()
         for name in sorted(files):
             if Path(name).suffix.lower() in extensions:

@@ -20,7 +20,7 @@ from typing_extensions import Self
 
 from revit.common.data.label_names import check_label
 from revit.common.data.lists import SampleList
-from revit.common.data.read_lists import is_number
+from revit.common.data.read_lists import is_number, list_folder
 from revit.common.errors import UserError
 
 
@@ -80,7 +80,7 @@ class Member(NamedTuple):
 def is_tar(source: str) -> bool:
     """Whether `source` is a tar file, or a folder with tar files and no class folders."""
     if os.path.isdir(source):
-        entries = [entry for entry in os.scandir(source) if not entry.name.startswith(".")]
+        entries = list_folder(source)
         return any(entry.name.endswith(".tar") for entry in entries) and not any(
             entry.is_dir() for entry in entries
         )
@@ -96,9 +96,9 @@ def read_tar(source: str, extensions: tuple[str, ...], names: Sequence[str] | No
 
     `UserError` if a file is no uncompressed tar file, a label is missing or unknown, or there is no picture.
     """
-    folder = os.path.isdir(source)
-    found = sorted(name for name in os.listdir(source) if name.endswith(".tar")) if folder else [source]
-    archives = tuple(os.path.join(source, name) for name in found) if folder else (source,)
+    archives: tuple[str, ...] = (source,)
+    if os.path.isdir(source):
+        archives = tuple(entry.path for entry in list_folder(source) if entry.name.endswith(".tar"))
     members = [member for number in range(len(archives)) for member in _index(archives, number, extensions)]
     if not members:
         raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from predict import main
 
-from revit.common.checkpoint import Checkpoint, save_checkpoint
+from revit.common.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from revit.common.engine.predict import Predictor
 from revit.common.engine.trained import build_assigner
 from revit.common.tokens.grid import TokenGrid
@@ -144,6 +145,33 @@ def test_the_answer_is_the_model_s(place: Path) -> None:
         assert guess.label == NAMES[guess.number]
 
 
+def test_a_folder_that_cannot_be_read_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir, forbidden = os.scandir, str(place / "clips" / "inner")
+
+    def without_permission(path: Any = ".") -> Any:  # the tests may run as root, whom nothing is forbidden
+        if os.fspath(path) == forbidden:
+            raise PermissionError(13, "Permission denied", forbidden)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", without_permission)
+    status, rows = run_tool(place, "--checkpoint", place / "run", place / "clips")
+    assert status == 2
+    assert {Path(row["path"]).name for row in rows} == {"broken.mp4", "inner"}
+    assert any(row.get("error") == "this folder cannot be read (permission denied)" for row in rows)
+
+
+@pytest.mark.parametrize("changes", [{"embed_dim": 10**6}, {"mlp_ratio": 1e9}])
+def test_a_header_that_asks_for_a_giant_is_refused(place: Path, capsys: Any, changes: dict[str, Any]) -> None:
+    small = load_checkpoint(place / "run" / "checkpoint.safetensors")
+    config = {**small.config, "model": {**small.config["model"], **changes}}
+    save_checkpoint(place / "giant", Checkpoint("video", config, NAMES, small.parts))
+    status, _ = run_tool(place, "--checkpoint", place / "giant", place / "clips")
+    shown = capsys.readouterr().err
+    assert status == 2
+    assert "giant: " in shown
+    assert "Traceback" not in shown
+
+
 def test_names_can_be_given(place: Path, capsys: Any) -> None:
     clip, names = place / "clips" / "inner" / "clip 0.mp4", place / "names.txt"
     _, rows = run_tool(place, "--checkpoint", place / "nameless", clip)
@@ -178,6 +206,7 @@ def test_a_bare_published_file(place: Path, capsys: Any) -> None:
         (("--views", "x"), "1 or 3 crops"),
         (("--topk", "0"), "at least 1"),
         (("--device", "toaster"), "--device toaster"),
+        (("--device", "meta"), "--device meta"),
         (("--labels", "TEXT"), "1 names, but the model has 3"),
         (("--checkpoint", "TEXT"), "not a weight file"),
         (("--checkpoint", "absent"), "no such file"),

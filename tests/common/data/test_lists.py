@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -123,17 +124,32 @@ def tree(tmp_path):
 
 def test_a_tree_has_a_class_per_folder(tree, caplog):
     clips = read_samples(tree)
-    assert clips.names == ("empty", "jump", "run")
+    assert clips.names == ("jump", "run")
     assert [(path.rsplit("/", 1)[1], label) for path, label in pairs(clips)] == [
-        ("b.mp4", 1),
-        ("a.webm", 1),
-        ("c.MKV", 2),
+        ("b.mp4", 0),
+        ("a.webm", 0),
+        ("c.MKV", 1),
     ]
-    assert "no clips in empty" in caplog.text
+    assert "no clips in empty; they are no classes" in caplog.text
+
+
+@pytest.mark.parametrize("hidden", ["", "jump", "jump/deep"])
+def test_a_folder_that_cannot_be_read_is_no_empty_folder(tree, hidden, monkeypatch):
+    scandir, forbidden = os.scandir, os.path.join(tree, hidden) if hidden else tree
+
+    def without_permission(path="."):  # the tests may run as root, whom nothing is forbidden
+        if os.fspath(path) == forbidden:
+            raise PermissionError(13, "Permission denied", forbidden)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", without_permission)
+    with pytest.raises(UserError, match=rf"{forbidden}: cannot be read \(permission denied\)"):
+        read_samples(tree)
 
 
 def test_a_tree_follows_the_class_names_it_is_given(tree):
     assert read_samples(tree, names=["run", "jump", "empty", "fly"]).labels.tolist() == [1, 1, 0]
+    assert read_samples(tree, names=["run", "jump"]).names == ("run", "jump")
     with pytest.raises(UserError, match="'run' are not among the 2 known"):
         read_samples(tree, names=["jump", "empty"])
 
