@@ -87,7 +87,8 @@ def evaluate(
     description: str = "evaluate",
     world: World = ALONE,
 ) -> Evaluation:
-    """Run every runner on every batch; models must be in eval mode. Raises ValueError if no sample could be read.
+    """Run every runner on every batch; models must be in eval mode. Raises ValueError if no sample could be read, or if
+    an answer is not finite: a damaged model would be scored as a poor one.
 
     Where several processes each have a share of the samples in their `loader`, rank 0 gets all answers in the order of
     the list, and the others keep their own.
@@ -148,7 +149,12 @@ def _run(runner: Runner, inputs: Tensor, num_views: int, into: _Collected) -> No
     output = runner(inputs)
     _wait(inputs.device)
     into.seconds += time.perf_counter() - start
-    into.logits.append(output.prediction.float().unflatten(0, (-1, num_views)).cpu())
+    logits = output.prediction.float().cpu()
+    if not bool(logits.isfinite().all()):
+        raise ValueError(
+            "the model's answers are not all numbers; its weights are damaged, or run.dtype is too narrow for them"
+        )
+    into.logits.append(logits.unflatten(0, (-1, num_views)))
     into.lengths.append(output.lengths.unflatten(0, (-1, num_views)).cpu())
 
 
