@@ -74,7 +74,8 @@ class Evaluator:
         try:
             return evaluate(runners, loader, pixels, self.device, dtype, loader.num_samples, name, world)
         except ValueError as error:
-            raise UserError(f"split {split}: {error}") from error
+            with world.own_errors():  # another process may have good answers
+                raise UserError(f"split {split}: {error}") from error
 
     def report(self, classifier: AdaptiveClassifier) -> dict[str, Any]:
         """Evaluate on the test split and gather the figures of report.json, all but the stages' seconds; empty on other
