@@ -139,7 +139,7 @@ def _count(index: FrameIndex, stop_after: int | None = None) -> Iterator[tuple[i
             if frame.is_corrupt and number == 0:
                 continue
             if frame.is_corrupt:
-                raise DecodeError(index.path, f"damaged at {frame.time or 0.0:.2f} s: a frame is incomplete")
+                raise DecodeError(index.path, f"damaged{_where(index, frame.pts)}: a frame is incomplete")
             yield number, frame
             number += 1
             if stop_after is not None and number > stop_after:
@@ -153,9 +153,11 @@ def _decode(index: FrameIndex, packet: Packet | None) -> list[VideoFrame]:
     except FFmpegEnd:
         return []
     except (FFmpegError, OSError) as error:
-        where = (
-            ""
-            if packet is None or packet.pts is None
-            else f" at {float(packet.pts * packet.time_base):.2f} s"
-        )
+        where = _where(index, packet.pts if packet is not None else None)
         raise DecodeError(index.path, f"damaged{where}: {error.strerror}") from None
+
+
+def _where(index: FrameIndex, pts: int | None) -> str:
+    """What to say of the time, by the stream's own unit of time: frames that come out at the end of a file have none."""
+    unit = index.container.streams.video[0].time_base
+    return "" if pts is None or unit is None else f" at {float(pts * unit):.2f} s"

@@ -22,6 +22,9 @@ KEPT_BYTES = 64 << 20
 FIRST_PACKETS = 16
 """Packets tried for a first frame."""
 
+RATE_TOLERANCE = 0.03
+"""Share by which stamps, which are rounded, may differ from the rate written in a file."""
+
 
 class DecodeError(BrokenSample):
     """A video file that cannot be decoded. path: the file.  reason: one line saying what is wrong with it."""
@@ -123,7 +126,10 @@ def index_frames(path: str) -> FrameIndex:
         packet_pts: list[int | None] = []
         packet_is_key: list[bool] = []
         stamps: list[int | None] = []
-        head: list[Packet] = []
+        heads: tuple[list[Packet], list[Packet]] = (
+            [],
+            [],
+        )  # from the first packet on, and from the first key
         try:
             for packet in picture_packets(container):
                 if packet.is_corrupt:
@@ -136,8 +142,10 @@ def index_frames(path: str) -> FrameIndex:
                     not packet.is_discard
                 ):  # else outside the edit list: decoded when others need it, never shown
                     stamps.append(pts)
-                if len(head) < FIRST_PACKETS:
-                    head.append(packet)
+                met_key = met_key or packet.is_keyframe
+                for head, begun in zip(heads, (True, met_key)):
+                    if begun and len(head) < FIRST_PACKETS:
+                        head.append(packet)
                 if keep:
                     kept.append(packet)
         except FFmpegError as error:
@@ -145,7 +153,7 @@ def index_frames(path: str) -> FrameIndex:
         _refuse_truncated(path, container, len(stamps))
         if not stamps:
             raise DecodeError(path, "has a video stream without a single frame")
-        picture = _first_picture(path, stream.codec_context, head)
+        picture = _first_picture(path, stream.codec_context, *heads)
         # Without stamps for every frame, or with two frames on one stamp, only counting is exact.
         shown = sorted(stamp for stamp in stamps if stamp is not None)
         shown_pts = shown if len(set(shown)) == len(stamps) else None
@@ -181,11 +189,14 @@ def index_frames(path: str) -> FrameIndex:
         raise
 
 
-def _first_picture(path: str, codec: VideoCodecContext, head: list[Packet]) -> VideoFrame:
+def _first_picture(
+    path: str, codec: VideoCodecContext, head: list[Packet], from_key: list[Packet]
+) -> VideoFrame:
     """The first frame the decoder returns: the only place that tells rotation and true pixel format."""
     reason = "it returns nothing"
-    # One packet is nearly always enough; streams cut out of the middle of others need more.
-    for packets in (head[:1], head):
+    # One packet is nearly always enough. Streams cut out of the middle of others need more; of some nothing comes before
+    # their first key frame, which may be far.
+    for packets in (head[:1], head, from_key):
         try:
             pictures = [picture for packet in packets for picture in codec.decode(packet)]
             pictures += codec.decode(None)
@@ -216,11 +227,17 @@ def _refuse_truncated(path: str, container: InputContainer, num_packets: int) ->
 
 
 def _frames_per_second(stream: VideoStream, pts: list[int] | None) -> float:
-    rate = stream.average_rate or stream.guessed_rate or stream.base_rate
-    if rate:
-        return float(rate)
+    """The rate written in the file, which is exact, unless the frames' own stamps contradict it.
+
+    Matroska writes what the encoder was told, whatever the spacing became.
+    """
+    written = stream.average_rate or stream.guessed_rate or stream.base_rate
     if pts is not None and len(pts) > 1 and stream.time_base is not None:
-        return (len(pts) - 1) / float((pts[-1] - pts[0]) * stream.time_base)
+        measured = (len(pts) - 1) / float((pts[-1] - pts[0]) * stream.time_base)
+        if not written or abs(measured / float(written) - 1) > RATE_TOLERANCE:
+            return measured
+    if written:
+        return float(written)
     return 30.0  # a single picture without a rate: any value chooses the same frame
 
 

@@ -141,3 +141,12 @@ def test_empty_samples_in_the_index_are_not_frames(make_video, tmp_path, numbers
     for backend in ("decord", "pyav"):
         frames = read_frames(str(path), lambda info: [0, info.num_frames - 1], backend)
         assert numbers_of(frames) == [0, 39]
+
+
+def test_where_a_stream_without_an_index_was_cut_is_said(make_video, tmp_path):
+    whole = Path(make_video("whole.ts", options={"bf": "2", "g": "15"})).read_bytes()
+    for share in (0.3, 0.6, 0.8):
+        path = tmp_path / "cut.ts"
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(DecodeError, match=r"damaged at \d\.\d\d s: a frame is incomplete"):
+            read_frames(str(path), lambda info: range(info.num_frames))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -105,6 +107,35 @@ def test_variable_frame_rate_counts_frames_as_shown(backend, make_video, numbers
     assert info.num_frames == 60
     assert info.duration_seconds == pytest.approx(gaps[1:].sum() / 240, abs=0.1)
     assert numbers_of(read_frames(path, lambda _: [59, 3, 31, 30], backend)) == [59, 3, 31, 30]
+
+
+def test_variable_frame_rate_is_timed_by_its_stamps(make_video):
+    """Matroska writes the rate that the encoder was told, whatever the frames' true spacing."""
+    gaps = np.random.default_rng(1).integers(1, 9, 40)
+    info = probe(make_video("clip.mkv", num_frames=40, times=np.cumsum(gaps).tolist(), fps=25))
+    seconds = gaps[1:].sum() / 25
+    assert info.fps == pytest.approx(39 / seconds, rel=1e-3)
+    assert info.duration_seconds == pytest.approx(seconds * 40 / 39, rel=1e-3)
+
+
+def test_constant_frame_rate_is_the_one_written(make_video):
+    """Stamps in milliseconds would make 29.997 or the like of it."""
+    assert probe(make_video("clip.mkv", fps=30)).fps == 30.0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("num_lost", [5, 20])
+def test_a_stream_cut_out_of_another_begins_at_its_first_key_frame(
+    num_lost, backend, make_video, numbers_of, tmp_path
+):
+    whole = make_video("whole.ts", options={"g": "30", "bf": "0", "sc_threshold": "0"})
+    with av.open(whole) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.size]
+    data = Path(whole).read_bytes()
+    cut = tmp_path / "cut.ts"
+    tables = data[: 3 * 188]  # without them nobody knows which packets are the video's
+    cut.write_bytes(tables + data[places[30 - num_lost] :])
+    assert numbers_of(read_frames(str(cut), lambda info: range(info.num_frames), backend)) == [*range(30, 60)]
 
 
 def test_info_is_what_the_file_says(make_video):
