@@ -23,7 +23,7 @@ FIRST_PACKETS = 16
 """Packets tried for a first frame."""
 
 RATE_TOLERANCE = 0.03
-"""Share by which stamps, which are rounded, may differ from the rate written in a file."""
+"""Share by which a file's stamps may differ from the rate written in it, beside their rounding."""
 
 
 class DecodeError(BrokenSample):
@@ -126,10 +126,9 @@ def index_frames(path: str) -> FrameIndex:
         packet_pts: list[int | None] = []
         packet_is_key: list[bool] = []
         stamps: list[int | None] = []
-        heads: tuple[list[Packet], list[Packet]] = (
-            [],
-            [],
-        )  # from the first packet on, and from the first key
+        # The first packets of the file, and those from its first key frame on.
+        heads: tuple[list[Packet], list[Packet]] = ([], [])
+        met_key = False
         try:
             for packet in picture_packets(container):
                 if packet.is_corrupt:
@@ -233,8 +232,9 @@ def _frames_per_second(stream: VideoStream, pts: list[int] | None) -> float:
     """
     written = stream.average_rate or stream.guessed_rate or stream.base_rate
     if pts is not None and len(pts) > 1 and stream.time_base is not None:
-        measured = (len(pts) - 1) / float((pts[-1] - pts[0]) * stream.time_base)
-        if not written or abs(measured / float(written) - 1) > RATE_TOLERANCE:
+        ticks = pts[-1] - pts[0]
+        measured = (len(pts) - 1) / float(ticks * stream.time_base)
+        if not written or abs(measured / float(written) - 1) > RATE_TOLERANCE + 1 / ticks:
             return measured
     if written:
         return float(written)
