@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from revit.common.errors import UserError
+from revit.common.errors import UserError, reason_of
 
 FORMAT = "revit"
 VERSION = 1
@@ -102,9 +102,9 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"{path}: the model cannot be written ({reason}); free space or choose another folder"
+            f"{path}: the model cannot be written ({reason_of(error)}); free space, make the folder writable or choose "
+            "another one"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)

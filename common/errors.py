@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+
 
 class UserError(Exception):
     """Something the user can put right: one clear message, exit status 2, no traceback."""
@@ -17,3 +20,16 @@ class SaidElsewhere(UserError):
 
 class Stopped(Exception):
     """The run was asked to end before it was done, and can go on: exit status 75. The message says from where."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a file could not be written or read, as the system says it, also from below a library's own error."""
+    rust = re.search(r"\(os error (\d+)\)", str(error))
+    if rust is not None:
+        return os.strerror(int(rust[1]))
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, OSError) and below.strerror:
+            return below.strerror
+        below = below.__cause__ or below.__context__
+    return (str(error) or type(error).__name__).splitlines()[0]

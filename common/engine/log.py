@@ -20,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from revit.common.errors import UserError
+from revit.common.errors import UserError, reason_of
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -70,24 +70,47 @@ class RunLog:
         self.heard = heard
         self._board = _board(tensorboard) if tensorboard is not None and heard else None
         if heard:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise _unwritable(path.parent, error) from error
 
     def write(self, event: str, **values: Any) -> None:
-        """One JSON object on one line, with the event's name and the time."""
+        """One JSON object on one line, with the event's name and the time. UserError, and no line, if that fails."""
         if not self.heard:
             return
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"event": event, "time": round(time.time(), 3), **values}) + "\n")
-        if self._board is not None:
-            step = values.get("update", values.get("epoch"))
-            for name, value in _numbers("/".join([str(values.get("stage", "run")), event]), values):
-                self._board.add_scalar(name, value, step)
-            self._board.flush()
+        try:
+            self._append(json.dumps({"event": event, "time": round(time.time(), 3), **values}) + "\n")
+            if self._board is not None:
+                step = values.get("update", values.get("epoch"))
+                for name, value in _numbers("/".join([str(values.get("stage", "run")), event]), values):
+                    self._board.add_scalar(name, value, step)
+                self._board.flush()
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
 
     def say(self, text: str) -> None:
         """A line for people, above the progress bar."""
         if self.heard:
             console.print(text, markup=False)
+
+    def _append(self, line: str) -> None:
+        left = line.encode()
+        with open(self.path, "ab", buffering=0) as file:
+            end = file.tell()
+            try:
+                while left:
+                    left = left[file.write(left) :]
+            except OSError:
+                file.truncate(end)
+                raise
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{path}: cannot be written ({reason_of(error)}); free space, make the folder writable or choose another run.dir. "
+        "The same command goes on from the last state"
+    )
 
 
 def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:

@@ -25,7 +25,7 @@ from revit.common.engine.log import RunLog, hush
 from revit.common.engine.package import Package
 from revit.common.engine.run_options import RecipeOptions
 from revit.common.engine.stages import StageBook, clear
-from revit.common.engine.state import remove_states, seed_all
+from revit.common.engine.state import seed_all
 from revit.common.engine.stop import StopRequest
 from revit.common.engine.task import AssignerTask
 from revit.common.engine.trained import build_assigner
@@ -122,8 +122,7 @@ class Recipe:
         if self.options.start.source is not None:
             self.log.say(str(self.package.start(model, self.options, self.options.start.source)))
         extra = {"architecture": without_trace(model)}
-        states = states_of(self.options.run, "model")
-        if self.world.is_main and not states.exists():
+        if self.world.is_main and not states_of(self.options.run, "model").exists():
             self.best_file.unlink(missing_ok=True)  # an earlier training's
         batch_size = self.options.train.batch_size
         parts = train(
@@ -141,7 +140,6 @@ class Recipe:
             ),
         )
         self._save(self.model_file, names, parts, extra)
-        self._remove(states)
 
     def label_lengths(self) -> None:
         """Retrieve every sample's token-length label from the trained model, in evaluation mode, one view."""
@@ -196,7 +194,6 @@ class Recipe:
         parts = {**checkpoint.parts, "assigner": trained}
         extra = {**checkpoint.extra, "length_shares": labels.shares()}
         self._save(self.checkpoint_file, checkpoint.label_names, parts, extra)
-        self._remove(states_of(self.options.run, "assigner"))
 
     def evaluate(self) -> None:
         """Fixed grids, the assigner and the baselines on the test split: report.json."""
@@ -238,9 +235,6 @@ class Recipe:
             save_checkpoint(self.best_file, checkpoint)
 
         return keep
-
-    def _remove(self, states: Path) -> None:
-        self.world.on_main(lambda: remove_states(states))
 
     def _save(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -12,7 +13,7 @@ from typing import Any
 from revit.common.engine.distributed import ALONE, World
 from revit.common.engine.log import RunLog
 from revit.common.engine.state import remove_states
-from revit.common.errors import UserError
+from revit.common.errors import UserError, reason_of
 from revit.common.files import write_json
 
 Settings = Mapping[str, Any]
@@ -61,6 +62,7 @@ class StageBook:
             entry = None
         if entry is not None and entry["done"]:
             self.log.say(f"{name}: already done")
+            self._remove_states(name)
             return False
         entry = entry or {"settings": settings, "done": False, "seconds": 0.0}
         self.book[name] = entry
@@ -68,10 +70,16 @@ class StageBook:
         start = time.perf_counter()
         try:
             work()
-            entry["done"] = True
-        finally:  # also where one process alone fails: nobody waits here
+        except BaseException:
+            # Also where one process alone fails: nobody waits here. What failed is said, not that this failed too.
             entry["seconds"] = round(entry["seconds"] + time.perf_counter() - start, 3)
-            self._write()
+            with contextlib.suppress(UserError):
+                self._write()
+            raise
+        entry["seconds"] = round(entry["seconds"] + time.perf_counter() - start, 3)
+        entry["done"] = True
+        self._write()
+        self._remove_states(name)  # not before: without them an interruption here would cost the whole stage
         self.log.write("stage", stage=name, seconds=entry["seconds"])
         self.log.say(f"{name}: done in {entry['seconds']:.0f} s")
         return True
@@ -80,12 +88,20 @@ class StageBook:
         """Have these stages done again from their start: what they were built on has changed."""
         for name in names:
             self.book.pop(name, None)
-            if self.world.is_main:
-                remove_states(self.path.parent / "states" / name)  # half a training with the old settings
+            self._remove_states(name)  # half a training with the old settings
         self._write()
 
+    def _remove_states(self, name: str) -> None:
+        if self.world.is_main:
+            remove_states(self.path.parent / "states" / name)
+
     def _read(self) -> dict[str, Any]:
-        return json.loads(self.path.read_text("utf-8")) if self.path.exists() else {}
+        try:
+            return json.loads(self.path.read_text("utf-8")) if self.path.exists() else {}
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{self.path}: cannot be read ({reason_of(error)}); restore it, or start over with run.resume=never"
+            ) from error
 
     def _write(self) -> None:
         if self.world.is_main:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import random
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,9 @@ import torch
 
 from revit.common.data.dataset import sample_seed
 from revit.common.engine.distributed import ALONE, World
-from revit.common.errors import UserError
+from revit.common.errors import UserError, reason_of
+
+LOG = logging.getLogger("revit.engine")
 
 PREFIX = "update-"
 FORMAT = 2
@@ -70,7 +75,7 @@ def seed_anew(num_updates: int) -> None:
 
 
 def save_state(folder: Path, num_updates: int, state: dict[str, Any], keep: int = 2) -> Path:
-    """Write `folder/update-NNNNNNNN.pt`, whole or not at all, and remove all but the `keep` newest.
+    """Write `folder/update-NNNNNNNN.pt`, whole or not at all, and remove all but the `keep` newest and what was begun.
 
     Raises UserError if it cannot be written; what was there before stays.
     """
@@ -84,39 +89,62 @@ def save_state(folder: Path, num_updates: int, state: dict[str, Any], keep: int 
             os.fsync(file.fileno())
         os.replace(part, path)
     except (OSError, RuntimeError) as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise UserError(
-            f"{path}: the training state cannot be written ({error}); free space or choose another run.dir, "
+            f"{path}: the training state cannot be written ({reason_of(error)}); free space or make the folder writable, "
             "then start the same command again: it goes on from the last state"
         ) from error
-    for old in sorted(folder.glob(f"{PREFIX}*.pt"))[:-keep]:
+    for old in [*sorted(folder.glob(f"{PREFIX}*.pt"))[:-keep], *folder.glob(f"{PREFIX}*.part")]:
         old.unlink(missing_ok=True)
     return path
 
 
 def load_newest_state(folder: Path, world: World = ALONE) -> dict[str, Any] | None:
-    """The newest state that can be read, or None where there is none. Executes no code from the file.
+    """The newest state that is whole, or None where there is none. Executes no code from the file.
+
+    A damaged one is named, passed over and called `.damaged`, so that it does not count as one of the last. UserError if
+    all are damaged: to start over without a word could throw away weeks.
 
     Rank 0 chooses, so that all ranks take the same one.
     """
-    path, state = _newest_readable(folder) if world.is_main else (None, None)
-    path = world.broadcast(path)
-    if path is not None and state is None:
-        state = _read(path)
-    return state
+    mine: dict[Path, dict[str, Any]] = {}
+
+    def choose() -> Path | None:
+        mine.update(_newest_readable(folder))
+        return next(iter(mine), None)
+
+    path = world.on_main(choose)
+    return None if path is None else mine[path] if path in mine else _read(path)
 
 
-def _newest_readable(folder: Path) -> tuple[Path, dict[str, Any]] | tuple[None, None]:
-    for path in sorted(folder.glob(f"{PREFIX}*.pt"), reverse=True):
+def _newest_readable(folder: Path) -> dict[Path, dict[str, Any]]:
+    paths = sorted(folder.glob(f"{PREFIX}*.pt"), reverse=True)
+    damaged = [path.name for path in sorted(folder.glob(f"{PREFIX}*.damaged"))]
+    for path in paths:
         try:
-            return path, _read(path)
+            return {path: _read(path)}
+        except MemoryError:
+            raise
         except Exception as error:
-            # A damaged file is named and passed over: an older state, or the start, is still good.
-            print(f"{path}: not readable ({type(error).__name__}: {error}); trying an older state")
-    return None, None
+            LOG.warning("%s: damaged (%s); taking an older state", path, reason_of(error))
+            damaged.append(path.name)
+            if not isinstance(error, OSError):
+                with contextlib.suppress(OSError):
+                    path.replace(path.with_suffix(".damaged"))
+    if damaged:
+        raise UserError(
+            f"{folder}: none of its states can be read ({', '.join(sorted(damaged))}); put a good copy of one there under its name, "
+            "or delete the folder to do this training from its start"
+        )
+    return {}
 
 
 def _read(path: Path) -> dict[str, Any]:
+    with zipfile.ZipFile(path) as file:  # torch compares no check sums
+        bad = file.testzip()
+    if bad is not None:
+        raise ValueError(f"check sum of {bad}")
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
