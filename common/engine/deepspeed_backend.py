@@ -193,7 +193,7 @@ class DeepSpeedBackend:
             weights = to_cpu(dict(network.state_dict()))
         return {
             "model": weights,
-            "optimizer": zero_optimizer_state(self.engine, self.stage, self.network),
+            "optimizer": to_cpu(zero_optimizer_state(self.engine, self.stage, self.network)),
             "scaler": self._scaler_state(),
             "num_updates": self.num_updates,
         }

@@ -29,11 +29,11 @@ def load_optimizer_state(optimizer: Optimizer, network: nn.Module, state: NamedS
     names = {parameter: name for name, parameter in network.named_parameters()}
     own = optimizer.state_dict()
     by_number = {}
-    # PyTorch's own loading brings each tensor to the device of its parameter.
+    # PyTorch's own loading brings each tensor to the device of its parameter; one that is there already it would share.
     for group, numbered in zip(optimizer.param_groups, own["param_groups"]):
         for parameter, number in zip(group["params"], numbered["params"]):
             if names.get(parameter) in state:
-                by_number[number] = dict(state[names[parameter]])
+                by_number[number] = {key: value.clone() for key, value in state[names[parameter]].items()}
     if len(by_number) != len(state):
         unknown = sorted(
             set(state) - {names.get(p) for group in optimizer.param_groups for p in group["params"]}

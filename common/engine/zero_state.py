@@ -30,7 +30,7 @@ class _Fragment(NamedTuple):
 
 
 def zero_optimizer_state(engine: Any, stage: int, network: nn.Module) -> NamedState:
-    """What DeepSpeed's optimiser keeps, by name, whole, on every rank and on the CPU. All ranks call it."""
+    """What DeepSpeed's optimiser keeps, by name, whole, on every rank. All ranks call it."""
     if stage == 0:
         return optimizer_state(engine.optimizer, network)
     inner = engine.optimizer.optimizer
