@@ -56,8 +56,10 @@ class Dealing:
         raise KeyError(f"grid {grid} was dealt to no rank")
 
     def __str__(self) -> str:
-        ranks = "; ".join(" and ".join(grid.name for grid in grids) for grids in self.grids_per_rank)
-        return f"{self.num_groups} groups of {self.ranks_per_group} ranks: {ranks}"
+        """For people: who trains what."""
+        ranks = "; ".join(" and ".join(grid.name for grid in grids) or "all" for grids in self.grids_per_rank)
+        groups = "1 group" if self.num_groups == 1 else f"{self.num_groups} groups"
+        return f"{groups} of {self.ranks_per_group} with token grids {ranks}"
 
 
 def deal(

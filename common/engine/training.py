@@ -56,6 +56,8 @@ def train(
     uses_average = options.ema is not None and options.ema.use
     division = divide(engine, network, world)
     backend = make_backend(division, engine, options, task, device, run.dtype)
+    if division.dealing is not None and division.dealing.ranks_per_group > 1:
+        log.say(f"{name}: {division.dealing}")
     trainer = Trainer(
         model=network,
         task=task,

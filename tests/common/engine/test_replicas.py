@@ -63,6 +63,7 @@ def test_the_longest_grid_is_the_bottleneck():
         assert (dealing.num_groups, dealing.group) == (size // 2, size // 2 - 1)
         assert dealing.own == PAPER[1:]
         assert dealing.owner(PAPER[0]) == size - 2
+    assert str(dealing) == "4 groups of 2 with token grids 14x14; 10x10 and 7x7"
     assert names(deal(PAPER, 384, options(), 0, 3)) == [["14x14"], ["10x10"], ["7x7"]]
     many = longest_first([14, 12, 10, 8, 7])
     dealing = deal(many, 384, options(), 0, 4)
