@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from revit.common.errors import UserError
+from revit.common.report.contents import check_contents
 
 COLUMNS = {
     "run": "run",
@@ -89,6 +90,8 @@ def read_runs(folders: Sequence[str | Path]) -> list[RunReport]:
     """
     files: dict[Path, RunReport] = {}
     for folder in map(Path, folders):
+        if folder.is_file():
+            raise UserError(f"{folder}: a file; give its folder, {folder.parent}")
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder")
         found = sorted(folder.rglob("report.json"))
@@ -104,12 +107,6 @@ def read_runs(folders: Sequence[str | Path]) -> list[RunReport]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        missing = [key for key in ("fixed", "samples") if key not in content]
-        if missing:
-            raise ValueError(f"it has no {' and no '.join(missing)}")
-        RunReport(str(file), content).rows()
-        return content
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"no key {error}" if isinstance(error, KeyError) else str(error)
-        raise UserError(f"{file}: not the report of a run: {reason}") from error
+        return check_contents(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file}: not the report of a run: {error}") from error

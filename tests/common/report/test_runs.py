@@ -72,19 +72,53 @@ def test_runs_are_found_at_any_depth_once(tmp_path):
     assert [run.name for run in runs] == [str(tmp_path / "seeds" / "0"), str(tmp_path / "seeds" / "1")]
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"fixed": [], "samples": 3}', "null"])
+def test_foreign_files(tmp_path, text):
+    (tmp_path / "report.json").write_text(text)
+    with pytest.raises(UserError, match=r"report\.json: not the report of a run"):
+        read_runs([tmp_path])
+
+
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("place", "value"),
     [
-        ("{", "not the report of a run"),
-        ("[]", "it has no fixed and no samples"),
-        ('{"fixed": [{"top1": 1}], "samples": {"evaluated": 1, "failed": 0}}', "no key 'grid'"),
-        ('{"fixed": [], "samples": 3}', "not the report of a run"),
+        ("fixed", []),
+        ("fixed.0.top1", None),
+        ("fixed.0.top1", "95"),
+        ("fixed.1.top1", float("nan")),
+        ("fixed.0.gmacs", 0),
+        ("fixed.0.grid", 14),
+        ("adaptive.top1", None),
+        ("adaptive.gmacs", None),
+        ("adaptive.share", {"14x14": "half"}),
+        ("adaptive.share", None),
+        ("random.top1", float("inf")),
+        ("samples.evaluated", -1),
+        ("seconds", {"model": "long"}),
+        ("seconds", 3),
+        ("versions", ["torch"]),
+        ("protocol", "three crops"),
+        ("failures", [{"path": "a.mp4"}]),
+        ("failures", 2),
     ],
 )
-def test_foreign_files(tmp_path, text, expected):
-    (tmp_path / "report.json").write_text(text)
-    with pytest.raises(UserError, match=re.escape(expected)):
+def test_what_no_run_writes_is_refused_with_its_place(tmp_path, place, value):
+    content = copy.deepcopy(CONTENT)
+    *way, last = [int(step) if step.isdigit() else step for step in place.split(".")]
+    holder = content
+    for step in way:
+        holder = holder[step]
+    holder[last] = value
+    save(tmp_path, content)
+    with pytest.raises(UserError, match=rf"not the report of a run: {re.escape(place)}"):
         read_runs([tmp_path])
+
+
+def test_null_is_absent(tmp_path):
+    save(tmp_path, {**CONTENT, "adaptive": None, "random": None})
+    (run,) = read_runs([tmp_path])
+    assert [row["length"] for row in run.rows()] == ["14x14", "7x7", "oracle"]
+    assert run.verdict() is None
 
 
 def test_folders_without_a_report(tmp_path):
@@ -92,6 +126,9 @@ def test_folders_without_a_report(tmp_path):
         read_runs([tmp_path])
     with pytest.raises(UserError, match="no such folder"):
         read_runs([tmp_path / "none"])
+    save(tmp_path, CONTENT)
+    with pytest.raises(UserError, match=rf"report\.json: a file; give its folder, {tmp_path}"):
+        read_runs([tmp_path / "report.json"])
 
 
 class Page(HTMLParser):

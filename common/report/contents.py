@@ -1,0 +1,83 @@
+"""What RUN_DIR/report.json holds, as far as the report reads it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+Percent = Annotated[FiniteFloat, Field(ge=0, le=100)]
+Gmacs = Annotated[FiniteFloat, Field(gt=0)]
+Amount = Annotated[FiniteFloat, Field(ge=0)]
+Share = Annotated[FiniteFloat, Field(ge=0, le=1.0001)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Part(BaseModel):
+    """A part of the file. Text is no number; what the report does not read may be there."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class Accuracy(_Part):
+    """What one way to choose the token length costs and answers."""
+
+    top1: Percent
+    gmacs: Gmacs
+    top5: Percent | None = None
+    per_second: Amount | None = None
+
+
+class AtGrid(Accuracy):
+    """All samples at one token length."""
+
+    grid: str
+
+
+class Assigned(Accuracy):
+    """The assigner's choice."""
+
+    share: dict[str, Share]
+
+
+class Samples(_Part):
+    """How many were answered, and how many could not be read."""
+
+    evaluated: Count
+    failed: Count
+
+
+class Failed(_Part):
+    """A sample that could not be read."""
+
+    path: str
+    reason: str
+
+
+class Contents(_Part):
+    """The whole file."""
+
+    fixed: list[AtGrid] = Field(min_length=1)
+    samples: Samples
+    adaptive: Assigned | None = None
+    random: Accuracy | None = None
+    oracle: Accuracy | None = None
+    failures: list[Failed] = []
+    protocol: dict[str, Any] = {}
+    seconds: dict[str, Amount] = {}
+    versions: dict[str, str] = {}
+
+
+def check_contents(content: object) -> dict[str, Any]:
+    """`content` without what is null. ValueError naming the place of the first thing in it that no run writes."""
+    try:
+        Contents.model_validate(content)
+    except ValidationError as error:
+        first, more = error.errors()[0], error.error_count() - 1
+        place = ".".join(map(str, first["loc"]))
+        rest = f", and {more} more" if more else ""
+        raise ValueError(
+            f"{place}: {first['msg']}{rest}" if place else "no mapping of keys to values"
+        ) from None
+    assert isinstance(content, dict)
+    return {key: value for key, value in content.items() if value is not None}
