@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # The lock holds versions that no longer support Python 3.10; there the floors of setup.py decide.
 LOCK := $(shell $(PYTHON) -c "import sys; print('--constraint requirements.lock' if sys.version_info >= (3, 11) else '')")
 
-.PHONY: install demo test test-slow check format lock clean
+.PHONY: install demo test check format lock clean
 
 install: $(STAMP)
 
