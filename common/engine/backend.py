@@ -14,7 +14,6 @@ from torch.optim import Optimizer
 from revit.common.engine.loss_scale import check_scale, load_scaler, scaler_state
 from revit.common.engine.optimizer_state import load_optimizer_state, optimizer_state
 from revit.common.engine.options import EngineOptions
-from revit.common.errors import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEFAULT = EngineOptions()
@@ -88,13 +87,9 @@ class Backend(Protocol):
 def equip(network: nn.Module, options: EngineOptions) -> None:
     """Activation checkpointing and compilation, in place: the network keeps its class, its names and its state.
 
-    Raises UserError for a network that has no blocks to checkpoint.
+    A network without blocks, such as the assigner, keeps its activations.
     """
-    if options.activation_checkpointing:
-        if not hasattr(network, "set_grad_checkpointing"):
-            raise UserError(
-                f"engine.activation_checkpointing: {type(network).__name__} has no blocks to recompute; set it to false"
-            )
+    if options.activation_checkpointing and hasattr(network, "set_grad_checkpointing"):
         cast(Any, network).set_grad_checkpointing(True)
     if options.compile:
         network.compile()

@@ -42,6 +42,8 @@ def import_deepspeed(device: torch.device) -> Any:
             "without it one process trains: engine.backend=local, started by python alone"
         ) from error
     logger.setLevel(logging.WARNING)
+    # For inference on CPUs only. It would be compiled at the start, behind a lock that a killed process leaves closed.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
 
 

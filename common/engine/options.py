@@ -205,7 +205,8 @@ class EngineOptions(Options):
     """deepspeed: kept in the memory of the host. optimizer wants zero_stage 1 or more; parameters, which includes the
     optimiser, zero_stage 3."""
     deepspeed_config: Path | None = None
-    """deepspeed: a JSON file of DeepSpeed's own settings, merged with ours. Where both say something it must agree."""
+    """deepspeed: a JSON file of DeepSpeed's own settings, merged with ours. Where both say something it must agree, in
+    the training of the model and in that of the assigner; "auto" there takes ours."""
     activation_checkpointing: bool = False
     """Recompute each block in the backward pass instead of keeping its activations: less memory, about a third more time."""
     compile: bool = False

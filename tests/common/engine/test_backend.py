@@ -1,0 +1,104 @@
+"""One process: recomputed blocks, the loss scale of float16, states by parameter name."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from revit.common.engine.backend import LocalBackend
+from revit.common.engine.optim import build_optimizer, build_scheduler
+from revit.common.engine.optimizer_state import load_optimizer_state
+from revit.common.engine.options import EngineOptions, OptimOptions, ScheduleOptions
+from revit.video.models.timesformer import TimeSformer
+
+CPU = torch.device("cpu")
+
+
+def small_model() -> TimeSformer:
+    torch.manual_seed(3)
+    return TimeSformer(16, [4, 2], 2, 3, 16, 2, 2, drop_path_rate=0.5, pos_std=0.5, time_std=0.5)
+
+
+def prepared(network: nn.Module, dtype: str = "float32", **options) -> LocalBackend:
+    backend = LocalBackend(CPU, dtype, options=EngineOptions(**options))
+    optimizer = build_optimizer(network, OptimOptions(name="adamw", lr=1e-3))
+    backend.prepare(network, optimizer, build_scheduler(optimizer, ScheduleOptions(name="constant"), 1))
+    return backend
+
+
+def update(backend: LocalBackend, network: nn.Module, factor: float = 1.0) -> bool:
+    clips = torch.randn(4, 3, 2, 16, 16, generator=torch.Generator().manual_seed(0))
+    with backend.autocast():
+        backend.backward(factor * network(clips).logits.square().mean())
+    return backend.step()
+
+
+def test_recomputed_blocks_draw_the_same_random_numbers():
+    """Stochastic depth is on: a second draw in the backward pass would give another gradient."""
+    states = []
+    for recompute in (False, True):
+        network = small_model().train()
+        backend = prepared(network, activation_checkpointing=recompute)
+        torch.manual_seed(7)
+        for _ in range(3):
+            assert update(backend, network)
+        states.append(backend.state_dict())
+        states[-1]["draw"] = torch.rand(1)
+    assert torch.equal(states[0]["draw"], states[1]["draw"])
+    for name, weight in states[0]["model"].items():
+        assert torch.equal(weight, states[1]["model"][name]), name
+
+
+def test_recomputing_calls_every_block_twice():
+    network, calls = small_model().train(), []
+    network.blocks[0].mlp.fc1.register_forward_hook(lambda *_: calls.append(1))
+    update(prepared(network, activation_checkpointing=True), network)
+    assert len(calls) == 2
+    with torch.no_grad():
+        network(torch.randn(1, 3, 2, 16, 16))
+    assert len(calls) == 3
+
+
+def test_a_network_without_blocks_is_left_as_it_is():
+    """The assigner is trained with the same engine."""
+    prepared(nn.Linear(2, 2), activation_checkpointing=True)
+
+
+def test_float16_skips_what_overflows_and_keeps_its_scale():
+    network = small_model().train()
+    backend = prepared(network, "float16")
+    before = backend.state_dict()
+    assert not update(backend, network, factor=float(torch.finfo(torch.float32).max) / 2**14)
+    after = backend.state_dict()
+    assert backend.num_updates == 0
+    assert after["scaler"] == {"scale": before["scaler"]["scale"] / 2, "good_updates": 0}
+    for name, weight in before["model"].items():
+        assert torch.equal(weight, after["model"][name])
+    assert update(backend, network)
+    again = prepared(small_model(), "float16")
+    again.load_state_dict(backend.state_dict())
+    assert again.state_dict()["scaler"] == {"scale": before["scaler"]["scale"] / 2, "good_updates": 1}
+
+
+def test_a_state_is_by_name_and_stays_as_it_was_saved():
+    network = small_model().train()
+    backend = prepared(network)
+    assert backend.state_dict()["optimizer"] == {}
+    update(backend, network)
+    state = backend.state_dict()
+    assert set(state["optimizer"]["head.weight"]) == {"step", "exp_avg", "exp_avg_sq"}
+    kept = state["optimizer"]["head.weight"]["exp_avg"].clone()
+    other_network = small_model().train()
+    other = prepared(other_network)
+    other.load_state_dict(state)
+    update(other, other_network)
+    update(backend, network)
+    assert torch.equal(state["optimizer"]["head.weight"]["exp_avg"], kept)
+
+
+def test_a_state_of_other_parameters_is_refused():
+    network = nn.Linear(2, 2)
+    optimizer = build_optimizer(network, OptimOptions())
+    with pytest.raises(ValueError, match="neck"):
+        load_optimizer_state(optimizer, network, {"neck": {"momentum_buffer": torch.zeros(2)}})

@@ -1,0 +1,115 @@
+"""Training by DeepSpeed equals training in one process, whatever is split over the ranks; states go on anywhere.
+
+One start of two processes by torchrun and one of three by the deepspeed launcher do everything (deepspeed_runs.py), since
+starting takes longer than training; the tests read what they found.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("deepspeed_runs.py")
+BIN = Path(sys.executable).parent
+STAGES, PARTLY = (0, 1, 2, 3), (0, 2, 3)
+EXACT = 1e-5
+
+
+def start(command: list[str], folder: Path, work: str) -> dict[str, float]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        [*command, str(SCRIPT), work, str(folder)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return json.loads((folder / f"{work}.json").read_text())
+
+
+def free_port() -> str:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return str(found.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("deepspeed")
+
+
+@pytest.fixture(scope="module")
+def trained(folder) -> dict[str, float]:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    return start([*torchrun, "--master-port", free_port()], folder, "train")
+
+
+@pytest.fixture(scope="module")
+def resumed(folder, trained) -> dict[str, float]:
+    launcher = [str(BIN / "deepspeed"), "--num_gpus", "3", "--master_port", free_port()]
+    return start(launcher, folder, "resume")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_algorithm_1_equals_one_process_after_20_updates(trained, optimizer, stage):
+    """SGD accumulates two batches and clips, AdamW recomputes its blocks; weights and the optimiser's state in float32."""
+    assert trained[f"{optimizer} {stage} half"] < EXACT
+    assert trained[f"{optimizer} {stage} end"] < EXACT
+    assert trained[f"{optimizer} {stage} rate"] == 0
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_state_goes_on_exactly_with_the_same_setting(trained, optimizer, stage):
+    assert trained[f"{optimizer} {stage} loaded"] == 0
+    assert trained[f"{optimizer} {stage} same"] == 0
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_whole_network_answers_one_rank_alone(trained, stage):
+    assert trained[f"sgd {stage} whole count"] == 0
+    assert trained[f"sgd {stage} whole forward"] < EXACT
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_state_of_zero_3_goes_on_in_one_process(trained, optimizer):
+    assert trained[f"{optimizer} 3 local"] < EXACT
+
+
+@pytest.mark.parametrize("way", ["sgd 3 to 1", "sgd local to 2", "adamw 2 to 0", "adamw 1 to 3"])
+def test_a_state_of_two_processes_or_one_goes_on_in_three_at_another_stage(resumed, way):
+    assert resumed["world"] == 3
+    assert resumed[way] < EXACT
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_offloading_changes_nothing(trained, stage):
+    assert trained[f"offload {stage}"] < EXACT
+
+
+@pytest.mark.parametrize("stage", PARTLY)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 0.05), ("float16", 0.01)])
+def test_low_precision_trains_close_to_float32(trained, dtype, tolerance, stage):
+    """The distance is a share of how far the weights moved; weights and state stay float32."""
+    assert trained[f"{dtype} {stage} skipped"] == 0
+    assert trained[f"{dtype} {stage} finite"] == 0
+    assert trained[f"{dtype} {stage} types"] == 0
+    assert trained[f"{dtype} {stage} close"] < tolerance
+
+
+@pytest.mark.parametrize("stage", PARTLY)
+def test_an_overflow_is_no_update_and_halves_the_scale(trained, stage):
+    for what in ("updated", "moved", "halved", "never trains", "miscounted", "scaler", "kept"):
+        assert trained[f"overflow {stage} {what}"] == 0, what
+
+
+def test_gradients_that_are_not_finite_are_refused_without_a_scale(trained):
+    assert "nan is not refused" not in trained
