@@ -83,6 +83,10 @@ class Backend(Protocol):
         """Go on where `state_dict` was taken, between two updates; after `prepare`."""
         ...
 
+    def close(self) -> None:
+        """Training is over: undo what `prepare` changed beyond the network."""
+        ...
+
 
 def equip(network: nn.Module, options: EngineOptions) -> None:
     """Activation checkpointing and compilation, in place: the network keeps its class, its names and its state.
@@ -170,3 +174,6 @@ class LocalBackend:
         self.num_updates = state["num_updates"]
         self._batches = 0
         self.scheduler.step_update(self.num_updates)
+
+    def close(self) -> None:
+        """Nothing was changed."""

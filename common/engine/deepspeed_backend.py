@@ -94,6 +94,7 @@ class DeepSpeedBackend:
         except (AssertionError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"DeepSpeed refuses its settings: {error}. {self._whose()}") from error
         self.deepspeed.utils.logger.setLevel(logging.ERROR)  # it warns of every optimiser but Adam
+        self._linear = nn.functional.linear
         self.engine, *_ = self.deepspeed.initialize(model=network, optimizer=optimizer, config=config)
         self.deepspeed.utils.logger.setLevel(logging.WARNING)
         if self.stage > 0:
@@ -211,6 +212,10 @@ class DeepSpeedBackend:
         self.num_updates = state["num_updates"]
         self._batches = 0
         self.scheduler.step_update(self.num_updates)
+
+    def close(self) -> None:
+        """ZeRO 3 puts a function of its own in the place of PyTorch's linear layer, for the whole process."""
+        nn.functional.linear = self._linear
 
     # -- the scale of float16 ----------------------------------------------------------------------------------------
 

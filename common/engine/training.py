@@ -83,9 +83,12 @@ def train(
     trainer.schedule = MovedSchedule(build_scheduler(optimizer, options.schedule, updates), updates)
     trainer.model = backend.prepare(network, optimizer, trainer.schedule)
     seed_data_rank(run.seed, division.rank)
-    trainer.train()
-    with backend.whole() as whole:
-        trained = to_cpu(dict(whole.state_dict()))
+    try:
+        trainer.train()
+        with backend.whole() as whole:
+            trained = to_cpu(dict(whole.state_dict()))
+    finally:
+        backend.close()
     if average is None:
         return {"model": trained}
     averaged = to_cpu(dict(average.module.state_dict()))
