@@ -24,6 +24,8 @@ from revit.common.errors import UserError, reason_of
 
 FORMAT = "revit"
 VERSION = 1
+IN_RUN = "checkpoint.safetensors"
+"""What a run's folder calls its result."""
 Parts = Mapping[str, Mapping[str, Tensor]]
 
 
@@ -108,6 +110,12 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def checkpoint_file(where: str | Path) -> str:
+    """The file meant by `where`: of a run's folder the result in it; anything else as it is."""
+    file = Path(where).expanduser() / IN_RUN
+    return str(file) if file.is_file() else str(where)
 
 
 def is_checkpoint(path: str | Path) -> bool:

@@ -12,9 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from revit.common.errors import SaidElsewhere, Stopped, UserError
+from revit.common.files import check_writable
 
 TRY_AGAIN = 75
 """EX_TEMPFAIL of sysexits.h: schedulers put a job that ends so back into their queue, if told to."""
+
+OUTPUTS = ("json", "html")
+"""Arguments that name a file to write."""
 
 Main = Callable[[Sequence[str] | None], "int | None"]
 
@@ -86,6 +90,9 @@ def parse(arguments: argparse.ArgumentParser, argv: Sequence[str] | None = None)
 
     With `add_config`: `cfg` is a path (a list of paths when `several`, from which whatever reads `key=value` and is no
     file is moved to the overrides, as `--cfg A.yaml B.yaml key=value` cannot be told apart earlier).
+
+    Raises:
+        UserError: an output cannot be written: said before the work, not after it.
     """
     values = arguments.parse_intermixed_args(argv)
     if isinstance(getattr(values, "cfg", None), list):
@@ -96,4 +103,7 @@ def parse(arguments: argparse.ArgumentParser, argv: Sequence[str] | None = None)
             arguments.error("argument --cfg: expected at least one file")
     elif getattr(values, "cfg", None) is not None:
         values.cfg = Path(values.cfg)
+    for name in OUTPUTS:
+        if getattr(values, name, None) is not None:
+            check_writable(getattr(values, name))
     return values

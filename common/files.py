@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,23 @@ def write_lines(path: str | Path, lines: Iterable[str]) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def check_writable(path: str | Path) -> None:
+    """Whether `path` could be written now, its folder made if need be; an older file there stays as it is.
+
+    Raises:
+        UserError: as `write_text`, or a folder has that name.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(21, "a folder has that name")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kinds import load_run
 
+from revit.common.checkpoint import checkpoint_file
 from revit.common.cli import add_config, add_json, parse, parser, tool
 from revit.common.engine.evaluator import Evaluator
 from revit.common.files import write_json
@@ -26,12 +27,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_config(arguments)
     add_json(arguments)
     arguments.add_argument(
-        "--checkpoint", required=True, help="ours, weights with timm's names, a published file, or a folder"
+        "--checkpoint",
+        required=True,
+        help="ours or the folder of its run, weights with timm's names, a published file or folder",
     )
     values = parse(arguments, argv)
     options, kind = load_run(values.cfg, values.overrides)
     evaluator = Evaluator(options, kind.package)
-    report = evaluator.report(evaluator.load(values.checkpoint))
+    report = evaluator.report(evaluator.load(checkpoint_file(values.checkpoint)))
     run = RunReport(Path(values.checkpoint).name, report)
     print_table(f"Accuracy on {values.cfg}", COLUMNS, run.rows())
     if values.json:

@@ -1,7 +1,8 @@
 """Measure speed: every token grid and the adaptive pass, in one interleaved run, against a plain matrix product.
 
 Weights are random: speed does not depend on them. The adaptive pass gives each token length the same share of inputs,
-with the assigner's time included.
+with the assigner's time included. "of matmul rate" may come out a little above 1: the product is one square size, and
+those of a model, of other shapes, may suit the machine's caches better.
 
 --training measures an update of training instead, against the number of token lengths: all of them in one process
 (ReViT's Algorithm 1), and a replica per length in processes of their own (its Figure 4). Beside it stands what a model of
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from revit.common.cli import add_config, add_json, parse, parser, tool
+from revit.common.errors import UserError
 from revit.common.files import write_json
 
 COLUMNS = {
@@ -103,7 +105,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             "batches": values.batches,
         }
         if values.peers:  # before our own cases, as it fills parameters that start at zero
-            cases += peer_cases(*PEERS[kind.name], name, model, **settings)
+            peer, make_twin = PEERS[kind.name]
+            try:
+                cases += peer_cases(peer, make_twin, name, model, **settings)
+            except UserError as error:
+                print(f"{name}: no {peer} beside ours: {error}", file=sys.stderr)
         compiled = (False, True) if values.compile else (False,)
         cases += model_cases(name, model, assigner, **settings, compiled=compiled)
     rows = [row.as_json() for row in measure(cases, device, values.rounds)]

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from revit.common.checkpoint import Checkpoint, is_checkpoint, load_checkpoint
+from revit.common.checkpoint import Checkpoint, checkpoint_file, is_checkpoint, load_checkpoint
 from revit.common.engine.package import Package
 from revit.common.engine.run_options import RecipeOptions
 from revit.common.engine.trained import are_numbers, fill_classifier
@@ -19,9 +19,6 @@ from revit.common.load_report import LoadReport
 from revit.common.tokens.adaptive import AdaptiveClassifier
 from revit.common.weights.adapt import TABLE
 from revit.common.weights.source import Dialect, Source, read_source
-
-IN_RUN = "checkpoint.safetensors"
-"""What a run's folder calls its result."""
 
 
 class Reader(Protocol):
@@ -100,9 +97,7 @@ def open_classifier(where: str, kinds: Sequence[Kind]) -> Classifier:
     Raises:
         UserError: nothing readable there, or none of these kinds.
     """
-    path = Path(where).expanduser()
-    if (path / IN_RUN).is_file():
-        path = path / IN_RUN
+    path = Path(checkpoint_file(where)).expanduser()
     if path.is_file() and is_checkpoint(path):
         checkpoint = load_checkpoint(path)
         return _from_checkpoint(path, checkpoint, _choose(str(path), checkpoint.kind, kinds))

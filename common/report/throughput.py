@@ -57,7 +57,8 @@ class Row:
     peak_memory_mb: float
     """Weights and what one call needed on top, in 1e6 bytes: allocated on CUDA, resident on a CPU."""
     fraction_of_peak: float
-    """Operations per second of the model over those of a matrix product of the same dtype in the same run."""
+    """Operations per second of the model over those of a square matrix product of the same dtype in the same run. That is
+    a yardstick and no limit: products of other shapes may suit the machine better, and then it exceeds 1."""
 
     def as_json(self) -> dict[str, Any]:
         """The row as plain data."""

@@ -68,3 +68,25 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == ["out.json"]
     with pytest.raises(UserError, match="cannot be written"):
         write_json(path / "inside_a_file.json", [])
+
+
+@pytest.mark.parametrize(
+    "place", ["file/out.json", "folder", "/proc/version/out.json", "/proc/nothing/out.json"]
+)
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path, place):
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "folder").mkdir()
+    arguments = cli.parser("Works for hours.", "python tool.py")
+    cli.add_json(arguments)
+    with pytest.raises(UserError, match=r"cannot be written"):
+        cli.parse(arguments, ["--json", str(tmp_path / place)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_asking_leaves_an_earlier_output_as_it_is(tmp_path):
+    arguments = cli.parser("Works for hours.", "python tool.py")
+    cli.add_json(arguments)
+    (tmp_path / "old.json").write_text("[1]")
+    assert cli.parse(arguments, ["--json", str(tmp_path / "old.json")]).json == tmp_path / "old.json"
+    assert (tmp_path / "old.json").read_text() == "[1]"
+    assert [path.name for path in tmp_path.iterdir()] == ["old.json"]

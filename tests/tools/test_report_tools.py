@@ -89,6 +89,15 @@ def test_throughput_rows(tiny, tmp_path, capsys):
     assert "Speed on cpu" in capsys.readouterr().out
 
 
+def test_without_a_peer_our_own_rows_remain(tiny, tmp_path, capsys):
+    out = tmp_path / "out.json"
+    arguments = ["--dtypes", "float32", "--batches", "1", "--rounds", "1", "--json", str(out), "--peers"]
+    stem = ["model.patch_embed=stem", "model.stem_widths=[4,4,8]", "run.device=cpu"]
+    assert tool("throughput")(["--cfg", str(tiny), *arguments, *stem]) == 0
+    assert [row["name"] for row in json.loads(out.read_text())] == ["ours"] * 3
+    assert "tiny: no huggingface beside ours: " in capsys.readouterr().err
+
+
 def test_report_tool(tmp_path, capsys):
     assert tool("report")([str(tmp_path)]) == 2
     assert "no report.json" in capsys.readouterr().err
@@ -100,6 +109,8 @@ def test_report_tool(tmp_path, capsys):
     assert tool("report")([str(tmp_path), "--html", str(tmp_path / "page.html")]) == 0
     assert "50.00" in capsys.readouterr().out
     assert "<svg" in (tmp_path / "page.html").read_text()
+    assert tool("report")([str(tmp_path), "--html", str(tmp_path / "page.html" / "inside")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["flops", "throughput"])

@@ -83,6 +83,12 @@ def test_a_head_for_other_classes_is_refused(run):
     assert "Traceback" not in done.stderr
 
 
+def test_the_folder_of_a_run_means_its_result(run):
+    done = test_net(run, run / "run")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((run / "out.json").read_text())["samples"]["evaluated"] == 8
+
+
 def test_a_missing_checkpoint_is_one_message(run):
     done = test_net(run, run / "nowhere.safetensors")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
