@@ -29,7 +29,9 @@ def load(cls: type[OptionsT], path: str | Path, overrides: Sequence[str] = ()) -
     position in a list (`data.lists.0=a.csv`); the later of two overrides of one key wins.
 
     Raises:
-        UserError: with every problem found: unknown keys, wrong types, values out of range, contradictions.
+        UserError: with every problem found: unknown keys, wrong types, values out of range, contradictions. The last are
+            looked for in groups whose values are all right by themselves: with a default in place of a wrong value there
+            could be others than the user's.
     """
     source, problems = _read(path, overrides)
     return _check(cls, source, problems)
