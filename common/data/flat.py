@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import Generic, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+Label = TypeVar("Label", bound=Hashable)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,21 +72,21 @@ class GrowingStrings:
         return FlatStrings(np.frombuffer(self._text, np.uint8), np.frombuffer(self._ends, np.int64))
 
 
-class GrowingLabels:
+class GrowingLabels(Generic[Label]):
     """Many labels of which few differ."""
 
     def __init__(self) -> None:
-        self._place: dict[str, int] = {}
+        self._place: dict[Label, int] = {}
         self._places = array("i")
 
-    def append(self, label: str) -> None:
+    def append(self, label: Label) -> None:
         self._places.append(self._place.setdefault(label, len(self._place)))
 
     def __len__(self) -> int:
         return len(self._places)
 
     @property
-    def distinct(self) -> list[str]:
+    def distinct(self) -> list[Label]:
         """Every label once, in the order of their first appearance."""
         return list(self._place)
 

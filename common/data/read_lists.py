@@ -50,7 +50,7 @@ def read_list(
     `UserError` naming file, line and what was found.
     """
     cut = {" ": None, "\\t": "\t"}.get(separator, separator)
-    paths, labels, lines = GrowingStrings(), GrowingLabels(), array("q")
+    paths, labels, lines = GrowingStrings(), GrowingLabels[str](), array("q")
     problems = _Problems(source)
     header = ""
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
+from revit.common.data.flat import GrowingLabels, GrowingStrings
 from revit.common.data.label_names import check_label
 from revit.common.data.lists import SampleList
 from revit.common.data.read_lists import is_number, list_folder
@@ -66,7 +68,6 @@ class TarList(SampleList):
 class Member(NamedTuple):
     """A picture as the index meets it."""
 
-    archive: int
     path: str
     """Inside the tar file."""
     offset: int
@@ -99,36 +100,45 @@ def read_tar(source: str, extensions: tuple[str, ...], names: Sequence[str] | No
     archives: tuple[str, ...] = (source,)
     if os.path.isdir(source):
         archives = tuple(entry.path for entry in list_folder(source) if entry.name.endswith(".tar"))
-    members = [member for number in range(len(archives)) for member in _index(archives, number, extensions)]
-    if not members:
+    paths, labels = GrowingStrings(), GrowingLabels[tuple[str, bool]]()
+    archive_of, offsets, sizes = array("i"), array("q"), array("q")
+    for number, archive in enumerate(archives):
+        for member in _index(archive, extensions):
+            paths.append(f"{archive}/{member.path}")
+            labels.append((member.label, member.from_file))
+            archive_of.append(number)
+            offsets.append(member.offset)
+            sizes.append(member.size)
+    if not len(paths):
         raise UserError(
             f"{source}: no pictures ({' '.join(extensions)}) in it; unpack a tar file of tar files once, and give the folder"
         )
     # A folder called 7 is a name, as in a tree; 7 in a .cls file is a number.
-    if names is None and not all(member.from_file and is_number(member.label) for member in members):
-        names = sorted({member.label for member in members})
+    if names is None and not all(from_file and is_number(label) for label, from_file in labels.distinct):
+        names = sorted({label for label, _ in labels.distinct})
     number_of = {name: number for number, name in enumerate(names)} if names is not None else None
-    pairs = []
-    for member in members:
-        path = f"{archives[member.archive]}/{member.path}"
-        if number_of is not None and not member.from_file and member.label not in number_of:
-            raise UserError(f"{path}: {member.label!r} is not among the {len(number_of)} known class names")
+    flat, numbers = paths.flat(), []
+    for place, (label, from_file) in enumerate(labels.distinct):
         try:
-            pairs.append((path, check_label(member.label, number_of)))
+            if number_of is not None and not from_file and label not in number_of:
+                raise ValueError(f"{label!r} is not among the {len(number_of)} known class names")
+            numbers.append(check_label(label, number_of))
         except ValueError as error:
-            raise UserError(f"{path}: {error}") from None
-    return replace(
-        TarList.build(pairs, names, source, "pictures"),
+            raise UserError(f"{flat[int((labels.places == place).argmax())]}: {error}") from None
+    return TarList(
+        paths=flat,
+        labels=np.array(numbers, np.int64)[labels.places],
+        names=tuple(names) if names is not None else None,
+        source=source,
         archives=archives,
-        archive_of=np.array([member.archive for member in members], dtype=np.int32),
-        offsets=np.array([member.offset for member in members], dtype=np.int64),
-        sizes=np.array([member.size for member in members], dtype=np.int64),
+        archive_of=np.frombuffer(archive_of, np.int32),
+        offsets=np.frombuffer(offsets, np.int64),
+        sizes=np.frombuffer(sizes, np.int64),
     )
 
 
-def _index(archives: Sequence[str], number: int, extensions: tuple[str, ...]) -> Iterator[Member]:
+def _index(archive: str, extensions: tuple[str, ...]) -> Iterator[Member]:
     """The pictures of one tar file in its order."""
-    archive = archives[number]
     pictures: list[tuple[str, int, int]] = []
     labels: dict[str, str] = {}
     try:
@@ -153,7 +163,7 @@ def _index(archives: Sequence[str], number: int, extensions: tuple[str, ...]) ->
         if labels and _key(path) not in labels:
             raise UserError(f"{archive}: {path} has no label beside it ({_key(path)}.cls), others have")
         own = PurePosixPath(path).parent.name or PurePosixPath(archive).stem
-        yield Member(number, path, offset, size, labels.get(_key(path), own), bool(labels))
+        yield Member(path, offset, size, labels.get(_key(path), own), bool(labels))
 
 
 def _key(path: str) -> str:
