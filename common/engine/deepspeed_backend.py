@@ -85,6 +85,8 @@ class DeepSpeedBackend:
         if not dist.is_initialized():
             # DeepSpeed wants a group even for one process.
             dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        # DeepSpeed finds its device by this variable, which srun and a plain python do not set.
+        os.environ.setdefault("LOCAL_RANK", str(self.device.index or 0))
         self.deepspeed.init_distributed(verbose=False)  # takes over the group that is there
         config, scaling = self._settings(optimizer)
         self.network, self.optimizer, self.scheduler = network, optimizer, scheduler

@@ -223,6 +223,11 @@ class EngineOptions(Options):
                 f"offload {self.offload} wants zero_stage {lowest} or more, not {self.zero_stage}: only what is split "
                 "over the ranks can be kept in the host's memory"
             )
+        if self.compile and self.zero_stage == 3 and self.backend in ("auto", "deepspeed"):
+            raise ValueError(
+                "compile and zero_stage 3 exclude each other: a compiled network would see the weights in pieces; choose "
+                "zero_stage 2 or less, or compile false"
+            )
         if self.deepspeed_config is not None and self.backend in ("local", "replicas"):
             raise ValueError(
                 f"deepspeed_config has no meaning for backend {self.backend}; remove one of the two"

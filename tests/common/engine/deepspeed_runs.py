@@ -153,7 +153,7 @@ def train() -> None:
             ends[stage] = run.backend.state_dict()
             note(f"{kind} {stage} end", difference(ends[stage], whole))
             note(f"{kind} {stage} rate", abs(run.backend.learning_rate - alone.backend.learning_rate))
-        for stage in range(4):
+        for stage in range(4) if kind == "sgd" else (1, 3):
             again = distributed(kind, stage)
             again.backend.load_state_dict(halves[kind, stage])
             note(f"{kind} {stage} loaded", difference(again.backend.state_dict(), halves[kind, stage]))
@@ -214,7 +214,7 @@ def overflow() -> None:
         note(f"overflow {stage} updated", updated or run.backend.num_updates)
         note(f"overflow {stage} moved", difference(after, state))
         note(f"overflow {stage} halved", abs(after["scaler"]["scale"] / 2.0**26 - 0.5))
-        flags = [updated for _, updated in run.batches(1, 14)]
+        flags = [updated for _, updated in run.batches(1, 12)]
         note(f"overflow {stage} never trains", not flags[-1])
         note(f"overflow {stage} miscounted", abs(run.backend.num_updates - sum(flags)))
         state = run.backend.state_dict()

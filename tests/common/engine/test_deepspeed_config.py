@@ -105,3 +105,8 @@ def test_without_deepspeed_it_says_what_to_install(monkeypatch):
 def test_offloading_what_is_not_split_is_refused(stage, offload):
     with pytest.raises(ValueError, match="zero_stage"):
         EngineOptions(zero_stage=stage, offload=offload)
+
+
+def test_compiling_split_weights_is_refused():
+    with pytest.raises(ValueError, match="compile and zero_stage 3"):
+        EngineOptions(compile=True, zero_stage=3)
