@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
 from kinds import load_run
 
-from revit.common.cli import add_config, parse, parser, tool
+from revit.common.cli import TRY_AGAIN, add_config, parse, parser, tool
 from revit.common.engine.backend import pick_device
 from revit.common.engine.distributed import World, start_world, stop_world
 from revit.common.engine.recipe import Recipe
@@ -40,4 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    if status == TRY_AGAIN:
+        # A launcher that sees the first process end tells the others to: they are about to, and with this status.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(status)
