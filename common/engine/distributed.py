@@ -196,11 +196,14 @@ def start_world(device: torch.device, timeout_minutes: float = 30, world: World 
     world = World.from_environment() if world is None else world
     if world.size == 1:
         return world
+    local_rank = world.local_rank
     if device.type == "cuda":
-        torch.cuda.set_device(_gpu_of(world))
+        local_rank = _gpu_of(world)
+        torch.cuda.set_device(local_rank)
     address = address_of(os.environ)
     os.environ.update(address)
-    os.environ.update(RANK=str(world.rank), WORLD_SIZE=str(world.size), LOCAL_RANK=str(world.local_rank))
+    # DeepSpeed reads them too, and takes the GPU of this number.
+    os.environ.update(RANK=str(world.rank), WORLD_SIZE=str(world.size), LOCAL_RANK=str(local_rank))
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(minutes=timeout_minutes)
     try:

@@ -16,6 +16,8 @@ from revit.common.checkpoint import load_checkpoint
 from revit.common.cli import tool
 from revit.common.config import load
 from revit.common.engine.recipe import Recipe
+from revit.common.engine.stages import clear
+from revit.common.files import locked
 from revit.video.build import VideoPackage
 from revit.video.options import VideoRun
 
@@ -198,3 +200,107 @@ def test_broken_files_are_reported_not_hidden(copy):
         -1
     ] == 1
     assert len((folder / "broken" / "lengths.csv").read_text().splitlines()) == 1 + 15
+
+
+def lists_of(folder: Path) -> tuple[Path, list[str]]:
+    """A copy of the finished run's own lists, to be used as somebody's own."""
+    data = folder / "run" / "data"
+    return data, [f"data.source.{split}={data / split}.csv" for split in ("train", "val", "test")]
+
+
+def own_lists(folder: Path, into: Path) -> tuple[Path, list[str]]:
+    """The configuration on lists instead of the demo, in a run of its own."""
+    path = write_config(
+        into, CONFIG.replace("  demo: {train_clips: 32, val_clips: 16, test_clips: 16, num_workers: 1}\n", "")
+    )
+    data, lists = lists_of(folder)
+    return path, [*lists, f"data.source.prefix={data}", f"data.source.label_names={data / 'classes.txt'}"]
+
+
+def test_what_is_missing_is_found_before_anything_is_trained_or_removed(finished, tmp_path):
+    path, overrides = own_lists(finished, tmp_path)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "stages.json").write_text("{}")
+    (run / "notes.txt").write_text("mine")
+    for wrong in ("data.source.test=/nowhere.csv", "data.source.val=/nowhere.csv", "model.grids=[50x50]"):
+        assert train(path, *overrides, wrong, "run.resume=never") == 2
+        assert sorted(file.name for file in run.iterdir()) == ["notes.txt", "stages.json"]
+
+
+def test_starting_over_leaves_what_is_not_the_runs(tmp_path):
+    run = tmp_path / "run"
+    (run / "clips").mkdir(parents=True)
+    (run / "link").symlink_to(run / "clips")
+    for name in ("stages.json", "notes.txt", "model.safetensors"):
+        (run / name).write_text("{}")
+    clear(run)
+    assert sorted(file.name for file in run.iterdir()) == ["clips", "link", "notes.txt"]
+
+
+def test_a_list_that_changed_is_another_run(finished, tmp_path, capsys):
+    path, overrides = own_lists(finished, tmp_path)
+    changed = tmp_path / "train.csv"
+    lines = (lists_of(finished)[0] / "train.csv").read_text().splitlines()
+    changed.write_text("\n".join(lines))
+    assert (
+        train(
+            path, *overrides, f"data.source.train={changed}", "lengths.split=train", "train.schedule.epochs=1"
+        )
+        == 0
+    )
+    before = {
+        file: file.read_bytes()
+        for file in (tmp_path / "run" / "config.yaml", tmp_path / "run" / "stages.json")
+    }
+    changed.write_text("\n".join(reversed(lines)))
+    capsys.readouterr()
+    again = [f"data.source.train={changed}", "lengths.split=train", "train.schedule.epochs=1"]
+    assert train(path, *overrides, *again) == 2
+    assert "list: 32 samples" in capsys.readouterr().err
+    assert train(path, *overrides, *again, stage="assigner") == 2
+    assert "labels of another list" in capsys.readouterr().err
+    assert before[tmp_path / "run" / "config.yaml"] == (tmp_path / "run" / "config.yaml").read_bytes()
+
+
+def test_a_result_that_is_gone_is_made_again(finished, tmp_path):
+    shutil.copytree(finished / "run", tmp_path / "run")
+    path = write_config(tmp_path)
+    (tmp_path / "run" / "report.json").unlink()
+    assert train(path) == 0
+    assert (tmp_path / "run" / "report.json").exists()
+
+
+def test_one_run_at_a_time_works_in_a_folder(tmp_path, capsys):
+    path = write_config(tmp_path)
+    with locked(tmp_path / "run" / ".lock"):
+        assert train(path) == 2
+    assert "another run works in this folder" in capsys.readouterr().err
+
+
+def test_the_best_model_of_the_val_list_is_kept(finished):
+    best = load_checkpoint(finished / "run" / "best.safetensors")
+    log = [json.loads(line) for line in (finished / "run" / "log.jsonl").read_text().splitlines()]
+    accuracies = [line["top1"]["6x6"] for line in log if line["event"] == "val"]
+    assert best.extra["val"] == {
+        "epoch": 1 + accuracies.index(max(accuracies)),  # the first of equals
+        "top1": max(accuracies),
+    }
+    if best.extra["val"]["epoch"] == len(accuracies):
+        last = load_checkpoint(finished / "run" / "model.safetensors")
+        assert all(
+            torch.equal(weight, last.parts["model"][name]) for name, weight in best.parts["model"].items()
+        )
+
+
+def test_only_a_better_model_replaces_the_best(finished, tmp_path):
+    options = load(VideoRun, write_config(tmp_path))
+    recipe = Recipe(options, VideoPackage())
+    network = torch.nn.Linear(1, 1)
+    keep = recipe._keeper(network, ["a"], {})
+    for epoch, top1 in ((1, 40.0), (2, 60.0), (3, 60.0), (4, 50.0)):
+        torch.nn.init.constant_(network.weight, epoch)
+        keep(epoch, top1)
+    best = load_checkpoint(recipe.best_file)
+    assert best.extra["val"] == {"epoch": 2, "top1": 60.0}
+    assert best.parts["model"]["weight"].item() == 2
