@@ -6,11 +6,41 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from revit.common.errors import UserError
+from revit.common.errors import UserError, reason_of
+
+
+@contextlib.contextmanager
+def locked(path: Path, refusal: str | None = None) -> Iterator[None]:
+    """Holds a lock file, which the system frees when its holder dies; makes the folder.
+
+    Waits for whoever holds it or, with a `refusal`, raises UserError with these words.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise UserError(
+            f"{path.parent}: cannot be written to ({reason_of(error)}); choose another folder"
+        ) from error
+    with file:
+        try:
+            import fcntl
+        except ImportError:  # Windows: without the lock, two processes at once are the user's to avoid
+            yield
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
+        except BlockingIOError as error:
+            raise UserError(
+                f"{path.parent}: {refusal}; wait for it, end it, or choose another folder"
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+        yield
 
 
 def write_text(path: str | Path, text: str) -> None:

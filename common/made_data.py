@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from revit.common.errors import UserError
+from revit.common.files import locked
 
 SPLITS = ("train", "val", "test")
 SAMPLES_PER_JOB = 50
@@ -83,7 +84,7 @@ def make_once(plan: Plan, root: str | Path, show_progress: bool = False) -> Made
     """
     root = Path(root)
     root.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(root.with_name(f".{root.name}.lock")):
+    with locked(root.with_name(f".{root.name}.lock")):
         if _is_finished(root, plan):
             return MadeData.under(root)
         making = root.with_name(f".{root.name}.making")
@@ -154,16 +155,3 @@ def _mapper(num_workers: int) -> Iterator:
 def _bar(show: bool) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=Console(stderr=True), disable=not show)
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Holds a lock file, waiting for whoever holds it. The system frees it when its holder dies."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: without the lock, two processes at once are the user's to avoid
-        yield
-        return
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

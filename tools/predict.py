@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
 from kinds import KINDS
 
 from revit.common.cli import add_json, parse, parser, tool
@@ -72,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         give(Answer(str(error.filename), error=reason))
 
     with Predictor(
-        classifier, _device(values.device), values.dtype, values.views, _grid(values.grid), values.topk
+        classifier, pick_device(values.device), values.dtype, values.views, _grid(values.grid), values.topk
     ) as predict:
         for path in values.paths:
             before = len(answers)
@@ -103,15 +102,6 @@ def _say_what_was_opened(classifier: Classifier) -> None:
         lines.append("this checkpoint names no classes: numbers are shown; give names with --labels FILE")
     if lines:
         print("\n".join(lines), file=sys.stderr)
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = pick_device(name)
-        torch.zeros(1, device=device).item()  # a number comes back from every device that can compute
-    except (RuntimeError, AssertionError) as error:  # no such device, a build of torch without it, or meta
-        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
-    return device
 
 
 def _grid(text: str | None) -> TokenGrid | None:

@@ -14,16 +14,26 @@ from torch.optim import Optimizer
 from revit.common.engine.loss_scale import check_scale, load_scaler, scaler_state
 from revit.common.engine.optimizer_state import load_optimizer_state, optimizer_state
 from revit.common.engine.options import EngineOptions
+from revit.common.errors import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEFAULT = EngineOptions()
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto" is CUDA where there is one."""
+    """ "auto" is CUDA where there is one. Raises UserError for a device that cannot compute here."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()  # a number comes back from every device that can compute
+    except (
+        RuntimeError,
+        AssertionError,
+        NotImplementedError,
+    ) as error:  # none such, torch without it, or meta
+        raise UserError(f"device {name}: {str(error).splitlines()[0]}; choose auto, cpu or cuda") from error
+    return device
 
 
 def autocast(device: torch.device, dtype: str) -> AbstractContextManager[Any]:

@@ -118,6 +118,10 @@ def evaluate(
     if not world.any(own.num_evaluated > 0):
         failures = [failure for some in world.gather(failures) for failure in some]
         raise ValueError(f"no sample could be evaluated: all {len(failures)} failed{_first(failures)}")
+    if world.any(any(not bool(one.logits.isfinite().all()) for one in answers.values())):
+        raise ValueError(
+            "the model's answers are not all numbers; its weights are damaged, or run.dtype is too narrow for them"
+        )
     parts = world.gather_to_main(own)
     return _joined(parts) if len(parts) > 1 else own
 
@@ -149,12 +153,7 @@ def _run(runner: Runner, inputs: Tensor, num_views: int, into: _Collected) -> No
     output = runner(inputs)
     _wait(inputs.device)
     into.seconds += time.perf_counter() - start
-    logits = output.prediction.float().cpu()
-    if not bool(logits.isfinite().all()):
-        raise ValueError(
-            "the model's answers are not all numbers; its weights are damaged, or run.dtype is too narrow for them"
-        )
-    into.logits.append(logits.unflatten(0, (-1, num_views)))
+    into.logits.append(output.prediction.float().unflatten(0, (-1, num_views)).cpu())
     into.lengths.append(output.lengths.unflatten(0, (-1, num_views)).cpu())
 
 

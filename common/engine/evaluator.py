@@ -130,7 +130,13 @@ class Evaluator:
             if epoch % every:
                 return
             model.eval()
-            evaluation = self.evaluate(runners, "val", "val")
+            try:
+                evaluation = self.evaluate(runners, "val", "val")
+            except UserError as error:
+                # Nothing of the training depends on it, so it does not end it.
+                log.write("val", epoch=epoch, error=str(error))
+                log.say(f"val: epoch {epoch}  none: {error}")
+                return
             if not self.world.is_main:
                 return
             top1 = {

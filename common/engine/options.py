@@ -240,7 +240,7 @@ class RunOptions(Options):
 
     dir: Path
     """Everything the run writes."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
     device: str = "auto"
     """auto takes CUDA where there is one."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

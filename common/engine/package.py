@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from revit.common.data.build import Split
+from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
 from revit.common.engine.task import BatchAugment, Task
 from revit.common.load_report import LoadReport
@@ -22,6 +23,9 @@ class Package(Protocol):
 
     def label_names(self, options: Any) -> Sequence[str]:
         """Class names, position = class number."""
+
+    def split(self, options: Any, split: Split) -> SampleList:
+        """The samples of a split, whose labels all fit the model. UserError where they do not, or there is no list."""
 
     def paths(self, options: Any, split: Split) -> Sequence[str]:
         """Files of a split, position = sample id."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from revit.common.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from revit.common.config import dump
+from revit.common.data.build import Split
 from revit.common.data.flat import FlatStrings
 from revit.common.data.loader import dead_workers_explained
 from revit.common.engine.distributed import ALONE, World
@@ -24,14 +26,14 @@ from revit.common.engine.evaluator import Evaluator
 from revit.common.engine.log import RunLog, hush
 from revit.common.engine.package import Package
 from revit.common.engine.run_options import RecipeOptions
-from revit.common.engine.stages import StageBook, clear
+from revit.common.engine.stages import LOCK, StageBook, clear
 from revit.common.engine.state import seed_all
 from revit.common.engine.stop import StopRequest
 from revit.common.engine.task import AssignerTask
 from revit.common.engine.trained import build_assigner
 from revit.common.engine.training import states_of, train
 from revit.common.errors import OwnError, UserError
-from revit.common.files import write_json, write_text
+from revit.common.files import locked, write_json, write_text
 from revit.common.tokens.adaptive import AdaptiveClassifier
 from revit.common.tokens.grid import TokenGrid
 from revit.common.tokens.labels import LengthLabels, class_balanced_weights
@@ -61,13 +63,14 @@ class Recipe:
 
         Raises Stopped if the process is asked to end (SIGTERM, Ctrl-C) and the run can go on later.
         """
-        with self.stop.listening():
+        if not self.world.is_main:
+            hush()
+        self._check_inputs()
+        with self.stop.listening(), self._alone_in_folder():
             self._run(only)
 
     def _run(self, only: str | None) -> None:
         world, main = self.world, self.world.is_main
-        if not main:
-            hush()
         stages = self.stages()
         if only is not None and only not in stages:
             raise UserError(f"this configuration has no stage {only!r}; its stages are {', '.join(stages)}")
@@ -76,6 +79,8 @@ class Recipe:
         board = self.folder / "tensorboard" if self.options.run.tensorboard else None
         self.log = RunLog(self.folder / "log.jsonl", main, board)
         self.book = StageBook(self.folder, self.log, world)
+        if only is None:
+            self.book.check("model", self._settings_of("model"))
         settings = self.folder / "config.yaml"
         world.on_main(lambda: write_text(settings, dump(self.options)))
         if not settings.exists():
@@ -94,9 +99,7 @@ class Recipe:
             with dead_workers_explained():
                 # A process that is late finds the files of the stage before.
                 world.barrier()
-                done = self.book.run(
-                    name, self.options.settings_of(name), work, refuse_changes=name == "model"
-                )
+                done = self.book.run(name, self._settings_of(name), work, self._results(name))
             if done:
                 self.book.forget(names[position + 1 :])
 
@@ -111,6 +114,53 @@ class Recipe:
             stages["assigner"] = self.train_assigner
         stages["evaluate"] = self.evaluate
         return stages
+
+    @contextmanager
+    def _alone_in_folder(self) -> Iterator[None]:
+        """Inside, no other run works in the folder: rank 0 holds its lock. UserError if one does."""
+        with ExitStack() as held:
+            self.world.on_main(
+                lambda: held.enter_context(locked(self.folder / LOCK, "another run works in this folder"))
+            )
+            yield
+
+    def _check_inputs(self) -> None:
+        """What would otherwise be found out after days of training: the model, and every list that a stage will read."""
+        options, package = self.options, self.package
+        names = package.label_names(options)
+        with torch.random.fork_rng(devices=[]):
+            package.build_model(options, len(names))
+        if options.makes_data:
+            return
+        splits: set[Split] = {"train", options.test.split}
+        if options.has_lengths:
+            splits.add(options.lengths.split)
+        if options.run.evaluate_every is not None and package.has_split(options, "val"):
+            splits.add("val")
+        for split in sorted(splits):
+            package.split(options, split)
+
+    def _settings_of(self, stage: str) -> dict[str, Any]:
+        """What a stage's result depends on: settings, and what its lists say."""
+        settings = self.options.settings_of(stage)
+        splits: dict[str, Split] = {
+            "model": "train",
+            "lengths": self.options.lengths.split,
+            "evaluate": self.options.test.split,
+        }
+        if stage in splits and not self.options.makes_data:
+            settings["list"] = self.package.split(self.options, splits[stage]).fingerprint
+        return settings
+
+    def _results(self, stage: str) -> list[Path]:
+        """The files without which a stage is not done."""
+        files = {
+            "model": [self.model_file],
+            "lengths": [self.labels_file],
+            "assigner": [self.checkpoint_file],
+            "evaluate": [self.folder / "report.json", self.checkpoint_file],
+        }
+        return files.get(stage, [])
 
     # -- stages ------------------------------------------------------------------------------------------------------
 
@@ -177,8 +227,7 @@ class Recipe:
         labels = LengthLabels.load(self.labels_file, self.options.lengths.none_correct)
         options, split = self.options.assigner, self.options.lengths.split
         assigner = build_assigner(options, len(labels.grids))
-        by_id = torch.full((len(self.package.paths(self.options, split)),), -1)
-        by_id[labels.ids] = labels.labels
+        by_id = labels.by_id(self.package.paths(self.options, split), str(self.labels_file))
         weights = class_balanced_weights(labels.labels, len(labels.grids)) if options.balanced else None
         trained = train(
             "assigner",

@@ -6,7 +6,7 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,14 @@ from revit.common.errors import UserError, reason_of
 from revit.common.files import write_json
 
 Settings = Mapping[str, Any]
+
+LOCK = ".lock"
+"""Held while a process works in a run's folder."""
+WRITTEN = (
+    *("stages.json", "config.yaml", "log.jsonl", "lengths.csv", "report.json", "report.html"),
+    *("model.safetensors", "best.safetensors", "checkpoint.safetensors", "states", "tensorboard"),
+)
+"""What runs write into their folder, besides `data`."""
 
 
 class StageBook:
@@ -42,22 +50,29 @@ class StageBook:
     def is_done(self, name: str) -> bool:
         return bool(self.book.get(name, {}).get("done"))
 
-    def run(
-        self, name: str, settings: Settings, work: Callable[[], None], refuse_changes: bool = False
-    ) -> bool:
-        """Do `work` unless it is done with equal `settings`; says whether it was done now.
-
-        Raises UserError if `refuse_changes` and the stage was begun with other settings.
-        """
+    def check(self, name: str, settings: Settings) -> None:
+        """Raises UserError if the stage was begun with other settings."""
         entry = self.book.get(name)
         if entry is not None and entry["settings"] != settings:
             changed = "; ".join(differences(entry["settings"], settings))
-            if refuse_changes:
-                raise UserError(
-                    f"{self.path.parent} holds a run with other settings ({changed}); choose another run.dir, restore "
-                    "the settings, or start over with run.resume=never"
-                )
+            raise UserError(
+                f"{self.path.parent} holds a run with other settings ({changed}); choose another run.dir, restore "
+                "the settings, or start over with run.resume=never"
+            )
+
+    def run(
+        self, name: str, settings: Settings, work: Callable[[], None], results: Sequence[Path] = ()
+    ) -> bool:
+        """Do `work` unless it is done with equal `settings` and its `results` are there; says whether it was done now."""
+        entry = self.book.get(name)
+        if entry is not None and entry["settings"] != settings:
+            changed = "; ".join(differences(entry["settings"], settings))
             self.log.say(f"{name}: done again, settings changed ({changed})")
+            self.forget([name])
+            entry = None
+        gone = self.world.on_main(lambda: [path.name for path in results if not path.exists()])
+        if entry is not None and entry["done"] and gone:
+            self.log.say(f"{name}: done again, {' and '.join(gone)} is gone")
             self.forget([name])
             entry = None
         if entry is not None and entry["done"]:
@@ -97,8 +112,11 @@ class StageBook:
 
     def _read(self) -> dict[str, Any]:
         try:
-            return json.loads(self.path.read_text("utf-8")) if self.path.exists() else {}
-        except (OSError, ValueError) as error:
+            book = json.loads(self.path.read_text("utf-8")) if self.path.exists() else {}
+            if not all({"settings", "done", "seconds"} <= entry.keys() for entry in book.values()):
+                raise ValueError("it is not the book of a run")
+            return book
+        except (OSError, ValueError, AttributeError) as error:
             raise UserError(
                 f"{self.path}: cannot be read ({reason_of(error)}); restore it, or start over with run.resume=never"
             ) from error
@@ -119,12 +137,17 @@ def differences(old: Any, new: Any, key: str = "") -> list[str]:
 
 
 def clear(folder: Path) -> None:
-    """Remove what an earlier run left in `folder`. Refuses a folder that is not a run's."""
-    if not folder.exists() or not any(folder.iterdir()):
+    """Remove what an earlier run left in `folder`, and nothing else. Refuses a folder that is not a run's.
+
+    A data set made for the run stays: it is checked by its own marker.
+    """
+    if not folder.exists() or all(path.name == LOCK for path in folder.iterdir()):
         return
     if not (folder / "stages.json").exists():
         raise UserError(f"{folder} is not the folder of a run (no stages.json in it); it is left alone")
-    for path in folder.iterdir():
-        if path.name == "data":
-            continue  # a data set made for the run is checked by its own marker
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for name in WRITTEN:
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

@@ -68,6 +68,25 @@ class LengthLabels:
         """(N,) positions in `grids`, or -1 for dropped samples."""
         return smallest_correct(self.correct, self.none_correct)
 
+    def by_id(self, paths: Sequence[str], source: str) -> Tensor:
+        """Labels (len(paths),) in the order of a split's list, -1 where it has none; `source` names the labels' file.
+
+        Raises UserError if the labels are of another list.
+        """
+        here = len(paths)
+        ids = self.ids.tolist()
+        # Folder and name: a data set that moved is still the same.
+        other = next(
+            (row for row, id in enumerate(ids) if id >= here or _tail(paths[id]) != _tail(self.paths[row])),
+            None,
+        )
+        if not ids or other is not None:
+            first = "it has none" if other is None else f"sample {ids[other]} is {self.paths[other]} there"
+            raise UserError(f"{source}: labels of another list ({first}); run the stage 'lengths' again")
+        labels = torch.full((here,), DROPPED)
+        labels[self.ids] = self.labels
+        return labels
+
     def shares(self) -> dict[str, float]:
         """Grid name -> fraction of the labelled samples."""
         labels = self.labels
@@ -118,6 +137,10 @@ class LengthLabels:
             raise UserError(
                 f"{path} holds no token-length labels ({error}); run the stage 'lengths' again"
             ) from error
+
+
+def _tail(path: str) -> list[str]:
+    return path.replace("\\", "/").split("/")[-2:]
 
 
 class _Line:
