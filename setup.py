@@ -41,7 +41,7 @@ setup(
         *VIDEO_READERS,
     ],
     extras_require={
-        "train": ["deepspeed>=0.19.8; sys_platform == 'linux'"],
+        "train": ["deepspeed>=0.19.8; sys_platform == 'linux'", "tensorboard>=2.14"],
         "peers": ["transformers>=4.46"],
         "dev": ["pytest>=8", "ruff>=0.8", "mypy>=1.13", "types-PyYAML", "pip-tools>=7.4"],
     },
