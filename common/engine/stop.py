@@ -48,7 +48,7 @@ class StopRequest:
         finally:
             self._waiting = before
 
-    def stopped(self, where: str = "nothing is lost") -> Stopped:
+    def stopped(self, where: str = "finished stages and saved states are kept") -> Stopped:
         """What to raise."""
         return Stopped(f"stopped by {self.asked}: {where}; the same command goes on from there")
 
@@ -57,4 +57,4 @@ class StopRequest:
             raise KeyboardInterrupt
         self.asked = signal.Signals(number).name
         if not self._waiting:
-            raise self.stopped("the stage begins anew")
+            raise self.stopped()

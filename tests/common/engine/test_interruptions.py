@@ -129,7 +129,7 @@ def test_asked_to_end_it_finishes_the_update_and_goes_on_later(tmp_path, whole, 
 
 def test_outside_of_training_a_request_ends_at_once(tmp_path):
     stop = StopRequest()
-    with pytest.raises(Stopped, match="the stage begins anew"), stop.listening():
+    with pytest.raises(Stopped, match="finished stages and saved states are kept"), stop.listening():
         os.kill(os.getpid(), signal.SIGTERM)
     stop = StopRequest()
     with stop.listening(), stop.waiting():
