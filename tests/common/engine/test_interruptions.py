@@ -92,7 +92,8 @@ def killed_after(seconds: float, folder) -> int:
     if child == 0:
         torch.set_num_threads(1)
         signal.setitimer(signal.ITIMER_REAL, 60)  # never left behind
-        torch.save(run(folder, Noted(lambda number: time.sleep(0.004))), folder / "trained.pt")
+        # Slow enough that every moment below lies within the first training, on any machine.
+        torch.save(run(folder, Noted(lambda number: time.sleep(0.03))), folder / "trained.pt")
         os._exit(0)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -105,10 +106,10 @@ def killed_after(seconds: float, folder) -> int:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path, whole, seed):
+def test_killed_at_ten_random_moments_it_ends_with_the_same_weights(tmp_path, whole, seed):
     moments = random.Random(seed)
-    statuses = [killed_after(moments.uniform(0.01, 0.3), tmp_path) for _ in range(6)]
-    assert signal.SIGKILL in statuses
+    statuses = [killed_after(moments.uniform(0.01, 0.4), tmp_path) for _ in range(10)]
+    assert statuses[0] == signal.SIGKILL  # later ones may find the training done
     assert killed_after(60, tmp_path) == 0
     assert same(torch.load(tmp_path / "trained.pt"), whole)
 
