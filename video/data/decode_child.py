@@ -36,7 +36,9 @@ def main() -> None:
     """Serve requests until standard input ends."""
     _die_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # they are for the run: it finishes its update first, and ends this process
+        signal.signal(
+            number, signal.SIG_IGN
+        )  # they are for the run: it finishes its update first, and ends this process
     # Libraries that print must not write into the stream of frames.
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
