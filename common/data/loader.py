@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import signal
+import weakref
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -59,6 +61,8 @@ class Loader:
             # Its own, or every new iteration would draw from the global generator and shift a resumed run's numbers.
             generator=torch.Generator(),
         )
+        if num_workers > 0:
+            atexit.register(_end_workers, weakref.ref(self._loader))
 
     @property
     def num_samples(self) -> int:
@@ -141,6 +145,16 @@ def dead_workers_explained() -> Iterator[None]:
 
 M_MMAP_THRESHOLD = -3
 """glibc's name for the size from which a buffer gets pages of its own, which go back to the system when it is freed."""
+
+
+def _end_workers(loader: weakref.ref[DataLoader[Any]]) -> None:
+    """Ends the workers of a loader that outlives the program's last line.
+
+    Python would end them by one SIGTERM, which they take for a launcher's, and wait for them for ever. Exit handlers run
+    last in, first out: this one before Python's own.
+    """
+    if (left := loader()) is not None:
+        left._iterator = None  # its end shuts the workers down
 
 
 def _prepare_worker(worker: int) -> None:

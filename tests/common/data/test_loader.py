@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -303,3 +305,22 @@ def test_batches_move_and_keep_their_failures():
     assert moved.inputs.device.type == "meta"
     assert moved.ids.device.type == "meta"
     assert len(moved) == 4
+
+
+def test_a_program_with_a_loader_in_its_hands_ends():
+    """Workers outlive one SIGTERM, and that is all that Python sends them when it ends."""
+    program = """
+import torch
+from revit.common.data.broken import BrokenFiles
+from revit.common.data.dataset import RobustDataset, Sample
+from revit.common.data.loader import Loader
+from revit.common.data.sampler import EpochSampler
+
+def load(index, generator):
+    return Sample(torch.zeros(1, 3, 2, 2, dtype=torch.uint8), 0)
+
+loader = Loader(RobustDataset(load, 4), EpochSampler(4), BrokenFiles(4), 2, num_workers=2)
+print(sum(len(batch) for batch in loader))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "4\n"), done.stderr
