@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,7 +26,7 @@ from revit.common.engine.log import progress
 from revit.common.files import write_json
 from revit.common.report.cases import noise
 from revit.common.report.flops import count
-from revit.common.report.throughput import Case, device_name, measure
+from revit.common.report.throughput import Case, device_name, measure, seconds_of
 from revit.common.tokens.adaptive import AdaptiveClassifier
 from revit.common.tokens.assigner import TokenLengthAssigner
 from revit.video.models.timesformer import TimeSformer
@@ -83,8 +82,8 @@ def adaptive(device: torch.device, dtype: str, num_clips: int) -> dict[str, Any]
         model(clips[:2], grid)
     with progress("adaptive", -(-num_clips // SLICE)) as update_bar:
         for chosen in lengths.split(SLICE):
-            seconds["longest"].append(_seconds(at_longest(len(chosen)), device))
-            seconds["adaptive"].append(_seconds(assigned(chosen), device))
+            seconds["longest"].append(seconds_of(at_longest(len(chosen)), device))
+            seconds["adaptive"].append(seconds_of(assigned(chosen), device))
             update_bar(advance=1)
     realised = 1 - sum(seconds["adaptive"]) / sum(seconds["longest"])
     slices = [1 - a / b for a, b in zip(seconds["adaptive"], seconds["longest"])]
@@ -105,16 +104,6 @@ def adaptive(device: torch.device, dtype: str, num_clips: int) -> dict[str, Any]
 
 def _call(model: torch.nn.Module, clips: torch.Tensor) -> Callable[[], Any]:
     return lambda: model(clips)
-
-
-def _seconds(run: Callable[[], Any], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
 
 
 @tool

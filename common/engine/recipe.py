@@ -65,7 +65,7 @@ class Recipe:
         """
         if not self.world.is_main:
             hush()
-        self._check_inputs()
+        self._check_inputs(only)
         with self.stop.listening(), self._alone_in_folder():
             self._run(only)
 
@@ -124,7 +124,7 @@ class Recipe:
             )
             yield
 
-    def _check_inputs(self) -> None:
+    def _check_inputs(self, only: str | None) -> None:
         """What would otherwise be found out after days of training: the model, and every list that a stage will read."""
         options, package = self.options, self.package
         names = package.label_names(options)
@@ -132,24 +132,25 @@ class Recipe:
             package.build_model(options, len(names))
         if options.makes_data:
             return
-        splits: set[Split] = {"train", options.test.split}
-        if options.has_lengths:
-            splits.add(options.lengths.split)
-        if options.run.evaluate_every is not None and package.has_split(options, "val"):
+        stages = [name for name in self.stages() if only in (None, name)]
+        splits = {split for name in stages if (split := self._split_of(name)) is not None}
+        if "model" in stages and options.run.evaluate_every is not None and package.has_split(options, "val"):
             splits.add("val")
         for split in sorted(splits):
             package.split(options, split)
 
+    def _split_of(self, stage: str) -> Split | None:
+        """The list that a stage works on."""
+        lengths = self.options.lengths.split
+        splits: dict[str, Split] = {"model": "train", "lengths": lengths, "assigner": lengths}
+        return splits.get(stage, self.options.test.split if stage == "evaluate" else None)
+
     def _settings_of(self, stage: str) -> dict[str, Any]:
         """What a stage's result depends on: settings, and what its lists say."""
         settings = self.options.settings_of(stage)
-        splits: dict[str, Split] = {
-            "model": "train",
-            "lengths": self.options.lengths.split,
-            "evaluate": self.options.test.split,
-        }
-        if stage in splits and not self.options.makes_data:
-            settings["list"] = self.package.split(self.options, splits[stage]).fingerprint
+        split = self._split_of(stage)
+        if split is not None and not self.options.makes_data:
+            settings["list"] = self.package.split(self.options, split).fingerprint
         return settings
 
     def _results(self, stage: str) -> list[Path]:
