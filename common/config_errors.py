@@ -122,7 +122,8 @@ def _models_at(cls: type[BaseModel], loc: Sequence[str | int]) -> list[type[Base
         if holders:
             models = [inner for model in holders for inner in _models_in(model.model_fields[key].annotation)]
         else:  # the tag of a discriminated union, or the name of a union's member
-            models = [model for model in models if key in _tags(model) or key == model.__name__] or models
+            named = [model for model in models if key in _tags(model) or key == model.__name__]
+            models = named or [inner for model in models if (inner := _member(model, key))] or models
     return models
 
 
@@ -135,6 +136,12 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     elif get_origin(annotation) in (Union, types.UnionType, list, tuple, dict):
         for part in get_args(annotation):
             yield from _models_in(part)
+
+
+def _member(model: type[BaseModel], key: str) -> type[BaseModel] | None:
+    """The class behind `key` where a mapping's values are of a class each."""
+    find = getattr(model, "member", None)
+    return None if find is None else find(key)
 
 
 def _tags(model: type[BaseModel]) -> set[Any]:

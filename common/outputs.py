@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
+from revit.common.reducers.decision import Decision, Weighted, fates_of, kept_positions
+
 PATCH_SHARE = 0.5
 """Weight of the best patch beside the class token (LV-ViT's published evaluation)."""
+
+
+class Reduction(NamedTuple):
+    """What a reducer did to the S positions of B samples in one forward pass."""
+
+    fates: Tensor
+    """(B, S) long: the position whose token stands for each in the end; itself: kept, another: merged, -1: dropped."""
+    kept: tuple[Tensor, ...] = ()
+    """For every time the sequence became shorter, (B, K) long: the positions that went on, in the order of their tokens."""
+    weights: tuple[Tensor, ...] = ()
+    """For every time positions were weighed instead, (B, S), 1 or 0; gradients pass."""
+
+    @classmethod
+    def of(cls, decisions: Sequence[Decision]) -> Reduction | None:
+        """None where nothing was decided."""
+        if not decisions:
+            return None
+        weights = tuple(decision.keep for decision in decisions if isinstance(decision, Weighted))
+        return cls(fates_of(decisions), tuple(kept_positions(decisions)), weights)
 
 
 class ModelOutput(NamedTuple):
@@ -22,6 +44,10 @@ class ModelOutput(NamedTuple):
     """(B, K) of the distillation token; None where the grid has none (the teacher, a plain model)."""
     patch_logits: Tensor | None = None
     """(B, S, K) of the patch tokens, in row order; None where the model classifies no patches (all but LV-ViT)."""
+    patch_features: Tensor | None = None
+    """(B, S * T, D) of the patch tokens after the final norm, those that are left."""
+    reduction: Reduction | None = None
+    """What became of the positions, where the model has a reducer that did something."""
 
     @property
     def prediction(self) -> Tensor:

@@ -18,7 +18,8 @@ from revit.common.embed.patch_embed import PATCH_EMBEDS
 from revit.common.embed.patches import PatchEmbed, Remainder
 from revit.common.embed.resize import resize_positions
 from revit.common.layers.norm import LengthAwareLayerNorm
-from revit.common.outputs import ModelOutput
+from revit.common.outputs import ModelOutput, Reduction
+from revit.common.reducers.reducer import Reducer
 from revit.common.tokens.grid import TokenGrid, longest_first
 from revit.common.tokens.layout import TokenLayout
 
@@ -111,6 +112,8 @@ class ResizableTransformer(nn.Module):
         shared_rows = bool(self._distilled) and distillation != "every_grid" and positions != "separate"
         self.dist_pos_embed = nn.Parameter(torch.zeros(1, 1, embed_dim)) if shared_rows else None
         self.blocks = nn.ModuleList()
+        self.reducer: Reducer | None = None
+        """Shortens the sequence between blocks."""
         self._recompute_blocks = False
         self.norm = LengthAwareLayerNorm(embed_dim, self.grids, layer_norm_eps)
         self._pos_std = pos_std
@@ -209,14 +212,16 @@ class ResizableTransformer(nn.Module):
         same random draws (timm's name for it)."""
         self._recompute_blocks = enable
 
-    def run_blocks(self, tokens: Tensor, layout: TokenLayout) -> Tensor:
-        """(B, N, D) -> (B, N, D) through all blocks."""
-        for block in self.blocks:
+    def run_blocks(self, tokens: Tensor, layout: TokenLayout) -> tuple[Tensor, TokenLayout]:
+        """(B, N, D) and its layout -> both after all blocks; shorter where there is a reducer."""
+        for number, block in enumerate(self.blocks):
+            if self.reducer is not None:
+                tokens, layout = self.reducer(number, tokens, layout)
             if self._recompute_blocks and torch.is_grad_enabled():
                 tokens = checkpoint(block, tokens, layout, use_reentrant=False)
             else:
                 tokens = block(tokens, layout)
-        return tokens
+        return tokens, layout
 
     def classify(self, tokens: Tensor, layout: TokenLayout) -> ModelOutput:
         """Final norm and heads on the prefix of (B, P + ..., D)."""
@@ -224,11 +229,15 @@ class ResizableTransformer(nn.Module):
         return self.read_prefix(self.norm(tokens, layout.grid), layout)
 
     def read_prefix(self, normed: Tensor, layout: TokenLayout) -> ModelOutput:
-        """The heads on the prefix of (B, P + ..., D), which went through the final norm."""
+        """The heads on the prefix of (B, P + ..., D), which went through the final norm; the rest as features."""
         logits = self.head(normed[:, 0])
-        if layout.num_prefix == 1:
-            return ModelOutput(logits)
-        return ModelOutput(logits, self.distillation_head(layout.grid)(normed[:, 1]))
+        distilled = self.distillation_head(layout.grid)(normed[:, 1]) if layout.num_prefix == 2 else None
+        return ModelOutput(
+            logits,
+            distilled,
+            patch_features=normed[:, layout.num_prefix :],
+            reduction=Reduction.of(layout.decisions),
+        )
 
     @torch.no_grad()
     def start_short_grids(self) -> None:

@@ -25,11 +25,14 @@ from revit.image.teacher import TeacherDistillation, TeacherTask, load_teacher
 from revit.image.weights.start import start_from
 
 
-def build_model(model: ImageModel, pictures: PictureOptions, num_classes: int) -> ResizableTransformer:
-    """The untrained model of a configuration; the picture size is the data's."""
+def build_model(
+    model: ImageModel, pictures: PictureOptions, num_classes: int, **arguments: Any
+) -> ResizableTransformer:
+    """The untrained model of a configuration; the picture size is the data's. `arguments` replace its own."""
     given = model.model_dump(exclude={"name", "num_classes", "mix_token"}, exclude_none=True)
+    given |= {"img_size": pictures.pixels.img_size, "num_classes": num_classes, **arguments}
     try:
-        return VARIANTS[model.name].build(img_size=pictures.pixels.img_size, num_classes=num_classes, **given)
+        return VARIANTS[model.name].build(**given)
     except ValueError as error:
         raise UserError(f"model: {error}") from error
 
@@ -48,9 +51,9 @@ class ImagePackage(ListedPackage):
         """The digits."""
         return DIGITS
 
-    def build_model(self, options: ImageRun, num_classes: int) -> ResizableTransformer:
-        """The untrained model."""
-        return build_model(options.model, options.data, num_classes)
+    def plain_model(self, options: ImageRun, num_classes: int, **arguments: Any) -> ResizableTransformer:
+        """The untrained model without methods."""
+        return build_model(options.model, options.data, num_classes, **arguments)
 
     def start(self, model: ResizableTransformer, options: ImageRun, source: str) -> LoadReport:
         """Load weights made elsewhere."""

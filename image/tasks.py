@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from revit.common.data.batch import Batch
 from revit.common.engine.exchange import LengthExchange, OneProcess
+from revit.common.engine.task import Task
 from revit.common.losses.distill import SelfDistillation
 from revit.common.outputs import ModelOutput
 from revit.common.tokens.grid import TokenGrid
@@ -29,7 +30,7 @@ from revit.image.models.mix_token import MixDraw
 
 
 @dataclass
-class TokenLabelTask:
+class TokenLabelTask(Task):
     """ReViT's Algorithm 1 with LV-ViT's losses: at every grid a class term and a dense term over the patches.
 
     Per grid, longest first: cls_weight * class term + dense_weight * cross entropy of all patch logits with the labels

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from revit.common.data.batch import Batch
 from revit.common.engine.exchange import LengthExchange, OneProcess
 from revit.common.engine.options import DistillOptions
+from revit.common.engine.task import Task
 from revit.common.engine.trained import check_same_classes
 from revit.common.errors import UserError
 from revit.common.layers.pixels import PixelNorm
@@ -76,7 +77,7 @@ class TeacherDistillation:
 
 
 @dataclass
-class TeacherTask:
+class TeacherTask(Task):
     """Every grid, longest first, learns from the labels and from the teacher, who sees the same augmented batch.
 
     With several grids (the paper of DeiT has one) the losses are summed, as ReViT sums them.

@@ -134,7 +134,7 @@ def _training(values: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     for path in values.cfg:
         options, kind = load_run(path, values.overrides)
-        lengths = values.lengths or range(1, len(options.model.grids) + 1)
+        lengths = values.lengths or range(1, len(options.grids) + 1)
         device = pick_device(options.run.device)
         for case in training_cases(options, kind.package, device, lengths, values.dtypes, values.batches):
             measured = measure_training(case, values.rounds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -23,16 +24,12 @@ from revit.video.weights.start import start_from
 ONE_VIEW = ViewOptions(num_temporal_views=1, num_crops=1)
 
 
-def build_model(model: VideoModel, clips: ClipOptions, num_classes: int) -> TimeSformer:
-    """The untrained model of a configuration; frame count and picture size are the data's."""
-    settings = model.model_dump(exclude={"num_classes"})
+def build_model(model: VideoModel, clips: ClipOptions, num_classes: int, **arguments: Any) -> TimeSformer:
+    """The untrained model of a configuration; frame count and picture size are the data's. `arguments` replace its own."""
+    settings = model.model_dump() | {"num_classes": num_classes}
+    settings |= {"img_size": clips.pixels.crop_size, "num_frames": clips.frames.num_frames, **arguments}
     try:
-        return TimeSformer(
-            img_size=clips.pixels.crop_size,
-            num_frames=clips.frames.num_frames,
-            num_classes=num_classes,
-            **settings,
-        )
+        return TimeSformer(**settings)
     except ValueError as error:
         raise UserError(f"model: {error}") from error
 
@@ -52,9 +49,9 @@ class VideoPackage(ListedPackage):
         assert options.data.demo is not None
         return options.data.demo.motions
 
-    def build_model(self, options: VideoRun, num_classes: int) -> TimeSformer:
-        """The untrained model."""
-        return build_model(options.model, options.data, num_classes)
+    def plain_model(self, options: VideoRun, num_classes: int, **arguments: Any) -> TimeSformer:
+        """The untrained model without methods."""
+        return build_model(options.model, options.data, num_classes, **arguments)
 
     def start(self, model: ResizableTransformer, options: VideoRun, source: str) -> LoadReport:
         """Load weights made elsewhere."""

@@ -15,6 +15,7 @@ from revit.common.engine.task import BatchAugment, ResizableTask, Task
 from revit.common.errors import UserError
 from revit.common.losses.distill import SelfDistillation
 from revit.common.made_data import MadeData
+from revit.common.vit import ResizableTransformer
 
 
 class ListedPackage(ABC):
@@ -44,6 +45,21 @@ class ListedPackage(ABC):
     ) -> Loader:
         """As for the model."""
         return self.train_loader(options, split, batch_size, rank, num_ranks)
+
+    @abstractmethod
+    def plain_model(self, options: Any, num_classes: int, **arguments: Any) -> ResizableTransformer:
+        """The untrained model as `model` describes it, with these constructor arguments instead of its own."""
+
+    def build_model(self, options: Any, num_classes: int) -> ResizableTransformer:
+        """The untrained model, and what the run's methods make of it."""
+        methods = options.active_methods
+        arguments: dict[str, Any] = {}
+        for method in methods:
+            arguments |= method.model_arguments(options)
+        model = self.plain_model(options, num_classes, **arguments)
+        for method in methods:
+            method.attach(model)
+        return model
 
     def label_names(self, options: Any) -> Sequence[str]:
         """Class names; class numbers as text where the source has none. UserError if they contradict the model."""

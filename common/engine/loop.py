@@ -21,7 +21,7 @@ from revit.common.engine.meter import Meter
 from revit.common.engine.optim import MovedSchedule
 from revit.common.engine.resume import Position, States
 from revit.common.engine.stop import StopRequest
-from revit.common.engine.task import BatchAugment, Task
+from revit.common.engine.task import BatchAugment, Progress, Task
 from revit.common.errors import UserError
 
 FINE, STOP, BROKEN = range(3)
@@ -98,6 +98,7 @@ class Trainer:
         for number, batch in enumerate(self._read(num_batches), 1):
             batch = batch.to(self.backend.device)
             meter.data_seconds += time.perf_counter() - waited_since
+            self.task.begin(self._progress(position))
             broken += self._train_batch(batch, meter)
             ends_update = number % self.backend.accumulate == 0
             asked = self._agree(broken) if ends_update or self.world.size == 1 else FINE
@@ -196,6 +197,10 @@ class Trainer:
                 f"{self.name}: epoch {position.epoch + 1}/{self.num_epochs}  update {self.backend.num_updates}  "
                 f"{meter.line(left)}"
             )
+
+    def _progress(self, position: Position) -> Progress:
+        epochs = position.epoch + position.samples / max(self.loader.num_samples, 1)
+        return Progress(self.backend.num_updates, epochs / self.num_epochs)
 
     def _batches_of(self, position: Position) -> int:
         return position.samples // max(self.loader.samples_in(1), 1)

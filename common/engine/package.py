@@ -49,7 +49,7 @@ class Package(Protocol):
         """Inputs that the final test looks at for one sample."""
 
     def task(self, options: Any) -> Task:
-        """The losses of training the model."""
+        """The losses of training the model, as they are without the run's methods."""
 
     def batch_augment(self, options: Any, num_classes: int) -> BatchAugment | None:
         """What training does to whole batches after `pixels`, such as mixing; None for nothing. The model's training

@@ -34,6 +34,7 @@ from revit.common.engine.trained import build_assigner
 from revit.common.engine.training import states_of, train
 from revit.common.errors import OwnError, UserError
 from revit.common.files import locked, write_json, write_text
+from revit.common.methods.apply import optim_of, task_of
 from revit.common.tokens.adaptive import AdaptiveClassifier
 from revit.common.tokens.grid import TokenGrid
 from revit.common.tokens.labels import LengthLabels, class_balanced_weights
@@ -179,11 +180,11 @@ class Recipe:
         parts = train(
             "model",
             model,
-            self.package.task(self.options),
+            task_of(self.options, self.package, model),
             lambda rank, num_ranks: self.package.train_loader(
                 self.options, "train", batch_size, rank, num_ranks
             ),
-            self.options.train,
+            self.options.train.model_copy(update={"optim": optim_of(self.options)}),
             **self._training(),
             augment=self.package.batch_augment(self.options, len(names)),
             watch=lambda network: self.evaluator.watch(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self
 
 from revit.common.data.options import SourceOptions
@@ -18,8 +19,10 @@ from revit.common.engine.options import (
     TestOptions,
     TrainOptions,
 )
+from revit.common.methods.method import Method, MethodOptions
+from revit.common.methods.registry import known_methods
 from revit.common.options import Options
-from revit.common.tokens.grid import longest_first
+from revit.common.tokens.grid import TokenGrid, longest_first
 
 
 class DataOptions(Options):
@@ -68,6 +71,9 @@ class RecipeOptions(Options):
     kind: str
     data: DataOptions
     model: ModelOptions = ModelOptions()
+    methods: dict[str, SerializeAsAny[MethodOptions]] = Field(default={})
+    """Ways to spend fewer tokens beside ReViT's lengths, by name: `flexivit`, `dynamicvit`, `toe`; a null takes a method's
+    defaults."""
     start: StartOptions = StartOptions()
     train: TrainOptions = TrainOptions()
     distill: DistillOptions = DistillOptions()
@@ -84,9 +90,57 @@ class RecipeOptions(Options):
         return self.data.demo is not None
 
     @property
+    def active_methods(self) -> list[Method]:
+        """The methods that this run names."""
+        known = known_methods()
+        return [known[name](options) for name, options in self.methods.items()]
+
+    @property
+    def grids(self) -> tuple[TokenGrid, ...]:
+        """Token grids of the model, longest first."""
+        grids: tuple[str | int, ...] = self.model.grids
+        for method in self.active_methods:
+            grids = method.model_arguments(self).get("grids", grids)
+        return longest_first(grids)
+
+    @property
     def has_lengths(self) -> bool:
-        """Whether the model runs at several token lengths, and so wants labels and an assigner."""
-        return len(self.model.grids) > 1
+        """Whether the model runs at several token lengths and wants labels and an assigner."""
+        return len(self.grids) > 1 and all(method.wants_lengths for method in self.active_methods)
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _read_methods(cls, value: Any) -> Any:
+        """Every method's settings by its own class; what is wrong in them is reported with its key."""
+        if not isinstance(value, dict):
+            return value
+        known, read, problems = known_methods(), {}, []
+        for name, settings in value.items():
+            if name not in known:
+                allowed = f"no such method; choose from {', '.join(sorted(known))}"
+                wrong = PydanticCustomError("unknown_method", "{text}", {"text": allowed})
+                problems.append(InitErrorDetails(type=wrong, loc=(name,), input=name))
+                continue
+            try:
+                read[name] = known[name].options_class.model_validate(settings or {})
+            except ValidationError as error:
+                problems += [
+                    InitErrorDetails(
+                        type=PydanticCustomError(item["type"], "{text}", {"text": item["msg"]}),
+                        loc=(name, *item["loc"]),
+                        input=item["input"],
+                    )
+                    for item in error.errors(include_url=False)
+                ]
+        if problems:
+            raise ValidationError.from_exception_data("methods", problems)
+        return read
+
+    @model_validator(mode="after")
+    def _methods_fit(self) -> Self:
+        for method in self.active_methods:
+            method.check(self)
+        return self
 
     def settings_of(self, stage: str) -> dict[str, Any]:
         """What a stage's result depends on, as JSON values; each stage includes those before it.
@@ -100,7 +154,7 @@ class RecipeOptions(Options):
         settings: dict[str, Any] = {"data": everything["data"]}
         if stage == "data":
             return settings
-        for key in ("model", "start", "train", "distill", "label_smoothing"):
+        for key in ("model", "methods", "start", "train", "distill", "label_smoothing"):
             settings[key] = everything[key]
         settings["run"] = {key: everything["run"][key] for key in ("seed", "dtype")}
         if stage != "model":

@@ -19,8 +19,22 @@ BatchAugment = Callable[[Tensor, Batch], tuple[Tensor, Batch]]
 """What is done to a training batch as a whole, on the device: normalised inputs and their batch -> the same, changed."""
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a training has come, the same on every process and after a resume."""
+
+    update: int
+    """Updates of the weights made so far."""
+    fraction: float
+    """Share of the whole training's samples that were trained on, from 0 to 1."""
+
+
 class Task(Protocol):
     """A method's losses."""
+
+    def begin(self, progress: Progress) -> None:
+        """Called before every batch; all batches of an update hear the same `update`. Most need nothing of it."""
+        return
 
     def losses(self, model: nn.Module, inputs: Tensor, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         """Yield (name, scalar) one after the other; the loop runs each backward before it asks for the next.
@@ -32,7 +46,7 @@ class Task(Protocol):
 
 
 @dataclass
-class ResizableTask:
+class ResizableTask(Task):
     """Algorithm 1 of ReViT: every grid sees the batch, longest first, and all gradients make one step.
 
     The longest grid learns from the labels and its logits, from this same pass in training mode, teach the others;
@@ -58,7 +72,7 @@ class ResizableTask:
 
 
 @dataclass
-class AssignerTask:
+class AssignerTask(Task):
     """Cross entropy of the Token-Length Assigner on token-length labels (ReViT section 3.1)."""
 
     labels: Tensor

@@ -37,7 +37,7 @@ from revit.common.files import write_json
 from revit.common.report.cases import noise
 from revit.common.report.costs import build, num_classes
 from revit.common.report.throughput import Yardstick, device_name, seconds_of
-from revit.common.tokens.grid import TokenGrid, longest_first
+from revit.common.tokens.grid import TokenGrid
 
 PATIENCE = timedelta(minutes=10)
 """How long the others wait for rank 0's turn."""
@@ -61,7 +61,7 @@ class TrainingCase:
 
     @property
     def grids(self) -> tuple[TokenGrid, ...]:
-        return longest_first(self.options.model.grids)
+        return self.options.grids
 
 
 def training_cases(
@@ -77,7 +77,7 @@ def training_cases(
     A group has as many ranks as `engine.replicas` says. Raises UserError for more lengths than the model has, and for
     fewer GPUs than ranks.
     """
-    grids = longest_first(options.model.grids)
+    grids = options.grids
     if max(lengths) > len(grids):
         raise UserError(
             f"--lengths {max(lengths)}: the model has {len(grids)} token grids ({', '.join(map(str, grids))}); ask for "

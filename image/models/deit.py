@@ -56,7 +56,7 @@ class DeiT(ResizableTransformer):
         grid = self.check_grid(grid)
         prefix, patches, layout = self.embed(images, grid)
         tokens = torch.cat([prefix.expand(len(patches), -1, -1), patches], dim=1)  # (B, P + S, D)
-        tokens = self.run_blocks(tokens, layout)
+        tokens, layout = self.run_blocks(tokens, layout)
         return self.classify(tokens, layout)
 
     def closed_form_macs(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from revit.common.layers.block import Block
 from revit.common.outputs import ModelOutput
+from revit.common.reducers.decision import restore_merged
 from revit.common.tokens.grid import TokenGrid
 from revit.common.vit import ResizableTransformer, make_head
 from revit.image.models.cost import closed_form
@@ -77,13 +78,15 @@ class LVViT(ResizableTransformer):
 
         prefix, patches, layout = self.embed_map(feature_map, grid)
         tokens = torch.cat([prefix.expand(len(patches), -1, -1), patches], dim=1)  # (B, P + S, D)
-        tokens = self.run_blocks(tokens, layout)
+        tokens, layout = self.run_blocks(tokens, layout)
 
         normed = self.norm(tokens, grid)
         output = self.read_prefix(normed, layout)
         if self.aux_head is None:
             return output
-        patch_logits = self.aux_head(normed[:, layout.num_prefix :])
+        # Where tokens were merged the head sees zeros at the places of those that are gone (published).
+        patches = restore_merged(normed[:, layout.num_prefix :], layout.decisions)
+        patch_logits = self.aux_head(patches)
         return output._replace(patch_logits=patch_logits if box is None else unmix(patch_logits, box))
 
     def closed_form_macs(

@@ -99,7 +99,7 @@ class TimeSformer(ResizableTransformer):
             tokens = torch.cat([prefix.expand(B, -1, -1), patches.flatten(1, 2)], dim=1)
             layout = replace(layout, num_frames=T)
 
-        tokens = self.run_blocks(tokens, layout)
+        tokens, layout = self.run_blocks(tokens, layout)
 
         if self.time_embed is None:
             # The published model averages all tokens over frames, before the final norm.

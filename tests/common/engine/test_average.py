@@ -25,6 +25,9 @@ NUM_UPDATES = 6  # two epochs of six batches, two of them an update
 class Slope:
     """A loss whose gradient is 1 for every weight, so that plain SGD moves every weight by the learning rate."""
 
+    def begin(self, progress):
+        """Nothing to prepare."""
+
     def losses(self, model: nn.Module, inputs: torch.Tensor, batch: Batch):
         yield "slope", sum(weight.sum() for weight in model.parameters())
 

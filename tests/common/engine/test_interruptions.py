@@ -42,6 +42,9 @@ class Noted:
         self.ids: list[list[int]] = []
         self.interrupt = interrupt
 
+    def begin(self, progress):
+        """Nothing to prepare."""
+
     def losses(self, model: nn.Module, inputs: torch.Tensor, batch: Batch):
         self.ids.append(batch.ids.tolist())
         self.interrupt(len(self.ids))

@@ -1,0 +1,73 @@
+"""What a method may change of a run: the model, what a batch means, how it is optimised. Nothing else knows its name.
+
+A method is one file in this folder that ends with `METHOD = ItsClass`; the file's name is what a configuration writes:
+`methods: {toe: {first_rate: 0.5}}`. Several may be named; each is asked in that order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from revit.common.engine.options import OptimOptions
+from revit.common.engine.task import Task
+from revit.common.options import Options
+from revit.common.vit import ResizableTransformer
+
+if TYPE_CHECKING:
+    from revit.common.engine.package import Package
+    from revit.common.engine.run_options import RecipeOptions
+
+
+class MethodOptions(Options):
+    """The settings of one method, under `methods.NAME`; every method has its own."""
+
+    @classmethod
+    def member(cls, name: str) -> type[Options] | None:
+        """The settings of the method called `name`."""
+        from revit.common.methods.registry import known_methods
+
+        method = known_methods().get(name)
+        return None if method is None else method.options_class
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The run that a method works in."""
+
+    options: RecipeOptions
+    package: Package
+
+
+class Method:
+    """Every hook does nothing here. A method is made from its options wherever it is needed, and keeps no state."""
+
+    options_class: ClassVar[type[MethodOptions]] = MethodOptions
+    wants_lengths: ClassVar[bool] = True
+    """Whether a model with several grids gets token-length labels and an assigner."""
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    def check(self, run: RecipeOptions) -> None:
+        """Raises ValueError where the method contradicts the rest of the run."""
+
+    def model_arguments(self, run: RecipeOptions) -> Mapping[str, Any]:
+        """Constructor arguments of the model in place of the configuration's."""
+        return {}
+
+    def attach(self, model: ResizableTransformer) -> None:
+        """Add to the untrained model what the method needs, such as a reducer."""
+
+    def task(self, task: Task, model: ResizableTransformer, setting: Setting) -> Task:
+        """The losses of training `model`, which has its starting weights: `task`, or something around or instead of it."""
+        return task
+
+    def optim(self, optim: OptimOptions) -> OptimOptions:
+        """How the model is optimised."""
+        return optim
+
+    def cost_rows(self, model: ResizableTransformer, input_shape: Sequence[int]) -> list[dict[str, Any]]:
+        """More rows for `flops`, such as the cost of training: "grid" says what of, "gmacs" how much, "rule" how counted."""
+        return []
