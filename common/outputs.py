@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from revit.common.reducers.decision import Decision, Weighted, fates_of, kept_positions
+from revit.common.reducers.decision import Decision, Weighted, kept_positions, trail_of
 
 PATCH_SHARE = 0.5
 """Weight of the best patch beside the class token (LV-ViT's published evaluation)."""
@@ -22,6 +22,8 @@ class Reduction(NamedTuple):
     """For every time the sequence became shorter, (B, K) long: the positions that went on, in the order of their tokens."""
     weights: tuple[Tensor, ...] = ()
     """For every time positions were weighed instead, (B, S), 1 or 0; gradients pass."""
+    trail: tuple[Tensor, ...] = ()
+    """The fates after every single decision, each (B, S) as `fates`, which is the last."""
 
     @classmethod
     def of(cls, decisions: Sequence[Decision]) -> Reduction | None:
@@ -29,7 +31,8 @@ class Reduction(NamedTuple):
         if not decisions:
             return None
         weights = tuple(decision.keep for decision in decisions if isinstance(decision, Weighted))
-        return cls(fates_of(decisions), tuple(kept_positions(decisions)), weights)
+        trail = tuple(trail_of(decisions))
+        return cls(trail[-1], tuple(kept_positions(decisions)), weights, trail)
 
 
 class ModelOutput(NamedTuple):

@@ -84,6 +84,14 @@ class LVViTStem(PatchEmbed):
         # An odd side rounds up when it is halved, before anything is cut off.
         return super().map_of((sides[0] + sides[0] % 2, sides[1] + sides[1] % 2), grid)
 
+    def origin(self, sides: Sides, grid: TokenGrid) -> Sides:
+        """As for patches of the half map, which is what is padded."""
+        if self.remainder == "cut":
+            return (0, 0)
+        kernel = self.stem_of(grid).kernel
+        top, left = (-math.ceil(size / 2) % side // 2 for size, side in zip(sides, kernel))
+        return (2 * top, 2 * left)
+
     @torch.no_grad()
     def start_short_grids(self) -> None:
         """Copy convolutions and BN of the longest grid's stem; its last kernel by pseudo-inverse resizing."""

@@ -127,6 +127,10 @@ class ConvStem(PatchEmbed):
         expected = self.map_of((images.shape[-2], images.shape[-1]), grid)
         return tokens[..., : expected.rows, : expected.cols]
 
+    def origin(self, sides: Sides, grid: TokenGrid) -> Sides:
+        """None: what fills no patch lies at the right and lower border."""
+        return (0, 0)
+
 
 PATCH_EMBEDS: Mapping[str, type[Patchify | SharedPatchify | ConvStem | LVViTStem]] = {
     "patchify": Patchify,

@@ -72,5 +72,13 @@ class PatchEmbed(nn.Module):
         rows, cols = (fit(size / patch) for size, patch in zip(sides, self.patches[grid.name]))
         return TokenGrid(rows, cols)
 
+    def origin(self, sides: Sides, grid: TokenGrid) -> Sides:
+        """Pixels that the first token of a picture of `sides` begins above and left of it, where what fills no patch is
+        padded on both sides."""
+        if self.remainder == "cut":
+            return (0, 0)
+        top, left = (-size % patch // 2 for size, patch in zip(sides, self.patches[grid.name]))
+        return (top, left)
+
     def start_short_grids(self) -> None:
         """Start the shorter grids' parts from the longest one's, where the two are of one kind."""

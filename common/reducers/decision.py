@@ -90,28 +90,34 @@ class Weighted:
         return places.masked_fill(self.keep.detach() == 0, -1)
 
 
-def fates_of(decisions: Sequence[Decision]) -> Tensor:
-    """(B, S) long over the positions before the first of these decisions, which were carried out one after the other.
-
-    As `Decision.fates`: what became of each position in the end. Raises ValueError for no decision.
-    """
-    if not decisions:
-        raise ValueError("nothing was decided about these positions")
-    fates = decisions[0].fates()
-    # Positions of the first sequence that hold the slots of the present one.
-    held = decisions[0].kept if isinstance(decisions[0], Shorter) else None
-    for decision in decisions[1:]:
+def trail_of(decisions: Sequence[Decision]) -> list[Tensor]:
+    """After each of these decisions, which were carried out one after the other: (B, S) long over the positions before
+    the first of them, as `Decision.fates`: what became of each position so far."""
+    trail: list[Tensor] = []
+    held: Tensor | None = None  # positions of the first sequence that hold the slots of the present one
+    for decision in decisions:
         later = decision.fates()  # in places of the present sequence
-        if held is not None:
-            place_of = torch.full_like(fates, -1).scatter(1, held, _places(held))
-            stands = torch.where(later < 0, later, held.gather(1, later.clamp(min=0)))
+        if not trail:
+            trail.append(later)
         else:
-            place_of, stands = _places(fates), later
-        now = place_of.gather(1, fates.clamp(min=0))  # the place of whoever stands for it
-        fates = torch.where(fates < 0, fates, stands.gather(1, now))
+            fates = trail[-1]
+            if held is not None:
+                place_of = torch.full_like(fates, -1).scatter(1, held, _places(held))
+                stands = torch.where(later < 0, later, held.gather(1, later.clamp(min=0)))
+            else:
+                place_of, stands = _places(fates), later
+            now = place_of.gather(1, fates.clamp(min=0))  # the place of whoever stands for it
+            trail.append(torch.where(fates < 0, fates, stands.gather(1, now)))
         if isinstance(decision, Shorter):
             held = decision.kept if held is None else held.gather(1, decision.kept)
-    return fates
+    return trail
+
+
+def fates_of(decisions: Sequence[Decision]) -> Tensor:
+    """(B, S) long: the end of `trail_of`. Raises ValueError for no decision."""
+    if not decisions:
+        raise ValueError("nothing was decided about these positions")
+    return trail_of(decisions)[-1]
 
 
 def kept_positions(decisions: Sequence[Decision]) -> list[Tensor]:
