@@ -26,5 +26,5 @@ def optim_of(options: RecipeOptions) -> OptimOptions:
     """How the model is optimised."""
     optim = options.train.optim
     for method in options.active_methods:
-        optim = method.optim(optim)
+        optim = method.optim(optim, options)
     return optim

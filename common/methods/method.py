@@ -6,8 +6,9 @@ A method is one file in this folder that ends with `METHOD = ItsClass`; the file
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from revit.common.engine.options import OptimOptions
@@ -46,9 +47,17 @@ class Method:
     options_class: ClassVar[type[MethodOptions]] = MethodOptions
     wants_lengths: ClassVar[bool] = True
     """Whether a model with several grids gets token-length labels and an assigner."""
+    published_names: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """How the names of parameters begin in the authors' files -> how they begin here, for what the method adds."""
 
     def __init__(self, options: Any) -> None:
         self.options = options
+
+    @classmethod
+    def found_in(cls, names: Collection[str]) -> Method | None:
+        """The method with which weights of these names (as they are here) were trained, as far as names tell; None: not
+        with this one. For weight files that come without a configuration."""
+        return None
 
     def check(self, run: RecipeOptions) -> None:
         """Raises ValueError where the method contradicts the rest of the run."""
@@ -64,8 +73,9 @@ class Method:
         """The losses of training `model`, which has its starting weights: `task`, or something around or instead of it."""
         return task
 
-    def optim(self, optim: OptimOptions) -> OptimOptions:
-        """How the model is optimised."""
+    def optim(self, optim: OptimOptions, run: RecipeOptions) -> OptimOptions:
+        """How the model is optimised, such as by groups of parameters; `optim` is the run's, or what another method made
+        of it."""
         return optim
 
     def cost_rows(self, model: ResizableTransformer, input_shape: Sequence[int]) -> list[dict[str, Any]]:
