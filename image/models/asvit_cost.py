@@ -1,0 +1,66 @@
+"""What an As-ViT costs, by formula."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from revit.common.embed.patches import Sides
+from revit.common.report.closed_form import Macs, single_input
+from revit.common.tokens.grid import TokenGrid
+from revit.image.models.genotype import Genotype, Stage
+
+
+def split_side(side: int, splits: int) -> int:
+    """Windows along a side of `side` tokens: `splits`, or the nearest smaller number that divides the side.
+
+    The published code has no rule where `splits` does not divide (a coarse grid, another picture size); here no token is
+    padded or masked.
+    """
+    return next(number for number in range(min(splits, side), 0, -1) if side % number == 0)
+
+
+def stage_maps(first: TokenGrid, num_stages: int) -> list[TokenGrid]:
+    """The maps of all stages, each half the one before, rounded up."""
+    maps = [first]
+    while len(maps) < num_stages:
+        maps.append(TokenGrid(-(-maps[-1].rows // 2), -(-maps[-1].cols // 2)))
+    return maps
+
+
+def stage_macs(stage: Stage, width: int, heads: int, grid: TokenGrid) -> Macs:
+    """All blocks of a stage on a map of `grid`: four projections and the MLP per token, two products per window."""
+    inner = heads * (width // heads)
+    windows = split_side(grid.rows, stage.splits) * split_side(grid.cols, stage.splits)
+    per_token = (4 * inner + 2 * stage.expansion * width) * width
+    return {
+        "linear": float(stage.depth * grid.num_positions * per_token),
+        "attention": 2.0 * stage.depth * grid.num_positions**2 / windows * inner,
+    }
+
+
+def asvit_macs(genotype: Genotype, first: TokenGrid, num_classes: int, in_chans: int = 3) -> Macs:
+    """Multiply-accumulates of one picture whose stem gives a map of `first`, by kind: linear, attention, convolution."""
+    dims, stages = genotype.dims, genotype.stages
+    maps = stage_maps(first, len(stages))
+    macs: Macs = {"linear": 0.0, "attention": 0.0}
+    for stage, width, heads, grid in zip(stages, dims, genotype.heads_per_stage, maps):
+        for kind, cost in stage_macs(stage, width, heads, grid).items():
+            macs[kind] += cost
+    for stage, width, next_width, grid in zip(stages[1:], dims, dims[1:], maps[1:]):
+        macs["linear"] += grid.num_positions * stage.kernel**2 * width * next_width
+    if num_classes > 0:
+        macs["linear"] += dims[-1] * (dims[-1] + num_classes)
+    macs["convolution"] = float(first.num_positions * stages[0].kernel ** 2 * in_chans * dims[0])
+    return macs
+
+
+def closed_form(genotype: Genotype, images_shape: Sequence[int], stride: int, num_classes: int) -> Macs:
+    """Multiply-accumulates of one picture of shape (1, C, H, W) at a stride of the stem. ValueError for another batch."""
+    chans, *sides = single_input(images_shape)
+    first = stem_map((sides[0], sides[1]), stride)
+    return asvit_macs(genotype, first, num_classes, chans)
+
+
+def stem_map(sides: Sides, stride: int) -> TokenGrid:
+    """The stem's map of a picture of `sides` pixels."""
+    return TokenGrid(-(-sides[0] // stride), -(-sides[1] // stride))

@@ -1,0 +1,118 @@
+"""How an As-ViT is written down: kernels, attention splits, expansions and depths of four stages, heads and width."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+NUM_STAGES = 4
+MAX_WIDTH = 1024
+"""No stage is wider (published code; it matters for the Large model only)."""
+SEED_WIDTH = 32
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The topology of one stage, and its depth."""
+
+    kernel: int
+    """Side of the window that embeds the stage's input: pixels in the first stage, tokens of the stage before in others."""
+    splits: int
+    """Attention windows per side; 1 is global attention."""
+    expansion: int
+    """Hidden width of the MLP over the stage's width."""
+    depth: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("kernel", "splits", "expansion", "depth"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} of a stage is {getattr(self, name)}; it must be 1 or more")
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """An As-ViT architecture (As-ViT figure 1 and table 1).
+
+    As text `K,S,E,L|K,S,E,L|K,S,E,L|K,S,E,L|heads,width`; depths L and the width may be left out and are then 1 and 32.
+    """
+
+    stages: tuple[Stage, ...]
+    heads: int
+    """Of the last stage; every stage before it has half as many."""
+    width: int = SEED_WIDTH
+    """Of the first stage; every stage after it has twice as much, up to `MAX_WIDTH`."""
+
+    def __post_init__(self) -> None:
+        if len(self.stages) != NUM_STAGES:
+            raise ValueError(f"an As-ViT has {NUM_STAGES} stages, not {len(self.stages)}")
+        smallest = 2 ** (NUM_STAGES - 1)
+        if self.heads % smallest or self.heads < smallest:
+            raise ValueError(
+                f"heads of the last stage are {self.heads}; the first stage has an eighth of them, so choose a multiple "
+                f"of {smallest}"
+            )
+        narrow = [dim for dim, heads in zip(self.dims, self.heads_per_stage) if dim < heads]
+        if narrow:
+            raise ValueError(
+                f"a stage of width {narrow[0]} has more heads than channels; raise width {self.width} or lower heads "
+                f"{self.heads}"
+            )
+        if self.stages[0].kernel < NUM_STAGES:
+            raise ValueError(
+                f"the first kernel is {self.stages[0].kernel}; it has to cover the stem's stride of {NUM_STAGES} pixels"
+            )
+        if any(stage.kernel < 2 for stage in self.stages[1:]):
+            raise ValueError("kernels after the first have to cover their stride of 2 tokens")
+
+    @classmethod
+    def parse(cls, text: str) -> Genotype:
+        """Read the text form. Raises ValueError for anything else."""
+        parts = [part.split(",") for part in re.sub(r"\s", "", text).replace("/", "|").split("|")]
+        try:
+            numbers = [[int(number) for number in part] for part in parts]
+        except ValueError:
+            numbers = []
+        fits = len(numbers) == NUM_STAGES + 1 and len(numbers[-1]) in (1, 2)
+        if not fits or any(len(stage) not in (3, 4) for stage in numbers[:-1]):
+            raise ValueError(
+                f"{text!r} is not an As-ViT genotype; write kernel,splits,expansion,depth of four stages and "
+                "heads,width of the last and the first, as in 8,2,3,1|4,1,2,1|4,1,4,1|4,1,6,1|32,32"
+            )
+        return cls(tuple(Stage(*stage) for stage in numbers[:-1]), *numbers[-1])
+
+    def __str__(self) -> str:
+        stages = (f"{one.kernel},{one.splits},{one.expansion},{one.depth}" for one in self.stages)
+        return "|".join([*stages, f"{self.heads},{self.width}"])
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Width of every stage."""
+        return tuple(min(MAX_WIDTH, self.width * 2**number) for number in range(NUM_STAGES))
+
+    @property
+    def heads_per_stage(self) -> tuple[int, ...]:
+        """Attention heads of every stage."""
+        return tuple(self.heads // 2 ** (NUM_STAGES - 1 - number) for number in range(NUM_STAGES))
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Blocks of every stage."""
+        return tuple(stage.depth for stage in self.stages)
+
+    def grown(self, depths: tuple[int, ...] | None = None, width: int | None = None) -> Genotype:
+        """The same topology with other depths, another width, or both."""
+        stages = self.stages
+        if depths is not None:
+            stages = tuple(replace(stage, depth=depth) for stage, depth in zip(stages, depths))
+        return replace(self, stages=stages, width=self.width if width is None else width)
+
+
+SEED_TOPOLOGY = Genotype.parse("8,2,3|4,1,2|4,1,4|4,1,6|32")
+"""What the paper's search found (section 5.1)."""
+PUBLISHED: dict[str, Genotype] = {
+    "asvit_seed": SEED_TOPOLOGY,
+    "asvit_small": SEED_TOPOLOGY.grown((3, 1, 4, 2), 88),
+    "asvit_base": SEED_TOPOLOGY.grown((3, 1, 5, 2), 116),
+    "asvit_large": SEED_TOPOLOGY.grown((5, 2, 5, 2), 180),
+}
+"""The seed and the three models grown from it (table 5)."""
