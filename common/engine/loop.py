@@ -94,16 +94,19 @@ class Trainer:
         self.loader.set_position(position.epoch, start)
         num_batches = len(self.loader) // self.backend.accumulate * self.backend.accumulate
         broken: list[str] = []
+        now = self._progress(position)
         waited_since = time.perf_counter()
         for number, batch in enumerate(self._read(num_batches), 1):
             batch = batch.to(self.backend.device)
             meter.data_seconds += time.perf_counter() - waited_since
-            self.task.begin(self._progress(position))
+            self.task.begin(now)
             broken += self._train_batch(batch, meter)
             ends_update = number % self.backend.accumulate == 0
             asked = self._agree(broken) if ends_update or self.world.size == 1 else FINE
             position.samples = min(start + self.loader.samples_in(number), self.loader.num_samples)
             updated = self.backend.step()
+            if ends_update:
+                now = self._progress(position)
             if updated and self.average is not None:
                 with self.backend.whole() as network:
                     self.average.update(network)
@@ -200,7 +203,10 @@ class Trainer:
 
     def _progress(self, position: Position) -> Progress:
         epochs = position.epoch + position.samples / max(self.loader.num_samples, 1)
-        return Progress(self.backend.num_updates, epochs / self.num_epochs)
+        per_epoch = self.batches_per_epoch // self.backend.accumulate
+        number = position.epoch * per_epoch + self._batches_of(position) // self.backend.accumulate + 1
+        after = number / (self.num_epochs * per_epoch)
+        return Progress(self.backend.num_updates, epochs / self.num_epochs, after)
 
     def _batches_of(self, position: Position) -> int:
         return position.samples // max(self.loader.samples_in(1), 1)

@@ -27,13 +27,16 @@ class Progress:
     """Updates of the weights made so far."""
     fraction: float
     """Share of the whole training's samples that were trained on, from 0 to 1."""
+    after: float | None = None
+    """t / T, where this is update t, from 1, of T that the training is planned to make (those skipped for gradients that
+    overflowed count); None: not known."""
 
 
 class Task(Protocol):
     """A method's losses."""
 
     def begin(self, progress: Progress) -> None:
-        """Called before every batch; all batches of an update hear the same `update`. Most need nothing of it."""
+        """Called before every batch; all batches of an update hear the same. Most need nothing of it."""
         return
 
     def losses(self, model: nn.Module, inputs: Tensor, batch: Batch) -> Iterator[tuple[str, Tensor]]:
