@@ -102,7 +102,7 @@ def trail_of(decisions: Sequence[Decision]) -> list[Tensor]:
         else:
             fates = trail[-1]
             if held is not None:
-                place_of = torch.full_like(fates, -1).scatter(1, held, _places(held))
+                place_of = torch.zeros_like(fates).scatter(1, held, _places(held))  # asked of those held only
                 stands = torch.where(later < 0, later, held.gather(1, later.clamp(min=0)))
             else:
                 place_of, stands = _places(fates), later
