@@ -34,6 +34,13 @@ class Reduction(NamedTuple):
         trail = tuple(trail_of(decisions))
         return cls(trail[-1], tuple(kept_positions(decisions)), weights, trail)
 
+    def of_samples(self, chosen: slice) -> Reduction:
+        """Of these samples alone."""
+        return Reduction(
+            self.fates[chosen],
+            *(tuple(tensor[chosen] for tensor in part) for part in (self.kept, self.weights, self.trail)),
+        )
+
 
 class ModelOutput(NamedTuple):
     """Logits of one forward pass at one token grid, B samples, K classes.

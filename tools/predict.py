@@ -13,6 +13,7 @@ from kinds import KINDS
 
 from revit.common.cli import add_json, parse, parser, tool
 from revit.common.data.label_names import read_label_names
+from revit.common.drawing.gallery import Gallery
 from revit.common.engine.backend import DTYPES, pick_device
 from revit.common.engine.classifier import Classifier, open_classifier
 from revit.common.engine.predict import Answer, Predictor, find_files
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         __doc__ or "",
         "python tools/predict.py --checkpoint runs/demo/checkpoint.safetensors runs/demo/data/test --topk 3\n"
         "python tools/predict.py --checkpoint TimeSformer_divST_8x32_224_K400.pyth --labels k400.txt clip.mp4 folder\n"
+        "python tools/predict.py --checkpoint runs/image_demo runs/image_demo/data/test --draw drawings\n"
         "python tools/predict.py --checkpoint timm:deit_small_patch16_224 picture.jpg folder",
     )
     arguments.add_argument("paths", nargs="+", metavar="PATH", help="a file, or a folder searched for files")
@@ -48,6 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="looks at each clip: 1 (centre, default), 3, 4x3, ..., or test for the checkpoint's own test views; a "
         "picture has one",
     )
+    arguments.add_argument(
+        "--draw",
+        metavar="DIR",
+        help="for every file a picture in DIR of what was spent on it: token grid, tokens kept, merged, dropped",
+    )
     arguments.add_argument("--labels", metavar="FILE", help="class names, for a checkpoint that has none")
     arguments.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
     arguments.add_argument("--dtype", default="float32", choices=list(DTYPES))
@@ -58,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     classifier = _with_labels(open_classifier(values.checkpoint, list(KINDS.values())), values.labels)
     _say_what_was_opened(classifier)
+    gallery = None if values.draw is None else Gallery(values.draw)
     inputs = classifier.inputs
     answers: list[Answer] = []
     unanswered = 0
@@ -71,12 +79,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         give(Answer(str(error.filename), error=reason))
 
     with Predictor(
-        classifier, pick_device(values.device), values.dtype, values.views, _grid(values.grid), values.topk
+        classifier,
+        pick_device(values.device),
+        values.dtype,
+        values.views,
+        _grid(values.grid),
+        values.topk,
+        gallery,
     ) as predict:
         for path in values.paths:
             before = len(answers)
             for file in find_files(path, inputs.extensions, tell_unreadable):
-                give(predict(file))
+                if gallery is None or not gallery.holds(file) or file == path:
+                    give(predict(file))
             if len(answers) == before:
                 give(Answer(path, error=f"no {inputs.noun}s in this folder"))
             unanswered += all(answer.error is not None for answer in answers[before:])
@@ -121,6 +136,8 @@ def _show(answer: Answer) -> None:
     )
     for guess in answer.guesses:
         print(f"  {guess.probability:7.2%}  {guess.label}", flush=True)
+    if answer.drawing is not None:
+        print(f"  drawn in {answer.drawing}", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from revit.common.data.broken import BrokenSample
+from revit.common.drawing.gallery import Gallery
 from revit.common.engine.backend import autocast
 from revit.common.engine.classifier import Classifier
 from revit.common.engine.evaluate import merge_views
 from revit.common.errors import UserError
+from revit.common.tokens.adaptive import AdaptiveOutput
 from revit.common.tokens.grid import TokenGrid
 
 
@@ -41,6 +43,8 @@ class Answer:
     read_ms: float = 0.0
     compute_ms: float = 0.0
     error: str | None = None
+    drawing: str | None = None
+    """The file that shows what was spent on it."""
 
     @property
     def grid(self) -> str:
@@ -51,7 +55,8 @@ class Answer:
         return ", ".join(f"{name} x{count}" for name, count in counts.items())
 
     def as_json(self) -> dict[str, Any]:
-        """JSON values: `path` with either `error`, or `top` (likeliest first), `grid`, `grids` and milliseconds."""
+        """JSON values: `path` with either `error`, or `top` (likeliest first), `grid`, `grids`, milliseconds, and `drawing`
+        where there is one."""
         if self.error is not None:
             return {"path": self.path, "error": self.error}
         top = [
@@ -63,7 +68,15 @@ class Answer:
             "ms_read": round(self.read_ms, 3),
             "ms_compute": round(self.compute_ms, 3),
         }
-        return {"path": self.path, "top": top, "grid": self.grid, "grids": list(self.grids), **milliseconds}
+        drawing = {} if self.drawing is None else {"drawing": self.drawing}
+        return {
+            "path": self.path,
+            "top": top,
+            "grid": self.grid,
+            "grids": list(self.grids),
+            **milliseconds,
+            **drawing,
+        }
 
 
 class Predictor:
@@ -81,12 +94,15 @@ class Predictor:
         views: str = "1",
         grid: TokenGrid | None = None,
         topk: int = 5,
+        gallery: Gallery | None = None,
     ) -> None:
-        """views: as on the command line, see `Inputs.open`. grid: for all files, instead of the assigner's.
+        """views: as on the command line, see `Inputs.open`. grid: for all files, instead of the assigner's. gallery: takes
+        a drawing of every file answered.
 
         Raises UserError for views that this kind of file does not have, or a grid that the model was not made for.
         """
         self.classifier, self.device, self.dtype, self.topk = classifier, device, dtype, topk
+        self.gallery = gallery
         self.networks = classifier.networks.to(device)
         self.normalise = classifier.pixels.to(device)
         grids = self.networks.model.grids
@@ -102,12 +118,13 @@ class Predictor:
         self.reader.close()
 
     def __call__(self, path: str) -> Answer:
-        """Reads and classifies one file."""
+        """Reads and classifies one file, and draws it where that is asked for. Raises UserError where a drawing cannot be
+        written."""
         start = time.perf_counter()
         try:
             inputs = self.reader.read(path)
             read = time.perf_counter()
-            probabilities, grids = self._classify(inputs)
+            probabilities, output = self._classify(inputs)
         except BrokenSample as error:
             return Answer(path, error=_one_line(error.reason))
         except (MemoryError, torch.OutOfMemoryError):
@@ -123,7 +140,18 @@ class Predictor:
             Guess(number, self.label(number), probability)
             for number, probability in zip(best.indices.tolist(), best.values.tolist())
         )
-        return Answer(path, guesses, grids, 1000 * (read - start), 1000 * (done - read))
+        grids = [self.networks.model.grids[position] for position in output.lengths.tolist()]
+        drawing = None
+        if self.gallery is not None:
+            # Imported here: drawing letters is of no use to the others.
+            from revit.common.drawing.look import looks_of
+            from revit.common.drawing.sheet import draw_sheet
+
+            title = f"{guesses[0].label}  {guesses[0].probability:.1%}"
+            looks = looks_of(self.networks.model, inputs, grids, output.reductions())
+            drawing = self.gallery.save(path, draw_sheet(title, looks))
+        names = tuple(grid.name for grid in grids)
+        return Answer(path, guesses, names, 1000 * (read - start), 1000 * (done - read), drawing=drawing)
 
     def label(self, number: int) -> str:
         """What a class is called; its number where it has no name."""
@@ -131,8 +159,8 @@ class Predictor:
         return names[number] if names else f"class {number}"
 
     @torch.inference_mode()
-    def _classify(self, views: Tensor) -> tuple[Tensor, tuple[str, ...]]:
-        """uint8 views (V, C, ...) -> probabilities (K,) on the CPU, and the grid of each view."""
+    def _classify(self, views: Tensor) -> tuple[Tensor, AdaptiveOutput]:
+        """uint8 views (V, C, ...) -> probabilities (K,) on the CPU, and what was said of each view."""
         inputs = self.normalise(views.to(self.device))
         lengths = None
         if self.position is not None:
@@ -145,8 +173,7 @@ class Predictor:
             probabilities = (merge_views(logits, "logits") / logits.shape[1]).softmax(dim=1)
         else:
             probabilities = merge_views(logits, self.classifier.merge)
-        names = [grid.name for grid in self.networks.model.grids]
-        return probabilities[0], tuple(names[position] for position in output.lengths.tolist())
+        return probabilities[0], output
 
 
 def find_files(

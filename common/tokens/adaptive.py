@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from revit.common.outputs import Reduction
 from revit.common.vit import ResizableTransformer
 
 
@@ -18,6 +19,19 @@ class AdaptiveOutput:
     """(B, K) logits."""
     lengths: Tensor
     """(B,) long, the position of each input's grid in the model's list (0 is the longest)."""
+    groups: tuple[tuple[Tensor, Reduction | None], ...] = ()
+    """Inputs that ran together, (n,) long, and what a reducer did to theirs."""
+
+    def reductions(self) -> list[Reduction | None]:
+        """What a reducer did to each of the B inputs, None where there was none: a `Reduction` of that input alone, or of
+        its frames where they were decided about one by one."""
+        found: list[Reduction | None] = [None] * len(self.lengths)
+        for rows, reduction in self.groups:
+            if reduction is not None:
+                each = len(reduction.fates) // len(rows)
+                for place, row in enumerate(rows.tolist()):
+                    found[row] = reduction.of_samples(slice(place * each, (place + 1) * each))
+        return found
 
 
 class AdaptiveClassifier(nn.Module):
@@ -59,6 +73,7 @@ class AdaptiveClassifier(nn.Module):
         """Normalised inputs (B, C, ...), and optionally their grid positions (B,) instead of the assigner's choice."""
         lengths = self.assign(inputs) if lengths is None else lengths
         prediction = inputs.new_empty(len(inputs), self.model.num_classes)
+        groups: list[tuple[Tensor, Reduction | None]] = []
         longest = self.model.grids[0].num_positions
         for position, grid in enumerate(self.model.grids):
             group = (lengths == position).nonzero().squeeze(1)
@@ -67,5 +82,7 @@ class AdaptiveClassifier(nn.Module):
             for rows in group.split(self.max_batch * longest // grid.num_positions):
                 # A group of the whole batch needs no copy; index_select makes others contiguous.
                 chosen = inputs if len(rows) == len(inputs) else inputs.index_select(0, rows)
-                prediction[rows] = self.model(chosen, grid).prediction.to(prediction.dtype)
-        return AdaptiveOutput(prediction, lengths)
+                output = self.model(chosen, grid)
+                prediction[rows] = output.prediction.to(prediction.dtype)
+                groups.append((rows, output.reduction))
+        return AdaptiveOutput(prediction, lengths, tuple(groups))

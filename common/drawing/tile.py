@@ -1,0 +1,104 @@
+"""One picture with its tokens: grid lines, dropped tokens dark, merged ones as one area of their mean colour.
+
+The manner is ToMe's ("Token Merging: Your ViT But Faster", its visualisations): a group is filled with the mean of its
+pixels and outlined in a colour of its own, so that parts of it which lie apart are recognised. Here tokens that stand for
+themselves keep their pixels.
+"""
+
+from __future__ import annotations
+
+import colorsys
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from revit.common.drawing.cells import TokenCells
+
+Pixels = NDArray[np.uint8]
+Numbers = NDArray[np.int64]
+
+PADDING = 225
+"""Grey of what a token sees beyond the picture."""
+DARK = 0.22
+"""What is left of a dropped token's light."""
+PALE = 0.7
+"""White mixed into pixels that no token sees."""
+LINE = 0.5
+"""How strongly grid lines differ from what they cross."""
+NOBODY, DROPPED = -2, -1
+
+
+def paint(picture: Pixels, cells: TokenCells, fates: Numbers | None, scale: float) -> Image.Image:
+    """uint8 RGB (H, W, 3) as the model sees it -> the drawing, `scale` times as large, padding included.
+
+    fates (S,): the position that stands for each, as in `revit.common.outputs.Reduction`; None: nothing was reduced.
+    """
+    top, left, bottom, right = cells.extent
+    height, width = round((bottom - top) * scale), round((right - left) * scale)
+    y = (np.arange(height) + 0.5) / scale + top
+    x = (np.arange(width) + 0.5) / scale + left
+    position = cells.positions(y, x)
+    inside = ((y >= 0) & (y < cells.sides[0]))[:, None] & ((x >= 0) & (x < cells.sides[1]))[None, :]
+    colours: NDArray[np.floating] = np.full((height, width, 3), float(PADDING))
+    colours[inside] = _resized(picture, int(inside.any(1).sum()), int(inside.any(0).sum())).reshape(-1, 3)
+
+    if fates is None:
+        fates = np.arange(cells.map.num_positions)
+    if len(fates) != cells.map.num_positions:
+        raise ValueError(f"fates of {len(fates)} positions, but the picture has {cells.map.num_positions}")
+    stands = np.where(position < 0, NOBODY, fates[position])  # whose token holds each pixel
+    colours = _fill(colours, stands, np.bincount(fates[fates >= 0], minlength=len(fates)), inside)
+    return Image.fromarray(np.clip(colours, 0, 255).astype(np.uint8))
+
+
+def _resized(picture: Pixels, height: int, width: int) -> NDArray[np.floating]:
+    # Enlarged pixels stay squares: they are what the model sees.
+    how = Image.Resampling.NEAREST if height >= picture.shape[0] else Image.Resampling.BOX
+    return np.asarray(Image.fromarray(picture).resize((width, height), how), dtype=np.float64)
+
+
+def _fill(
+    colours: NDArray[np.floating], stands: Numbers, sizes: Numbers, inside: NDArray[np.bool_]
+) -> NDArray[np.floating]:
+    num = len(sizes)
+    merged = (stands >= 0) & (sizes[np.maximum(stands, 0)] > 1)
+    seen = merged & inside
+    count = np.bincount(stands[seen], minlength=num)
+    means = np.stack(
+        [np.bincount(stands[seen], colours[seen][:, c], num) / np.maximum(count, 1) for c in range(3)], 1
+    )
+    means[count == 0] = PADDING
+    border = _border(stands, 1)
+    out = colours.copy()
+    out[merged] = means[stands[merged]]
+    out[stands == DROPPED] *= DARK
+    out[stands == NOBODY] += PALE * (255 - out[stands == NOBODY])
+    # Grid lines: lighter than what is dark, darker than what is light.
+    line = border & ~merged & (stands >= 0)
+    away = np.where(out[line].mean(1, keepdims=True) > 127, 0, 255)
+    out[line] += LINE * (away - out[line])
+    rim = merged & _border(stands, 2)
+    out[rim] = np.array([_colour(number) for number in range(num)])[stands[rim]]
+    return out
+
+
+def _border(area: Numbers, depth: int) -> NDArray[np.bool_]:
+    """Pixels within `depth` of another area above or left (and below or right, from 2 on) or of the edge."""
+    found = np.zeros(area.shape, dtype=bool)
+    for axis in (0, 1):
+        for step in range(1, depth + 1):
+            for turned in (1,) if depth == 1 else (1, -1):
+                lines = np.moveaxis(area, axis, 0)[::turned]
+                differs = np.ones(lines.shape, dtype=bool)
+                differs[step:] = lines[step:] != lines[:-step]
+                found |= np.moveaxis(differs[::turned], 0, axis)
+    if depth == 1:  # a grid has a last line too
+        found[-1], found[:, -1] = True, True
+    return found
+
+
+def _colour(number: int) -> tuple[float, float, float]:
+    """Bright, and unlike those of the numbers next to it."""
+    red, green, blue = colorsys.hsv_to_rgb(number * 0.61803 % 1, 0.9, 1.0)
+    return 255 * red, 255 * green, 255 * blue
