@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Any
 
@@ -11,18 +12,22 @@ from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.optim import Optimizer
 
-from revit.common.engine.options import OptimOptions, ScheduleOptions
+from revit.common.engine.options import GroupOptions, OptimOptions, ScheduleOptions
+from revit.common.errors import UserError
 
 
 def build_optimizer(model: nn.Module, options: OptimOptions) -> Optimizer:
     """The optimiser over all parameters that want gradients.
 
-    Without `decay_one_dimensional`, what the model's `no_weight_decay()` names is spared as well.
+    Without `decay_one_dimensional`, what the model's `no_weight_decay()` names is spared as well. Raises UserError for a
+    group of `options` that has no parameters.
     """
     extra: dict[str, Any] = {"betas": options.betas, "eps": options.eps}
     if options.name == "sgd":
         extra = {"momentum": options.momentum}
-    if options.decay_one_dimensional:
+    if options.groups:
+        extra["param_group_fn"] = partial(parameter_groups, options=options)
+    elif options.decay_one_dimensional:
         # timm would still spare what the model names; the published TimeSformer names its tables, yet decays them.
         extra["param_group_fn"] = partial(
             param_groups_weight_decay, weight_decay=options.weight_decay, weight_decay_exclude_1d=False
@@ -34,6 +39,41 @@ def build_optimizer(model: nn.Module, options: OptimOptions) -> Optimizer:
         weight_decay=options.weight_decay,
         **extra,
     )
+
+
+def parameter_groups(model: nn.Module, options: OptimOptions) -> list[dict[str, Any]]:
+    """The parameters that want gradients, in groups as an optimiser takes them, each with `lr_scale` (which timm's
+    schedules obey), `frozen_epochs` (which `MovedSchedule` obeys) and `weight_decay`.
+
+    The group with the highest rate at the start of the training comes first: its rate is what logs show.
+    Raises UserError for a group of `options` that matches no parameter, or none that an earlier one has left.
+    """
+    rest = GroupOptions(match="")
+    spared: set[str] = getattr(model, "no_weight_decay", set)()
+    groups: dict[tuple[float, float, float], dict[str, Any]] = {}
+    unused = dict(enumerate(options.groups))
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        numbered = ((i, one) for i, one in enumerate(options.groups) if re.match(one.match, name))
+        number, group = next(numbered, (-1, rest))
+        unused.pop(number, None)
+        decay = options.weight_decay if group.weight_decay is None else group.weight_decay
+        if not options.decay_one_dimensional and (parameter.ndim <= 1 or name in spared):
+            decay = 0.0
+        facts = {"weight_decay": decay, "lr_scale": group.lr_scale, "frozen_epochs": group.frozen_epochs}
+        key = (group.frozen_epochs, -group.lr_scale, decay)
+        groups.setdefault(key, {"params": [], **facts})["params"].append(parameter)
+    for number, group in unused.items():
+        raise UserError(
+            f"train.optim.groups.{number}.match {group.match!r}: no parameter has a name that begins so, or the groups before "
+            f"take them all; names begin like {', '.join(_beginnings(model))}"
+        )
+    return [groups[key] for key in sorted(groups)]
+
+
+def _beginnings(model: nn.Module) -> list[str]:
+    return list(dict.fromkeys(name.split(".")[0] for name, _ in model.named_parameters()))
 
 
 def build_scheduler(optimizer: Optimizer, options: ScheduleOptions, updates_per_epoch: int) -> Scheduler:
@@ -59,7 +99,8 @@ def build_scheduler(optimizer: Optimizer, options: ScheduleOptions, updates_per_
 class MovedSchedule(Scheduler):
     """A schedule that goes on at the same place of the same epoch when the updates of an epoch become more or fewer.
 
-    That happens to a run that goes on with another effective batch. All else is the schedule inside.
+    That happens to a run that goes on with another effective batch. Parameters that are frozen at first (`frozen_epochs` of
+    their group) have a learning rate of 0 until then. All else is the schedule inside.
     """
 
     def __init__(self, inside: Scheduler, updates_per_epoch: int) -> None:
@@ -72,6 +113,9 @@ class MovedSchedule(Scheduler):
     def step_update(self, num_updates: int, metric: float | None = None) -> None:
         """Set the rates for the time after `num_updates` updates."""
         self.inside.step_update(num_updates + self.shift, metric)
+        for group in self.inside.optimizer.param_groups:
+            if num_updates + self.shift < group.get("frozen_epochs", 0) * self.updates_per_epoch:
+                group["lr"] = 0.0
 
     def _get_lr(self, t: int) -> list[float]:
         return self.inside._get_lr(t)

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from revit.common.options import Options
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class GroupOptions(Options):
+    """Parameters that are trained in a way of their own."""
+
+    match: str
+    """A regular expression that their names begin with, e.g. `blocks` or `cls_token|pos_embed`."""
+    lr_scale: float = Field(default=1.0, ge=0)
+    """Times the learning rate of the schedule; 0: never trained."""
+    frozen_epochs: float = Field(default=0, ge=0)
+    """For so many epochs their learning rate is 0; the schedule runs on. They still get gradients."""
+    weight_decay: float | None = Field(default=None, ge=0)
+    """Instead of the optimiser's, for those of them that are decayed at all (see `decay_one_dimensional`)."""
+
+    @field_validator("match")
+    @classmethod
+    def _is_an_expression(cls, match: str) -> str:
+        try:
+            re.compile(match)
+        except re.error as error:
+            raise ValueError(f"no regular expression: {error}") from error
+        return match
 
 
 class OptimOptions(Options):
@@ -28,6 +51,9 @@ class OptimOptions(Options):
     """adamw only: how much of the running means of gradient and squared gradient is kept."""
     eps: float = Field(default=1e-8, gt=0)
     """adamw only."""
+    groups: tuple[GroupOptions, ...] = ()
+    """Parameters of which something else holds, e.g. a slower backbone; the first group that matches a name counts, what
+    none matches is trained as all else. Empty: what the run's methods want, usually none."""
 
     @model_validator(mode="after")
     def _are_its_own(self) -> OptimOptions:

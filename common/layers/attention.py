@@ -5,8 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+def masked_softmax(scores: Tensor, keys: Tensor, eps: float = 1e-6) -> Tensor:
+    """Attention weights over weighted keys (DynamicViT; the constants are those of the published code).
+
+    scores (B, heads, N, N) before the softmax, keys (B, N) from 0 (nobody sees this token) to 1 (as in a softmax) ->
+    (B, heads, N, N). A token always sees itself, so that no row is empty. With e = exp(scores - row maximum, over all
+    tokens) times the weights, the result is (e + eps / N) / (sum of e + eps): of ones it is the softmax to within eps, and
+    eps keeps the gradient of a dropped key alive. Computed in float32 at least; gradients reach scores and keys.
+    """
+    N = scores.shape[-1]
+    diagonal = torch.eye(N, dtype=keys.dtype, device=keys.device)
+    seen = keys[:, None, None, :] * (1 - diagonal) + diagonal  # (B, 1, N, N)
+    exact = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    masses = (exact - exact.amax(dim=-1, keepdim=True)).exp() * seen
+    weights = (masses + eps / N) / (masses.sum(dim=-1, keepdim=True) + eps)
+    return weights.to(scores.dtype)
 
 
 class Attention(nn.Module):
@@ -28,17 +46,22 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * inner, bias=qkv_bias)
         self.proj = nn.Linear(inner, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., N, D) -> (..., N, D); all leading axes are batch."""
+    def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
+        """(..., N, D) -> (..., N, D); all leading axes are batch.
+
+        keys (..., N): by how much each token is seen by the others, see `masked_softmax`, which is then written out. None:
+        an ordinary softmax, fused.
+        """
         leading = x.shape[:-2]
         # (..., N, 3D) -> three of (batch, heads, N, head width)
         qkv = self.qkv(x).flatten(0, -3).unflatten(-1, (3, self.num_heads, -1))
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        if self.fused:
+        if self.fused and keys is None:
             mixed = F.scaled_dot_product_attention(query, key, value)
         else:
             scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
-            mixed = scores.softmax(dim=-1) @ value
+            weights = scores.softmax(dim=-1) if keys is None else masked_softmax(scores, keys.flatten(0, -2))
+            mixed = weights @ value
         return self.proj(mixed.transpose(1, 2).flatten(2).unflatten(0, leading))
 
 

@@ -13,6 +13,15 @@ from revit.common.tokens.grid import TokenGrid
 from revit.common.tokens.layout import TokenLayout
 
 
+def key_weights(layout: TokenLayout, num_frames: int) -> Tensor | None:
+    """(B, P + S * num_frames) by which tokens are seen as keys, as `layout.keep` weighs their positions: the same in all
+    frames, and 1 for the prefix. None: all alike."""
+    if layout.keep is None:
+        return None
+    prefix = layout.keep.new_ones(len(layout.keep), layout.num_prefix)
+    return torch.cat([prefix, layout.keep.repeat_interleave(num_frames, dim=1)], dim=1)
+
+
 class Mlp(nn.Module):
     """Two linear layers with an exact GELU between them."""
 
@@ -48,7 +57,8 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm attention and MLP over all tokens, norms per token grid.
+    """Pre-norm attention and MLP over all tokens, norms per token grid. Positions that `layout.keep` weighs 0 are there, but
+    no other token sees them.
 
     Both residual branches are divided by `skip_lam` after stochastic depth (LV-ViT; 1 in ViT and DeiT).
     """
@@ -75,7 +85,8 @@ class Block(nn.Module):
 
     def forward(self, tokens: Tensor, layout: TokenLayout) -> Tensor:
         """(B, N, D) -> (B, N, D)"""
-        tokens = self.add(tokens, self.drop_path(self.attn(self.norm1(tokens, layout.grid))))
+        keys = key_weights(layout, layout.num_frames)
+        tokens = self.add(tokens, self.drop_path(self.attn(self.norm1(tokens, layout.grid), keys)))
         return self.add(tokens, self.drop_path(self.mlp(self.norm2(tokens, layout.grid))))
 
     def add(self, tokens: Tensor, branch: Tensor) -> Tensor:

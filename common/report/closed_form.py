@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from torch import nn
 
+from revit.common.embed.flexi import FlexiPatchify
 from revit.common.embed.lvvit_stem import LVViTStem
 from revit.common.embed.patch_embed import ConvStem, Patchify, SharedPatchify
 from revit.common.embed.patches import PatchEmbed, Sides
@@ -25,14 +26,14 @@ def single_input(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def encoder_macs(
-    depth: int,
+    lengths: Sequence[int],
     width: int,
-    length: int,
     mlp_ratio: float = 4.0,
     inner: int | None = None,
     num_sequences: int = 1,
 ) -> Macs:
-    """`depth` blocks over sequences of `length` tokens; `inner` is heads times head width (default: the width).
+    """Blocks over sequences of so many tokens, one length for each block; `inner` is heads times head width (default: the
+    width).
 
     Per token, query, key, value and output are four projections of width x inner, and the MLP 2 * mlp_ratio of width x
     width; the two products of an attention are length^2 x inner each.
@@ -40,9 +41,26 @@ def encoder_macs(
     inner = inner or width
     per_token = (4 * inner + 2 * mlp_ratio * width) * width
     return {
-        "linear": depth * num_sequences * length * per_token,
-        "attention": float(depth * num_sequences * 2 * length**2 * inner),
+        "linear": num_sequences * sum(lengths) * per_token,
+        "attention": float(num_sequences * 2 * sum(length**2 for length in lengths) * inner),
     }
+
+
+def positions_per_block(model: ResizableTransformer, num_positions: int) -> Sequence[int]:
+    """How many of `num_positions` positions each block sees in evaluation: fewer where a reducer drops some."""
+    depth = len(model.blocks)
+    reducer = model.reducer
+    return [num_positions] * depth if reducer is None else reducer.positions_per_block(num_positions, depth)
+
+
+def positions_at_end(model: ResizableTransformer, num_positions: int) -> int:
+    """How many are left after the blocks."""
+    return [num_positions, *positions_per_block(model, num_positions)][-1]
+
+
+def reducer_macs(model: ResizableTransformer, num_positions: int, num_frames: int = 1) -> float:
+    """What deciding about the positions costs in evaluation."""
+    return 0.0 if model.reducer is None else model.reducer.macs(num_positions, num_frames)
 
 
 def heads_macs(model: ResizableTransformer, grid: TokenGrid) -> float:
@@ -64,6 +82,10 @@ def embedding_macs(embed: nn.Module, sides: Sides, grid: TokenGrid, in_chans: in
     if isinstance(embed, (Patchify, SharedPatchify)):
         rows, cols = embed.patches[grid.name]
         return float(positions_of(embed, sides, grid) * rows * cols * in_chans * embed.proj.out_channels)
+    if isinstance(embed, FlexiPatchify):
+        # Without the resizing of its kernel, see ResizedConv2d.
+        rows, cols = embed.patch_at(sides, grid)
+        return float(grid.num_positions * rows * cols * in_chans * embed.proj.out_channels)
     if isinstance(embed, ConvStem):
         return _convolutions(sides, embed.stems[grid.name].children())
     if isinstance(embed, LVViTStem):

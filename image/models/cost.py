@@ -12,7 +12,10 @@ from revit.common.report.closed_form import (
     encoder_macs,
     heads_macs,
     mlp_ratio_of,
+    positions_at_end,
     positions_of,
+    positions_per_block,
+    reducer_macs,
     single_input,
 )
 from revit.common.tokens.grid import TokenGrid
@@ -29,11 +32,11 @@ def closed_form(
     chans, height, width = single_input(images_shape)
     grid = model.check_grid(grid)
     num_positions = positions_of(model.patch_embed, (height, width), grid)
-    length = model.num_prefix(grid) + num_positions
+    lengths = [model.num_prefix(grid) + count for count in positions_per_block(model, num_positions)]
     inner = cast(Block, model.blocks[0]).attn.proj.in_features
-    macs = encoder_macs(len(model.blocks), model.embed_dim, length, mlp_ratio_of(model), inner)
-    macs["linear"] += heads_macs(model, grid)
+    macs = encoder_macs(lengths, model.embed_dim, mlp_ratio_of(model), inner)
+    macs["linear"] += heads_macs(model, grid) + reducer_macs(model, num_positions)
     if getattr(model, "aux_head", None) is not None:
-        macs["linear"] += num_positions * model.embed_dim * model.num_classes
+        macs["linear"] += positions_at_end(model, num_positions) * model.embed_dim * model.num_classes
     macs["convolution"] = embedding_macs(model.patch_embed, (height, width), grid, chans)
     return macs

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from revit.common.layers.attention import Attention
-from revit.common.layers.block import Block
+from revit.common.layers.block import Block, key_weights
 from revit.common.layers.norm import LengthAwareLayerNorm
 from revit.common.tokens.grid import TokenGrid
 from revit.common.tokens.layout import TokenLayout
@@ -21,6 +21,9 @@ class DividedBlock(Block):
     the attention over space every frame gets a copy of it and the copies' updates are averaged. Stochastic depth is
     drawn per position in time attention and per frame in space attention; `temporal_fc` comes after it, so its bias
     is added to dropped samples too.
+
+    A position that `layout.keep` weighs 0 is seen by no other position of its frame. Its attention over time needs no such
+    weights: a position sees none but itself there.
     """
 
     def __init__(
@@ -51,7 +54,10 @@ class DividedBlock(Block):
         # Space: each frame attends to its own positions, a copy of the prefix in front.
         copies = prefix.unsqueeze(1).expand(-1, T, -1, -1)
         frames = torch.cat([copies, patches.transpose(1, 2)], dim=2)  # (B, T, P + S, D)
-        update = self.drop_path(self.attn(self.norm1(frames, grid)), batch_axes=2)
+        keys = key_weights(layout, num_frames=1)
+        if keys is not None:
+            keys = keys.unsqueeze(1).expand(-1, T, -1)
+        update = self.drop_path(self.attn(self.norm1(frames, grid), keys), batch_axes=2)
         prefix = prefix + update[:, :, :P].mean(dim=1)
         patches = patches + update[:, :, P:].transpose(1, 2)
 

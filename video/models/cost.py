@@ -12,6 +12,8 @@ from revit.common.report.closed_form import (
     heads_macs,
     mlp_ratio_of,
     positions_of,
+    positions_per_block,
+    reducer_macs,
     single_input,
 )
 from revit.common.tokens.grid import TokenGrid
@@ -23,26 +25,25 @@ if TYPE_CHECKING:
 def blocks_macs(
     attention: AttentionKind,
     width: int,
-    depth: int,
     num_frames: int,
-    num_positions: int,
+    num_positions: Sequence[int],
     num_prefix: int = 1,
     mlp_ratio: float = 4.0,
 ) -> Macs:
-    """Multiply-accumulates of all blocks for one clip, by kind of work.
+    """Multiply-accumulates of all blocks for one clip, by kind of work; `num_positions` that each block sees, S.
 
     joint: one sequence of T * S + P tokens. space_only: T sequences of S + P tokens. divided, in units of tokens times
     width squared: time attention over T tokens at each of S positions, patches only, with `temporal_fc` as a fifth
     projection; space attention over S + P tokens in each frame; the MLP over the T * S + P tokens of the clip.
     """
-    T, S, P, D = num_frames, num_positions, num_prefix, width
+    T, P, D = num_frames, num_prefix, width
     if attention == "joint_space_time":
-        return encoder_macs(depth, width, T * S + P, mlp_ratio)
+        return encoder_macs([T * S + P for S in num_positions], width, mlp_ratio)
     if attention == "space_only":
-        return encoder_macs(depth, width, S + P, mlp_ratio, num_sequences=T)
-    projections = 5 * T * S + 4 * T * (S + P) + 2 * mlp_ratio * (T * S + P)
-    products = 2 * S * T**2 + 2 * T * (S + P) ** 2
-    return {"linear": float(depth * projections * D**2), "attention": float(depth * products * D)}
+        return encoder_macs([S + P for S in num_positions], width, mlp_ratio, num_sequences=T)
+    projections = sum(5 * T * S + 4 * T * (S + P) + 2 * mlp_ratio * (T * S + P) for S in num_positions)
+    products = sum(2 * S * T**2 + 2 * T * (S + P) ** 2 for S in num_positions)
+    return {"linear": float(projections * D**2), "attention": float(products * D)}
 
 
 def closed_form(model: TimeSformer, clips_shape: Sequence[int], grid: TokenGrid | None = None) -> Macs:
@@ -52,15 +53,19 @@ def closed_form(model: TimeSformer, clips_shape: Sequence[int], grid: TokenGrid 
     """
     chans, num_frames, height, width = single_input(clips_shape)
     grid = model.check_grid(grid)
+    num_positions = positions_of(model.patch_embed, (height, width), grid)
     macs = blocks_macs(
         model.attention,
         model.embed_dim,
-        len(model.blocks),
         num_frames,
-        positions_of(model.patch_embed, (height, width), grid),
+        positions_per_block(model, num_positions),
         model.num_prefix(grid),
         mlp_ratio_of(model),
     )
     macs["linear"] += heads_macs(model, grid)
+    if model.attention == "space_only":  # decides about every frame by itself
+        macs["linear"] += num_frames * reducer_macs(model, num_positions)
+    else:
+        macs["linear"] += reducer_macs(model, num_positions, num_frames)
     macs["convolution"] = num_frames * embedding_macs(model.patch_embed, (height, width), grid, chans)
     return macs
