@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from revit.common.embed.flexi import FlexiPatchify
 from revit.common.embed.lvvit_stem import LVViTStem
 from revit.common.embed.patches import PatchEmbed, Remainder, Sides, pad_to_patches, patch_of
 from revit.common.embed.resize import resize_patch_kernel
@@ -132,9 +133,10 @@ class ConvStem(PatchEmbed):
         return (0, 0)
 
 
-PATCH_EMBEDS: Mapping[str, type[Patchify | SharedPatchify | ConvStem | LVViTStem]] = {
+PATCH_EMBEDS: Mapping[str, type[Patchify | SharedPatchify | ConvStem | LVViTStem | FlexiPatchify]] = {
     "patchify": Patchify,
     "shared": SharedPatchify,
     "stem": ConvStem,
     "lvvit": LVViTStem,
+    "flexi": FlexiPatchify,
 }

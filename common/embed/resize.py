@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,30 +11,52 @@ from torch import Tensor
 
 from revit.common.tokens.grid import TokenGrid
 
-POSITION_METHODS = ("bicubic", "nearest", "nearest_flat")
+POSITION_METHODS = ("bicubic", "linear", "corners", "nearest", "nearest_flat")
 TIME_METHODS = ("linear", "nearest")
 
 
-@lru_cache(maxsize=64)
-def _kernel_factor(old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """(new * new, old * old) float64: pinv(B^T), where column j of B is the resized j-th unit image."""
-    unit_images = torch.eye(old[0] * old[1], dtype=torch.float64).unflatten(1, (1, *old))
-    resized = F.interpolate(unit_images, size=new, mode="bilinear", align_corners=False, antialias=False)
-    return torch.linalg.pinv(resized.flatten(1))
-
-
-def resize_patch_kernel(kernel: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_patch_kernel(
+    kernel: Tensor, size: tuple[int, int], mode: str = "bilinear", antialias: bool = False
+) -> Tensor:
     """Pseudo-inverse resize of a patch kernel, (D, C, h, w) -> (D, C, *size) (FlexiViT section 3.4, "PI-resize").
 
     Enlarging is exact: the product of a resized patch with the new kernel equals that of the patch with the old
     one. Shrinking is the least-squares solution for white-noise patches. The resize behind it is bilinear with
-    half-pixel centres and no antialiasing, as in the authors' code. Gradients reach `kernel`.
+    half-pixel centres and no antialiasing, as in the authors' code; `mode` "bicubic" and `antialias` are other
+    programs' rules (timm's default is both), which differ by as much as the weights themselves. Gradients reach `kernel`.
+
+    The paper's factor, (new * new, old * old), is the Kronecker product of one factor for rows and one for columns, as
+    the resize is separable; applying those one after the other is the same and takes about a tenth of the operations.
+    The product is computed in float32, or in the kernel's float64.
     """
     old = (kernel.shape[-2], kernel.shape[-1])
     if old == tuple(size):
         return kernel
-    factor = _kernel_factor(old, tuple(size)).to(kernel.device)
-    return (kernel.flatten(-2).double() @ factor.T).to(kernel.dtype).unflatten(-1, tuple(size))
+    dtype = torch.float64 if kernel.dtype == torch.float64 else torch.float32
+    rows, cols = (_factor(*pair, mode, antialias, kernel.device, dtype) for pair in zip(old, size))
+    with torch.autocast(kernel.device.type, enabled=False):
+        wide = kernel.to(dtype) @ cols.T  # (D, C, h, w')
+        return (rows @ wide).to(kernel.dtype)  # (D, C, h', w')
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator, unused-ignore]
+def _factor(
+    old: int, new: int, mode: str, antialias: bool, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    return _pseudo_inverse(old, new, mode, antialias, device, dtype)
+
+
+@lru_cache(maxsize=128)
+def _pseudo_inverse(
+    old: int, new: int, mode: str, antialias: bool, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """(new, old): pinv(B^T) in float64, then as `dtype`; column j of B is the j-th of `old` unit vectors, resized."""
+    # Made in a forward pass under whatever mode, kept for all later ones: also for those that need gradients.
+    with torch.inference_mode(False), torch.no_grad():
+        unit_vectors = torch.eye(old, dtype=torch.float64, device="cpu").view(old, 1, old, 1)
+        how: dict[str, Any] = {"mode": mode, "align_corners": False, "antialias": antialias}
+        resized = F.interpolate(unit_vectors, size=(new, 1), **how)
+        return torch.linalg.pinv(resized.flatten(1)).to(device, dtype)
 
 
 def resize_positions(
@@ -41,10 +64,16 @@ def resize_positions(
 ) -> Tensor:
     """Resize a position table, (1, P + source, D) -> (1, P + target, D); the P prefix rows are kept.
 
-    Methods: "bicubic" (two-dimensional, antialiased when shrinking; the default everywhere), and two rules of the
-    published TimeSformer for parity: "nearest" (two-dimensional, its rule at run time; not applied when only the
-    shape changes and the count does not) and "nearest_flat" (target patch i takes source patch floor(i * N / N')
-    of the flattened table, its rule at load time, which scrambles the layout). Raises ValueError for another method or a table that does not match `source`.
+    Methods:
+    - "bicubic": two-dimensional, antialiased when shrinking; the default of models with a table per grid.
+    - "linear": the same bilinear; FlexiViT's on the fly (jax's "linear", which antialiases too).
+    - "corners": bilinear between aligned corners; FlexiViT's for a teacher's table at the start (scipy's zoom of order 1).
+    - "nearest" (published TimeSformer at run time, for parity): two-dimensional; not applied when only the shape
+      changes and the count does not.
+    - "nearest_flat" (published TimeSformer at load time, for parity): target patch i takes source patch
+      floor(i * N / N') of the flattened table, which scrambles the layout.
+
+    Raises ValueError for another method or a table that does not match `source`.
     """
     if method not in POSITION_METHODS:
         raise ValueError(
@@ -62,10 +91,17 @@ def resize_positions(
         patches = _nearest(patches, target.num_positions)
     else:
         as_map = patches.transpose(1, 2).unflatten(2, (source.rows, source.cols)).float()
-        how = {"mode": "nearest"} if method == "nearest" else {"mode": "bicubic", "antialias": True}
-        resized = F.interpolate(as_map, size=(target.rows, target.cols), **how)
+        resized = F.interpolate(as_map, size=(target.rows, target.cols), **_MAPS[method])
         patches = resized.flatten(2).transpose(1, 2).to(table.dtype)
     return torch.cat([prefix, patches], dim=1)
+
+
+_MAPS: dict[str, dict[str, Any]] = {
+    "bicubic": {"mode": "bicubic", "antialias": True},
+    "linear": {"mode": "bilinear", "antialias": True},
+    "corners": {"mode": "bilinear", "align_corners": True},
+    "nearest": {"mode": "nearest"},
+}
 
 
 def resize_times(table: Tensor, num_frames: int, method: str) -> Tensor:

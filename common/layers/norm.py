@@ -15,17 +15,18 @@ class LengthAwareLayerNorm(nn.LayerNorm):
 
     The module itself is the norm of the longest grid and keeps its parameter names, so a plain model's checkpoint
     loads into it unchanged; the other grids' norms hang below it as `short.ROWSxCOLS`. With one grid it is a
-    LayerNorm. The paper puts the norm after the addition in its figure; the base models are pre-norm and stay so.
+    LayerNorm, and with none it is one that all grids share. The paper puts the norm after the addition in its figure; the base
+    models are pre-norm and stay so.
     """
 
     def __init__(self, width: int, grids: Sequence[TokenGrid], eps: float = 1e-6) -> None:
         super().__init__(width, eps=eps)
-        self.longest = grids[0]
+        self.longest = grids[0] if grids else None
         self.short = nn.ModuleDict({grid.name: nn.LayerNorm(width, eps=eps) for grid in grids[1:]})
 
     def forward(self, x: Tensor, grid: TokenGrid) -> Tensor:  # type: ignore[override]
         """(..., D) -> (..., D). Raises KeyError for a grid this norm was not made for."""
-        if grid == self.longest:
+        if self.longest is None or grid == self.longest:
             return super().forward(x)
         if grid.name not in self.short:
             raise KeyError(
