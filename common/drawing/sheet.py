@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,10 +20,11 @@ MARGIN, GAP = 12, 6
 BLACK, GREY = (20, 20, 20), (95, 95, 95)
 PER_LINE = 4
 """Stages of a picture side by side."""
+MAX_TITLE = 70
 MAX_FRAMES = 16
 """Of a longer clip as many are drawn, evenly spaced."""
-PICTURE_PIXELS, FRAME_PIXELS = (336, 512), (160, 224)
-"""Height of a tile: enlarged up to the first, made smaller beyond the second."""
+PICTURE_PIXELS, FRAME_PIXELS = (448, 512), (168, 224)
+"""Height of a tile: enlarged to about the first by a whole number, made smaller beyond the second."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class Look:
 
 def draw_sheet(title: str, looks: Sequence[Look]) -> Image.Image:
     """The title, then each look: of a picture the stages side by side, of a clip one line of frames for each stage."""
-    parts: list[Image.Image] = [_text(title, 20, BLACK, bold=True)]
+    short = textwrap.shorten(title, MAX_TITLE, placeholder=" ...")
+    parts: list[Image.Image] = [_text(short, 20, BLACK, bold=True)]
     for number, look in enumerate(looks):
         parts.append(_text(_spent(look, number, len(looks)), 14, GREY))
         parts += _picture(look) if look.pixels.ndim == 3 else _clip(look)
@@ -120,9 +123,12 @@ def _of_frame(fates: NDArray[np.int64] | None, frame: int) -> NDArray[np.int64] 
 
 def _scale(cells: TokenCells, pixels: tuple[int, int]) -> float:
     top, _, bottom, _ = cells.extent
-    enlarged, limit = pixels
+    wanted, limit = pixels
     height = bottom - top
-    return min(max(1, enlarged // height), limit / height) if height > limit else max(1, enlarged // height)
+    if height > limit:
+        return limit / height
+    times = round(wanted / height)
+    return max(1, times if times * height <= limit else times - 1)
 
 
 # -- putting together ------------------------------------------------------------------------------------------------
@@ -164,12 +170,13 @@ def _text(
     text: str, size: int, colour: tuple[int, int, int], width: int = 0, bold: bool = False
 ) -> Image.Image:
     """One line as a picture; smaller letters where `width` is too narrow for it."""
-    font = _font(size, bold)
+    asked, font = size, _font(size, bold)
     while width and font.getlength(text) > width and size > 8:
         size -= 1
         font = _font(size, bold)
     ascent, descent = font.getmetrics()
-    line = _blank(max(1, round(font.getlength(text)) + 1), ascent + descent)
+    height = max(ascent + descent, round(1.2 * asked))  # the same for smaller letters
+    line = _blank(max(1, round(font.getlength(text)) + 1), height)
     ImageDraw.Draw(line).text((0, 0), text, font=font, fill=colour)
     return line
 

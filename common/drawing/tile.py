@@ -24,6 +24,8 @@ DARK = 0.22
 """What is left of a dropped token's light."""
 PALE = 0.7
 """White mixed into pixels that no token sees."""
+NARROW = 20
+"""Pixels of the drawing; wider cells get outlines of two pixels."""
 LINE = 0.5
 """How strongly grid lines differ from what they cross."""
 NOBODY, DROPPED = -2, -1
@@ -48,8 +50,10 @@ def paint(picture: Pixels, cells: TokenCells, fates: Numbers | None, scale: floa
     if len(fates) != cells.map.num_positions:
         raise ValueError(f"fates of {len(fates)} positions, but the picture has {cells.map.num_positions}")
     stands = np.where(position < 0, NOBODY, fates[position])  # whose token holds each pixel
-    colours = _fill(colours, stands, np.bincount(fates[fates >= 0], minlength=len(fates)), inside)
-    return Image.fromarray(np.clip(colours, 0, 255).astype(np.uint8))
+    sizes = np.bincount(fates[fates >= 0], minlength=len(fates))
+    thick = 1 if min(cells.patch) * scale < NARROW else 2
+    colours = _fill(colours, stands, sizes, inside, thick)
+    return Image.fromarray(np.rint(np.clip(colours, 0, 255)).astype(np.uint8))
 
 
 def _resized(picture: Pixels, height: int, width: int) -> NDArray[np.floating]:
@@ -59,7 +63,7 @@ def _resized(picture: Pixels, height: int, width: int) -> NDArray[np.floating]:
 
 
 def _fill(
-    colours: NDArray[np.floating], stands: Numbers, sizes: Numbers, inside: NDArray[np.bool_]
+    colours: NDArray[np.floating], stands: Numbers, sizes: Numbers, inside: NDArray[np.bool_], thick: int
 ) -> NDArray[np.floating]:
     num = len(sizes)
     merged = (stands >= 0) & (sizes[np.maximum(stands, 0)] > 1)
@@ -69,7 +73,8 @@ def _fill(
         [np.bincount(stands[seen], colours[seen][:, c], num) / np.maximum(count, 1) for c in range(3)], 1
     )
     means[count == 0] = PADDING
-    border = _border(stands, 1)
+    # The right and lower side too where a token's neighbour is gone.
+    border = _border(stands, 1, both_sides=False) | _border((stands >= 0).astype(np.int64), 1)
     out = colours.copy()
     out[merged] = means[stands[merged]]
     out[stands == DROPPED] *= DARK
@@ -78,23 +83,23 @@ def _fill(
     line = border & ~merged & (stands >= 0)
     away = np.where(out[line].mean(1, keepdims=True) > 127, 0, 255)
     out[line] += LINE * (away - out[line])
-    rim = merged & _border(stands, 2)
+    rim = merged & _border(stands, thick)
     out[rim] = np.array([_colour(number) for number in range(num)])[stands[rim]]
     return out
 
 
-def _border(area: Numbers, depth: int) -> NDArray[np.bool_]:
-    """Pixels within `depth` of another area above or left (and below or right, from 2 on) or of the edge."""
+def _border(area: Numbers, depth: int, both_sides: bool = True) -> NDArray[np.bool_]:
+    """Pixels within `depth` of another area or of the edge; one side of a border has them, above or left of which the other
+    area lies, or both."""
     found = np.zeros(area.shape, dtype=bool)
     for axis in (0, 1):
         for step in range(1, depth + 1):
-            for turned in (1,) if depth == 1 else (1, -1):
+            for turned in (1, -1) if both_sides else (1,):
                 lines = np.moveaxis(area, axis, 0)[::turned]
                 differs = np.ones(lines.shape, dtype=bool)
                 differs[step:] = lines[step:] != lines[:-step]
                 found |= np.moveaxis(differs[::turned], 0, axis)
-    if depth == 1:  # a grid has a last line too
-        found[-1], found[:, -1] = True, True
+    found[-depth:], found[:, -depth:] = True, True  # a grid has a last line too
     return found
 
 

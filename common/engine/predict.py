@@ -147,7 +147,7 @@ class Predictor:
             from revit.common.drawing.look import looks_of
             from revit.common.drawing.sheet import draw_sheet
 
-            title = f"{guesses[0].label}  {guesses[0].probability:.1%}"
+            title = f"{guesses[0].label}: {100 * guesses[0].probability:.1f} %"
             looks = looks_of(self.networks.model, inputs, grids, output.reductions())
             drawing = self.gallery.save(path, draw_sheet(title, looks))
         names = tuple(grid.name for grid in grids)
