@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from revit.common.embed.patch_embed import PATCH_EMBEDS
-from revit.common.embed.patches import PatchEmbed, Remainder
+from revit.common.embed.patches import PatchEmbed, Remainder, Sides, sides_of
 from revit.common.embed.resize import resize_positions
+from revit.common.grid_model import GridModel
 from revit.common.layers.norm import LengthAwareLayerNorm
 from revit.common.outputs import ModelOutput, Reduction
-from revit.common.reducers.reducer import Reducer
 from revit.common.tokens.grid import TokenGrid, longest_first
 from revit.common.tokens.layout import TokenLayout
 
@@ -37,7 +37,7 @@ def _all_of(parts: Any) -> list[Any]:
     return list(parts.values()) if isinstance(parts, (nn.ParameterDict, nn.ModuleDict)) else [parts]
 
 
-class ResizableTransformer(nn.Module):
+class ResizableTransformer(GridModel):
     """Prefix tokens, embeddings, norms and heads of a vision transformer that runs at several token grids (ReViT 3.2).
 
     Readings of what the paper leaves open:
@@ -49,6 +49,11 @@ class ResizableTransformer(nn.Module):
       zeros, from the top left corner (the ablation of Table 3), "shared_interpolate" resizes it instead. In both the
       distillation token keeps a position row of its own.
     - Table 3's marks are inverted against its text: a tick there means separate.
+
+    `patch_embed` "flexi" makes it a FlexiViT, which has nothing per grid and so runs at any: one kernel of `kernel_size`
+    pixels (default 32) and one position table of `position_grid` (default 7x7), both resized in every forward pass to the
+    grid that is asked for, norms that all grids share, no distillation token. `grids` are then only those that
+    evaluation and reports go through. The table has no row for the class token, and none is added to it.
 
     Subclasses fill `self.blocks` and write `forward`, which runs them by `run_blocks`. Raises ValueError for contradictory arguments.
     """
@@ -69,16 +74,27 @@ class ResizableTransformer(nn.Module):
         linear_std: float = 0.02,
         position_resize: str = "bicubic",
         remainder: Remainder = "pad",
+        kernel_size: int | Sides | None = None,
+        position_grid: TokenGrid | int | str | None = None,
     ) -> None:
         super().__init__()
+        flexible = patch_embed == "flexi"
+        _check_flexible(flexible, positions, distillation, kernel_size, position_grid)
         self.grids = longest_first(grids)
         self.img_size = img_size
         self.num_classes = num_classes
         self.embed_dim = embed_dim
         self.position_resize = position_resize
         self.positions = positions
+        self.position_grid = TokenGrid.parse(position_grid or 7) if flexible else None
+        """Of the table that all grids share, in a FlexiViT."""
+        self.norm_grids = () if flexible else self.grids
+        """The grids that have norms of their own."""
         extra: dict[str, Any] = {"stem_widths": tuple(stem_widths)} if stem_widths else {}
-        if remainder != "pad":
+        if flexible:
+            extra["kernel_size"] = kernel_size or 32
+            distillation = "none"
+        elif remainder != "pad":
             extra["remainder"] = remainder
         self.patch_embed = PATCH_EMBEDS[patch_embed](img_size, self.grids, embed_dim, in_chans, **extra)
         shorter = self.grids[1:]
@@ -101,21 +117,21 @@ class ResizableTransformer(nn.Module):
             self.head_dist = nn.ModuleDict({key: make_head(embed_dim, num_classes) for key in keys})
 
         longest_rows = self.num_prefix(self.grids[0]) + self.grids[0].num_positions
+        if self.position_grid is not None:
+            longest_rows = self.position_grid.num_positions
         self.pos_embed = nn.Parameter(torch.zeros(1, longest_rows, embed_dim))
         self.short_pos_embed = nn.ParameterDict(
             {
                 grid.name: torch.zeros(1, self.num_prefix(grid) + grid.num_positions, embed_dim)
                 for grid in shorter
-                if positions == "separate"
+                if positions == "separate" and not flexible
             }
         )
         shared_rows = bool(self._distilled) and distillation != "every_grid" and positions != "separate"
         self.dist_pos_embed = nn.Parameter(torch.zeros(1, 1, embed_dim)) if shared_rows else None
         self.blocks = nn.ModuleList()
-        self.reducer: Reducer | None = None
-        """Shortens the sequence between blocks."""
         self._recompute_blocks = False
-        self.norm = LengthAwareLayerNorm(embed_dim, self.grids, layer_norm_eps)
+        self.norm = LengthAwareLayerNorm(embed_dim, self.norm_grids, layer_norm_eps)
         self._pos_std = pos_std
         self._linear_std = linear_std
 
@@ -159,17 +175,29 @@ class ResizableTransformer(nn.Module):
             return self.head_dist[self._student_key[grid]]
         return self.head_dist
 
+    @property
+    def is_flexible(self) -> bool:
+        """Whether it runs at any grid."""
+        return self.position_grid is not None
+
     def check_grid(self, grid: TokenGrid | None) -> TokenGrid:
         """The grid to run: the longest where none is named. Raises KeyError for one the model was not made for."""
         if grid is None:
             return self.grids[0]
+        if self.is_flexible:
+            height, width = sides_of(self.img_size)
+            if grid.rows > height or grid.cols > width:
+                raise KeyError(f"grid {grid} has more tokens than the {height}x{width} pixels of a picture")
+            return grid
         if grid not in self.grids:
             names = ", ".join(known.name for known in self.grids)
             raise KeyError(f"this model was not made for grid {grid}; it runs at {names}")
         return grid
 
     def position_table(self, grid: TokenGrid, actual: TokenGrid) -> Tensor:
-        """(1, P + S, D): the rows of `grid`, resized where the map that came out is `actual`."""
+        """(1, P + S, D): the rows of `grid`, resized where the map that came out is `actual`; of a FlexiViT (1, S, D)."""
+        if self.position_grid is not None:
+            return resize_positions(self.pos_embed, 0, self.position_grid, actual, "linear")
         num_prefix = self.num_prefix(grid)
         if grid == self.grids[0]:
             table: Tensor = self.pos_embed
@@ -203,9 +231,10 @@ class ResizableTransformer(nn.Module):
         if self.num_prefix(grid) == 2:
             tokens.append(self.distillation_token(grid))
         layout = TokenLayout(grid, num_prefix=len(tokens), num_positions=actual.num_positions)
-        prefix = torch.cat(tokens, dim=1) + table[:, : layout.num_prefix]
-        patches = feature_map.flatten(2).transpose(1, 2) + table[:, layout.num_prefix :]
-        return prefix, patches, layout
+        prefix = torch.cat(tokens, dim=1)
+        if not self.is_flexible:
+            prefix, table = prefix + table[:, : layout.num_prefix], table[:, layout.num_prefix :]
+        return prefix, feature_map.flatten(2).transpose(1, 2) + table, layout
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Whether training keeps only what enters each block and computes the block again in the backward pass, with the
@@ -262,3 +291,15 @@ class ResizableTransformer(nn.Module):
                 token.copy_(self.cls_token)
             for head in _all_of(self.head_dist):
                 head.load_state_dict(self.head.state_dict())
+
+
+def _check_flexible(
+    flexible: bool, positions: str, distillation: str, kernel_size: object, position_grid: object
+) -> None:
+    if not flexible and (kernel_size is not None or position_grid is not None):
+        raise ValueError('kernel_size and position_grid are for patch_embed "flexi"; leave them out')
+    if flexible and (positions != "separate" or distillation not in ("none", "shared")):
+        raise ValueError(
+            f"positions {positions} and distillation {distillation} have no meaning where one kernel and one position "
+            'table serve all grids (patch_embed "flexi"); leave them out'
+        )

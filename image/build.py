@@ -5,32 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from torch import nn
+
 from revit.common.data import build
 from revit.common.data.build import Split
 from revit.common.data.loader import Loader
 from revit.common.engine.listed import ListedPackage
 from revit.common.engine.task import BatchAugment, Task
 from revit.common.errors import UserError
+from revit.common.grid_model import GridModel
 from revit.common.layers.pixels import PixelNorm
 from revit.common.load_report import LoadReport
-from revit.common.vit import ResizableTransformer
 from revit.image.data.augment import build_batch_augment
 from revit.image.data.options import PictureOptions
 from revit.image.data.pictures import EvalPictures, build_eval_loader, build_train_loader, read_split
 from revit.image.demo import DIGITS, make_digit_pictures
 from revit.image.models.variants import VARIANTS
-from revit.image.options import ImageModel, ImageRun
+from revit.image.options import AsViTModel, ImageModel, ImageRun
 from revit.image.tasks import TokenLabelTask
 from revit.image.teacher import TeacherDistillation, TeacherTask, load_teacher
 from revit.image.weights.start import start_from
 
 
 def build_model(
-    model: ImageModel, pictures: PictureOptions, num_classes: int, **arguments: Any
-) -> ResizableTransformer:
+    model: ImageModel | AsViTModel, pictures: PictureOptions, num_classes: int, **arguments: Any
+) -> GridModel:
     """The untrained model of a configuration; the picture size is the data's. `arguments` replace its own."""
-    given = model.model_dump(exclude={"name", "num_classes", "mix_token"}, exclude_none=True)
-    given |= {"img_size": pictures.pixels.img_size, "num_classes": num_classes, **arguments}
+    given = {
+        "img_size": pictures.pixels.img_size,
+        "num_classes": num_classes,
+        **model.arguments(),
+        **arguments,
+    }
     try:
         return VARIANTS[model.name].build(**given)
     except ValueError as error:
@@ -51,11 +57,11 @@ class ImagePackage(ListedPackage):
         """The digits."""
         return DIGITS
 
-    def plain_model(self, options: ImageRun, num_classes: int, **arguments: Any) -> ResizableTransformer:
+    def plain_model(self, options: ImageRun, num_classes: int, **arguments: Any) -> GridModel:
         """The untrained model without methods."""
         return build_model(options.model, options.data, num_classes, **arguments)
 
-    def start(self, model: ResizableTransformer, options: ImageRun, source: str) -> LoadReport:
+    def start(self, model: GridModel, options: ImageRun, source: str) -> LoadReport:
         """Load weights made elsewhere."""
         return start_from(
             model,
@@ -84,10 +90,14 @@ class ImagePackage(ListedPackage):
             network = load_teacher(teacher.source, self.label_names(options), self.pixels(options))
             loss = TeacherDistillation(teacher.kind, teacher.alpha, teacher.tau, options.label_smoothing)
             return TeacherTask(loss, network)
-        if not options.model.is_lvvit:
+        if not isinstance(options.model, ImageModel) or not options.model.is_lvvit:
             return super().task(options)
         distill, labels = self.distillation(options), options.data.token_labels
         return TokenLabelTask.from_options(distill, options.model.mix_token, labels)
+
+    def teacher(self, options: ImageRun, source: str, key: str) -> nn.Module:
+        """Any classifier of timm's, or one that `predict` opens."""
+        return load_teacher(source, self.label_names(options), self.pixels(options), own_size=True, key=key)
 
     def batch_augment(self, options: ImageRun, num_classes: int) -> BatchAugment | None:
         """Random erasing, then mixup or cutmix."""

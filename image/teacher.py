@@ -16,7 +16,7 @@ from revit.common.data.batch import Batch
 from revit.common.engine.exchange import LengthExchange, OneProcess
 from revit.common.engine.options import DistillOptions
 from revit.common.engine.task import Task
-from revit.common.engine.trained import check_same_classes
+from revit.common.engine.teacher import Teacher, teacher_from
 from revit.common.errors import UserError
 from revit.common.layers.pixels import PixelNorm
 from revit.common.options import Options
@@ -98,49 +98,40 @@ class TeacherTask(Task):
             yield grid.name, self.distill(output, taught, batch.targets)
 
 
-class Teacher(nn.Module):
-    """A classifier that is shown pictures normalised for another network, and answers with logits alone."""
+def load_teacher(
+    source: str,
+    label_names: Sequence[str],
+    given: PixelNorm,
+    own_size: bool = False,
+    key: str = "distill.teacher.source",
+) -> Teacher:
+    """The network at `source`, whatever timm has or `open_classifier` opens, for pictures that are normalised as `given`;
+    resized to what it was trained at where `own_size`.
 
-    def __init__(self, network: nn.Module, own: PixelNorm, given: PixelNorm) -> None:
-        super().__init__()
-        self.network = network.eval().requires_grad_(False)
-        self.own = own
-        self.given = given
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """(B, C, H, W), normalised as `given` says -> (B, K)"""
-        pixels = (inputs - self.given.shift.view(-1, 1, 1)) / self.given.scale.view(-1, 1, 1)
-        output: Any = self.network(self.own(pixels))
-        return output.prediction if isinstance(output, ModelOutput) else output
-
-
-def load_teacher(source: str, label_names: Sequence[str], given: PixelNorm) -> Teacher:
-    """The network at `source`. UserError if there is none, or it knows other classes than `label_names`."""
+    Raises UserError if there is none, or it knows other classes than `label_names`; `key`: the setting to name.
+    """
     if source.startswith("timm:"):
-        return _from_timm(source, len(label_names), given)
+        return _from_timm(source, len(label_names), given, own_size, key)
     # Here, as opening a classifier needs the package, and the package this module.
     from revit.image.classifier import open_classifier
 
-    classifier = open_classifier(source)
-    names = classifier.label_names or tuple(map(str, range(classifier.num_classes)))
-    check_same_classes(source, names, label_names)
-    return Teacher(classifier.networks.model, cast(PixelNorm, classifier.pixels), given)
+    return teacher_from(open_classifier(source), source, label_names, given, own_size)
 
 
-def _from_timm(source: str, num_classes: int, given: PixelNorm) -> Teacher:
+def _from_timm(source: str, num_classes: int, given: PixelNorm, own_size: bool, key: str) -> Teacher:
     try:
         with hub.asked_once():
             network: Any = timm.create_model(source.removeprefix("timm:"), pretrained=True)
     except Exception as error:  # an unknown name, no network, a damaged file: timm has no error of its own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"distill.teacher.source {source}: timm cannot load it ({reason}); check the name and the connection, or "
-            "give a checkpoint file"
+            f"{key} {source}: timm cannot load it ({reason}); check the name and the connection, or give a checkpoint file"
         ) from error
     if network.num_classes != num_classes:
         raise UserError(
-            f"distill.teacher.source {source} knows {network.num_classes} classes, the data has {num_classes}; a teacher "
-            "must know the same classes: fine-tune it on this data first, or choose another"
+            f"{key} {source} knows {network.num_classes} classes, the data has {num_classes}; a teacher must know the same "
+            "classes: fine-tune it on this data first, or choose another"
         )
     facts = network.pretrained_cfg
-    return Teacher(network, PixelNorm(facts["mean"], facts["std"]), given)
+    sides = (facts["input_size"][1], facts["input_size"][2]) if own_size else None
+    return Teacher(network, PixelNorm(facts["mean"], facts["std"]), given, sides)

@@ -10,10 +10,11 @@ from torch import nn
 from revit.common.data.build import Split
 from revit.common.data.loader import Loader
 from revit.common.engine.listed import ListedPackage
+from revit.common.engine.teacher import teacher_from
 from revit.common.errors import UserError
+from revit.common.grid_model import GridModel
 from revit.common.layers.pixels import PixelNorm
 from revit.common.load_report import LoadReport
-from revit.common.vit import ResizableTransformer
 from revit.video.data.clips import build_eval_loader, build_train_loader, read_split
 from revit.video.data.options import ClipOptions, ViewOptions
 from revit.video.demo import make_motion_clips
@@ -53,7 +54,7 @@ class VideoPackage(ListedPackage):
         """The untrained model without methods."""
         return build_model(options.model, options.data, num_classes, **arguments)
 
-    def start(self, model: ResizableTransformer, options: VideoRun, source: str) -> LoadReport:
+    def start(self, model: GridModel, options: VideoRun, source: str) -> LoadReport:
         """Load weights made elsewhere."""
         assert isinstance(model, TimeSformer)
         return start_from(
@@ -63,7 +64,15 @@ class VideoPackage(ListedPackage):
             label_names=self.label_names(options),
         )
 
-    def pixels(self, options: VideoRun) -> nn.Module:
+    def teacher(self, options: VideoRun, source: str, key: str) -> nn.Module:
+        """A classifier of clips that `predict` opens. `key` is for pictures, which have more to choose from."""
+        # Here, as opening a classifier needs the package.
+        from revit.video.classifier import open_classifier
+
+        names = self.label_names(options)
+        return teacher_from(open_classifier(source), source, names, self.pixels(options), own_size=True)
+
+    def pixels(self, options: VideoRun) -> PixelNorm:
         """uint8 clips -> normalised floats."""
         return PixelNorm(options.data.pixels.mean, options.data.pixels.std)
 

@@ -11,8 +11,8 @@ from revit.common.data.build import Split
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
 from revit.common.engine.task import BatchAugment, Task
+from revit.common.grid_model import GridModel
 from revit.common.load_report import LoadReport
-from revit.common.vit import ResizableTransformer
 
 
 class Package(Protocol):
@@ -33,10 +33,10 @@ class Package(Protocol):
     def has_split(self, options: Any, split: Split) -> bool:
         """Whether the configuration names a list for this split."""
 
-    def build_model(self, options: Any, num_classes: int) -> ResizableTransformer:
+    def build_model(self, options: Any, num_classes: int) -> GridModel:
         """The untrained model."""
 
-    def start(self, model: ResizableTransformer, options: Any, source: str) -> LoadReport:
+    def start(self, model: GridModel, options: Any, source: str) -> LoadReport:
         """Load weights made elsewhere and say what became of every tensor."""
 
     def pixels(self, options: Any) -> nn.Module:
@@ -50,6 +50,10 @@ class Package(Protocol):
 
     def task(self, options: Any) -> Task:
         """The losses of training the model, as they are without the run's methods."""
+
+    def teacher(self, options: Any, source: str, key: str) -> nn.Module:
+        """A trained network that answers inputs of this run, normalised, with logits (B, K) for the run's classes; it sees
+        them at its own resolution. UserError, which names the setting `key`, if there is none or its classes are others."""
 
     def batch_augment(self, options: Any, num_classes: int) -> BatchAugment | None:
         """What training does to whole batches after `pixels`, such as mixing; None for nothing. The model's training

@@ -34,7 +34,7 @@ from revit.common.engine.trained import build_assigner
 from revit.common.engine.training import states_of, train
 from revit.common.errors import OwnError, UserError
 from revit.common.files import locked, write_json, write_text
-from revit.common.methods.apply import optim_of, task_of
+from revit.common.methods.apply import optim_of, start_of, task_of
 from revit.common.tokens.adaptive import AdaptiveClassifier
 from revit.common.tokens.grid import TokenGrid
 from revit.common.tokens.labels import LengthLabels, class_balanced_weights
@@ -171,8 +171,10 @@ class Recipe:
         seed_all(self.options.run.seed)
         names = list(self.package.label_names(self.options))
         model = self.package.build_model(self.options, len(names))
-        if self.options.start.source is not None:
-            self.log.say(str(self.package.start(model, self.options, self.options.start.source)))
+        start = start_of(self.options)
+        if start.source is not None:
+            started = self.options.model_copy(update={"start": start})
+            self.log.say(str(self.package.start(model, started, start.source)))
         extra = {"architecture": without_trace(model)}
         if self.world.is_main and not states_of(self.options.run, "model").exists():
             self.best_file.unlink(missing_ok=True)  # an earlier training's

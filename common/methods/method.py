@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from revit.common.engine.options import OptimOptions
+from revit.common.engine.options import OptimOptions, StartOptions
 from revit.common.engine.task import Task
+from revit.common.grid_model import GridModel
 from revit.common.options import Options
-from revit.common.vit import ResizableTransformer
 
 if TYPE_CHECKING:
     from revit.common.engine.package import Package
@@ -45,8 +45,6 @@ class Method:
     """Every hook does nothing here. A method is made from its options wherever it is needed, and keeps no state."""
 
     options_class: ClassVar[type[MethodOptions]] = MethodOptions
-    wants_lengths: ClassVar[bool] = True
-    """Whether a model with several grids gets token-length labels and an assigner."""
     published_names: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """How the names of parameters begin in the authors' files -> how they begin here, for what the method adds."""
 
@@ -59,6 +57,16 @@ class Method:
         with this one. For weight files that come without a configuration."""
         return None
 
+    @property
+    def wants_lengths(self) -> bool:
+        """Whether a model with several grids gets token-length labels and an assigner."""
+        return True
+
+    @property
+    def assumption(self) -> str:
+        """What has to be taken for granted of this method where weights alone tell of it."""
+        return f"{type(self).__name__} with its default settings"
+
     def check(self, run: RecipeOptions) -> None:
         """Raises ValueError where the method contradicts the rest of the run."""
 
@@ -66,10 +74,14 @@ class Method:
         """Constructor arguments of the model in place of the configuration's."""
         return {}
 
-    def attach(self, model: ResizableTransformer) -> None:
+    def attach(self, model: GridModel) -> None:
         """Add to the untrained model what the method needs, such as a reducer."""
 
-    def task(self, task: Task, model: ResizableTransformer, setting: Setting) -> Task:
+    def start(self, start: StartOptions) -> StartOptions:
+        """Where the weights come from before training; `start` is the run's, or what another method made of it."""
+        return start
+
+    def task(self, task: Task, model: GridModel, setting: Setting) -> Task:
         """The losses of training `model`, which has its starting weights: `task`, or something around or instead of it."""
         return task
 
@@ -78,6 +90,6 @@ class Method:
         of it."""
         return optim
 
-    def cost_rows(self, model: ResizableTransformer, input_shape: Sequence[int]) -> list[dict[str, Any]]:
+    def cost_rows(self, model: GridModel, input_shape: Sequence[int]) -> list[dict[str, Any]]:
         """More rows for `flops`, such as the cost of training: "grid" says what of, "gmacs" how much, "rule" how counted."""
         return []

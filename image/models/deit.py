@@ -44,7 +44,7 @@ class DeiT(ResizableTransformer):
         size: dict[str, Any] = {"width": embed_dim, "num_heads": num_heads, "head_dim": head_dim}
         size |= {"mlp_ratio": mlp_ratio, "qkv_bias": qkv_bias, "layer_norm_eps": layer_norm_eps}
         rates = torch.linspace(0, drop_path_rate, depth).tolist()
-        self.blocks.extend(Block(grids=self.grids, drop_path_rate=rate, **size) for rate in rates)
+        self.blocks.extend(Block(grids=self.norm_grids, drop_path_rate=rate, **size) for rate in rates)
         self.init_weights()
         self.start_short_grids()
 

@@ -52,7 +52,7 @@ class LVViT(ResizableTransformer):
         size |= {"mlp_ratio": mlp_ratio, "qkv_bias": qkv_bias, "layer_norm_eps": layer_norm_eps}
         rates = torch.linspace(0, drop_path_rate, depth).tolist()
         self.blocks.extend(
-            Block(grids=self.grids, drop_path_rate=rate, skip_lam=skip_lam, **size) for rate in rates
+            Block(grids=self.norm_grids, drop_path_rate=rate, skip_lam=skip_lam, **size) for rate in rates
         )
         self.init_weights()
         self.start_short_grids()

@@ -68,7 +68,7 @@ class TimeSformer(ResizableTransformer):
         block = DividedBlock if attention == "divided_space_time" else Block
         rates = torch.linspace(0, drop_path_rate, depth).tolist()
         self.blocks.extend(
-            block(embed_dim, num_heads, self.grids, mlp_ratio, qkv_bias, rate, layer_norm_eps)
+            block(embed_dim, num_heads, self.norm_grids, mlp_ratio, qkv_bias, rate, layer_norm_eps)
             for rate in rates
         )
         self.init_weights()
