@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from revit.common.engine.run_options import DataOptions, ModelOptions, RecipeOptions
+from revit.common.embed.patches import sides_of
+from revit.common.engine.run_options import DataOptions, GridModelOptions, ModelOptions, RecipeOptions
+from revit.common.tokens.grid import TokenGrid, longest_first
 from revit.image.data.options import PictureOptions, PictureSourceOptions
 from revit.image.demo import ImageDemoOptions
+from revit.image.models.asvit import STEM_STRIDE
+from revit.image.models.asvit_cost import stem_map
+from revit.image.models.genotype import read_genotype
 from revit.image.models.lvvit import LVViT
 from revit.image.models.variants import VARIANTS
 from revit.image.teacher import PictureDistillOptions
@@ -20,6 +25,13 @@ class ImageData(PictureOptions, DataOptions):
     source: PictureSourceOptions = PictureSourceOptions()
     demo: ImageDemoOptions | None = None
     """Make the demo data set under RUN_DIR/data and use its lists, instead of `source`."""
+
+
+def known_name(name: str) -> str:
+    """The name of a published model. ValueError for another."""
+    if name not in VARIANTS:
+        raise ValueError(f"no such model; choose from {', '.join(VARIANTS)}")
+    return name
 
 
 class ImageModel(ModelOptions):
@@ -56,9 +68,11 @@ class ImageModel(ModelOptions):
     @field_validator("name")
     @classmethod
     def _is_known(cls, name: str) -> str:
-        if name not in VARIANTS:
-            raise ValueError(f"no such model; choose from {', '.join(VARIANTS)}")
-        return name
+        return known_name(name)
+
+    def arguments(self) -> dict[str, Any]:
+        """Constructor arguments in which this differs from the model called `name`."""
+        return self.model_dump(exclude={"name", "num_classes", "mix_token"}, exclude_none=True)
 
     @model_validator(mode="after")
     def _fits(self) -> ImageModel:
@@ -73,13 +87,78 @@ class ImageModel(ModelOptions):
         return self
 
 
+class AsViTModel(GridModelOptions):
+    """As-ViT: its own kind, without patches of one size and without a class token."""
+
+    name: str
+    """asvit_seed, asvit_small, asvit_base, asvit_large."""
+    genotype: str | None = None
+    """Another architecture than the one called `name`: "K,S,E,L|K,S,E,L|K,S,E,L|K,S,E,L|heads,width", kernel, attention
+    splits, expansion and depth of four stages; or a file that holds it."""
+    grids: tuple[str | int, ...] = ()
+    """Maps of the stem to run at, longest first. None: a quarter of the picture's side, the full map."""
+    position: Literal["none", "absolute"] = "none"
+    """absolute: a position table on the stem's map, with which the paper's parameter counts come out."""
+    drop_path_rate: float = Field(default=0.0, ge=0, lt=1)
+
+    @property
+    def is_lvvit(self) -> bool:
+        return False
+
+    @property
+    def is_distilled(self) -> bool:
+        """Whether every grid has a distillation token."""
+        return False
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        return known_name(name)
+
+    @field_validator("genotype")
+    @classmethod
+    def _is_readable(cls, genotype: str | None) -> str | None:
+        return None if genotype is None else str(read_genotype(genotype))
+
+    @field_validator("grids")
+    @classmethod
+    def _longest_first(cls, grids: tuple[str | int, ...]) -> tuple[str, ...]:
+        return tuple(grid.name for grid in longest_first(grids)) if grids else ()
+
+    def arguments(self) -> dict[str, Any]:
+        """Constructor arguments in which this differs from the model called `name`."""
+        given = self.model_dump(exclude={"name", "num_classes", "genotype", "grids"})
+        if self.genotype is not None:
+            given["genotype"] = self.genotype
+        return given | ({"grids": self.grids} if self.grids else {})
+
+
+def _model_class(value: Any) -> str:
+    """The class that a `model` section is read as; pydantic names it as the tag of the union."""
+    name = value.get("name", "") if isinstance(value, dict) else getattr(value, "name", "")
+    return AsViTModel.__name__ if str(name).startswith("asvit") else ImageModel.__name__
+
+
+AnyImageModel = Annotated[
+    Annotated[ImageModel, Tag(ImageModel.__name__)] | Annotated[AsViTModel, Tag(AsViTModel.__name__)],
+    Discriminator(_model_class),
+]
+
+
 class ImageRun(RecipeOptions):
     """A whole image run."""
 
     kind: Literal["image"] = "image"
     data: ImageData
-    model: ImageModel = ImageModel()
+    model: AnyImageModel = ImageModel()
     distill: PictureDistillOptions = PictureDistillOptions()
+
+    @property
+    def grids(self) -> tuple[TokenGrid, ...]:
+        """Token grids of the model, longest first."""
+        if isinstance(self.model, AsViTModel) and not self.model.grids:
+            return (stem_map(sides_of(self.data.pixels.size), STEM_STRIDE),)
+        return super().grids
 
     @model_validator(mode="after")
     def _fits(self) -> ImageRun:

@@ -16,10 +16,10 @@ from revit.common.engine.package import Package
 from revit.common.engine.run_options import RecipeOptions
 from revit.common.engine.trained import check_same_classes, fill_classifier
 from revit.common.errors import UserError
+from revit.common.grid_model import GridModel
 from revit.common.report.adaptive import Costs, adaptive_report, versions
 from revit.common.report.flops import count
 from revit.common.tokens.adaptive import AdaptiveClassifier
-from revit.common.vit import ResizableTransformer
 
 
 class Evaluator:
@@ -113,7 +113,7 @@ class Evaluator:
 
     def watch(
         self,
-        model: ResizableTransformer,
+        model: GridModel,
         log: RunLog,
         keep: Callable[[int, float], None] = lambda epoch, top1: None,
     ) -> Callable[[int], None] | None:

@@ -13,9 +13,9 @@ from revit.common.data.loader import Loader
 from revit.common.engine.run_options import RecipeOptions
 from revit.common.engine.task import BatchAugment, ResizableTask, Task
 from revit.common.errors import UserError
+from revit.common.grid_model import GridModel
 from revit.common.losses.distill import SelfDistillation
 from revit.common.made_data import MadeData
-from revit.common.vit import ResizableTransformer
 
 
 class ListedPackage(ABC):
@@ -47,10 +47,10 @@ class ListedPackage(ABC):
         return self.train_loader(options, split, batch_size, rank, num_ranks)
 
     @abstractmethod
-    def plain_model(self, options: Any, num_classes: int, **arguments: Any) -> ResizableTransformer:
+    def plain_model(self, options: Any, num_classes: int, **arguments: Any) -> GridModel:
         """The untrained model as `model` describes it, with these constructor arguments instead of its own."""
 
-    def build_model(self, options: Any, num_classes: int) -> ResizableTransformer:
+    def build_model(self, options: Any, num_classes: int) -> GridModel:
         """The untrained model, and what the run's methods make of it."""
         methods = options.active_methods
         arguments: dict[str, Any] = {}

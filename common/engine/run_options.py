@@ -42,13 +42,25 @@ class DataOptions(Options):
         return self
 
 
-class ModelOptions(Options):
-    """What a transformer with several token grids can be told. The size of its inputs is the data's."""
+class GridModelOptions(Options):
+    """What every model can be told. The size of its inputs is the data's."""
 
-    grids: tuple[str | int, ...] = ("14x14",)
+    grids: tuple[str | int, ...]
     """Token grids of a picture or frame, longest first; several make it a ReViT."""
     num_classes: int | None = Field(default=None, ge=1)
     """Null: as many as the data has. A number is checked against the data."""
+
+    @field_validator("grids")
+    @classmethod
+    def _longest_first(cls, grids: tuple[str | int, ...]) -> tuple[str, ...]:
+        return tuple(grid.name for grid in longest_first(grids))
+
+
+class ModelOptions(GridModelOptions):
+    """What a transformer that cuts every picture or frame into patches can be told."""
+
+    grids: tuple[str | int, ...] = ("14x14",)
+    """Token grids of a picture or frame, longest first; several make it a ReViT."""
     stem_widths: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] | None = None
     """Widths of the early convolutions of patch_embed stem; all but the last halve the picture."""
     positions: Literal["separate", "shared_zero_pad", "shared_interpolate"] = "separate"
@@ -59,18 +71,13 @@ class ModelOptions(Options):
     linear_std: float = Field(default=0.02, gt=0)
     """Spread of the linear weights at the start; a narrow model from scratch wants about embed_dim ** -0.5."""
 
-    @field_validator("grids")
-    @classmethod
-    def _longest_first(cls, grids: tuple[str | int, ...]) -> tuple[str, ...]:
-        return tuple(grid.name for grid in longest_first(grids))
-
 
 class RecipeOptions(Options):
     """A whole run. A package narrows `data` and `model` to its own."""
 
     kind: str
     data: DataOptions
-    model: ModelOptions = ModelOptions()
+    model: GridModelOptions = ModelOptions()
     methods: dict[str, SerializeAsAny[MethodOptions]] = Field(default={})
     """Ways to spend fewer tokens beside ReViT's lengths, by name: `flexivit`, `dynamicvit`, `toe`; a null takes a method's
     defaults."""

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from revit.common.data.batch import Batch
 from revit.common.engine.exchange import LengthExchange, OneProcess
+from revit.common.grid_model import GridModel
 from revit.common.losses.distill import SelfDistillation
-from revit.common.vit import ResizableTransformer
 
 BatchAugment = Callable[[Tensor, Batch], tuple[Tensor, Batch]]
 """What is done to a training batch as a whole, on the device: normalised inputs and their batch -> the same, changed."""
@@ -62,7 +62,7 @@ class ResizableTask(Task):
     """Where the grids run: here, or shared out among processes (ReViT figure 4)."""
 
     def losses(self, model: nn.Module, inputs: Tensor, batch: Batch) -> Iterator[tuple[str, Tensor]]:
-        grids = cast(ResizableTransformer, model).grids
+        grids = cast(GridModel, model).grids
         for grid in self.exchange.begin(grids):
             with self.exchange.passing(grid):
                 output = model(inputs, grid)

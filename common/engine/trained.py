@@ -8,9 +8,9 @@ from revit.common.checkpoint import Checkpoint
 from revit.common.engine.options import AssignerOptions
 from revit.common.engine.run_options import RecipeOptions
 from revit.common.errors import UserError
+from revit.common.grid_model import GridModel
 from revit.common.tokens.adaptive import AdaptiveClassifier
 from revit.common.tokens.assigner import TokenLengthAssigner
-from revit.common.vit import ResizableTransformer
 
 
 def build_assigner(options: AssignerOptions, num_grids: int) -> TokenLengthAssigner:
@@ -21,7 +21,7 @@ def build_assigner(options: AssignerOptions, num_grids: int) -> TokenLengthAssig
 
 
 def fill_classifier(
-    checkpoint: Checkpoint, source: str, model: ResizableTransformer, options: RecipeOptions
+    checkpoint: Checkpoint, source: str, model: GridModel, options: RecipeOptions
 ) -> AdaptiveClassifier:
     """The checkpoint's weights in `model`, with its assigner if it has one, in evaluation mode on the CPU.
 

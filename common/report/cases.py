@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from revit.common.engine.backend import DTYPES
+from revit.common.grid_model import GridModel
 from revit.common.report.flops import count
 from revit.common.report.peers import checked_twin
 from revit.common.report.throughput import Case, weight_bytes
 from revit.common.tokens.adaptive import AdaptiveClassifier
-from revit.common.vit import ResizableTransformer
 
 
 def model_cases(
     config: str,
-    model: ResizableTransformer,
+    model: GridModel,
     assigner: nn.Module | None,
     input_shape: Sequence[int],
     device: torch.device,
@@ -57,7 +57,7 @@ def peer_cases(
     name: str,
     make_twin: Callable[[Any], nn.Module],
     config: str,
-    model: ResizableTransformer,
+    model: GridModel,
     input_shape: Sequence[int],
     device: torch.device,
     dtypes: Sequence[str],

@@ -10,9 +10,9 @@ import torch
 from revit.common.engine.package import Package
 from revit.common.engine.run_options import RecipeOptions
 from revit.common.engine.trained import build_assigner
+from revit.common.grid_model import GridModel
 from revit.common.report.flops import Count, count
 from revit.common.tokens.assigner import TokenLengthAssigner
-from revit.common.vit import ResizableTransformer
 
 
 def cost_rows(
@@ -42,7 +42,7 @@ def cost_rows(
 
 def build(
     options: RecipeOptions, package: Package
-) -> tuple[ResizableTransformer, TokenLengthAssigner | None]:
+) -> tuple[GridModel, TokenLengthAssigner | None]:
     """Untrained model, and assigner where there are several grids. Leaves the random state as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revit.common.vit import ResizableTransformer
+from revit.common.grid_model import GridModel
 
 LARGEST_DIFFERENCE = 1e-4
 """Of the logits, relative to their largest: float32 sums in another order."""
@@ -16,7 +16,7 @@ LARGEST_DIFFERENCE = 1e-4
 
 @torch.no_grad()
 def checked_twin(
-    make_twin: Callable[[Any], nn.Module], model: ResizableTransformer, inputs: Tensor
+    make_twin: Callable[[Any], nn.Module], model: GridModel, inputs: Tensor
 ) -> nn.Module:
     """The other implementation with our weights, after both gave the same logits for `inputs` (float32, on the CPU).
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from revit.common.grid_model import GridModel
 from revit.common.outputs import Reduction
-from revit.common.vit import ResizableTransformer
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class AdaptiveClassifier(nn.Module):
 
     def __init__(
         self,
-        model: ResizableTransformer,
+        model: GridModel,
         assigner: nn.Module | None = None,
         max_batch: int = 32,
         confidence: float | None = None,

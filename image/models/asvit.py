@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from revit.common.embed.patches import Sides, sides_of
 from revit.common.embed.resize import resize_positions
+from revit.common.grid_model import GridModel
 from revit.common.layers.block import Block
 from revit.common.outputs import ModelOutput
 from revit.common.tokens.grid import TokenGrid, longest_first
@@ -118,7 +119,7 @@ class WindowStage(nn.Module):
         return windows.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
-class AsViT(nn.Module):
+class AsViT(GridModel):
     """ "Auto-scaling Vision Transformers without Training" (As-ViT), from its genotype.
 
     Stem, four stages of windowed attention with a re-embedding between them, norm, mean over the tokens, and a head with a

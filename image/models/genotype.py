@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
+
+from revit.common.errors import reason_of
 
 NUM_STAGES = 4
 MAX_WIDTH = 1024
@@ -105,6 +108,17 @@ class Genotype:
         if depths is not None:
             stages = tuple(replace(stage, depth=depth) for stage, depth in zip(stages, depths))
         return replace(self, stages=stages, width=self.width if width is None else width)
+
+
+def read_genotype(text_or_file: str) -> Genotype:
+    """A genotype from its text, or from a file with nothing but that. Raises ValueError where neither is one."""
+    if "|" in text_or_file:
+        return Genotype.parse(text_or_file)
+    try:
+        text = Path(text_or_file).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"no genotype, and no file that can be read ({reason_of(error)})") from None
+    return Genotype.parse(text)
 
 
 SEED_TOPOLOGY = Genotype.parse("8,2,3|4,1,2|4,1,4|4,1,6|32")

@@ -1,4 +1,4 @@
-"""The published sizes of DeiT and LV-ViT, by name."""
+"""The published sizes of DeiT, LV-ViT and As-ViT, by name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from revit.image.models.asvit import AsViT
 from revit.image.models.deit import DeiT
+from revit.image.models.genotype import PUBLISHED
 from revit.image.models.lvvit import LVViT
 
 
@@ -15,10 +17,10 @@ from revit.image.models.lvvit import LVViT
 class Variant:
     """A model class and the constructor arguments in which a published model differs from the class's defaults."""
 
-    model_class: type[DeiT] | type[LVViT]
+    model_class: type[DeiT] | type[LVViT] | type[AsViT]
     arguments: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
-    def build(self, **overrides: Any) -> DeiT | LVViT:
+    def build(self, **overrides: Any) -> DeiT | LVViT | AsViT:
         """The model, untrained, at 224 pixels with one grid unless overridden. Raises ValueError as its class does."""
         return self.model_class(**{**self.arguments, **overrides})
 
@@ -44,5 +46,6 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
         "lvvit_s": _lvvit(384, 16, 6),
         "lvvit_m": _lvvit(512, 20, 8, drop_path_rate=0.2),
         "lvvit_l": _lvvit(768, 24, 12, skip_lam=3.0, drop_path_rate=0.3, stem_widths=(128, 128, 128)),
+        **{name: Variant(AsViT, MappingProxyType({"genotype": one})) for name, one in PUBLISHED.items()},
     }
 )

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from revit.common.errors import UserError
+from revit.common.grid_model import GridModel
 from revit.common.load_report import LoadReport
 from revit.common.vit import ResizableTransformer
 from revit.common.weights import start
 from revit.common.weights.source import Source, read_source
+from revit.image.models.asvit import AsViT
 from revit.image.models.lvvit import LVViT
+from revit.image.weights.asvit import start_asvit
 
 
 def start_from(
-    model: ResizableTransformer,
+    model: GridModel,
     where: str,
     *,
     position_resize: str = "bicubic",
@@ -34,7 +37,7 @@ def start_from(
 
 
 def start_from_source(
-    model: ResizableTransformer,
+    model: GridModel,
     source: Source,
     *,
     position_resize: str = "bicubic",
@@ -45,6 +48,9 @@ def start_from_source(
         raise UserError(
             f"{source.where}: weights of a video model, which pictures do not start from; give a ViT, a DeiT or an LV-ViT"
         )
+    if isinstance(model, AsViT):
+        return start_asvit(model, source, label_names)
+    assert isinstance(model, ResizableTransformer)
     wanted, found = ("an LV-ViT" if is_lvvit else "a ViT or DeiT" for is_lvvit in _families(model, source))
     if wanted != found:
         raise UserError(
