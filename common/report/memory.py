@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,8 @@ _CLEAR = Path("/proc/self/clear_refs")
 def peak_bytes(run: Callable[[], Any], device: torch.device) -> int:
     """Bytes that `run()` needed at its peak beyond what was held before: allocated on CUDA, resident on a CPU.
 
-    Memory that the allocator kept from earlier calls counts as held, so a CPU figure is a lower bound.
+    On a CPU what earlier calls left free is given back to the system first, where its C library can (glibc); elsewhere it
+    counts as held, and the figure is a lower bound. So it is where the system takes pages from this process meanwhile.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -25,6 +28,8 @@ def peak_bytes(run: Callable[[], Any], device: torch.device) -> int:
         run()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
+    with contextlib.suppress(AttributeError, OSError):  # other C libraries do not know it
+        ctypes.CDLL(None).malloc_trim(0)
     try:
         _CLEAR.write_text("5")  # Linux: sets the resident peak back to the present
     except OSError:
