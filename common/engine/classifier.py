@@ -16,6 +16,7 @@ from revit.common.engine.run_options import RecipeOptions
 from revit.common.engine.trained import are_numbers, fill_classifier
 from revit.common.errors import UserError
 from revit.common.load_report import LoadReport
+from revit.common.methods.registry import check_installed
 from revit.common.tokens.adaptive import AdaptiveClassifier
 from revit.common.weights.adapt import TABLE
 from revit.common.weights.source import Dialect, Source, read_source
@@ -114,6 +115,7 @@ def _choose(where: str, name: str, kinds: Sequence[Kind]) -> Kind:
 
 
 def _from_checkpoint(path: Path, checkpoint: Checkpoint, kind: Kind) -> Classifier:
+    check_installed(str(path), checkpoint.config)
     try:
         run = kind.run_options.model_validate(checkpoint.config)
     except ValidationError as error:

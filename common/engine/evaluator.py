@@ -16,6 +16,7 @@ from revit.common.engine.package import Package
 from revit.common.engine.run_options import RecipeOptions
 from revit.common.engine.trained import check_same_classes, fill_classifier
 from revit.common.errors import UserError
+from revit.common.methods.registry import check_installed
 from revit.common.grid_model import GridModel
 from revit.common.report.adaptive import Costs, adaptive_report, versions
 from revit.common.report.flops import count
@@ -42,6 +43,7 @@ class Evaluator:
         if not is_checkpoint(path):
             return self._foreign(str(path))
         checkpoint = load_checkpoint(path)
+        check_installed(str(path), checkpoint.config)
         check_same_classes(str(path), checkpoint.label_names, self.package.label_names(self.options))
         return self.fill(checkpoint, path)
 

@@ -20,7 +20,7 @@ from revit.common.engine.options import (
     TrainOptions,
 )
 from revit.common.methods.method import Method, MethodOptions
-from revit.common.methods.registry import known_methods
+from revit.common.methods.registry import known_methods, unknown_method
 from revit.common.options import Options
 from revit.common.tokens.grid import TokenGrid, longest_first
 
@@ -124,8 +124,7 @@ class RecipeOptions(Options):
         known, read, problems = known_methods(), {}, []
         for name, settings in value.items():
             if name not in known:
-                allowed = f"no such method; choose from {', '.join(sorted(known))}"
-                wrong = PydanticCustomError("unknown_method", "{text}", {"text": allowed})
+                wrong = PydanticCustomError("unknown_method", "{text}", {"text": unknown_method(name)})
                 problems.append(InitErrorDetails(type=wrong, loc=(name,), input=name))
                 continue
             try:

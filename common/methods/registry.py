@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import entry_points
+from typing import Any
 
 from revit.common import methods
+from revit.common.errors import UserError
 from revit.common.methods.method import Method
 
 ENTRY_POINTS = "revit.methods"
@@ -20,6 +23,24 @@ _ADDED: dict[str, type[Method]] = {}
 def known_methods() -> Mapping[str, type[Method]]:
     """Name -> class."""
     return {**_installed(), **_ADDED}
+
+
+def unknown_method(name: str) -> str:
+    """What is said of a name that is not known."""
+    known = known_methods()
+    near = get_close_matches(name, known, n=1, cutoff=0.6)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    return f"no such method{meant or ';'} choose from {', '.join(sorted(known)) or 'none'}"
+
+
+def check_installed(where: str, config: Mapping[str, Any]) -> None:
+    """UserError if the configuration in a checkpoint, which `where` names, has methods that there are not here."""
+    missing = [name for name in config.get("methods") or {} if name not in known_methods()]
+    if missing:
+        raise UserError(
+            f"{where}: trained with {', '.join(missing)}, which is not installed here ({unknown_method(missing[0])}); "
+            "install the package that brings it, see CONTRIBUTING.md"
+        )
 
 
 @contextmanager
