@@ -22,26 +22,36 @@ NAMES = {"heads": "num_heads", "img_size": "image_size"}
 
 def deit(case: Case) -> Answer:
     """`deit`"""
-    facts = _facts(case.config)
+    return _answer(case, deit_of(case.config))
+
+
+def lvvit(case: Case) -> Answer:
+    """`lvvit`"""
+    return _answer(case, lvvit_of(case.config))
+
+
+def deit_of(config: Mapping[str, Any]) -> DeiT:
+    """The model of a case's `config`; ValueError for another kind of model."""
+    facts = _facts(config)
     if facts.pop("distillation_token", False):
         facts["distillation"] = "every_grid"
     sides, patch = pair(facts.pop("image_size")), pair(facts.pop("patch_size"))
     grid = TokenGrid(sides[0] // patch[0], sides[1] // patch[1])
     # The published convolution cuts off what fills no patch.
     img_size = (grid.rows * patch[0], grid.cols * patch[1])
-    return _answer(case, DeiT(img_size, [grid], remainder="cut", **facts))
+    return DeiT(img_size, [grid], remainder="cut", **facts)
 
 
-def lvvit(case: Case) -> Answer:
-    """`lvvit`"""
-    facts = _facts(case.config)
+def lvvit_of(config: Mapping[str, Any]) -> LVViT:
+    """The model of a case's `config`; ValueError for another kind of model."""
+    facts = _facts(config)
     sides, patch = pair(facts.pop("image_size")), pair(facts.pop("patch_size"))
     kernel = (patch[0] // 2, patch[1] // 2)
     if "stem" in facts:
         facts |= _read_stem(facts.pop("stem"), kernel)
     rows, cols = ((side + 1) // 2 // part for side, part in zip(sides, kernel))
     img_size = (2 * rows * kernel[0], 2 * cols * kernel[1])
-    return _answer(case, LVViT(img_size, [TokenGrid(rows, cols)], remainder="cut", **facts))
+    return LVViT(img_size, [TokenGrid(rows, cols)], remainder="cut", **facts)
 
 
 def _facts(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from parity_asvit import asvit, asvit_complexity
 from parity_cases import Answer, Case, case_folders, read_case
+from parity_dynamicvit import dynamicvit, dynamicvit_losses
 from parity_timesformer import from_source, plain
+from parity_toe import selections
 from parity_token_label import targets_and_losses
 from parity_vit import deit, lvvit
 
@@ -32,6 +35,11 @@ FAMILIES: Mapping[str, Callable[[Case], Answer]] = {
     "deit": deit,
     "lvvit": lvvit,
     "lvvit_token_label": targets_and_losses,
+    "dynamicvit": dynamicvit,
+    "dynamicvit_losses": dynamicvit_losses,
+    "asvit": asvit,
+    "asvit_complexity": asvit_complexity,
+    "toe_select": selections,
 }
 
 
@@ -60,13 +68,14 @@ def array_faults(case: Case, answer: Answer) -> list[str]:
             faults.append(f"nothing here answers {name}")
             continue
         found = answer.arrays[name].detach().numpy()
+        allowed = TOLERANCE if answer.relative is None else answer.relative(name) * np.abs(expected).max()
         if found.shape != expected.shape:
             faults.append(f"{name}: shape {found.shape}, published {expected.shape}")
         elif np.issubdtype(expected.dtype, np.integer):
             if not np.array_equal(found, expected):
                 faults.append(f"{name}: {found}, published {expected}")
-        elif not np.allclose(found, expected, rtol=0, atol=TOLERANCE):
-            faults.append(f"{name}: differs by {np.abs(found - expected).max():.2e}, allowed {TOLERANCE:.0e}")
+        elif not np.allclose(found, expected, rtol=0, atol=allowed):
+            faults.append(f"{name}: differs by {np.abs(found - expected).max():.2e}, allowed {allowed:.0e}")
     return faults
 
 
@@ -76,7 +85,7 @@ def model_faults(case: Case, answer: Answer) -> list[str]:
         return []
     faults = []
     own = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    published = {name: list(shape) for name, shape in facts["state_dict"].items()}
+    published = {answer.own_name(name): list(shape) for name, shape in facts["state_dict"].items()}
     if own != published:
         names = sorted(name for name in own.keys() | published.keys() if own.get(name) != published.get(name))
         faults.append(f"state dict: {len(names)} entries differ, {names[:5]}")
