@@ -15,6 +15,7 @@ from revit.common.data.batch import Batch
 from revit.common.engine.options import GroupOptions, OptimOptions
 from revit.common.engine.task import Task
 from revit.common.errors import UserError
+from revit.common.grid_model import GridModel
 from revit.common.losses.distill import SelfDistillation
 from revit.common.losses.dynamicvit import class_divergence, ratio_loss, token_divergence, token_error
 from revit.common.methods.method import Method, MethodOptions, Setting
@@ -105,7 +106,7 @@ class DynamicViTTask(Task):
         if self.teacher is not None:
             with torch.no_grad():
                 taught = self.teacher.to(inputs.device)(inputs)
-        grid = cast(ResizableTransformer, model).grids[0]
+        grid = cast(GridModel, model).grids[0]
         yield grid.name, self.total(output, taught, batch.targets)
 
     def total(self, output: ModelOutput, taught: ModelOutput | None, targets: Tensor) -> Tensor:
@@ -150,6 +151,10 @@ class DynamicViT(Method):
         """With the defaults: the rate is not in the weights."""
         return cls(DynamicViTOptions()) if any(name.startswith(PREDICTORS) for name in names) else None
 
+    @property
+    def assumption(self) -> str:
+        return f"DynamicViT with a keep_rate of {self.options.keep_rate}"
+
     def check(self, run: RecipeOptions) -> None:
         if len(run.grids) > 1:
             names = ", ".join(grid.name for grid in run.grids)
@@ -169,8 +174,12 @@ class DynamicViT(Method):
                 "methods.dynamicvit.teacher start is the model of start.source, and there is none; give one, or teacher none"
             )
 
-    def attach(self, model: ResizableTransformer) -> None:
+    def attach(self, model: GridModel) -> None:
         """UserError where the model has not these blocks, or its tokens are reduced already."""
+        if not isinstance(model, ResizableTransformer):
+            raise UserError(
+                "methods.dynamicvit drops tokens of a DeiT, an LV-ViT or a TimeSformer; choose one of them"
+            )
         if model.reducer is not None:
             raise UserError(
                 "methods.dynamicvit: another method reduces the tokens already; name one of the two"
@@ -194,7 +203,7 @@ class DynamicViT(Method):
             raise UserError(f"methods.dynamicvit: {error}") from error
         return self.options.keep_rate
 
-    def task(self, task: Task, model: ResizableTransformer, setting: Setting) -> Task:
+    def task(self, task: Task, model: GridModel, setting: Setting) -> Task:
         """Instead of the package's."""
         run = setting.options
         assert isinstance(model.reducer, DynamicViTReducer)

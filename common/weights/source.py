@@ -15,6 +15,7 @@ from revit.common.tokens.grid import TokenGrid
 from revit.common.weights import hub
 from revit.common.weights.facts import believable
 from revit.common.weights.read import WeightFile, read_weights
+from revit.common.weights.reducers import our_names
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,10 @@ def read_source(where: str, dialects: Sequence[Dialect] = ()) -> Source:
 
 
 def _believed(source: Source) -> Source:
-    """The source with those of its facts that can be true, and a note on the others."""
+    """The source with those of its facts that can be true, and a note on the others; what methods added has our names."""
     facts, notes = believable(source.facts)
-    return replace(source, facts=facts, notes=(*source.notes, *notes))
+    tensors = our_names(source.tensors)
+    return replace(source, tensors=tensors, facts=facts, notes=(*source.notes, *notes))
 
 
 def image_transformer(where: str, content: WeightFile, config: Mapping[str, Any]) -> Source | None:

@@ -12,6 +12,7 @@ from revit.common.load_report import LoadReport
 from revit.common.vit import ResizableTransformer
 from revit.common.weights.adapt import rename_grids
 from revit.common.weights.fit import fit
+from revit.common.weights.reducers import take_reducer
 from revit.common.weights.source import Source
 
 Prepare = Callable[[dict[str, Tensor], LoadReport], Collection[str]]
@@ -39,7 +40,9 @@ def start_from_source(
             report.notes.append(f"its pixels had {key} {values}; set data.pixels.{key} to the same")
     tensors = dict(source.tensors)
     rename_grids(tensors, source.grids, model.grids, report)
-    accounted = prepare(tensors, report) if prepare is not None else ()
+    accounted = take_reducer(tensors, model, report)
+    if prepare is not None:
+        accounted |= set(prepare(tensors, report))
     return fit(
         model,
         tensors,

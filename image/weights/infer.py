@@ -9,7 +9,9 @@ from typing import Any
 from timm.data import ImageNetInfo, infer_imagenet_subset
 
 from revit.common.errors import UserError
+from revit.common.methods.method import Method
 from revit.common.vit import ResizableTransformer
+from revit.common.weights.reducers import methods_found
 from revit.common.weights.shapes import Known, Shapes, heads_of, read_shapes, shape_of
 from revit.common.weights.source import Source
 from revit.image.data.options import IMAGENET_MEAN, IMAGENET_STD, PictureOptions, PicturePixelOptions
@@ -32,10 +34,15 @@ class Inferred:
     """The source's own, or ImageNet's where the number of classes is one of its; else empty."""
     assumed: tuple[str, ...]
     """What the weights do not say and was taken from the published recipes."""
+    methods: tuple[Method, ...] = ()
+    """With which they were trained."""
 
     def build(self) -> ResizableTransformer:
-        """The untrained model."""
-        return self.family(**self.arguments)
+        """The untrained model. UserError if a method does not suit it."""
+        model = self.family(**self.arguments)
+        for method in self.methods:
+            method.attach(model)
+        return model
 
 
 def infer(source: Source) -> Inferred:
@@ -68,7 +75,9 @@ def infer(source: Source) -> Inferred:
     )
     names = source.label_names or _imagenet_names(arguments["num_classes"], known)
     family = LVViT if source.is_lvvit else DeiT
-    return Inferred(family, arguments, PictureOptions(pixels=pixels), names, tuple(known.assumed))
+    methods = methods_found(source.tensors)
+    known.assumed += [method.assumption for method in methods]
+    return Inferred(family, arguments, PictureOptions(pixels=pixels), names, tuple(known.assumed), methods)
 
 
 def _imagenet_names(num_classes: int, known: Known) -> tuple[str, ...]:
