@@ -23,9 +23,9 @@ class Decision(Protocol):
         """(B, P + S * T, D) and its layout -> both afterwards. The prefix is never touched."""
         ...
 
-    def fates(self) -> Tensor:
-        """(B, S) long: for each position the one whose token now stands for it: itself where it is kept, another where
-        it was merged, -1 where it was dropped."""
+    def places(self) -> Tensor:
+        """(B, S) long: the place, in the sequence afterwards, of the token that now stands for each position: its own, or
+        the one that it was merged into; -1 where it was dropped."""
         ...
 
 
@@ -38,23 +38,26 @@ class Shorter:
     num_positions: int
     """S"""
     slots: Tensor | None = None
-    """(B, S) long: which of the K places each position went into; None: those not kept are dropped."""
+    """(B, S) long: which of the K places each position went into, a kept one into its own; None: those not kept are
+    dropped."""
 
     def apply(self, x: Tensor) -> Tensor:
         """(B, S, ...) -> (B, K, ...): the kept positions; where others were merged, the plain mean over a position and all
         that went into it. Gradients pass."""
         if self.slots is None:
-            return torch.gather(x, 1, _over(self.kept, x))
-        shape = (x.shape[0], self.kept.shape[1], *x.shape[2:])
-        total = x.new_zeros(shape).scatter_add(1, _over(self.slots, x), x)
-        ones = torch.ones_like(self.slots, dtype=x.dtype)
-        counts = x.new_zeros(shape[:2]).scatter_add(1, self.slots, ones)
-        return total / counts.view(*shape[:2], *[1] * (x.ndim - 2))
+            return rows_of(x, self.kept)
+        B, K = self.kept.shape
+        rows = _flat(self.slots, K)  # adding whole rows is many times faster than scattering single numbers
+        totals = x.new_zeros(B * K, *x.shape[2:]).index_add(0, rows, x.flatten(0, 1))
+        ones = torch.ones_like(rows, dtype=torch.float32)  # bfloat16 cannot count beyond 256
+        counts = ones.new_zeros(B * K).index_add(0, rows, ones).to(x.dtype)
+        return (totals / counts.view(-1, *[1] * (x.ndim - 2))).unflatten(0, (B, K))
 
     def restore(self, x: Tensor) -> Tensor:
         """(B, K, ...) -> (B, S, ...): every token back at its place, zeros at the places of the others."""
-        places = x.new_zeros((x.shape[0], self.num_positions, *x.shape[2:]))
-        return places.scatter(1, _over(self.kept, x), x)
+        B, S = len(x), self.num_positions
+        rows = x.new_zeros(B * S, *x.shape[2:])
+        return rows.index_copy(0, _flat(self.kept, S), x.flatten(0, 1)).unflatten(0, (B, S))
 
     def carry_out(self, tokens: Tensor, layout: TokenLayout) -> tuple[Tensor, TokenLayout]:
         P = layout.num_prefix
@@ -63,16 +66,17 @@ class Shorter:
         after = replace(
             layout,
             num_positions=self.kept.shape[1],
-            keep=None if layout.keep is None else self.apply(layout.keep),
+            # A weight is the token's own: what was merged into it does not make it count less.
+            keep=None if layout.keep is None else rows_of(layout.keep, self.kept),
             decisions=(*layout.decisions, self),
         )
         return torch.cat([tokens[:, :P], shorter], dim=1), after
 
-    def fates(self) -> Tensor:
+    def places(self) -> Tensor:
         if self.slots is not None:
-            return self.kept.gather(1, self.slots)
+            return self.slots
         dropped = self.kept.new_full((len(self.kept), self.num_positions), -1)
-        return dropped.scatter(1, self.kept, self.kept)
+        return dropped.scatter(1, self.kept, _counted(self.kept))
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,31 +89,21 @@ class Weighted:
     def carry_out(self, tokens: Tensor, layout: TokenLayout) -> tuple[Tensor, TokenLayout]:
         return tokens, replace(layout, keep=self.keep, decisions=(*layout.decisions, self))
 
-    def fates(self) -> Tensor:
-        places = torch.arange(self.keep.shape[1], device=self.keep.device).expand(self.keep.shape)
-        return places.masked_fill(self.keep.detach() == 0, -1)
+    def places(self) -> Tensor:
+        return _counted(self.keep).masked_fill(self.keep.detach() == 0, -1)
 
 
 def trail_of(decisions: Sequence[Decision]) -> list[Tensor]:
     """After each of these decisions, which were carried out one after the other: (B, S) long over the positions before
-    the first of them, as `Decision.fates`: what became of each position so far."""
+    the first of them: the position whose token now stands for each. Itself: kept; another: merged; -1: dropped, for good.
+    """
     trail: list[Tensor] = []
-    held: Tensor | None = None  # positions of the first sequence that hold the slots of the present one
+    place = held = None
     for decision in decisions:
-        later = decision.fates()  # in places of the present sequence
-        if not trail:
-            trail.append(later)
-        else:
-            fates = trail[-1]
-            if held is not None:
-                place_of = torch.zeros_like(fates).scatter(1, held, _places(held))  # asked of those held only
-                stands = torch.where(later < 0, later, held.gather(1, later.clamp(min=0)))
-            else:
-                place_of, stands = _places(fates), later
-            now = place_of.gather(1, fates.clamp(min=0))  # the place of whoever stands for it
-            trail.append(torch.where(fates < 0, fates, stands.gather(1, now)))
-        if isinstance(decision, Shorter):
-            held = decision.kept if held is None else held.gather(1, decision.kept)
+        places = decision.places()
+        place = places if place is None else _look_up(places, place)
+        held = _held_after(decision, held, places)
+        trail.append(_look_up(held, place))
     return trail
 
 
@@ -122,17 +116,18 @@ def fates_of(decisions: Sequence[Decision]) -> Tensor:
 
 def kept_positions(decisions: Sequence[Decision]) -> list[Tensor]:
     """For every decision that shortened, (B, K) long in the order of its tokens: positions of the first sequence."""
-    held: list[Tensor] = []
+    kept: list[Tensor] = []
     for decision in decisions:
         if isinstance(decision, Shorter):
-            held.append(held[-1].gather(1, decision.kept) if held else decision.kept)
-    return held
+            kept.append(rows_of(kept[-1], decision.kept) if kept else decision.kept)
+    return kept
 
 
 def restore_merged(patches: Tensor, decisions: Sequence[Decision]) -> Tensor:
     """(B, K, ...) -> (B, S, ...): undo the decisions that merged, latest first, zeros at the places of what was merged away.
 
-    What was dropped stays dropped: nothing stands for it.
+    What was dropped stays dropped, so the way back ends at the latest decision that dropped: nothing stands for its
+    positions.
     """
     for decision in reversed(decisions):
         if isinstance(decision, Shorter):
@@ -142,10 +137,28 @@ def restore_merged(patches: Tensor, decisions: Sequence[Decision]) -> Tensor:
     return patches
 
 
-def _over(index: Tensor, x: Tensor) -> Tensor:
-    """(B, n) -> (B, n, ...) as wide as x, for gather and scatter."""
-    return index.view(*index.shape, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:])
+def rows_of(x: Tensor, index: Tensor) -> Tensor:
+    """(B, S, ...) and positions (B, n) -> (B, n, ...). Gradients pass to x."""
+    return x.flatten(0, 1).index_select(0, _flat(index, x.shape[1])).unflatten(0, tuple(index.shape))
 
 
-def _places(held: Tensor) -> Tensor:
-    return torch.arange(held.shape[1], device=held.device).expand(held.shape)
+def _flat(index: Tensor, size: int) -> Tensor:
+    """(B, n) along an axis of `size` -> (B * n,) along the samples' axes one after the other."""
+    samples = torch.arange(len(index), device=index.device)
+    return (index + size * samples[:, None]).flatten()
+
+
+def _counted(like: Tensor) -> Tensor:
+    """0, 1, 2, ... along the second axis."""
+    return torch.arange(like.shape[1], device=like.device).expand(like.shape)
+
+
+def _look_up(values: Tensor, index: Tensor) -> Tensor:
+    """values (B, n) at index (B, m); -1 where the index is."""
+    return torch.where(index < 0, index, values.gather(1, index.clamp(min=0)))
+
+
+def _held_after(decision: Decision, held: Tensor | None, places: Tensor) -> Tensor:
+    """(B, K): the positions of the first sequence that hold the places after `decision`."""
+    held = _counted(places) if held is None else held
+    return rows_of(held, decision.kept) if isinstance(decision, Shorter) else held

@@ -121,11 +121,11 @@ class DynamicViTReducer(Reducer):
             counts.append(left)
         return counts
 
-    def macs(self, num_positions: int, num_frames: int = 1) -> float:
+    def macs(self, num_positions: int, num_frames: int = 1) -> dict[str, float]:
         """The predictors' linear layers, each over the positions that its stage finds; frames are averaged before."""
         seen = [num_positions, *(num_kept(num_positions, rate) for rate in self.rates)]
         total = 0.0
         for predictor, count in zip(self.score_predictor, seen):
             layers = [layer for layer in predictor.modules() if isinstance(layer, nn.Linear)]
             total += count * sum(layer.weight.numel() for layer in layers)
-        return total
+        return {"linear": total}

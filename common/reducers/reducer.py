@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -15,6 +16,9 @@ class Reducer(nn.Module):
 
     A subclass writes `plan`, and `positions_per_block` and `macs` if it works in evaluation too.
     """
+
+    merges: ClassVar[bool] = False
+    """Whether what it takes out is merged into what stays: then a model with patch logits still has them for all places."""
 
     def plan(self, number: int, patches: Tensor, layout: TokenLayout) -> Decision | None:
         """What becomes of the positions before block `number` (from 0): patches (B, S, T, D) as they are, not normalised.
@@ -31,6 +35,6 @@ class Reducer(nn.Module):
         """How many of `num_positions` positions each of `depth` blocks sees in evaluation. All, unless overridden."""
         return [num_positions] * depth
 
-    def macs(self, num_positions: int, num_frames: int = 1) -> float:
-        """Multiply-accumulates of planning for one input in evaluation. None, unless overridden."""
-        return 0.0
+    def macs(self, num_positions: int, num_frames: int = 1) -> Mapping[str, float]:
+        """Multiply-accumulates of planning for one input in evaluation, by kind of work. None, unless overridden."""
+        return {}

@@ -54,13 +54,19 @@ def positions_per_block(model: ResizableTransformer, num_positions: int) -> Sequ
 
 
 def positions_at_end(model: ResizableTransformer, num_positions: int) -> int:
-    """How many are left after the blocks."""
+    """How many are left after the blocks, those counted that were merged and come back to their places."""
+    if model.reducer is not None and model.reducer.merges:
+        return num_positions
     return [num_positions, *positions_per_block(model, num_positions)][-1]
 
 
-def reducer_macs(model: ResizableTransformer, num_positions: int, num_frames: int = 1) -> float:
-    """What deciding about the positions costs in evaluation."""
-    return 0.0 if model.reducer is None else model.reducer.macs(num_positions, num_frames)
+def add_reducer(
+    macs: Macs, model: ResizableTransformer, num_positions: int, num_frames: int = 1, times: int = 1
+) -> None:
+    """Adds to `macs` what deciding about the positions costs in evaluation, if it is done so many times."""
+    if model.reducer is not None:
+        for kind, amount in model.reducer.macs(num_positions, num_frames).items():
+            macs[kind] += times * amount
 
 
 def heads_macs(model: ResizableTransformer, grid: TokenGrid) -> float:

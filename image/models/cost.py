@@ -8,6 +8,7 @@ from typing import cast
 from revit.common.layers.block import Block
 from revit.common.report.closed_form import (
     Macs,
+    add_reducer,
     embedding_macs,
     encoder_macs,
     heads_macs,
@@ -15,7 +16,6 @@ from revit.common.report.closed_form import (
     positions_at_end,
     positions_of,
     positions_per_block,
-    reducer_macs,
     single_input,
 )
 from revit.common.tokens.grid import TokenGrid
@@ -35,7 +35,8 @@ def closed_form(
     lengths = [model.num_prefix(grid) + count for count in positions_per_block(model, num_positions)]
     inner = cast(Block, model.blocks[0]).attn.proj.in_features
     macs = encoder_macs(lengths, model.embed_dim, mlp_ratio_of(model), inner)
-    macs["linear"] += heads_macs(model, grid) + reducer_macs(model, num_positions)
+    macs["linear"] += heads_macs(model, grid)
+    add_reducer(macs, model, num_positions)
     if getattr(model, "aux_head", None) is not None:
         macs["linear"] += positions_at_end(model, num_positions) * model.embed_dim * model.num_classes
     macs["convolution"] = embedding_macs(model.patch_embed, (height, width), grid, chans)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from revit.common.report.closed_form import (
     Macs,
+    add_reducer,
     embedding_macs,
     encoder_macs,
     heads_macs,
     mlp_ratio_of,
     positions_of,
     positions_per_block,
-    reducer_macs,
     single_input,
 )
 from revit.common.tokens.grid import TokenGrid
@@ -64,8 +64,8 @@ def closed_form(model: TimeSformer, clips_shape: Sequence[int], grid: TokenGrid 
     )
     macs["linear"] += heads_macs(model, grid)
     if model.attention == "space_only":  # decides about every frame by itself
-        macs["linear"] += num_frames * reducer_macs(model, num_positions)
+        add_reducer(macs, model, num_positions, times=num_frames)
     else:
-        macs["linear"] += reducer_macs(model, num_positions, num_frames)
+        add_reducer(macs, model, num_positions, num_frames)
     macs["convolution"] = num_frames * embedding_macs(model.patch_embed, (height, width), grid, chans)
     return macs
