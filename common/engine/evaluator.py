@@ -16,8 +16,8 @@ from revit.common.engine.package import Package
 from revit.common.engine.run_options import RecipeOptions
 from revit.common.engine.trained import check_same_classes, fill_classifier
 from revit.common.errors import UserError
-from revit.common.methods.registry import check_installed
 from revit.common.grid_model import GridModel
+from revit.common.methods.registry import check_installed
 from revit.common.report.adaptive import Costs, adaptive_report, versions
 from revit.common.report.flops import count
 from revit.common.tokens.adaptive import AdaptiveClassifier
@@ -34,6 +34,7 @@ class Evaluator:
         self.package = package
         self.world = world
         self.device = pick_device(options.run.device)
+        self.dtype = "float32" if options.run.dtype == "auto" else options.run.dtype
 
     def load(self, path: str | Path) -> AdaptiveClassifier:
         """Model, and assigner where there is one, in eval mode: from our checkpoint file or from a published one.
@@ -72,9 +73,8 @@ class Evaluator:
             options, split, options.test.batch_size, one_view, world.rank, world.size
         )
         pixels = self.package.pixels(self.options).to(self.device)
-        dtype = self.options.run.dtype
         try:
-            return evaluate(runners, loader, pixels, self.device, dtype, loader.num_samples, name, world)
+            return evaluate(runners, loader, pixels, self.device, self.dtype, loader.num_samples, name, world)
         except ValueError as error:
             with world.own_errors():  # another process may have good answers
                 raise UserError(f"split {split}: {error}") from error
@@ -96,7 +96,7 @@ class Evaluator:
             "num_views": views,
             "merge": test.merge,
             "device": str(self.device),
-            "dtype": self.options.run.dtype,
+            "dtype": self.dtype,
             "seed": self.options.run.seed,
         }
         return report | {"versions": versions()}
