@@ -33,8 +33,8 @@ def pick_device(name: str) -> torch.device:
 
 
 def autocast(device: torch.device, dtype: str) -> AbstractContextManager[Any]:
-    """Autocast to `dtype`; for float32, and for "auto" where nothing resolved it, nothing."""
-    return torch.autocast(device.type, dtype=DTYPES.get(dtype), enabled=dtype not in ("float32", "auto"))
+    """Autocast to `dtype`; for float32 nothing."""
+    return torch.autocast(device.type, dtype=DTYPES[dtype], enabled=dtype != "float32")
 
 
 def to_cpu(state: Any) -> Any:

@@ -83,6 +83,7 @@ def test_report_has_what_the_contract_says(finished):
     assert report["samples"] == {"evaluated": 16, "failed": 0}
     assert set(report["seconds"]) == {"data", "model", "lengths", "assigner", "evaluate"}
     assert report["versions"]["torch"] == version("torch")
+    assert report["protocol"]["dtype"] == "float32"  # what auto came to
 
 
 def test_figures_hang_together(finished):
