@@ -96,6 +96,26 @@ def resize_positions(
     return torch.cat([prefix, patches], dim=1)
 
 
+def undo_position_resize(table: Tensor, source: TokenGrid, target: TokenGrid) -> Tensor:
+    """The table (1, target, D) whose "linear" resize comes nearest to `table`, (1, source, D), by least squares.
+
+    Exact for a table that was made by enlarging one of `target`, as those of converted FlexiViT files are.
+    """
+    rows, cols = (
+        _linear(*pair).to(table.device)
+        for pair in zip((target.rows, target.cols), (source.rows, source.cols))
+    )
+    as_map = table.transpose(1, 2).unflatten(2, (source.rows, source.cols)).double()
+    fitted = torch.linalg.pinv(rows) @ as_map @ torch.linalg.pinv(cols).T
+    return fitted.flatten(2).transpose(1, 2).to(table.dtype)
+
+
+def _linear(old: int, new: int) -> Tensor:
+    """(new, old) float64: what "linear" does along one axis."""
+    unit_vectors = torch.eye(old, dtype=torch.float64).view(old, 1, old, 1)
+    return F.interpolate(unit_vectors, size=(new, 1), mode="bilinear", antialias=True).flatten(1).T
+
+
 _MAPS: dict[str, dict[str, Any]] = {
     "bicubic": {"mode": "bicubic", "antialias": True},
     "linear": {"mode": "bilinear", "antialias": True},

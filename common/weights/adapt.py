@@ -19,6 +19,7 @@ from revit.common.errors import UserError
 from revit.common.load_report import Change, LoadReport
 from revit.common.tokens.grid import TokenGrid
 from revit.common.vit import ResizableTransformer
+from revit.common.weights.flexible import take_flexible_positions
 
 KERNEL = "patch_embed.proj.weight"
 TABLE, SHORT_TABLE = "pos_embed", "short_pos_embed."
@@ -58,16 +59,30 @@ def take_positions(
     method: str,
     source_grids: Sequence[TokenGrid],
     num_prefix: int,
+    position_grid: TokenGrid | None = None,
 ) -> None:
     """Takes the position tables out of `source`, with the model's prefix rows, resized to the model's grids.
 
     A distilled model's distillation row goes to the students' tables where the model's longest grid has none.
+    `position_grid`: that of a source whose one table has no prefix rows (FlexiViT).
     """
     table = source.get(TABLE)
     if table is None or table.ndim != 3 or table.shape[-1] != own[TABLE].shape[-1]:
         return
     source.pop(TABLE)
     grids = {grid.num_positions: grid for grid in source_grids}
+    if model.position_grid is not None:
+        known = position_grid or _grid_of(table.shape[1] - num_prefix, grids, report)
+        rows = 0 if position_grid is not None else num_prefix
+        take_flexible_positions(model.position_grid, table, rows, known, source, ready, report)
+        return
+    if position_grid is not None:
+        # As it is resized on the fly, and nothing added to the class token: at any grid the source's own answers.
+        table, num_prefix, method = F.pad(table, (0, 0, 1, 0)), 1, "linear"
+        grids = {position_grid.num_positions: position_grid}
+        report.notes.append(
+            "the source adds no position to its class token; that row of the table starts at zero"
+        )
 
     def fitted(table: Tensor, rows: int, grid: TokenGrid) -> Tensor:
         known = _grid_of(table.shape[1] - rows, grids, report)

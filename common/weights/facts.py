@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, FiniteFloat, PositiveInt, TypeAdapter, ValidationError
 
+from revit.common.tokens.grid import TokenGrid
+
 
 def _each_channel(value: Any) -> Any:
     """One number stands for all three channels, as it does where it is subtracted."""
@@ -24,6 +26,7 @@ KINDS: dict[str, TypeAdapter[Any]] = {
     "skip_lam": TypeAdapter(Positive),
     "layer_norm_eps": TypeAdapter(Positive),
     "attention": TypeAdapter(str),
+    "position_grid": TypeAdapter(Annotated[TokenGrid, BeforeValidator(TokenGrid.parse)]),
     "num_frames": TypeAdapter(PositiveInt),
     "sampling_rate": TypeAdapter(Annotated[FiniteFloat, Field(gt=0, le=1e5)]),
     "img_size": TypeAdapter(PositiveInt | tuple[PositiveInt, PositiveInt]),

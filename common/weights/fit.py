@@ -31,6 +31,7 @@ def fit(
     source_grids: Sequence[TokenGrid] = (),
     label_names: Sequence[str] = (),
     accounted: Collection[str] = (),
+    position_grid: TokenGrid | None = None,
 ) -> LoadReport:
     """Loads `source`, under the published names of this project's models, into `model` and fills `report`.
 
@@ -38,7 +39,7 @@ def fit(
     `label_names` against `report.label_names`) is made anew with all others, classes in another order are put in the
     model's, a DeiT distillation token goes to the shorter grids, and what the shorter grids still lack starts from the
     longest one. `source_grids`: the source's, longest first, where they are known; otherwise tables are taken to be square.
-    `accounted` names tensors of `source` that `report` already speaks of.
+    `accounted` names tensors of `source` that `report` already speaks of. `position_grid`: of a FlexiViT's one table.
 
     Raises:
         UserError: anything missing, unexpected or of a wrong shape; the model is then unchanged.
@@ -49,7 +50,9 @@ def fit(
 
     new_heads = take_heads(source, own, report, tuple(label_names))
     num_prefix = take_distillation(source, own, ready, report)
-    take_positions(model, source, own, ready, report, position_resize, source_grids, num_prefix)
+    take_positions(
+        model, source, own, ready, report, position_resize, source_grids, num_prefix, position_grid
+    )
     take_patch_kernels(model, source, own, ready, report)
 
     for name, tensor in source.items():

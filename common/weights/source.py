@@ -14,6 +14,7 @@ from revit.common.errors import UserError
 from revit.common.tokens.grid import TokenGrid
 from revit.common.weights import hub
 from revit.common.weights.facts import believable
+from revit.common.weights.flexible import read_without_class_row
 from revit.common.weights.read import WeightFile, read_weights
 from revit.common.weights.reducers import our_names
 
@@ -32,7 +33,8 @@ class Source:
     """Longest first, where the source says them."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What was written beside the weights, each only where known: `num_heads`, `img_size`, `mean`, `std`; of clips
-    `num_frames`, `sampling_rate`, `attention`; of pictures `crop_pct`, `crop_mode`, `interpolation`, `skip_lam`."""
+    `num_frames`, `sampling_rate`, `attention`; of pictures `crop_pct`, `crop_mode`, `interpolation`, `skip_lam`; of a FlexiViT,
+    whose one position table has no row for the class token, `position_grid`."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -81,19 +83,21 @@ def _believed(source: Source) -> Source:
 
 
 def image_transformer(where: str, content: WeightFile, config: Mapping[str, Any]) -> Source | None:
-    """ViT and DeiT with timm's names, LV-ViT with its authors'."""
+    """ViT, DeiT and FlexiViT with timm's names, LV-ViT with its authors'."""
     if not {"cls_token", "pos_embed", "patch_embed.proj.weight"} <= content.tensors.keys():
         return None
     names = config.get("label_names")  # a folder in timm's layout may carry them
+    tensors, position_grid, notes = read_without_class_row(content.tensors)
+    facts = _timm_facts(config.get("pretrained_cfg", {}))
     source = Source(
         where,
         "image",
-        content.tensors,
+        tensors,
         label_names=tuple(map(str, names)) if isinstance(names, list) else (),
-        facts=_timm_facts(config.get("pretrained_cfg", {})),
-        notes=content.notes,
+        facts=facts if position_grid is None else facts | {"position_grid": position_grid},
+        notes=(*content.notes, *notes),
     )
-    what = "LV-ViT" if source.is_lvvit else "image model"
+    what = "LV-ViT" if source.is_lvvit else "image model" if position_grid is None else "FlexiViT"
     return replace(source, where=f"{where} ({what})")
 
 

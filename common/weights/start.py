@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -51,18 +52,26 @@ def start_from_source(
         source_grids=source.grids,
         label_names=label_names,
         accounted=accounted,
+        position_grid=source.facts.get("position_grid"),
     )
 
 
-def without_trace(model: nn.Module) -> dict[str, float]:
+def without_trace(model: nn.Module) -> dict[str, Any]:
     """What a model computes with and its tensors' shapes do not show: `num_heads`, and `skip_lam`, by which residual
-    branches are divided. Weights made with others would load and answer nonsense."""
+    branches are divided; weights made with others would load and answer nonsense. And a FlexiViT's `position_grid`."""
+    facts: dict[str, Any] = _of_blocks(model)
+    if isinstance(model, ResizableTransformer) and model.position_grid is not None:
+        facts["position_grid"] = model.position_grid.name
+    return facts
+
+
+def _of_blocks(model: nn.Module) -> dict[str, float]:
     first = next((layer for layer in model.modules() if isinstance(layer, Block)), None)
     return {} if first is None else {"num_heads": first.attn.num_heads, "skip_lam": first.skip_lam}
 
 
 def _check(model: ResizableTransformer, source: Source) -> None:
-    for key, ours in without_trace(model).items():
+    for key, ours in _of_blocks(model).items():
         theirs = source.facts.get(key, ours)
         if theirs != ours:
             raise UserError(

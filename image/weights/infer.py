@@ -62,16 +62,21 @@ def infer(source: Source) -> Inferred:
     known = Known(source.facts)
     arguments = _lvvit(source, known) if source.is_lvvit else _deit(source, known)
     size = arguments["img_size"]
-    crop_pct = (
-        LVVIT_CROPS.get((arguments["embed_dim"], arguments["depth"]), 0.9) if source.is_lvvit else 0.875
-    )
+    if source.is_lvvit:
+        crop_pct = LVVIT_CROPS.get((arguments["embed_dim"], arguments["depth"]), 0.9)
+    else:
+        crop_pct = 0.95 if "position_grid" in arguments else 0.875
+    mean, std, whose = IMAGENET_MEAN, IMAGENET_STD, "ImageNet's pixel"
+    if "position_grid" in arguments:
+        mean = std = (0.5, 0.5, 0.5)
+        whose = "FlexiViT's pixel"
     pixels = PicturePixelOptions(
         img_size=size,
         crop_pct=known.get("crop_pct", crop_pct, f"evaluation keeps {crop_pct:g} of the picture"),
         crop_mode=source.facts.get("crop_mode", "center"),
         interpolation=source.facts.get("interpolation", "bicubic"),
-        mean=known.get("mean", IMAGENET_MEAN, "ImageNet's pixel mean"),
-        std=known.get("std", IMAGENET_STD, "ImageNet's pixel std"),
+        mean=known.get("mean", mean, f"{whose} mean"),
+        std=known.get("std", std, f"{whose} std"),
     )
     names = source.label_names or _imagenet_names(arguments["num_classes"], known)
     family = LVViT if source.is_lvvit else DeiT
@@ -91,9 +96,17 @@ def _imagenet_names(num_classes: int, known: Known) -> tuple[str, ...]:
 
 
 def _deit(source: Source, known: Known) -> dict[str, Any]:
-    distilled = "dist_token" in source.tensors
-    shapes = read_shapes(source, "DeiT", num_prefix=2 if distilled else 1)
+    distilled, flexible = "dist_token" in source.tensors, source.facts.get("position_grid")
+    shapes = read_shapes(source, "DeiT", num_prefix=0 if flexible else 2 if distilled else 1)
     heads = heads_of(source, known, shapes.embed_dim)
+    if flexible is not None:
+        return {
+            **_common(shapes, shapes.kernel, heads),
+            "qkv_bias": shapes.qkv_bias,
+            "patch_embed": "flexi",
+            "kernel_size": shapes.kernel,
+            "position_grid": flexible,
+        }
     return {
         **_common(shapes, shapes.kernel, heads),
         "qkv_bias": shapes.qkv_bias,
