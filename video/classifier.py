@@ -12,6 +12,7 @@ from revit.common.engine.classifier import Classifier, Kind
 from revit.common.errors import UserError
 from revit.common.layers.pixels import PixelNorm
 from revit.common.tokens.adaptive import AdaptiveClassifier
+from revit.common.weights.reducers import methods_found
 from revit.common.weights.source import Source
 from revit.video.build import VideoPackage, build_model
 from revit.video.data.clips import load_views, make_reader
@@ -83,6 +84,9 @@ def from_source(source: Source) -> Classifier:
     """A classifier of clips from a TimeSformer made elsewhere."""
     inferred = infer(source)
     model = build_model(inferred.model, inferred.clips, inferred.num_classes)
+    methods = methods_found(source.tensors)
+    for method in methods:
+        method.attach(model)
     report = start_from_source(model, source)
     pixels = inferred.clips.pixels
     return Classifier(
@@ -91,7 +95,7 @@ def from_source(source: Source) -> Classifier:
         PixelNorm(pixels.mean, pixels.std),
         report.label_names,
         report=report,
-        assumed=inferred.assumed,
+        assumed=(*inferred.assumed, *(method.assumption for method in methods)),
     )
 
 
