@@ -12,10 +12,11 @@ from revit.common.embed.flexi import FlexiPatchify
 from revit.common.embed.lvvit_stem import LVViTStem
 from revit.common.embed.patches import PatchEmbed, Remainder, Sides, pad_to_patches, patch_of
 from revit.common.embed.resize import resize_patch_kernel
+from revit.common.embed.retokenize import ReTokenizing, strided_convolution
 from revit.common.tokens.grid import TokenGrid
 
 
-class Patchify(PatchEmbed):
+class Patchify(PatchEmbed, ReTokenizing):
     """One convolution per grid whose stride is its kernel (Table 3 of ReViT, the row with its own patch embedding).
 
     `proj` belongs to the longest grid and has the published name; the others are `short.ROWSxCOLS`. `remainder`
@@ -44,6 +45,9 @@ class Patchify(PatchEmbed):
     def forward(self, images: Tensor, grid: TokenGrid) -> Tensor:
         """(B, C, H, W) -> (B, D, rows, cols)"""
         conv = self.short[grid.name] if grid.name in self.short else self.proj  # noqa: SIM401 (no `get`)
+        if self.times > 1:
+            assert isinstance(conv, nn.Conv2d)
+            return strided_convolution(images, conv.weight, conv.bias, self.patches[grid.name], self.times)
         return conv(images if self.remainder == "cut" else pad_to_patches(images, self.patches[grid.name]))
 
     @torch.no_grad()

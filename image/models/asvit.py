@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from revit.common.embed.patches import Sides, sides_of
 from revit.common.embed.resize import resize_positions
+from revit.common.embed.retokenize import ReTokenizing, strided_convolution
 from revit.common.grid_model import GridModel
 from revit.common.layers.block import Block
 from revit.common.outputs import ModelOutput
@@ -26,19 +27,7 @@ EPS = 1e-5
 Position = Literal["none", "absolute"]
 
 
-def re_tokenized(kernel: int, stride: int) -> tuple[int, int, int]:
-    """Dilation, and zeros before and behind, with which a stem kernel made for stride 4 runs at another `stride`.
-
-    Dilation as in As-ViT's footnote 3, round((stride / 4 - 1) * K / (K - 1)) + 1. The paper gives no padding: in all
-    max(0, dilation * (K - 1) + 1 - stride), the smaller half in front, continues the published stem's rule and gives
-    grids of exactly image / stride.
-    """
-    dilation = round((stride / STEM_STRIDE - 1) * kernel / (kernel - 1)) + 1
-    total = max(0, dilation * (kernel - 1) + 1 - stride)
-    return dilation, total // 2, total - total // 2
-
-
-class Stem(nn.Module):
+class Stem(ReTokenizing):
     """Overlapping patches: one convolution of stride 4 and a norm; coarser by stride and dilation of the same kernel."""
 
     def __init__(self, kernel: int, width: int, in_chans: int = 3) -> None:
@@ -47,12 +36,10 @@ class Stem(nn.Module):
         self.proj = nn.Conv2d(in_chans, width, kernel, stride=STEM_STRIDE)
         self.norm = nn.LayerNorm(width, eps=EPS)
 
-    def forward(self, images: Tensor, stride: int = STEM_STRIDE) -> Tensor:
-        """(B, C, H, W) -> (B, rows, cols, D); what fills no stride at the right and lower border gets zeros."""
-        dilation, before, behind = re_tokenized(self.kernel, stride)
-        bottom, right = (behind + -side % stride for side in images.shape[-2:])
-        images = F.pad(images, (before, right, before, bottom))
-        tokens = F.conv2d(images, self.proj.weight, self.proj.bias, stride=stride, dilation=dilation)
+    def forward(self, images: Tensor, times: int = 1) -> Tensor:
+        """(B, C, H, W) -> (B, rows, cols, D), at `times` the stride; what fills no stride at the border gets zeros."""
+        sides = (STEM_STRIDE, STEM_STRIDE)
+        tokens = strided_convolution(images, self.proj.weight, self.proj.bias, sides, times * self.times)
         return self.norm(tokens.permute(0, 2, 3, 1))
 
 
@@ -180,15 +167,15 @@ class AsViT(GridModel):
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def stride_of(self, grid: TokenGrid) -> int:
-        """Pixels between two tokens of the stem's map at `grid`. ValueError where no whole number of them gives that map."""
+        """Pixels between two tokens of the stem's map at `grid`. ValueError where no multiple of 4 gives that map."""
         sides = sides_of(self.img_size)
-        stride = -(-sides[0] // grid.rows)
-        if stride < STEM_STRIDE or stem_map(sides, stride) != grid:
+        times = -(-sides[0] // (STEM_STRIDE * grid.rows))
+        if stem_map(sides, STEM_STRIDE * times) != grid:
             raise ValueError(
                 f"no stride of the stem gives {grid} tokens for {sides[0]}x{sides[1]} pixels; choose {self.full_grid} (stride "
                 f"{STEM_STRIDE}) or a coarser one, such as half of it"
             )
-        return stride
+        return STEM_STRIDE * times
 
     def check_grid(self, grid: TokenGrid | None) -> TokenGrid:
         """The grid to run: the longest of `grids` where none is named. Raises ValueError as `stride_of`."""
@@ -208,7 +195,7 @@ class AsViT(GridModel):
     def feature_maps(self, images: Tensor, grid: TokenGrid | None = None) -> list[Tensor]:
         """Pictures (B, C, H, W) -> the output of every stage, (B, rows, cols, D), before the final norm; at the full grid
         their strides are 4, 8, 16 and 32."""
-        tokens = self.patch_embed(images, self.stride_of(self.check_grid(grid)))
+        tokens = self.patch_embed(images, self.stride_of(self.check_grid(grid)) // STEM_STRIDE)
         if self.pos_embed is not None:
             actual = TokenGrid(*tokens.shape[1:3])
             table = resize_positions(self.pos_embed, 0, self.full_grid, actual, "bicubic")

@@ -1,0 +1,48 @@
+"""Fewer tokens from the same kernel: a larger stride, and dilation so that the kernel still spans it (As-ViT section 4)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from revit.common.embed.patches import Sides
+
+
+def re_tokenized(kernel: int, stride: int, times: int) -> tuple[int, int, int]:
+    """Dilation, and zeros before and behind, with which a kernel made for `stride` runs at `times` that stride.
+
+    Dilation as in As-ViT's footnote 3, round((new stride / stride - 1) * K / (K - 1)) + 1. The paper gives no padding: in
+    all max(0, dilation * (K - 1) + 1 - new stride), the smaller half in front. At `times` 1 that is the published stem's
+    own, and As-ViT's stem gives maps of exactly picture / stride for all kernels of its search space.
+    """
+    dilation = round((times - 1) * kernel / (kernel - 1)) + 1 if kernel > 1 else 1
+    total = max(0, dilation * (kernel - 1) + 1 - times * stride)
+    return dilation, total // 2, total - total // 2
+
+
+def strided_convolution(
+    images: Tensor, weight: Tensor, bias: Tensor | None, stride: Sides, times: int
+) -> Tensor:
+    """(B, C, H, W) -> (B, D, ceil(H / (times * stride)), ceil(W / ...)): a patch embedding at `times` its own stride.
+
+    What fills no stride at the right and lower border gets zeros.
+    """
+    (down, top, bottom), (across, left, right) = (
+        re_tokenized(kernel, step, times) for kernel, step in zip(weight.shape[-2:], stride)
+    )
+    steps = (times * stride[0], times * stride[1])
+    rest = [-side % step for side, step in zip(images.shape[-2:], steps)]
+    images = F.pad(images, (left, right + rest[1], top, bottom + rest[0]))
+    return F.conv2d(images, weight, bias, stride=steps, dilation=(down, across))
+
+
+class ReTokenizing(nn.Module):
+    """A patch embedding that can be told to make fewer tokens while it trains. In evaluation it makes all of them."""
+
+    coarser: int = 1
+    """Times its own stride, per side."""
+
+    @property
+    def times(self) -> int:
+        """As it is now."""
+        return self.coarser if self.training else 1

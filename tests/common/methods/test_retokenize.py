@@ -1,0 +1,126 @@
+"""Progressive re-tokenisation: the same weights on fewer tokens, early in training only."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from revit.common.embed.patch_embed import Patchify
+from revit.common.embed.retokenize import re_tokenized, strided_convolution
+from revit.common.engine.task import Progress, ResizableTask
+from revit.common.methods.retokenize import METHOD, RetokenizeOptions, RetokenizeTask
+from revit.common.tokens.grid import TokenGrid
+from revit.image.models.asvit import AsViT
+from revit.image.models.deit import DeiT
+from revit.video.models.timesformer import TimeSformer
+
+# As-ViT's footnote 3, by hand: (kernel, times) -> dilation.
+DILATIONS = {
+    (4, 4): 5,
+    (4, 2): 2,
+    (5, 4): 5,
+    (5, 2): 2,
+    (6, 4): 5,
+    (7, 4): 5,
+    (7, 2): 2,
+    (8, 4): 4,
+    (8, 2): 2,
+}
+
+
+@pytest.mark.parametrize(("kernel", "times"), DILATIONS)
+def test_dilation_is_the_footnotes(kernel, times):
+    dilation, before, behind = re_tokenized(kernel, 4, times)
+    assert dilation == DILATIONS[kernel, times]
+    assert before + behind == max(0, dilation * (kernel - 1) + 1 - 4 * times)
+    assert behind - before in (0, 1)
+
+
+@pytest.mark.parametrize("kernel", range(4, 9))
+@pytest.mark.parametrize(("times", "side"), [(1, 56), (2, 28), (4, 14)])
+def test_every_first_kernel_of_the_search_space_gives_the_published_maps(kernel, times, side):
+    weight = torch.randn(2, 3, kernel, kernel)
+    tokens = strided_convolution(torch.randn(1, 3, 224, 224), weight, None, (4, 4), times)
+    assert tokens.shape == (1, 2, side, side)
+
+
+def test_at_its_own_stride_it_is_the_plain_convolution():
+    embed = Patchify(24, [TokenGrid(3, 3)], 5)
+    images = torch.randn(2, 3, 24, 24)
+    again = strided_convolution(images, embed.proj.weight, embed.proj.bias, (8, 8), 1)
+    assert torch.allclose(embed(images, TokenGrid(3, 3)), again, atol=1e-6)
+
+
+def test_a_coarse_token_is_the_kernel_spread_over_its_stride():
+    """Against taking every dilated pixel by hand."""
+    weight, images = (
+        torch.randn(2, 1, 4, 4, dtype=torch.float64),
+        torch.randn(1, 1, 16, 16, dtype=torch.float64),
+    )
+    tokens = strided_convolution(images, weight, None, (4, 4), 2)
+    dilation, before, behind = re_tokenized(4, 4, 2)
+    padded = F.pad(images, (before, behind, before, behind))
+    for row in range(2):
+        for col in range(2):
+            rows = [8 * row + dilation * i for i in range(4)]
+            cols = [8 * col + dilation * i for i in range(4)]
+            window = padded[0, 0][rows][:, cols]
+            assert torch.allclose(tokens[0, :, row, col], (weight[:, 0] * window).sum((1, 2)))
+
+
+@pytest.mark.parametrize("side", [33, 40, 224])
+def test_any_picture_size_gives_whole_maps(side):
+    tokens = strided_convolution(torch.randn(1, 3, side, side), torch.randn(2, 3, 5, 5), None, (4, 4), 4)
+    assert tokens.shape[-1] == -(-side // 16)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        AsViT("4,2,2|2,1,2|2,1,2|2,1,2|8,16", 32, num_classes=3),
+        DeiT(32, [8], num_classes=3, embed_dim=16, depth=1, num_heads=2),
+        DeiT(32, [8, 4], num_classes=3, embed_dim=16, depth=1, num_heads=2),
+    ],
+    ids=["as-vit", "deit", "revit-deit"],
+)
+def test_fewer_tokens_in_training_all_in_evaluation(model):
+    images = torch.randn(2, 3, 32, 32)
+    task = RetokenizeTask(ResizableTask(), model.patch_embed, RetokenizeOptions())
+    model.eval()
+    whole = model(images).logits
+    sizes = []
+    for fraction in (0.0, 0.39, 0.4, 0.69, 0.7, 1.0):
+        task.begin(Progress(0, fraction))
+        model.eval()
+        assert torch.equal(model(images).logits, whole)
+        model.train()
+        sizes.append(model.patch_embed(images, model.grids[0]).shape if isinstance(model, DeiT) else None)
+        if isinstance(model, AsViT):
+            sizes[-1] = model.patch_embed(images).permute(0, 3, 1, 2).shape
+    assert [size[-1] for size in sizes] == [2, 2, 4, 4, 8, 8]
+
+
+def test_clips_too():
+    model = TimeSformer(32, [4], num_frames=3, num_classes=3, embed_dim=16, depth=1, num_heads=2).train()
+    model.patch_embed.coarser = 2
+    output = model(torch.randn(2, 3, 3, 32, 32))
+    assert output.patch_features.shape == (2, 2 * 2 * 3, 16)
+    output.logits.sum().backward()
+    assert model.patch_embed.proj.weight.grad.abs().sum() > 0
+
+
+def test_every_weight_of_the_full_model_is_trained_by_coarse_tokens():
+    model = AsViT("8,8,2|4,4,2|3,2,2|2,1,2|8,16", 64, num_classes=3).train()
+    model.patch_embed.coarser = 4
+    model(torch.randn(2, 3, 64, 64)).logits.sum().backward()
+    assert all(weight.grad is not None for weight in model.parameters())
+
+
+def test_phases_are_checked():
+    with pytest.raises(ValueError, match="phases end at 0.5, 0.5"):
+        RetokenizeOptions(phases=[{"until": 0.5, "coarser": 4}, {"until": 0.5, "coarser": 2}])
+
+
+def test_the_method_is_known_by_its_file():
+    assert METHOD.options_class is RetokenizeOptions
