@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -22,6 +23,7 @@ from torch.func import jvp
 from revit.common.layers.attention import explicit_attention
 from revit.image.models.asvit import AsViT
 from revit.image.models.asvit_cost import split_side, stage_maps
+from revit.image.search.tangent import slope_along
 
 Radius = Literal["unit", "sqrt_n"]
 """Of the circle: 1 (published code), or the square root of the number of input values (paper)."""
@@ -54,6 +56,10 @@ class Circle:
         """(n,) -> pictures (n, C, H, W)"""
         cos, sin = (wave.view(-1, 1, 1, 1) for wave in (thetas.cos(), thetas.sin()))
         return self.radius * (self.u0 * cos + self.u1 * sin)
+
+    def tangent(self, thetas: Tensor) -> Tensor:
+        """(n,) -> d h / d theta, (n, C, H, W)"""
+        return self.at(thetas + math.pi / 2)
 
 
 def thetas_of(number: int, kind: Thetas = "closed") -> Tensor:
@@ -138,24 +144,29 @@ and gains nothing."""
 def curve_of(model: AsViT, circle: Circle, thetas: Tensor, second: bool = False) -> Curve:
     """The network's curve, norms off, by forward-mode differentiation.
 
-    `thetas` (n,), of the model's dtype. `second`: the second derivative too. Stochastic depth is off.
+    `thetas` (n,), of the model's dtype. `second`: the second derivative too. Stochastic depth is off. The first derivative
+    alone goes through attention by hand (`revit.image.search.tangent`); with the second, through the framework's own.
     """
 
     def out(angles: Tensor) -> Tensor:
         return pooled(model, circle.at(angles))
 
+    def by_hand(angles: Tensor) -> tuple[Tensor, ...]:
+        function = partial(pooled, model)
+        return (slope_along(model, function, circle.at(angles), circle.tangent(angles)),)
+
     def slope(angles: Tensor) -> Tensor:
         return jvp(out, (angles,), (torch.ones_like(angles),))[1]
 
-    def curve(angles: Tensor) -> tuple[Tensor, ...]:
-        return jvp(slope, (angles,), (torch.ones_like(angles),)) if second else (slope(angles),)
+    def both(angles: Tensor) -> tuple[Tensor, ...]:
+        return jvp(slope, (angles,), (torch.ones_like(angles),))
 
     batch = max(1, LARGEST_BATCH // _largest_attention(model))
     training = model.training
     model.eval()
     try:
         with without_norms(model), explicit_attention(model), torch.no_grad():
-            parts = [curve(angles) for angles in thetas.split(batch)]
+            parts = [(both if second else by_hand)(angles) for angles in thetas.split(batch)]
     finally:
         model.train(training)
     return Curve(*(torch.cat(part) for part in zip(*parts)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,11 @@ class Answer:
     """Everything the case's `expected.npz` may ask for, by name."""
     one_input_shape: tuple[int, ...] | None = None
     """The input of one clip or picture, for counting."""
+    own_name: Callable[[str], str] = str
+    """Published name of an entry of the state dict -> the name it has here."""
+    relative: Callable[[str], float] | None = None
+    """Where sizes differ too much for one absolute limit: name of an expected array -> what it may be off by, relative to
+    the largest of its numbers."""
 
 
 def case_folders(root: Path) -> list[Path]:
