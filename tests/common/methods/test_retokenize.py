@@ -118,7 +118,7 @@ def test_every_weight_of_the_full_model_is_trained_by_coarse_tokens():
 
 
 def test_phases_are_checked():
-    with pytest.raises(ValueError, match="phases end at 0.5, 0.5"):
+    with pytest.raises(ValueError, match=r"phases end at 0\.5, 0\.5"):
         RetokenizeOptions(phases=[{"until": 0.5, "coarser": 4}, {"until": 0.5, "coarser": 2}])
 
 
