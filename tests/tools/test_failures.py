@@ -19,7 +19,7 @@ import train_net
 from PIL import Image
 
 from revit.common.checkpoint import load_checkpoint
-from revit.common.engine import log, recipe, resume, state
+from revit.common.engine import log, recipe, resume, stage_work, state
 from revit.image.data import pictures
 
 CONFIG = """
@@ -158,7 +158,7 @@ def test_a_state_that_cannot_be_written(folder, whole, monkeypatch, capfd, troub
 )
 def test_a_model_that_cannot_be_written(folder, whole, monkeypatch, capfd, trouble, reason, call):
     with monkeypatch.context() as patch:
-        patch.setattr(recipe, "save_checkpoint", fails_at(call, recipe.save_checkpoint, trouble))
+        patch.setattr(stage_work, "save_checkpoint", fails_at(call, stage_work.save_checkpoint, trouble))
         assert train(folder) == 2
     assert f"safetensors: the model cannot be written ({reason})" in one_message(capfd)
     goes_on(folder, whole)

@@ -15,8 +15,12 @@ import yaml
 from revit.common.checkpoint import load_checkpoint
 from revit.common.cli import tool
 from revit.common.config import load
+from revit.common.engine.distributed import World
+from revit.common.engine.log import RunLog
 from revit.common.engine.recipe import Recipe
+from revit.common.engine.stage_work import StageWork
 from revit.common.engine.stages import clear
+from revit.common.engine.stop import StopRequest
 from revit.common.files import locked
 from revit.video.build import VideoPackage
 from revit.video.options import VideoRun
@@ -296,12 +300,12 @@ def test_the_best_model_of_the_val_list_is_kept(finished):
 
 def test_only_a_better_model_replaces_the_best(finished, tmp_path):
     options = load(VideoRun, write_config(tmp_path))
-    recipe = Recipe(options, VideoPackage())
+    work = StageWork(options, VideoPackage(), World(), RunLog(tmp_path / "log.jsonl"), StopRequest())
     network = torch.nn.Linear(1, 1)
-    keep = recipe._keeper(network, ["a"], {})
+    keep = work._keeper(network, ["a"], {})
     for epoch, top1 in ((1, 40.0), (2, 60.0), (3, 60.0), (4, 50.0)):
         torch.nn.init.constant_(network.weight, epoch)
         keep(epoch, top1)
-    best = load_checkpoint(recipe.best_file)
+    best = load_checkpoint(work.files.best)
     assert best.extra["val"] == {"epoch": 2, "top1": 60.0}
     assert best.parts["model"]["weight"].item() == 2
