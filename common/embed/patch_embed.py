@@ -47,7 +47,7 @@ class Patchify(PatchEmbed, ReTokenizing):
         conv = self.short[grid.name] if grid.name in self.short else self.proj  # noqa: SIM401 (no `get`)
         if self.times > 1:
             assert isinstance(conv, nn.Conv2d)
-            return strided_convolution(images, conv.weight, conv.bias, self.patches[grid.name], self.times)
+            return strided_convolution(images, conv, self.times)
         return conv(images if self.remainder == "cut" else pad_to_patches(images, self.patches[grid.name]))
 
     @torch.no_grad()

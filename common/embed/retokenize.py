@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from revit.common.embed.patches import Sides
-
 
 def re_tokenized(kernel: int, stride: int, times: int) -> tuple[int, int, int]:
     """Dilation, and zeros before and behind, with which a kernel made for `stride` runs at `times` that stride.
@@ -20,20 +18,18 @@ def re_tokenized(kernel: int, stride: int, times: int) -> tuple[int, int, int]:
     return dilation, total // 2, total - total // 2
 
 
-def strided_convolution(
-    images: Tensor, weight: Tensor, bias: Tensor | None, stride: Sides, times: int
-) -> Tensor:
+def strided_convolution(images: Tensor, conv: nn.Conv2d, times: int) -> Tensor:
     """(B, C, H, W) -> (B, D, ceil(H / (times * stride)), ceil(W / ...)): a patch embedding at `times` its own stride.
 
     What fills no stride at the right and lower border gets zeros.
     """
     (down, top, bottom), (across, left, right) = (
-        re_tokenized(kernel, step, times) for kernel, step in zip(weight.shape[-2:], stride)
+        re_tokenized(kernel, stride, times) for kernel, stride in zip(conv.kernel_size, conv.stride)
     )
-    steps = (times * stride[0], times * stride[1])
+    steps = (times * conv.stride[0], times * conv.stride[1])
     rest = [-side % step for side, step in zip(images.shape[-2:], steps)]
     images = F.pad(images, (left, right + rest[1], top, bottom + rest[0]))
-    return F.conv2d(images, weight, bias, stride=steps, dilation=(down, across))
+    return F.conv2d(images, conv.weight, conv.bias, stride=steps, dilation=(down, across))
 
 
 class ReTokenizing(nn.Module):

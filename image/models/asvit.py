@@ -38,8 +38,7 @@ class Stem(ReTokenizing):
 
     def forward(self, images: Tensor, times: int = 1) -> Tensor:
         """(B, C, H, W) -> (B, rows, cols, D), at `times` the stride; what fills no stride at the border gets zeros."""
-        sides = (STEM_STRIDE, STEM_STRIDE)
-        tokens = strided_convolution(images, self.proj.weight, self.proj.bias, sides, times * self.times)
+        tokens = strided_convolution(images, self.proj, times * self.times)
         return self.norm(tokens.permute(0, 2, 3, 1))
 
 
