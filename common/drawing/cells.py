@@ -55,6 +55,6 @@ def cells_of(model: nn.Module, grid: TokenGrid, sides: Sides) -> TokenCells:
     embed = getattr(model, "patch_embed", None)
     if isinstance(embed, PatchEmbed):
         return TokenCells(
-            sides, embed.map_of(sides, grid), embed.patches[grid.name], embed.origin(sides, grid)
+            sides, embed.map_of(sides, grid), embed.patch_at(sides, grid), embed.origin(sides, grid)
         )
     return TokenCells(sides, grid, (math.ceil(sides[0] / grid.rows), math.ceil(sides[1] / grid.cols)))

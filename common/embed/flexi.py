@@ -56,9 +56,8 @@ class FlexiPatchify(PatchEmbed):
         kernel = sides_of(kernel_size)
         self.proj = ResizedConv2d(in_chans, width, kernel_size=kernel, stride=kernel)
 
-    @staticmethod
-    def patch_at(sides: Sides, grid: TokenGrid) -> Sides:
-        """Pixels per token of a picture of `sides` pixels."""
+    def patch_at(self, sides: Sides, grid: TokenGrid) -> Sides:
+        """At any grid. ValueError where it has more tokens than the picture has pixels."""
         height, width = (int(side) for side in sides)
         if grid.rows > height or grid.cols > width:
             raise ValueError(f"a picture of {height}x{width} pixels cannot be cut into {grid} patches")

@@ -72,6 +72,10 @@ class PatchEmbed(nn.Module):
         rows, cols = (fit(size / patch) for size, patch in zip(sides, self.patches[grid.name]))
         return TokenGrid(rows, cols)
 
+    def patch_at(self, sides: Sides, grid: TokenGrid) -> Sides:
+        """Pixels per token in pictures of `sides` pixels."""
+        return self.patches[grid.name]
+
     def origin(self, sides: Sides, grid: TokenGrid) -> Sides:
         """Pixels that the first token of a picture of `sides` begins above and left of it, where what fills no patch is
         padded on both sides."""

@@ -19,7 +19,7 @@ from revit.common.engine.backend import autocast
 from revit.common.engine.classifier import Classifier
 from revit.common.engine.evaluate import merge_views
 from revit.common.errors import UserError
-from revit.common.tokens.adaptive import AdaptiveOutput
+from revit.common.tokens.adaptive import AdaptiveClassifier, AdaptiveOutput
 from revit.common.tokens.grid import TokenGrid
 
 
@@ -105,10 +105,8 @@ class Predictor:
         self.gallery = gallery
         self.networks = classifier.networks.to(device)
         self.normalise = classifier.pixels.to(device)
-        grids = self.networks.model.grids
-        if grid is not None and grid not in grids:
-            raise UserError(f"the model runs at {', '.join(known.name for known in grids)}, not at {grid}")
-        self.position = None if grid is None else grids.index(grid)
+        if grid is not None:
+            self.networks = _at(self.networks, grid)
         self.reader = classifier.inputs.open(views)
 
     def __enter__(self) -> Predictor:
@@ -140,7 +138,7 @@ class Predictor:
             Guess(number, self.label(number), probability)
             for number, probability in zip(best.indices.tolist(), best.values.tolist())
         )
-        grids = [self.networks.model.grids[position] for position in output.lengths.tolist()]
+        grids = [self.networks.grids[position] for position in output.lengths.tolist()]
         drawing = None
         if self.gallery is not None:
             # Imported here: drawing letters is of no use to the others.
@@ -162,11 +160,8 @@ class Predictor:
     def _classify(self, views: Tensor) -> tuple[Tensor, AdaptiveOutput]:
         """uint8 views (V, C, ...) -> probabilities (K,) on the CPU, and what was said of each view."""
         inputs = self.normalise(views.to(self.device))
-        lengths = None
-        if self.position is not None:
-            lengths = torch.full((len(inputs),), self.position, device=self.device)
         with autocast(self.device, self.dtype):
-            output = self.networks(inputs, lengths)
+            output = self.networks(inputs)
         logits = output.prediction.float().cpu().unsqueeze(0)  # (1, V, K)
         if self.classifier.merge == "logits":
             # Summed logits decide; their mean, which has the same order, makes sensible probabilities.
@@ -174,6 +169,17 @@ class Predictor:
         else:
             probabilities = merge_views(logits, self.classifier.merge)
         return probabilities[0], output
+
+
+def _at(networks: AdaptiveClassifier, grid: TokenGrid) -> AdaptiveClassifier:
+    """The same at one grid. UserError for one that the model was not made for."""
+    try:
+        networks.model.check_grid(grid)
+    except (KeyError, ValueError) as error:
+        names = ", ".join(known.name for known in networks.grids)
+        flexible = f" ({error.args[0]})" if getattr(networks.model, "is_flexible", False) else ""
+        raise UserError(f"the model runs at {names}, not at {grid}{flexible}") from error
+    return AdaptiveClassifier(networks.model, max_batch=networks.max_batch, grids=(grid,)).eval()
 
 
 def find_files(

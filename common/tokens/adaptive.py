@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from revit.common.grid_model import GridModel
 from revit.common.outputs import Reduction
+from revit.common.tokens.grid import TokenGrid
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,12 @@ class AdaptiveClassifier(nn.Module):
         assigner: nn.Module | None = None,
         max_batch: int = 32,
         confidence: float | None = None,
+        grids: Sequence[TokenGrid] | None = None,
     ) -> None:
+        """`grids`: those to choose from, longest first, instead of the model's own."""
         super().__init__()
         self.model = model
+        self.grids = model.grids if grids is None else tuple(grids)
         self.assigner = assigner
         self.max_batch = max_batch
         self.confidence = confidence
@@ -74,8 +79,8 @@ class AdaptiveClassifier(nn.Module):
         lengths = self.assign(inputs) if lengths is None else lengths
         prediction = inputs.new_empty(len(inputs), self.model.num_classes)
         groups: list[tuple[Tensor, Reduction | None]] = []
-        longest = self.model.grids[0].num_positions
-        for position, grid in enumerate(self.model.grids):
+        longest = self.grids[0].num_positions
+        for position, grid in enumerate(self.grids):
             group = (lengths == position).nonzero().squeeze(1)
             if not len(group):
                 continue
