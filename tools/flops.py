@@ -1,7 +1,8 @@
 """Count what configurations cost: multiply-accumulates, operations and parameters of every token grid.
 
 Three independent counts have to agree within 1 %, attention included, or the tool fails. "gmacs" is what papers of this
-field call GFLOPs, for one view and a batch of 1; "gflops" is twice that; "gmacs_total" is for all test views.
+field call GFLOPs, for one view and a batch of 1; "gflops" is twice that; "gmacs_total" is for all test views. Methods may
+add rows, such as the cost of training, with the "rule" by which they are counted.
 """
 
 from __future__ import annotations
@@ -24,6 +25,12 @@ COLUMNS = {
     "views": "views",
     "gmacs_total": "GMACs, all views",
 }
+MORE_COLUMNS = {
+    "config": "config",
+    "grid": "of",
+    "gmacs": "GMACs",
+    "rule": "counted how",
+}
 
 
 @tool
@@ -45,7 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path in values.cfg:
         options, kind = load_run(path, values.overrides)
         rows += cost_rows(Path(path).stem, options, kind.package, _shares(Path(options.run.dir)))
-    print_table("Cost of one forward pass, batch 1, attention included", COLUMNS, rows)
+    more = [row for row in rows if "rule" in row]
+    forward = [row for row in rows if "rule" not in row]
+    print_table("Cost of one forward pass, batch 1, attention included", COLUMNS, forward)
+    if more:
+        print_table("Other costs", MORE_COLUMNS, more)
     if values.json:
         write_json(values.json, rows)
     return 0

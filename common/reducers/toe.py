@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -58,6 +58,12 @@ class Growth:
     repetitions: int = 2
     """k: in so many steps each stage's tokens are added; each step looks at those before (equation 6)."""
     rounding: Rounding = "paper"
+    ratios: tuple[tuple[int, int], ...] = field(init=False, repr=False)
+    """r_0, r_1 ... as numerators and denominators. In whole numbers, so that compilers can follow the counting."""
+
+    def __post_init__(self) -> None:
+        exact = [_exact(rate) for rate in (self.initial_rate, *self.keep_rates)]
+        object.__setattr__(self, "ratios", tuple((rate.numerator, rate.denominator) for rate in exact))
 
     @property
     def num_stages(self) -> int:
@@ -69,8 +75,8 @@ class Growth:
         if self.rounding == "published":
             count, step = int(num_positions * self.initial_rate), int(1 // self.initial_rate)
         else:
-            rate = _exact(self.initial_rate)
-            count, step = math.floor(rate * num_positions), math.floor(1 / rate)
+            above, below = self.ratios[0]
+            count, step = num_positions * above // below, below // above
         return range(0, num_positions, step)[: max(1, count)]
 
     def additions(self, num_positions: int, stage: int) -> list[int]:
@@ -90,14 +96,16 @@ class Growth:
         return len(self.seeds(num_positions)) + sum(self.additions(num_positions, stage))
 
     def _added(self, num_positions: int, stage: int, total: int) -> int:
-        rate = self.keep_rates[stage - 1]
         if self.rounding == "paper":
-            return math.floor(_exact(rate) * num_positions) - total
+            above, below = self.ratios[stage]
+            return num_positions * above // below - total
         rates = (self.initial_rate, *self.keep_rates)
         steps = [after - before for before, after in zip(rates, self.keep_rates)]
         if stage < self.num_stages:
             return int(num_positions * steps[stage - 1])
-        return int(num_positions * rate) - int(num_positions * (self.initial_rate + sum(steps[:-1])))
+        return int(num_positions * self.keep_rates[-1]) - int(
+            num_positions * (self.initial_rate + sum(steps[:-1]))
+        )
 
 
 @torch.no_grad()

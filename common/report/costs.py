@@ -19,7 +19,8 @@ def cost_rows(
     config: str, options: RecipeOptions, package: Package, shares: Mapping[str, float] | None = None
 ) -> list[dict[str, Any]]:
     """One row per token grid; with several, one for the assigner; with known `shares` (grid -> fraction of inputs), one
-    for the adaptive model: the mean over inputs, the assigner included.
+    for the adaptive model: the mean over inputs, the assigner included. Then what the run's methods add, each with the
+    "rule" by which it is counted.
 
     Raises:
         CountError: the counts of a model disagree.
@@ -37,12 +38,12 @@ def cost_rows(
             macs = {"mean": 1e9 * sum(share * costs[name].gmacs for name, share in shares.items())}
             params = next(iter(costs.values())).params + one.params
             rows.append(_row(config, "adaptive", Count({**macs, "assigner": 1e9 * one.gmacs}, params), views))
+    for method in options.active_methods:
+        rows += [_completed(config, row) for row in method.cost_rows(model, shape)]
     return rows
 
 
-def build(
-    options: RecipeOptions, package: Package
-) -> tuple[GridModel, TokenLengthAssigner | None]:
+def build(options: RecipeOptions, package: Package) -> tuple[GridModel, TokenLengthAssigner | None]:
     """Untrained model, and assigner where there are several grids. Leaves the random state as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -65,3 +66,9 @@ def _row(config: str, grid: str, one: Count, views: int) -> dict[str, Any]:
         "views": views,
         "gmacs_total": one.gmacs * views,
     }
+
+
+def _completed(config: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's row with the keys that every row has; training has no views."""
+    gmacs = row["gmacs"]
+    return {"config": config, "gflops": 2 * gmacs, "views": 1, "gmacs_total": gmacs, **row}
