@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from revit.common.embed.patch_embed import Patchify
 from revit.common.embed.retokenize import re_tokenized, strided_convolution
@@ -40,25 +41,23 @@ def test_dilation_is_the_footnotes(kernel, times):
 @pytest.mark.parametrize("kernel", range(4, 9))
 @pytest.mark.parametrize(("times", "side"), [(1, 56), (2, 28), (4, 14)])
 def test_every_first_kernel_of_the_search_space_gives_the_published_maps(kernel, times, side):
-    weight = torch.randn(2, 3, kernel, kernel)
-    tokens = strided_convolution(torch.randn(1, 3, 224, 224), weight, None, (4, 4), times)
+    conv = nn.Conv2d(3, 2, kernel, stride=4)
+    tokens = strided_convolution(torch.randn(1, 3, 224, 224), conv, times)
     assert tokens.shape == (1, 2, side, side)
 
 
 def test_at_its_own_stride_it_is_the_plain_convolution():
     embed = Patchify(24, [TokenGrid(3, 3)], 5)
     images = torch.randn(2, 3, 24, 24)
-    again = strided_convolution(images, embed.proj.weight, embed.proj.bias, (8, 8), 1)
+    again = strided_convolution(images, embed.proj, 1)
     assert torch.allclose(embed(images, TokenGrid(3, 3)), again, atol=1e-6)
 
 
 def test_a_coarse_token_is_the_kernel_spread_over_its_stride():
     """Against taking every dilated pixel by hand."""
-    weight, images = (
-        torch.randn(2, 1, 4, 4, dtype=torch.float64),
-        torch.randn(1, 1, 16, 16, dtype=torch.float64),
-    )
-    tokens = strided_convolution(images, weight, None, (4, 4), 2)
+    conv = nn.Conv2d(1, 2, 4, stride=4, bias=False).double()
+    images = torch.randn(1, 1, 16, 16, dtype=torch.float64)
+    tokens = strided_convolution(images, conv, 2)
     dilation, before, behind = re_tokenized(4, 4, 2)
     padded = F.pad(images, (before, behind, before, behind))
     for row in range(2):
@@ -66,12 +65,12 @@ def test_a_coarse_token_is_the_kernel_spread_over_its_stride():
             rows = [8 * row + dilation * i for i in range(4)]
             cols = [8 * col + dilation * i for i in range(4)]
             window = padded[0, 0][rows][:, cols]
-            assert torch.allclose(tokens[0, :, row, col], (weight[:, 0] * window).sum((1, 2)))
+            assert torch.allclose(tokens[0, :, row, col], (conv.weight[:, 0] * window).sum((1, 2)))
 
 
 @pytest.mark.parametrize("side", [33, 40, 224])
 def test_any_picture_size_gives_whole_maps(side):
-    tokens = strided_convolution(torch.randn(1, 3, side, side), torch.randn(2, 3, 5, 5), None, (4, 4), 4)
+    tokens = strided_convolution(torch.randn(1, 3, side, side), nn.Conv2d(3, 2, 5, stride=4), 4)
     assert tokens.shape[-1] == -(-side // 16)
 
 
