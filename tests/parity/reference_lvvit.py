@@ -14,6 +14,16 @@ def lvvit(
     state: State, images: Tensor, num_heads: int, skip_lam: float, kernel: tuple[int, int]
 ) -> dict[str, Tensor]:
     """Pictures (B, C, H, W) -> logits of both heads and the prediction; `kernel` is half a patch."""
+    x = embed(state, images, kernel)
+    for own in blocks(state):
+        x = x + attend(own, "attn", norm(own, "norm1", x, EPS), num_heads) / skip_lam
+        hidden = F.gelu(linear(own, "mlp.fc1", norm(own, "norm2", x, EPS)))
+        x = x + linear(own, "mlp.fc2", hidden) / skip_lam
+    return answer(state, x)
+
+
+def embed(state: State, images: Tensor, kernel: tuple[int, int]) -> Tensor:
+    """Pictures (B, C, H, W) -> tokens (B, 1 + S, D) before the first block."""
     half = images
     for number, (stride, padding) in enumerate([(2, 3), (1, 1), (1, 1)], start=1):
         weight = state[f"patch_embed.conv{number}.weight"]
@@ -26,11 +36,11 @@ def lvvit(
     weight = state["patch_embed.proj.weight"].flatten(1)
     x = cut.reshape(B, rows * cols, -1) @ weight.T + state["patch_embed.proj.bias"]
 
-    x = torch.cat([state["cls_token"].expand(B, 1, -1), x], dim=1) + state["pos_embed"]
-    for own in blocks(state):
-        x = x + attend(own, "attn", norm(own, "norm1", x, EPS), num_heads) / skip_lam
-        hidden = F.gelu(linear(own, "mlp.fc1", norm(own, "norm2", x, EPS)))
-        x = x + linear(own, "mlp.fc2", hidden) / skip_lam
+    return torch.cat([state["cls_token"].expand(B, 1, -1), x], dim=1) + state["pos_embed"]
+
+
+def answer(state: State, x: Tensor) -> dict[str, Tensor]:
+    """Tokens after the last block -> logits of both heads and the prediction."""
     x = norm(state, "norm", x, EPS)
     whole, patches = linear(state, "head", x[:, 0]), linear(state, "aux_head", x[:, 1:])
     best = patches.max(dim=1).values
