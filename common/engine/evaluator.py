@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,9 @@ class Evaluator:
             return {}
         report = adaptive_report(evaluation, self.costs(classifier), test.merge, test.num_random_draws)
         views = next(iter(evaluation.answers.values())).logits.shape[1]
+        report |= {"method": self.options.method_name, "model": self.options.model_name}
         report["protocol"] = {
+            "data": self._data_name(),
             "split": test.split,
             "num_views": views,
             "merge": test.merge,
@@ -100,6 +103,15 @@ class Evaluator:
             "seed": self.options.run.seed,
         }
         return report | {"versions": versions()}
+
+    def _data_name(self) -> str:
+        """Tells the samples of the test split from all others."""
+        made = self.options.data.demo
+        if made is None:
+            return self.package.split(self.options, self.options.test.split).fingerprint
+        # Equal options give equal files.
+        settings = made.model_dump_json(exclude={"num_workers"})
+        return f"made, {hashlib.sha256(settings.encode()).hexdigest()[:12]}"
 
     def costs(self, classifier: AdaptiveClassifier) -> Costs:
         """GMACs of one view at every grid, and of the assigner."""

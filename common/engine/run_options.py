@@ -115,6 +115,16 @@ class RecipeOptions(Options):
         """Whether the model runs at several token lengths and wants labels and an assigner."""
         return len(self.grids) > 1 and all(method.wants_lengths for method in self.active_methods)
 
+    @property
+    def method_name(self) -> str:
+        """What the run does to spend fewer tokens: "revit" for several lengths with an assigner, and its methods."""
+        return " + ".join([*(["revit"] if self.has_lengths else []), *self.methods]) or "plain"
+
+    @property
+    def model_name(self) -> str:
+        """What the model is called, where models of this kind have names."""
+        return str(getattr(self.model, "name", None) or self.kind)
+
     @field_validator("methods", mode="before")
     @classmethod
     def _read_methods(cls, value: Any) -> Any:
