@@ -53,9 +53,8 @@ def _pseudo_inverse(
     """(new, old): pinv(B^T) in float64, then as `dtype`; column j of B is the j-th of `old` unit vectors, resized."""
     # Made in a forward pass under whatever mode, kept for all later ones: also for those that need gradients.
     with torch.inference_mode(False), torch.no_grad():
-        unit_vectors = torch.eye(old, dtype=torch.float64, device="cpu").view(old, 1, old, 1)
-        how: dict[str, Any] = {"mode": mode, "align_corners": False, "antialias": antialias}
-        resized = F.interpolate(unit_vectors, size=(new, 1), **how)
+        unit_vectors = torch.eye(old, dtype=torch.float64, device="cpu").view(old, 1, 1, old)
+        resized = _resized(unit_vectors, (1, new), mode=mode, antialias=antialias)
         return torch.linalg.pinv(resized.flatten(1)).to(device, dtype)
 
 
@@ -91,7 +90,7 @@ def resize_positions(
         patches = _nearest(patches, target.num_positions)
     else:
         as_map = patches.transpose(1, 2).unflatten(2, (source.rows, source.cols)).float()
-        resized = F.interpolate(as_map, size=(target.rows, target.cols), **_MAPS[method])
+        resized = _resized(as_map, (target.rows, target.cols), **_MAPS[method])
         patches = resized.flatten(2).transpose(1, 2).to(table.dtype)
     return torch.cat([prefix, patches], dim=1)
 
@@ -112,8 +111,16 @@ def undo_position_resize(table: Tensor, source: TokenGrid, target: TokenGrid) ->
 
 def _linear(old: int, new: int) -> Tensor:
     """(new, old) float64: what "linear" does along one axis."""
-    unit_vectors = torch.eye(old, dtype=torch.float64).view(old, 1, old, 1)
-    return F.interpolate(unit_vectors, size=(new, 1), mode="bilinear", antialias=True).flatten(1).T
+    unit_vectors = torch.eye(old, dtype=torch.float64).view(old, 1, 1, old)
+    return _resized(unit_vectors, (1, new), **_MAPS["linear"]).flatten(1).T
+
+
+def _resized(maps: Tensor, size: tuple[int, int], **how: Any) -> Tensor:
+    """(B, C, h, w) -> (B, C, *size). Antialiased resizing in torch 2.15 answers nonsense for maps of a single column."""
+    if maps.shape[-1] > 1:
+        return F.interpolate(maps, size=size, **how)
+    turned = F.interpolate(maps.transpose(2, 3).contiguous(), size=(size[1], size[0]), **how)
+    return turned.transpose(2, 3)
 
 
 _MAPS: dict[str, dict[str, Any]] = {

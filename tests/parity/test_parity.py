@@ -15,6 +15,7 @@ import torch
 from parity_asvit import asvit, asvit_complexity
 from parity_cases import Answer, Case, case_folders, read_case
 from parity_dynamicvit import dynamicvit, dynamicvit_losses
+from parity_flexivit import resized
 from parity_timesformer import from_source, plain
 from parity_toe import selections
 from parity_token_label import targets_and_losses
@@ -35,6 +36,7 @@ FAMILIES: Mapping[str, Callable[[Case], Answer]] = {
     "deit": deit,
     "lvvit": lvvit,
     "lvvit_token_label": targets_and_losses,
+    "flexivit_pi_resize": resized,
     "dynamicvit": dynamicvit,
     "dynamicvit_losses": dynamicvit_losses,
     "asvit": asvit,
