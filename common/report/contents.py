@@ -24,6 +24,7 @@ class Accuracy(_Part):
 
     top1: Percent
     gmacs: Gmacs
+    params: Count | None = None
     top5: Percent | None = None
     per_second: Amount | None = None
 
@@ -38,6 +39,7 @@ class Assigned(Accuracy):
     """The assigner's choice."""
 
     share: dict[str, Share]
+    assigner_params: Count | None = None
 
 
 class Samples(_Part):
@@ -59,6 +61,8 @@ class Contents(_Part):
 
     fixed: list[AtGrid] = Field(min_length=1)
     samples: Samples
+    method: str | None = None
+    model: str | None = None
     adaptive: Assigned | None = None
     random: Accuracy | None = None
     oracle: Accuracy | None = None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from revit.common.files import write_text
+from revit.common.report.compared import compared_columns, compared_rows, warnings
 from revit.common.report.page_template import TEMPLATE
 from revit.common.report.runs import BASELINES, RunReport
 from revit.common.report.tables import shown
@@ -33,7 +34,13 @@ def write_page(path: Path, runs: Sequence[RunReport]) -> None:
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["shown"] = lambda value: shown(value)
-    page = environment.from_string(TEMPLATE).render(runs=[_described(run) for run in runs], columns=COLUMNS)
+    page = environment.from_string(TEMPLATE).render(
+        runs=[_described(run) for run in runs],
+        columns=COLUMNS,
+        compared=compared_rows(runs) if len(runs) > 1 else [],
+        compared_columns=compared_columns(runs),
+        warnings=warnings(runs),
+    )
     write_text(path, page)
 
 

@@ -24,6 +24,21 @@ dd { margin: 0; overflow-wrap: anywhere; }
 <h1>Accuracy and compute</h1>
 <p>GMACs are multiply-accumulates / 10<sup>9</sup> of one view, attention included; papers call them GFLOPs. The adaptive
 row includes the assigner. Random deals the same lengths out by chance; oracle is the shortest length that is right.</p>
+{% for warning in warnings %}
+<p class="verdict">{{ warning }}</p>
+{% endfor %}
+{% if compared %}
+<div class="scroll">
+<table>
+<thead><tr>{% for heading in compared_columns.values() %}<th>{{ heading }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in compared %}
+<tr>{% for key in compared_columns %}<td>{{ row[key] | shown }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+{% endif %}
 {% for run in runs %}
 <section>
 <h2>{{ run.name }}</h2>

@@ -44,6 +44,12 @@ class RunReport:
     def num_failed(self) -> int:
         return int(self.content["samples"]["failed"])
 
+    @property
+    def method(self) -> str:
+        """As the run wrote it; older ones did not, and knew lengths only."""
+        written = self.content.get("method")
+        return str(written or ("revit" if len(self.content["fixed"]) > 1 else "plain"))
+
     def rows(self) -> list[dict[str, Any]]:
         """One row per way to choose the token length: each fixed grid, then adaptive, random and oracle if there."""
         shares = self.content.get("adaptive", {}).get("share", {})
@@ -52,9 +58,12 @@ class RunReport:
             rows.append({"length": one["grid"], **one, "share": shares.get(one["grid"])})
         for name in BASELINES:
             if name in self.content:
-                rows.append({"length": name, **self.content[name], "share": None})
+                params = self.content["fixed"][0].get("params")
+                if name == "adaptive" and params is not None:
+                    params += self.content[name].get("assigner_params") or 0
+                rows.append({"length": name, **self.content[name], "share": None, "params": params})
         samples = {"run": self.name, "evaluated": self.num_evaluated, "failed": self.num_failed}
-        keep = ("length", "top1", "top5", "gmacs", "share", "per_second")
+        keep = ("length", "top1", "top5", "gmacs", "params", "share", "per_second")
         return [samples | {key: row.get(key) for key in keep} for row in rows]
 
     def margin(self) -> float:
