@@ -58,7 +58,8 @@ def _counts(model: GridModel, input_shape: Sequence[int], grid: TokenGrid) -> li
     evaluated_at = reducer.evaluation_stage
     counts = []
     try:
-        for reducer.evaluation_stage in (None, *range(1, reducer.growth.num_stages + 1)):
+        for stage in (None, *range(1, reducer.growth.num_stages + 1)):
+            reducer.evaluation_stage = stage
             counts.append(count(model, input_shape, grid))
     finally:
         reducer.evaluation_stage = evaluated_at
