@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
@@ -22,6 +22,8 @@ class GridModel(nn.Module, ABC):
     num_classes: int
     embed_dim: int
     """Width of the features that are classified."""
+    asks_reducer: ClassVar[bool] = False
+    """Whether the model has one sequence that a reducer can shorten, and asks it before every block."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -58,6 +58,8 @@ class ResizableTransformer(GridModel):
     Subclasses fill `self.blocks` and write `forward`, which runs them by `run_blocks`. Raises ValueError for contradictory arguments.
     """
 
+    asks_reducer = True
+
     def __init__(
         self,
         img_size: int | tuple[int, int],

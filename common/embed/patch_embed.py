@@ -50,6 +50,12 @@ class Patchify(PatchEmbed, ReTokenizing):
             return strided_convolution(images, conv, self.times)
         return conv(images if self.remainder == "cut" else pad_to_patches(images, self.patches[grid.name]))
 
+    def map_of(self, sides: Sides, grid: TokenGrid) -> TokenGrid:
+        if self.times == 1:
+            return super().map_of(sides, grid)
+        rows, cols = (-(-side // (self.times * patch)) for side, patch in zip(sides, self.patches[grid.name]))
+        return TokenGrid(rows, cols)
+
     @torch.no_grad()
     def start_short_grids(self) -> None:
         """Start the other grids' kernels from the longest one's by pseudo-inverse resizing; biases are copied."""

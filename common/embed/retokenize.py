@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -37,8 +40,20 @@ class ReTokenizing(nn.Module):
 
     coarser: int = 1
     """Times its own stride, per side."""
+    in_evaluation: bool = False
+    """Fewer tokens in evaluation as well: to count what they cost."""
 
     @property
     def times(self) -> int:
         """As it is now."""
-        return self.coarser if self.training else 1
+        return self.coarser if self.training or self.in_evaluation else 1
+
+    @contextmanager
+    def held_at(self, coarser: int) -> Iterator[None]:
+        """Inside, it is so much coarser, in training and in evaluation."""
+        before = self.coarser, self.in_evaluation
+        self.coarser, self.in_evaluation = coarser, True
+        try:
+            yield
+        finally:
+            self.coarser, self.in_evaluation = before

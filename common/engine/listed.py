@@ -59,6 +59,11 @@ class ListedPackage(ABC):
         model = self.plain_model(options, num_classes, **arguments)
         for method in methods:
             method.attach(model)
+        if model.reducer is not None and not model.asks_reducer:
+            raise UserError(
+                f"methods: {', '.join(options.methods)} shortens the token sequence between blocks, which {type(model).__name__} "
+                "has not: its stages work on maps; leave it out or choose a DeiT, an LV-ViT or a TimeSformer"
+            )
         return model
 
     def label_names(self, options: Any) -> Sequence[str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -19,6 +19,12 @@ from revit.common.options import Options
 
 if TYPE_CHECKING:
     from revit.common.engine.run_options import RecipeOptions
+    from revit.common.report.flops import Count
+
+
+PUBLISHED_COSTS: Mapping[int, float] = {1: 1.0, 2: 0.285, 4: 0.132}
+"""Times the stride -> relative cost of As-ViT-Large as its figure 4 has it, from which the savings of table 6 follow. How
+the authors treat maps of an odd side is not known; counted with such maps rounded up, coarse tokens cost less than that."""
 
 
 class Phase(Options):
@@ -49,6 +55,15 @@ class RetokenizeOptions(MethodOptions):
             ends = ", ".join(f"{phase.until:g}" for phase in self.phases)
             raise ValueError(f"phases end at {ends}; every phase must end after the one before")
         return self
+
+    def saving(self, relative_costs: Mapping[int, float]) -> float:
+        """Share of the training's cost that the phases save; `relative_costs`: times the stride -> cost of a sample, where
+        full resolution is 1."""
+        begins = (0.0, *(phase.until for phase in self.phases))
+        return sum(
+            (phase.until - begin) * (1 - relative_costs[phase.coarser])
+            for begin, phase in zip(begins, self.phases)
+        )
 
     def coarser_at(self, fraction: float) -> int:
         """Times the stride after this share of the training."""
@@ -94,6 +109,38 @@ class Retokenize(Method):
         embed = model.get_submodule("patch_embed")
         assert isinstance(embed, ReTokenizing), "check() lets no other patch embedding through"
         return RetokenizeTask(task, embed, self.options)
+
+    def cost_rows(self, model: GridModel, input_shape: Sequence[int]) -> list[dict[str, Any]]:
+        """What a sample costs in each phase and on average over the training, forward pass, at the longest grid."""
+        from revit.common.report.flops import count
+
+        embed = model.get_submodule("patch_embed")
+        assert isinstance(embed, ReTokenizing)
+        costs: dict[int, Count] = {}
+        for coarser in (1, *(phase.coarser for phase in self.options.phases)):
+            with embed.held_at(coarser):
+                costs[coarser] = count(model, input_shape, model.grids[0])
+        facts = {"params": costs[1].params}
+        rows = [
+            {
+                **facts,
+                "grid": f"{model.grids[0]}, stride x {coarser}",
+                "gmacs": one.gmacs,
+                "rule": "one forward pass",
+            }
+            for coarser, one in costs.items()
+            if coarser > 1
+        ]
+        ours = {coarser: one.gmacs / costs[1].gmacs for coarser, one in costs.items()}
+        rules: dict[str, Mapping[int, float]] = {"own counts, a map of an odd side rounded up": ours}
+        if set(ours) <= set(PUBLISHED_COSTS):
+            rules["the relative costs in As-ViT's figure 4"] = PUBLISHED_COSTS
+        for rule, relative in rules.items():
+            saved = self.options.saving(relative)
+            mean = (1 - saved) * costs[1].gmacs
+            text = f"mean over the training by {rule}: {saved:.1%} saved"
+            rows.append({**facts, "grid": f"{model.grids[0]} training", "gmacs": mean, "rule": text})
+        return rows
 
 
 METHOD = Retokenize

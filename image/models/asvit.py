@@ -219,6 +219,5 @@ class AsViT(GridModel):
         self, images_shape: Sequence[int], grid: TokenGrid | None = None
     ) -> dict[str, float]:
         """Multiply-accumulates of one picture (1, C, H, W) by formula, by kind: linear, attention, convolution."""
-        return closed_form(
-            self.genotype, images_shape, self.stride_of(self.check_grid(grid)), self.num_classes
-        )
+        stride = self.stride_of(self.check_grid(grid)) * self.patch_embed.times
+        return closed_form(self.genotype, images_shape, stride, self.num_classes)

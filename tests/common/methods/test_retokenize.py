@@ -10,10 +10,12 @@ from torch import nn
 from revit.common.embed.patch_embed import Patchify
 from revit.common.embed.retokenize import re_tokenized, strided_convolution
 from revit.common.engine.task import Progress, ResizableTask
-from revit.common.methods.retokenize import METHOD, RetokenizeOptions, RetokenizeTask
+from revit.common.methods.retokenize import METHOD, PUBLISHED_COSTS, RetokenizeOptions, RetokenizeTask
+from revit.common.report.flops import count
 from revit.common.tokens.grid import TokenGrid
 from revit.image.models.asvit import AsViT
 from revit.image.models.deit import DeiT
+from revit.image.models.genotype import PUBLISHED
 from revit.video.models.timesformer import TimeSformer
 
 # As-ViT's footnote 3, by hand: (kernel, times) -> dilation.
@@ -123,3 +125,39 @@ def test_phases_are_checked():
 
 def test_the_method_is_known_by_its_file():
     assert METHOD.options_class is RetokenizeOptions
+
+
+# As-ViT's table 6: epochs at a sixteenth and at a quarter of the tokens, of 300 -> percent saved.
+TABLE_6 = {(40, 70): 18.7, (80, 140): 37.4, (120, 210): 56.2}
+
+
+def phases(first: int, second: int) -> RetokenizeOptions:
+    return RetokenizeOptions(
+        phases=[{"until": first / 300, "coarser": 4}, {"until": second / 300, "coarser": 2}]
+    )
+
+
+@pytest.mark.parametrize("ends", TABLE_6)
+def test_the_papers_relative_costs_give_the_papers_savings(ends):
+    assert 100 * phases(*ends).saving(PUBLISHED_COSTS) == pytest.approx(TABLE_6[ends], abs=0.06)
+
+
+def test_the_cost_of_a_phase_is_that_of_the_coarser_map():
+    model = AsViT(PUBLISHED["asvit_large"])
+    shape = (1, 3, 224, 224)
+    rows = METHOD(phases(120, 210)).cost_rows(model, shape)
+    whole = count(model, shape).gmacs
+    for row, side in zip(rows, (14, 28)):
+        assert row["gmacs"] == pytest.approx(count(model, shape, TokenGrid(side, side)).gmacs)
+    # Maps of an odd side are rounded up: 5.6 and 21.1 percent of the full cost, where the paper has 13.2 and 28.5.
+    assert [round(100 * row["gmacs"] / whole, 1) for row in rows[:2]] == [5.6, 21.1]
+    assert ["61.4%" in rows[2]["rule"], "56.2%" in rows[3]["rule"]] == [True, True]
+
+
+def test_a_transformer_of_one_patch_size_has_the_cost_of_a_smaller_map():
+    model = DeiT(224, [14], num_classes=10, embed_dim=32, depth=2, num_heads=2)
+    (row, *_) = METHOD(RetokenizeOptions(phases=[{"until": 0.5, "coarser": 2}])).cost_rows(
+        model, (1, 3, 224, 224)
+    )
+    small = count(DeiT(112, [7], num_classes=10, embed_dim=32, depth=2, num_heads=2), (1, 3, 112, 112))
+    assert row["gmacs"] == pytest.approx(small.gmacs)
