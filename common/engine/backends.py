@@ -10,8 +10,11 @@ from torch import nn
 
 from revit.common.engine.backend import Backend, LocalBackend
 from revit.common.engine.dealing import Dealing, deal
-from revit.common.engine.deepspeed_backend import DeepSpeedBackend
+from revit.common.engine.deepspeed_backend import DeepSpeedBackend, dtype_of
+from revit.common.engine.deepspeed_config import settings_of
+from revit.common.engine.deepspeed_library import import_deepspeed
 from revit.common.engine.distributed import World
+from revit.common.engine.optim import build_optimizer
 from revit.common.engine.options import EngineOptions, TrainOptions
 from revit.common.engine.replica_backend import ReplicaBackend
 from revit.common.engine.task import Task
@@ -66,10 +69,7 @@ def make_backend(
 
     Raises UserError where `effective_batch` cannot be reached, or something is not installed.
     """
-    try:
-        accumulate = train.accumulate_over(division.num_ranks)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    accumulate = _accumulate(train, division)
     settings: tuple[Any, ...] = (device, dtype, accumulate, train.clip_grad_norm, options)
     if division.backend == "deepspeed":
         return DeepSpeedBackend(*settings, batch_size=train.batch_size)
@@ -78,3 +78,41 @@ def make_backend(
         replicas.share(task)
         return replicas
     return LocalBackend(*settings)
+
+
+def check_training(
+    section: str,
+    options: EngineOptions,
+    train: TrainOptions,
+    network: nn.Module,
+    device: torch.device,
+    dtype: str,
+    world: World,
+) -> None:
+    """Raises what starting this training would: to be asked of all trainings of a run before the first one begins.
+
+    section: of the configuration, with this training's keys. `network` is not changed.
+    """
+    division = divide(options, network, world)
+    accumulate = _accumulate(train, division, section)
+    if division.backend != "deepspeed":
+        return
+    import_deepspeed(device)
+    settings_of(
+        options,
+        build_optimizer(network, train.optim),
+        device.type,
+        batch_size=train.batch_size,
+        accumulate=accumulate,
+        world_size=world.size,
+        clip_grad_norm=train.clip_grad_norm,
+        dtype=dtype_of(dtype),
+        training=section,
+    )
+
+
+def _accumulate(train: TrainOptions, division: Division, section: str = "train") -> int:
+    try:
+        return train.accumulate_over(division.num_ranks)
+    except ValueError as error:
+        raise UserError(f"{section}: {error}") from error

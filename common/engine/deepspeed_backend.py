@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from revit.common.engine.backend import DEFAULT, autocast, equip, to_cpu
-from revit.common.engine.deepspeed_config import merge, our_settings, read_config
+from revit.common.engine.deepspeed_config import settings_of
+from revit.common.engine.deepspeed_library import import_deepspeed, without_hooks
 from revit.common.engine.loss_scale import (
     check_scale,
     load_scaler,
@@ -28,23 +29,9 @@ from revit.common.engine.zero_state import load_zero_optimizer_state, zero_optim
 from revit.common.errors import UserError
 
 
-def import_deepspeed(device: torch.device) -> Any:
-    """The library, quiet. Raises UserError that says what to install where it is missing."""
-    if device.type == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read when it is imported
-    try:
-        import deepspeed
-        from deepspeed.utils import logger
-    except ImportError as error:
-        raise UserError(
-            f"engine.backend deepspeed, which several processes take by default, needs DeepSpeed, and it cannot be "
-            f'imported ({error}). Install it on Linux with: pip install "revit-video[train]" (or pip install deepspeed); '
-            "without it one process trains: engine.backend=local, started by python alone"
-        ) from error
-    logger.setLevel(logging.WARNING)
-    # For inference on CPUs only. It would be compiled at the start, behind a lock that a killed process leaves closed.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    return deepspeed
+def dtype_of(dtype: str) -> str:
+    """What "auto" is here."""
+    return "bfloat16" if dtype == "auto" else dtype
 
 
 class DeepSpeedBackend:
@@ -72,7 +59,7 @@ class DeepSpeedBackend:
     ) -> None:
         self.deepspeed = import_deepspeed(device)
         self.device = device
-        self.dtype = "bfloat16" if dtype == "auto" else dtype
+        self.dtype = dtype_of(dtype)
         self.accumulate = accumulate
         self.clip_grad_norm = clip_grad_norm
         self.options = options
@@ -88,7 +75,16 @@ class DeepSpeedBackend:
         # DeepSpeed finds its device by this variable, which srun and a plain python do not set.
         os.environ.setdefault("LOCAL_RANK", str(self.device.index or 0))
         self.deepspeed.init_distributed(verbose=False)  # takes over the group that is there
-        config, scaling = self._settings(optimizer)
+        config, scaling = settings_of(
+            self.options,
+            optimizer,
+            self.device.type,
+            batch_size=self.batch_size,
+            accumulate=self.accumulate,
+            world_size=dist.get_world_size(),
+            clip_grad_norm=self.clip_grad_norm,
+            dtype=self.dtype,
+        )
         self.network, self.optimizer, self.scheduler = network, optimizer, scheduler
         equip(network, self.options.model_copy(update={"compile": False}))
         try:
@@ -110,18 +106,6 @@ class DeepSpeedBackend:
             self.engine.compile()
         self.scheduler.step_update(0)
         return self.engine
-
-    def _settings(self, optimizer: Optimizer) -> tuple[dict[str, Any], dict[str, Any]]:
-        ours = our_settings(
-            self.options,
-            batch_size=self.batch_size,
-            accumulate=self.accumulate,
-            world_size=dist.get_world_size(),
-            clip_grad_norm=self.clip_grad_norm,
-            dtype=self.dtype,
-        )
-        path = self.options.deepspeed_config
-        return merge(ours, {} if path is None else read_config(path), path, optimizer, self.device.type)
 
     def _whose(self) -> str:
         path = self.options.deepspeed_config
@@ -190,7 +174,7 @@ class DeepSpeedBackend:
             return
         with ExitStack() as stack:
             stack.enter_context(self.deepspeed.zero.GatheredParameters(list(self.network.parameters())))
-            stack.enter_context(_without_hooks(self.network))
+            stack.enter_context(without_hooks(self.network))
             yield self.network
 
     def state_dict(self) -> dict[str, Any]:
@@ -240,16 +224,3 @@ class DeepSpeedBackend:
             load_scaler(self.engine.torch_autocast_z0_gradscaler, state)
         elif self.dtype == "float16":
             load_zero_scaler(self.engine.optimizer.loss_scaler, state)
-
-
-@contextmanager
-def _without_hooks(network: nn.Module) -> Iterator[None]:
-    """Forward passes of plain modules: DeepSpeed's hooks of ZeRO 3 would wait for other ranks and split the weights."""
-    kept = [(module, module._forward_pre_hooks, module._forward_hooks) for module in network.modules()]
-    try:
-        for module, before, after in kept:
-            module._forward_pre_hooks, module._forward_hooks = type(before)(), type(after)()
-        yield
-    finally:
-        for module, before, after in kept:
-            module._forward_pre_hooks, module._forward_hooks = before, after

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from revit.common.engine.loss_scale import LOWEST, START, WINDOW
+from revit.common.engine.loss_scale import SCALE_KEYS, scaler_arguments
 from revit.common.engine.options import EngineOptions
 from revit.common.errors import UserError
 
@@ -30,13 +30,6 @@ GOVERNED_BY = {
     "scheduler": "train.schedule",
 }
 """Where a value of DeepSpeed's is set here; the longest matching key counts."""
-
-SCALE_KEYS = {
-    "initial_scale_power": lambda power: ("init_scale", 2.0**power),
-    "loss_scale_window": lambda window: ("scale_window", window),
-    "hysteresis": lambda count: ("delayed_shift", count),
-    "consecutive_hysteresis": lambda flag: ("consecutive_hysteresis", flag),
-}
 
 
 def our_settings(
@@ -109,20 +102,52 @@ def read_config(path: Path) -> Json:
     return content
 
 
+def settings_of(
+    options: EngineOptions,
+    optimizer: Optimizer,
+    device_type: str,
+    *,
+    batch_size: int,
+    accumulate: int,
+    world_size: int,
+    clip_grad_norm: float | None,
+    dtype: str,
+    training: str = "train",
+) -> tuple[Json, Json]:
+    """Ours and those of the user's file, where there is one, as `merge` gives and refuses them."""
+    ours = our_settings(
+        options,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        world_size=world_size,
+        clip_grad_norm=clip_grad_norm,
+        dtype=dtype,
+    )
+    path = options.deepspeed_config
+    return merge(ours, {} if path is None else read_config(path), path, optimizer, device_type, training)
+
+
 def merge(
-    ours: Json, theirs: Json, path: Path | None, optimizer: Optimizer, device_type: str
+    ours: Json,
+    theirs: Json,
+    path: Path | None,
+    optimizer: Optimizer,
+    device_type: str,
+    training: str = "train",
 ) -> tuple[Json, Json]:
     """Both together: (DeepSpeed's settings, arguments of its dynamic loss scaler).
 
     What only the file says is taken over; what both say must be equal, or "auto" in the file, which takes ours. Its
     `bf16` and `fp16` sections are read as the dtype and its `optimizer` section is compared with ours. Raises UserError
-    that names every contradiction: key, theirs, ours.
+    that names every contradiction: key, theirs, ours, and the key of ours; `training` is the section of its own.
     """
     theirs = dict(theirs)
-    problems = [*_optimizer_problems(theirs.pop("optimizer", {}), optimizer)]
+    differing = [*_optimizer_differences(theirs.pop("optimizer", {}), optimizer)]
+    problems = []
     if theirs.pop("scheduler", None):
-        problems.append("scheduler: the learning rate follows train.schedule; remove it from the file")
-    problems += [_contradiction(*one) for one in _differences(theirs, ours)]
+        problems.append(f"scheduler: the learning rate follows {training}.schedule; remove it from the file")
+    differing += _differences(theirs, ours)
+    problems += [_contradiction(*one, training) for one in differing]
     for section, known in (
         ("bf16", {"enabled"}),
         ("fp16", {"enabled", "loss_scale", "min_loss_scale", "auto_cast", *SCALE_KEYS}),
@@ -144,23 +169,6 @@ def merge(
         if both["zero_optimization"][name]["device"] == "none":
             del both["zero_optimization"][name]
     return both, scaling
-
-
-def scaler_arguments(fp16: Mapping[str, Any]) -> Json:
-    """Arguments of DeepSpeed's dynamic loss scaler from an `fp16` section; PyTorch's numbers where it is silent."""
-    arguments: Json = {
-        "init_scale": START,
-        "scale_window": WINDOW,
-        "min_scale": LOWEST / 2,  # reached only to be reported
-        "delayed_shift": 1,
-        "consecutive_hysteresis": False,
-        "raise_error_at_min_scale": False,
-    }
-    for key, argument in SCALE_KEYS.items():
-        if fp16.get(key, "auto") != "auto":
-            name, value = argument(fp16[key])
-            arguments[name] = value
-    return arguments
 
 
 def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -189,17 +197,20 @@ def _dtype(name: Any) -> str:
     return {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32"}.get(name, name)
 
 
-def _contradiction(where: str, theirs: Any, ours: Any) -> str:
+def _contradiction(where: str, theirs: Any, ours: Any, training: str) -> str:
     governed = [key for key in GOVERNED_BY if where == key or where.startswith(f"{key}.")]
-    by = f" by {GOVERNED_BY[max(governed, key=len)]}" if governed else ""
+    key = GOVERNED_BY[max(governed, key=len)] if governed else None
+    if key is not None and key.startswith("train."):
+        key = f"{training}.{key.removeprefix('train.')}"
+    by = "" if key is None else f" by {key}"
     return f"{where}: {json.dumps(theirs)} in the file, {json.dumps(ours)} here{by}"
 
 
-def _optimizer_problems(theirs: Mapping[str, Any], optimizer: Optimizer) -> Iterator[str]:
+def _optimizer_differences(theirs: Mapping[str, Any], optimizer: Optimizer) -> Iterator[tuple[str, Any, Any]]:
     ours = type(optimizer).__name__
     kind = theirs.get("type", "auto")
     if kind != "auto" and str(kind).casefold() != ours.casefold():
-        yield _contradiction("optimizer.type", kind, ours)
+        yield "optimizer.type", kind, ours
     for key, value in _section(theirs, "params").items():
         # Of the learning rate what it is before the schedule moves it; some parameters may be spared the decay.
         name = "initial_lr" if key == "lr" and "initial_lr" in optimizer.param_groups[0] else key
@@ -207,7 +218,7 @@ def _optimizer_problems(theirs: Mapping[str, Any], optimizer: Optimizer) -> Iter
         used = [list(one) if isinstance(one, tuple) else one for one in used]
         spared = [0.0] if key == "weight_decay" else []
         if value != "auto" and (value not in used or any(one not in (value, *spared) for one in used)):
-            yield _contradiction(f"optimizer.params.{key}", value, max(used, key=str))
+            yield f"optimizer.params.{key}", value, max(used, key=str)
 
 
 def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch.amp import GradScaler
@@ -13,6 +14,13 @@ WINDOW = 2000
 """Updates without an overflow before the scale doubles. Both numbers are PyTorch's."""
 LOWEST = 1.0
 """Gradients that overflow at this scale overflow without one."""
+SCALE_KEYS = {
+    "initial_scale_power": lambda power: ("init_scale", 2.0**power),
+    "loss_scale_window": lambda window: ("scale_window", window),
+    "hysteresis": lambda count: ("delayed_shift", count),
+    "consecutive_hysteresis": lambda flag: ("consecutive_hysteresis", flag),
+}
+"""Keys of DeepSpeed's `fp16` section: what they mean to its loss scaler."""
 
 
 def check_scale(scale: float, num_updates: int) -> None:
@@ -53,3 +61,20 @@ def load_zero_scaler(scaler: Any, state: dict[str, float]) -> None:
             int(state["good_updates"]),
             -1,
         )
+
+
+def scaler_arguments(fp16: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of DeepSpeed's dynamic loss scaler from an `fp16` section; PyTorch's numbers where it is silent."""
+    arguments: dict[str, Any] = {
+        "init_scale": START,
+        "scale_window": WINDOW,
+        "min_scale": LOWEST / 2,  # reached only to be reported
+        "delayed_shift": 1,
+        "consecutive_hysteresis": False,
+        "raise_error_at_min_scale": False,
+    }
+    for key, argument in SCALE_KEYS.items():
+        if fp16.get(key, "auto") != "auto":
+            name, value = argument(fp16[key])
+            arguments[name] = value
+    return arguments

@@ -6,26 +6,31 @@ Pictures and clips share it; what differs comes through `Package`.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from revit.common.config import dump
 from revit.common.data.build import Split
 from revit.common.data.loader import dead_workers_explained
 from revit.common.engine.backend import pick_device
+from revit.common.engine.backends import check_training
 from revit.common.engine.distributed import ALONE, World
 from revit.common.engine.log import RunLog, hush
+from revit.common.engine.options import TrainOptions
 from revit.common.engine.package import Package
 from revit.common.engine.run_options import RecipeOptions
 from revit.common.engine.stage_work import StageWork
 from revit.common.engine.stages import LOCK, StageBook, clear
 from revit.common.engine.stop import StopRequest
+from revit.common.engine.trained import build_assigner
 from revit.common.errors import OwnError, UserError
 from revit.common.files import locked, write_text
+from revit.common.methods.apply import optim_of
 
 
 class Recipe:
@@ -72,6 +77,7 @@ class Recipe:
                 f"{socket.gethostname()} does not see {settings}, which rank 0 wrote; run.dir has to be a folder that all "
                 "machines share"
             )
+        self._check_trainings([name for name in stages if only in (None, name) and not book.is_done(name)])
         work = StageWork(self.options, self.package, world, log, self.stop)
         for position, name in enumerate(stages):
             if only not in (None, name):
@@ -127,6 +133,28 @@ class Recipe:
             splits.add("val")
         for split in sorted(splits):
             package.split(options, split)
+
+    def _check_trainings(self, stages: Sequence[str]) -> None:
+        """Whether the processes can train all that these stages train. UserError that names every contradiction."""
+        options, package = self.options, self.package
+        trainings: dict[str, tuple[TrainOptions, nn.Module]] = {}
+        with torch.random.fork_rng(devices=[]):
+            if "model" in stages:
+                model = package.build_model(options, len(package.label_names(options)))
+                trainings["train"] = options.train.model_copy(update={"optim": optim_of(options)}), model
+            if "assigner" in stages:
+                assigner = build_assigner(options.assigner, len(options.grids))
+                trainings["assigner.train"] = options.assigner.train, assigner
+        found: dict[str, None] = {}
+        for section, (train, network) in trainings.items():
+            try:
+                check_training(
+                    section, options.engine, train, network, self.device, options.run.dtype, self.world
+                )
+            except UserError as error:
+                found[str(error)] = None
+        if found:
+            raise UserError("\n".join(found))
 
     def _split_of(self, stage: str) -> Split | None:
         """The list that a stage works on."""

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from revit.common.data.dataset import sample_seed
+from revit.common.data.loader import dead_workers_explained
 from revit.common.engine.distributed import ALONE, World
 from revit.common.errors import UserError, reason_of
 
@@ -83,7 +84,7 @@ def save_state(folder: Path, num_updates: int, state: dict[str, Any], keep: int 
     part = path.with_suffix(".part")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
+        with dead_workers_explained(), open(part, "wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())

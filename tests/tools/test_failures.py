@@ -20,6 +20,7 @@ from PIL import Image
 
 from revit.common.checkpoint import load_checkpoint
 from revit.common.engine import log, recipe, resume, stage_work, state
+from revit.common.errors import UserError
 from revit.image.data import pictures
 
 CONFIG = """
@@ -265,6 +266,17 @@ def test_a_damaged_book_is_named(folder, whole, capfd):
     assert "stages.json: cannot be read" in one_message(capfd)
     book.write_bytes(content)
     goes_on(folder, whole)
+
+
+def test_a_worker_killed_while_a_state_is_written_is_not_called_a_full_disk(tmp_path, monkeypatch):
+    """torch says it from a signal handler, wherever the program happens to be."""
+
+    def interrupted(*_):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    with pytest.raises(UserError, match="a loading worker was killed by the system"):
+        state.save_state(tmp_path, 1, {})
 
 
 @pytest.mark.parametrize("picture", [1, 20])
