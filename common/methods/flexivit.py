@@ -200,7 +200,12 @@ class FlexiViT(Method):
         return self.options.assigner
 
     def check(self, run: RecipeOptions) -> None:
-        model = run.model
+        model: Any = run.model
+        if not hasattr(model, "positions"):
+            raise ValueError(
+                f"methods.flexivit resizes one patch kernel and one position table, which {model.name} has not; choose a DeiT "
+                "or a TimeSformer, or methods.retokenize"
+            )
         embed, is_lvvit = getattr(model, "patch_embed", None), getattr(model, "is_lvvit", False)
         if embed not in (None, "patchify") or (is_lvvit and embed is None):
             raise ValueError(
