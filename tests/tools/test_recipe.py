@@ -130,6 +130,18 @@ def test_other_settings_of_the_model_are_refused(copy, capsys):
     assert "train.optim.lr: 0.001 -> 0.5" in capsys.readouterr().err
 
 
+def test_all_contradictions_to_a_deepspeed_file_show_before_anything_is_trained(tmp_path, capsys):
+    path = write_config(tmp_path)
+    (tmp_path / "ds.json").write_text('{"train_micro_batch_size_per_gpu": 8, "gradient_clipping": 0.5}')
+    engine = ("engine.backend=deepspeed", f"engine.deepspeed_config={tmp_path / 'ds.json'}")
+    assert train(path, *engine, "assigner.train.batch_size=4") == 2
+    said = capsys.readouterr().err
+    assert "gradient_clipping: 0.5 in the file, 0.0 here by train.clip_grad_norm" in said
+    assert "gradient_clipping: 0.5 in the file, 0.0 here by assigner.train.clip_grad_norm" in said
+    assert "train_micro_batch_size_per_gpu: 8 in the file, 4 here by assigner.train.batch_size" in said
+    assert not (tmp_path / "run" / "data").exists()
+
+
 def test_other_settings_of_a_later_stage_repeat_it_alone(copy):
     model = (copy.parent / "run" / "model.safetensors").stat().st_mtime_ns
     assert train(copy, "test.merge=probabilities") == 0
