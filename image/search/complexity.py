@@ -29,7 +29,7 @@ Radius = Literal["unit", "sqrt_n"]
 """Of the circle: 1 (published code), or the square root of the number of input values (paper)."""
 Thetas = Literal["closed", "open"]
 """Evenly spaced from 0 to 2 pi with both ends, which are one point (published code), or without the second (paper)."""
-Measure = Literal["length", "curvature", "length_curvature"]
+Measure = Literal["length", "curvature", "length_curvature", "length_curvature_published"]
 
 
 @dataclass(frozen=True)
@@ -124,11 +124,21 @@ class Curve:
         vv, va, aa = self._products()
         return float(((aa - va**2 / vv).clamp(min=0).sqrt() / vv.sqrt()).sum())
 
-    def length_curvature_published(self, batches: tuple[int, ...] = (6, 4)) -> float:
+    def measure(self, name: Measure) -> float:
+        """The measure of that name; all but length need the second derivative."""
+        return {
+            "length": self.length_distortion,
+            "curvature": self.curvature,
+            "length_curvature": self.length_curvature,
+            "length_curvature_published": self.length_curvature_published,
+        }[name]()
+
+    def length_curvature_published(self, batches: int | tuple[int, ...] = 6) -> float:
         """What the published code computes under this name: per batch of angles, (sum_j |a_j|) * (sum_i 1 / |v_i|), where
         |v| counts as a constant and a broadcast multiplies every angle with every other. For comparison only."""
         assert self.a is not None
-        parts = zip(self.a.norm(dim=1).split(list(batches)), self.v.norm(dim=1).split(list(batches)))
+        sizes = batches if isinstance(batches, int) else list(batches)
+        parts = zip(self.a.norm(dim=1).split(sizes), self.v.norm(dim=1).split(sizes))
         return float(sum(a.sum() * (1 / v).sum() for a, v in parts))
 
     def _products(self) -> tuple[Tensor, Tensor, Tensor]:
