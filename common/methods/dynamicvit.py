@@ -113,16 +113,17 @@ class DynamicViTTask(Task):
         """Outputs of student and teacher, targets (B,) or (B, K) -> scalar"""
         assert output.reduction is not None, "the model has no reducer"
         decisions = output.reduction.weights
-        self.parts = {
+        parts = {
             "labels": self.supervised.supervised(output, targets),
             "ratio": ratio_loss(decisions, self.rates),
         }
-        loss = self.parts["labels"] + self.ratio_weight * self.parts["ratio"]
-        if taught is None:
-            return loss
-        self.parts["classes"] = class_divergence(output.logits, taught.logits)
-        self.parts["tokens"] = self.token_term(output, taught, decisions[-1])
-        return loss + self.distill_weight * (self.parts["classes"] + self.parts["tokens"])
+        loss = parts["labels"] + self.ratio_weight * parts["ratio"]
+        if taught is not None:
+            parts["classes"] = class_divergence(output.logits, taught.logits)
+            parts["tokens"] = self.token_term(output, taught, decisions[-1])
+            loss = loss + self.distill_weight * (parts["classes"] + parts["tokens"])
+        self.parts = {name: part.detach() for name, part in parts.items()}
+        return loss
 
     @staticmethod
     def token_term(output: ModelOutput, taught: ModelOutput, keep: Tensor) -> Tensor:
