@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from decimal import ROUND_FLOOR, Decimal
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ def chosen_of(
             nearest = {s: max(table[s][t] for t in selected) for s in rest}
             order = sorted(rest, key=lambda s: nearest[s])
             values = sorted(nearest.values())[: count + 1]
-            gap = min([gap, *(b - a for a, b in zip(values, values[1:]))])
+            gap = min([gap, *(b - a for a, b in pairwise(values))])
             selected = selected + order[:count]
     return selected, gap
 

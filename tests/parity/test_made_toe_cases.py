@@ -68,5 +68,5 @@ def test_what_a_case_says_beside_is_checked(tmp_path: Path) -> None:
     for wrong in ({"N_patch_tokens": 50}, {"N_g": 4}, {"distance": "euclidean"}, {"weighted": True}):
         case = Case(tmp_path, {"family": "toe_select", "config": {**CASE, **wrong}}, {})
         facts = {**case.facts, "input_shape": [1, 50, 4], "input_seed": 0}
-        with pytest.raises(ValueError, match="contradict|no token expansion"):
+        with pytest.raises(ValueError, match=r"contradict|no token expansion"):
             check_case(Case(tmp_path, facts, {}))
