@@ -6,7 +6,8 @@ those of a model, of other shapes, may suit the machine's caches better.
 
 --training measures an update of training instead, against the number of token lengths: all of them in one process
 (ReViT's Algorithm 1), and a replica per length in processes of their own (its Figure 4). Beside it stands what a model of
-GPUs says, with all it assumes.
+GPUs says, with all it assumes. A run with methods is measured against the plain model at its longest token grid, in rounds
+spread over its training; one whose methods cannot share out the grids has no replicas, and is told why.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ def _training(values: argparse.Namespace) -> int:
     from revit.common.report.tables import print_table
     from revit.common.report.training_cost import Machine
     from revit.common.report.training_rows import TRAINING_COLUMNS, training_rows
-    from revit.common.report.training_speed import measure_training, training_cases
+    from revit.common.report.training_speed import all_lengths, measure_training, training_cases
 
     gpu = dict(values.gpu)
     gpu_batch = int(gpu.pop("batch", 128))
@@ -134,9 +135,13 @@ def _training(values: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     for path in values.cfg:
         options, kind = load_run(path, values.overrides)
-        lengths = values.lengths or range(1, len(options.grids) + 1)
+        lengths = values.lengths or all_lengths(options)
         device = pick_device(options.run.device)
+        told = False
         for case in training_cases(options, kind.package, device, lengths, values.dtypes, values.batches):
+            if case.no_replicas and not told:
+                print(f"{Path(path).stem}: no replicas: {case.no_replicas}", file=sys.stderr)
+                told = True
             measured = measure_training(case, values.rounds)
             rows += training_rows(Path(path).stem, case, measured, machine, gpu_batch)
     title = f"A training step on {rows[0]['device']} per process, median of {values.rounds} rounds"

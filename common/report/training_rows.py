@@ -13,6 +13,7 @@ from revit.common.report.training_speed import Measured, TrainingCase
 
 TRAINING_COLUMNS = {
     "config": "config",
+    "method": "method",
     "lengths": "lengths",
     "name": "training",
     "devices": "devices",
@@ -38,6 +39,9 @@ def training_rows(
 
     `relative` is the median step over the median step of the longest grid alone, which takes turns with it; `cpu_relative`
     the same of processor time, which other users of the machine do not change (None on a GPU). Peak memory is not measured.
+
+    Of a run with methods it is the mean step over the mean step of the plain model, as their steps may change with the
+    training's progress; what they cost on a GPU is not modelled.
     """
     model, _ = build(case.options, case.package)
     shape = case.package.input_shape(case.options)
@@ -47,13 +51,15 @@ def training_rows(
     longest = {case.grids[0]: gmacs[case.grids[0]]}
     alone = sequential_step(longest, num_parameters, gpu_batch, machine).seconds
 
-    base, cpu_base = (statistics.median(kind) for kind in zip(*measured.alone))
+    methods = bool(case.options.methods)
+    typical = statistics.fmean if methods else statistics.median
+    base, cpu_base = (typical(kind) for kind in zip(*measured.alone))
 
     on_cpu = case.device.type == "cpu"
 
     def row(name: str, steps: list[list[float]], devices: int, modelled: StepCost) -> dict[str, Any]:
         seconds, cpu_seconds = zip(*steps)
-        median, cpu = statistics.median(seconds), statistics.median(cpu_seconds)
+        median, mean, cpu = statistics.median(seconds), typical(seconds), typical(cpu_seconds)
         rate = 3 * 2e9 * sum(gmacs.values()) * case.batch / median  # a backward pass is two forward passes
         return {
             "name": name,
@@ -67,18 +73,19 @@ def training_rows(
             "ms_p50": 1e3 * median,
             "ms_p95": 1e3 * quantile(seconds, 0.95),
             "peak_memory_mb": None,
-            "fraction_of_peak": rate / (devices * measured.operations_per_second),
+            "fraction_of_peak": None if methods else rate / (devices * measured.operations_per_second),
+            "method": case.options.method_name,
             "lengths": len(case.grids),
             "devices": devices,
             "grids_per_rank": [[str(grid) for grid in grids] for grids in case.dealing.grids_per_rank],
-            "relative": median / base,
+            "relative": mean / base,
             "cpu_ms": 1e3 * cpu if on_cpu else None,
             "cpu_relative": cpu / cpu_base if on_cpu else None,
             "modelled_batch": gpu_batch,
-            "modelled_ms": 1e3 * modelled.seconds,
-            "modelled_relative": modelled.seconds / alone,
-            "modelled_exposed_ms": 1e3 * modelled.exposed,
-            "modelled_busy": modelled.busy,
+            "modelled_ms": None if methods else 1e3 * modelled.seconds,
+            "modelled_relative": None if methods else modelled.seconds / alone,
+            "modelled_exposed_ms": None if methods else 1e3 * modelled.exposed,
+            "modelled_busy": None if methods else modelled.busy,
         }
 
     one_process = sequential_step(gmacs, num_parameters, gpu_batch, machine)

@@ -3,6 +3,9 @@
 Each number of lengths is measured in processes of its own, one per rank of a group. Every round they take turns: first
 rank 0 alone trains the longest grid, then all grids (Algorithm 1), while the others wait; then all make one step together.
 So what a machine does meanwhile falls on all three alike.
+
+Of a run with methods the first is the plain model at the longest grid, without them. The rounds are spread evenly over the
+training, so that a method whose steps change with its progress is measured at all of them.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +29,18 @@ import torch.multiprocessing as mp
 from revit.common.data.batch import Batch
 from revit.common.engine.backend import DTYPES, LocalBackend
 from revit.common.engine.dealing import Dealing, deal
-from revit.common.engine.exchange import OneProcess
+from revit.common.engine.exchange import OneProcess, SharesLengths
 from revit.common.engine.log import progress
 from revit.common.engine.optim import build_optimizer, build_scheduler
 from revit.common.engine.options import ReplicaOptions, ScheduleOptions
 from revit.common.engine.package import Package
 from revit.common.engine.replica_backend import ReplicaBackend
-from revit.common.engine.task import Task
+from revit.common.engine.run_options import RecipeOptions
+from revit.common.engine.task import Progress, Task
 from revit.common.errors import UserError
 from revit.common.files import write_json
+from revit.common.grid_model import GridModel
+from revit.common.methods.apply import optim_of, task_of
 from revit.common.report.cases import noise
 from revit.common.report.costs import build, num_classes
 from revit.common.report.throughput import Yardstick, device_name, seconds_of
@@ -41,6 +48,7 @@ from revit.common.tokens.grid import TokenGrid
 
 PATIENCE = timedelta(minutes=10)
 """How long the others wait for rank 0's turn."""
+Step = Callable[[Progress], None]
 WARM_UP = 2
 """Untimed rounds."""
 
@@ -58,6 +66,8 @@ class TrainingCase:
     dtype: str
     batch: int
     num_threads: int
+    no_replicas: str | None = None
+    """Why the run's methods cannot share out the grids."""
 
     @property
     def grids(self) -> tuple[TokenGrid, ...]:
@@ -78,13 +88,25 @@ def training_cases(
     fewer GPUs than ranks.
     """
     grids = options.grids
+    chosen = _methods_choose_grids(options)
+    if chosen and list(lengths) != [len(grids)]:
+        raise UserError(
+            f"the run's methods choose its {len(grids)} token grids, so it cannot be measured at fewer; set --lengths "
+            f"{len(grids)}"
+        )
     if max(lengths) > len(grids):
         raise UserError(
             f"--lengths {max(lengths)}: the model has {len(grids)} token grids ({', '.join(map(str, grids))}); ask for "
             f"{', '.join(map(str, range(1, len(grids) + 1)))}, or add to model.grids"
         )
     width = build(options, package)[0].embed_dim
-    dealt = {n: _one_group(grids[:n], width, options.engine.replicas, len(grids)) for n in lengths}
+    refusal = _refusal(options, package) if max(lengths) > 1 else None
+    dealt = {
+        n: _one_group(grids[:n], width, options.engine.replicas, len(grids))
+        if refusal is None
+        else Dealing((tuple(grids[:n]),), 0, 1)
+        for n in lengths
+    }
     most = max(dealing.size for dealing in dealt.values())
     if device.type == "cuda" and torch.cuda.device_count() < most:
         raise UserError(
@@ -94,10 +116,35 @@ def training_cases(
     threads = max(1, torch.get_num_threads() // most)
     for n, dealing in dealt.items():
         model = options.model.model_copy(update={"grids": tuple(map(str, grids[:n]))})
-        given = options.model_copy(update={"model": model})
+        given = options if chosen else options.model_copy(update={"model": model})
         for dtype in dtypes:
             for batch in batches:
-                yield TrainingCase(given, package, dealing, device, dtype, batch, threads)
+                yield TrainingCase(given, package, dealing, device, dtype, batch, threads, refusal)
+
+
+def all_lengths(options: RecipeOptions) -> Sequence[int]:
+    """Every number of token lengths that a run can be measured at."""
+    num = len(options.grids)
+    return [num] if _methods_choose_grids(options) else range(1, num + 1)
+
+
+def _methods_choose_grids(options: RecipeOptions) -> bool:
+    return any("grids" in method.model_arguments(options) for method in options.active_methods)
+
+
+def _refusal(options: RecipeOptions, package: Package) -> str | None:
+    """What the run's methods have against replicas; None: nothing."""
+    engine = options.engine.model_copy(update={"backend": "replicas"})
+    try:
+        for method in options.active_methods:
+            method.check(options.model_copy(update={"engine": engine}))
+    except ValueError as error:
+        return str(error)
+    if options.methods and not isinstance(
+        task_of(options, package, build(options, package)[0]), SharesLengths
+    ):
+        return f"the grids of {options.method_name} cannot be shared out"
+    return None
 
 
 def _one_group(grids: Sequence[TokenGrid], width: int, options: ReplicaOptions, most: int) -> Dealing:
@@ -156,19 +203,26 @@ def _work(rank: int, case: TrainingCase, num_rounds: int, folder: str) -> None:
 
 
 def _turns(case: TrainingCase, dealing: Dealing, device: torch.device, num_rounds: int) -> Measured:
-    model = build(case.options, case.package)[0].to(device).train()
+    options = case.options
+    model = build(options, case.package)[0].to(device).train()
+    plain, plain_model = options, model
+    if options.methods:
+        longest = options.model.model_copy(update={"grids": (str(case.grids[0]),)})
+        plain = options.model_copy(update={"methods": {}, "model": longest})
+        plain_model = build(plain, case.package)[0].to(device).train()
     shape = case.package.input_shape(case.options)
     inputs = noise(shape, case.batch, device, "float32")
     classes = torch.arange(case.batch) % num_classes(case.options, case.package)
     batch = Batch(torch.empty(0, dtype=torch.uint8), classes, classes).to(device)
 
-    def stepper(backend: LocalBackend, task: Task) -> Callable[[], None]:
-        network = copy.deepcopy(model)
-        optimizer = build_optimizer(network, case.options.train.optim)
+    def stepper(backend: LocalBackend, task: Task, of: GridModel, run: RecipeOptions) -> Step:
+        network = copy.deepcopy(of)
+        optimizer = build_optimizer(network, optim_of(run))
         schedule = build_scheduler(optimizer, ScheduleOptions(name="constant"), 1)
         called = backend.prepare(network, optimizer, schedule)
 
-        def step() -> None:
+        def step(now: Progress) -> None:
+            task.begin(now)
             with backend.autocast():
                 for _, loss in task.losses(called, inputs, batch):
                     backend.backward(loss)
@@ -179,22 +233,25 @@ def _turns(case: TrainingCase, dealing: Dealing, device: torch.device, num_round
     settings: dict[str, Any] = {"dtype": case.dtype, "options": case.options.engine}
     settings["clip_grad_norm"] = case.options.train.clip_grad_norm
     shared = ReplicaBackend(device, dealing=dealing, **settings)
-    task: Any = case.package.task(case.options)
+    task = task_of(options, case.package, model)
     shared.share(task)
-    steps = {"replicas": stepper(shared, task)}
+    steps = {"replicas": stepper(shared, task, model, options)}
     if dealing.rank == 0:
-        steps["sequential"] = stepper(LocalBackend(device, **settings), case.package.task(case.options))
-        alone: Any = case.package.task(case.options)
+        everything = task_of(options, case.package, model)
+        steps["sequential"] = stepper(LocalBackend(device, **settings), everything, model, options)
+        alone: Any = case.package.task(plain)
         alone.exchange = LongestOnly()
-        steps["alone"] = stepper(LocalBackend(device, **settings), alone)
+        steps["alone"] = stepper(LocalBackend(device, **settings), alone, plain_model, plain)
         yardstick = Yardstick(device, DTYPES[case.dtype])
     seconds: dict[str, list[list[float]]] = {"alone": [], "sequential": [], "replicas": []}
     for number in range(WARM_UP + num_rounds):
+        done = max(number - WARM_UP, 0)
+        now = Progress(done, done / num_rounds, (done + 1) / num_rounds)
         for name, times in seconds.items():
             torch.manual_seed(number)  # rank 0 drew in its turns what the others did not
             dist.barrier()
             worked = time.process_time()
-            spent = seconds_of(steps[name], device) if name in steps else 0.0
+            spent = seconds_of(partial(steps[name], now), device) if name in steps else 0.0
             slowest = torch.tensor([spent, time.process_time() - worked])
             dist.all_reduce(slowest, dist.ReduceOp.MAX)
             times.append(slowest.tolist())

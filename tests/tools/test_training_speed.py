@@ -65,6 +65,33 @@ def test_rows_of_one_process_and_of_replicas(main, tiny, tmp_path, capfd):
     assert "x longest" in printed
 
 
+def test_a_method_is_measured_beside_the_plain_model_and_its_replicas(main, tiny, tmp_path):
+    out = tmp_path / "out.json"
+    arguments = ["--training", "--lengths", "2", "--dtypes", "float32", "--batches", "2", "--rounds", "3"]
+    assert main(["--cfg", str(tiny), *arguments, "model.depth=2", "methods.toe={}", "--json", str(out)]) == 0
+    rows = json.loads(out.read_text())
+    assert [(row["name"], row["method"], row["grid"]) for row in rows] == [
+        ("one process", "revit + toe", "4x4+3x3"),
+        ("replicas", "revit + toe", "4x4+3x3"),
+    ]
+    for row in rows:
+        assert row["relative"] > 0
+        assert row["fraction_of_peak"] is row["modelled_ms"] is row["modelled_busy"] is None
+
+
+def test_a_method_that_refuses_replicas_is_measured_without(main, tiny, tmp_path, capfd):
+    out = tmp_path / "out.json"
+    flexible = ["methods.flexivit={grids: [4x4, 2x2], position_grid: 2x2}", "model.grids=[4x4]"]
+    arguments = ["--cfg", str(tiny), "--training", "--dtypes", "float32", "--batches", "2", "--rounds", "2"]
+    assert main([*arguments, *flexible, "--json", str(out)]) == 0
+    (row,) = json.loads(out.read_text())
+    assert (row["name"], row["devices"], row["grid"]) == ("one process", 1, "4x4+2x2")
+    said = capfd.readouterr().err
+    assert "tiny: no replicas: methods.flexivit trains one token grid per update" in said
+    assert main([*arguments, *flexible, "--lengths", "1"]) == 2
+    assert "the run's methods choose its 2 token grids" in capfd.readouterr().err
+
+
 def test_cases_are_those_asked_for(tiny):
     def cases(lengths, *overrides):
         options, kind = load_run(tiny, overrides)
