@@ -194,7 +194,9 @@ class Trainer:
             broken_files=self.loader.broken.num_broken,
         )
         if event == "epoch":
-            self.log.say(f"{self.name}: epoch {position.epoch}/{self.num_epochs}  {meter}")
+            # Of an epoch that another number of processes began there may be less left than these read at once.
+            trained = meter if meter.num_batches else "what is left of it fills no update here and is left out"
+            self.log.say(f"{self.name}: epoch {position.epoch}/{self.num_epochs}  {trained}")
         else:
             self.log.say(
                 f"{self.name}: epoch {position.epoch + 1}/{self.num_epochs}  update {self.backend.num_updates}  "

@@ -29,7 +29,7 @@ class Position:
     samples: int = 0
     """Of this epoch's order, those already trained on, by all processes."""
     losses: list[dict[str, float]] = field(default_factory=list)
-    """Mean loss per name, one entry per finished epoch."""
+    """Mean loss per name over what was trained since the last resume, one entry per finished epoch; empty for nothing."""
 
 
 class States:
