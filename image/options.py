@@ -100,6 +100,8 @@ class AsViTModel(GridModelOptions):
     position: Literal["none", "absolute"] = "none"
     """absolute: a position table on the stem's map, with which the paper's parameter counts come out."""
     drop_path_rate: float = Field(default=0.0, ge=0, lt=1)
+    linear_std: float = Field(default=0.02, gt=0)
+    """Spread of the linear weights at the start; a narrow model from scratch wants more, about 0.1."""
 
     @property
     def is_lvvit(self) -> bool:

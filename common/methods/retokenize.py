@@ -134,7 +134,7 @@ class Retokenize(Method):
         ours = {coarser: one.gmacs / costs[1].gmacs for coarser, one in costs.items()}
         rules: dict[str, Mapping[int, float]] = {"own counts, a map of an odd side rounded up": ours}
         if set(ours) <= set(PUBLISHED_COSTS):
-            rules["the relative costs in As-ViT's figure 4"] = PUBLISHED_COSTS
+            rules["the relative costs of As-ViT-Large in its figure 4"] = PUBLISHED_COSTS
         for rule, relative in rules.items():
             saved = self.options.saving(relative)
             mean = (1 - saved) * costs[1].gmacs

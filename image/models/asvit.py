@@ -126,8 +126,10 @@ class AsViT(GridModel):
         in_chans: int = 3,
         position: Position = "none",
         drop_path_rate: float = 0.0,
+        linear_std: float = 0.02,
     ) -> None:
         super().__init__()
+        self._linear_std = linear_std
         self.genotype = genotype = Genotype.parse(genotype) if isinstance(genotype, str) else genotype
         self.img_size = img_size
         self.full_grid = stem_map(sides_of(img_size), STEM_STRIDE)
@@ -155,11 +157,11 @@ class AsViT(GridModel):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Linear weights and the position table: truncated normal, std 0.02; biases 0; norms 1 and 0; the stem's convolution
-        keeps the framework's default (published code)."""
+        """Linear weights: truncated normal, std `linear_std`; position table: 0.02; biases 0; norms 1 and 0; the stem's
+        convolution keeps the framework's default (published code, where `linear_std` is 0.02)."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.trunc_normal_(module.weight, std=self._linear_std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         if self.pos_embed is not None:
