@@ -195,7 +195,9 @@ class Trainer:
         )
         if event == "epoch":
             # Of an epoch that another number of processes began there may be less left than these read at once.
-            trained = meter if meter.num_batches else "what is left of it fills no update here and is left out"
+            trained = (
+                meter if meter.num_batches else "what is left of it fills no update here and is left out"
+            )
             self.log.say(f"{self.name}: epoch {position.epoch}/{self.num_epochs}  {trained}")
         else:
             self.log.say(
@@ -219,6 +221,7 @@ class Trainer:
         return {
             "processes": self.world.size,
             "reading": ranks,
+            "batch_size": self.loader.batch_size,
             "effective_batch": self.loader.batch_size * ranks * accumulate,
             "dtype": self.backend.dtype,
             "engine": dict(self.engine),

@@ -161,12 +161,15 @@ class RecipeOptions(Options):
     def settings_of(self, stage: str) -> dict[str, Any]:
         """What a stage's result depends on, as JSON values; each stage includes those before it.
 
-        Of the data not how they are loaded, and nothing of the engine: that decides how fast a run is, not what it
-        computes.
+        Of the data not how they are loaded, nothing of the engine, and of a training not its batch size where the
+        effective one is given: that decides how fast a run is, not what it computes.
         """
         everything = self.model_dump(
             mode="json", exclude={"data": {"loading": True, "demo": {"num_workers"}}}
         )
+        for training in (everything["train"], everything["assigner"]["train"]):
+            if training["effective_batch"] is not None:
+                del training["batch_size"]
         settings: dict[str, Any] = {"data": everything["data"]}
         if stage == "data":
             return settings

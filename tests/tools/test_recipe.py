@@ -130,6 +130,19 @@ def test_other_settings_of_the_model_are_refused(copy, capsys):
     assert "train.optim.lr: 0.001 -> 0.5" in capsys.readouterr().err
 
 
+def test_the_batch_size_is_a_setting_of_the_result_only_without_an_effective_one(tmp_path):
+    path = write_config(tmp_path)
+
+    def settings(*overrides: str) -> dict:
+        return load(VideoRun, path, overrides).settings_of("evaluate")
+
+    for section in ("train", "assigner.train"):
+        smaller, effective = f"{section}.batch_size=4", f"{section}.effective_batch=16"
+        assert settings() != settings(smaller)
+        assert settings(effective) == settings(effective, smaller)
+        assert settings(effective) != settings(effective.replace("16", "32"))
+
+
 def test_all_contradictions_to_a_deepspeed_file_show_before_anything_is_trained(tmp_path, capsys):
     path = write_config(tmp_path)
     (tmp_path / "ds.json").write_text('{"train_micro_batch_size_per_gpu": 8, "gradient_clipping": 0.5}')

@@ -78,6 +78,24 @@ def test_a_rest_too_small_for_the_new_processes_ends_its_epoch(tmp_path, capsys)
     assert torch.load(max((tmp_path / "states" / "model").glob("*.pt")))["position"]["epoch"] == EPOCHS
 
 
+@pytest.mark.parametrize(("before", "after"), [(2, 4), (2, 1), (4, 2)])
+def test_another_batch_size_trains_the_same_updates(tmp_path, capsys, before, after):
+    """The effective batch is 4: of how many batches it is made up may change."""
+    whole = Noted()
+    run(tmp_path / "whole", whole)
+    first = stopped_after(tmp_path, 12 // before, batch_size=before)
+    second = Noted()
+    run(tmp_path, second, batch_size=after)
+
+    def updates(batches: list[list[int]]) -> list[list[int]]:
+        ids = [id for batch in batches for id in batch]
+        return [ids[start : start + 4] for start in range(0, len(ids), 4)]
+
+    assert updates(first) + updates(second.ids) == updates(whole.ids)
+    assert {len(batch) for batch in second.ids} == {after}
+    assert f"epoch 0, sample 12; batch_size: {before} -> {after}\n" in capsys.readouterr().err
+
+
 def test_the_schedule_keeps_its_place_when_updates_become_fewer(tmp_path):
     """Twice as many samples an update, half the updates: the rate follows the epochs."""
     rates: dict[float, float] = {}
