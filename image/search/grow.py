@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
-import torch
 
 from revit.common.embed.patches import Sides
-from revit.image.models.asvit import STEM_STRIDE, AsViT
+from revit.image.models.asvit import STEM_STRIDE
 from revit.image.models.asvit_cost import closed_form
 from revit.image.models.genotype import NUM_STAGES, Genotype
 from revit.image.search.evaluations import Evaluate, Measured, OutOfBudget
@@ -217,8 +215,14 @@ def _choice(options: GrowOptions, narrow: Genotype, sides: Sides) -> Choice:
     )
 
 
-@cache
-def num_params(genotype: Genotype, num_classes: int) -> int:
-    """Parameters of the model without a position table; no memory is taken for them."""
-    with torch.device("meta"):
-        return sum(one.numel() for one in AsViT(genotype, num_classes=num_classes).parameters())
+def num_params(genotype: Genotype, num_classes: int, in_chans: int = 3) -> int:
+    """Parameters of the model without a position table."""
+    dims, stages = genotype.dims, genotype.stages
+    total = dims[0] * (stages[0].kernel ** 2 * in_chans + 1 + 2)  # the stem's convolution and norm
+    for stage, dim, heads in zip(stages, dims, genotype.heads_per_stage):
+        inner, hidden = heads * (dim // heads), stage.expansion * dim
+        attention = dim * 3 * inner + 3 * inner + inner * dim + dim
+        total += stage.depth * (4 * dim + attention + 2 * dim * hidden + hidden + dim)
+    for stage, dim, next_dim in zip(stages[1:], dims, dims[1:]):
+        total += stage.kernel**2 * dim * (2 + next_dim)
+    return total + dims[-1] * (2 + dims[-1] + 1 + num_classes) + num_classes
