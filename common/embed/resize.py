@@ -33,17 +33,24 @@ def resize_patch_kernel(
     if old == tuple(size):
         return kernel
     dtype = torch.float64 if kernel.dtype == torch.float64 else torch.float32
-    rows, cols = (_factor(*pair, mode, antialias, kernel.device, dtype) for pair in zip(old, size))
+    rows, cols = _factors(old, (size[0], size[1]), mode, antialias, kernel.device, dtype)
     with torch.autocast(kernel.device.type, enabled=False):
         wide = kernel.to(dtype) @ cols.T  # (D, C, h, w')
         return (rows @ wide).to(kernel.dtype)  # (D, C, h', w')
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator, unused-ignore]
-def _factor(
-    old: int, new: int, mode: str, antialias: bool, device: torch.device, dtype: torch.dtype
-) -> Tensor:
-    return _pseudo_inverse(old, new, mode, antialias, device, dtype)
+@torch.compiler.disable
+def _factors(
+    old: tuple[int, int],
+    new: tuple[int, int],
+    mode: str,
+    antialias: bool,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """For rows and for columns. Not compiled: a compiled model would compute the pseudo-inverses in every pass."""
+    rows, cols = (_pseudo_inverse(*pair, mode, antialias, device, dtype) for pair in zip(old, new))
+    return rows, cols
 
 
 @lru_cache(maxsize=128)

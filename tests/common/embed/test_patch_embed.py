@@ -30,7 +30,7 @@ def test_an_unreachable_grid_says_what_is_near():
         patch_of(224, TokenGrid(50, 50))
 
 
-@pytest.mark.parametrize("kind", PATCH_EMBEDS)
+@pytest.mark.parametrize("kind", [kind for kind in PATCH_EMBEDS if kind != "flexi"])
 @pytest.mark.parametrize(("height", "width"), [(224, 224), (160, 160), (170, 230), (288, 224)])
 def test_any_size_gives_a_map_that_covers_it(kind, height, width):
     grids = longest_first([14, 10, 7])
