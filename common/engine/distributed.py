@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,12 +14,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from revit.common.engine.launchers import address_of, place_of
 from revit.common.errors import OwnError, SaidElsewhere, Stopped, UserError
 
 Value = TypeVar("Value")
-
-FIRST_PORT, NUM_PORTS = 15000, 15000
-"""Where Slurm's jobs meet, by job number: above the services' ports, below those the system hands out."""
 
 
 @dataclass(frozen=True)
@@ -150,37 +147,8 @@ class World:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> World:
-        """What torchrun, the deepspeed launcher (RANK, WORLD_SIZE, LOCAL_RANK) or Slurm's srun say; alone without them.
-
-        Raises UserError where only a part of it is there, or several tasks were asked of Slurm and not started by srun.
-        """
-        found = os.environ if environment is None else environment
-        if "WORLD_SIZE" in found:
-            names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-            if int(found["WORLD_SIZE"]) == 1:
-                return cls()
-        elif "SLURM_PROCID" in found:
-            size = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in found else "SLURM_NTASKS"
-            if int(found.get(size, "1")) == 1:
-                return cls()
-            if found.get("ENVIRONMENT") == "BATCH" and "SLURM_STEP_ID" not in found:
-                raise UserError(
-                    f"the Slurm job has {found[size]} tasks, but this process was not started by srun: put srun before the "
-                    "command in the job's script, or use torchrun with --ntasks-per-node=1"
-                )
-            names = ("SLURM_PROCID", size, "SLURM_LOCALID")
-        else:
-            return cls()
-        missing = [name for name in names if not found.get(name, "").isdigit()]
-        if missing:
-            raise UserError(
-                f"{names[1]} says {found[names[1]]} processes, but {', '.join(missing)} is not set to a number; start them "
-                "by torchrun, deepspeed or srun"
-            )
-        rank, size_, local_rank = (int(found[name]) for name in names)
-        if rank >= size_:
-            raise UserError(f"{names[0]} is {rank}, but there are only {size_} processes ({names[1]})")
-        return cls(rank, size_, local_rank)
+        """What the launcher says; alone without one. UserError where it says only a part."""
+        return cls(*place_of(os.environ if environment is None else environment))
 
 
 ALONE = World()
@@ -223,33 +191,6 @@ def stop_world() -> None:
     """Part from the others, once all work is done."""
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def address_of(environment: Mapping[str, str]) -> dict[str, str]:
-    """MASTER_ADDR and MASTER_PORT: as the launcher set them, under Slurm the job's first machine and a port of the job.
-
-    Raises UserError where neither says.
-    """
-    address = environment.get("MASTER_ADDR")
-    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST")
-    if address is None and nodes:
-        address = first_host(nodes)
-    job = environment.get("SLURM_JOB_ID", "")
-    port = environment.get("MASTER_PORT") or (
-        str(FIRST_PORT + int(job) % NUM_PORTS) if job.isdigit() else None
-    )
-    if address is None or port is None:
-        raise UserError(
-            "several processes, but MASTER_ADDR and MASTER_PORT do not say where they meet; start them by torchrun, "
-            "deepspeed or srun, or set both"
-        )
-    return {"MASTER_ADDR": address, "MASTER_PORT": port}
-
-
-def first_host(nodes: str) -> str:
-    """The first machine of a Slurm list: `gpu[07-09,12],big1` -> `gpu07`."""
-    first = re.split(r",(?![^\[]*\])", nodes.strip())[0]
-    return re.sub(r"\[(\w+)[^\]]*\]", r"\1", first)
 
 
 def is_lost_connection(error: BaseException) -> bool:

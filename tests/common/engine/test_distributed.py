@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from revit.common.engine.distributed import World, address_of, first_host, start_world
+from revit.common.engine.distributed import World, start_world
+from revit.common.engine.launchers import address_of, first_host
 from revit.common.errors import OwnError, SaidElsewhere, Stopped, UserError
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "head", "MASTER_PORT": "29500"}
