@@ -19,7 +19,13 @@ from revit.image.weights.start import start_from, start_from_source
 from revit.video.models.timesformer import TimeSformer
 from revit.video.weights.start import start_from_source as start_clips
 
-SIZES: dict[str, Any] = {"embed_dim": 128, "depth": 2, "num_heads": 2, "num_classes": 4, "drop_path_rate": 0.0}
+SIZES: dict[str, Any] = {
+    "embed_dim": 128,
+    "depth": 2,
+    "num_heads": 2,
+    "num_classes": 4,
+    "drop_path_rate": 0.0,
+}
 TIMM = {"embed_dim": 128, "depth": 2, "num_heads": 2, "num_classes": 4, "img_size": 48}
 
 
