@@ -56,11 +56,14 @@ def _counts(model: GridModel, input_shape: Sequence[int], grid: TokenGrid) -> li
     reducer = model.reducer
     assert isinstance(reducer, TokenExpansion)
     evaluated_at = reducer.evaluation_stage
-    counts = []
+    counts: dict[float, Count] = {}
+    stages = [None, *range(1, reducer.growth.num_stages + 1)]
+    rates = [1.0, *reducer.growth.keep_rates]
     try:
-        for stage in (None, *range(1, reducer.growth.num_stages + 1)):
-            reducer.evaluation_stage = stage
-            counts.append(count(model, input_shape, grid))
+        for stage, rate in zip(stages, rates):
+            if rate not in counts:  # the last stage usually has all tokens
+                reducer.evaluation_stage = stage
+                counts[rate] = count(model, input_shape, grid)
     finally:
         reducer.evaluation_stage = evaluated_at
-    return counts
+    return [counts[rate] for rate in rates]
