@@ -11,12 +11,18 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from predict import main
 
 from revit.common.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from revit.common.drawing.gallery import Gallery
+from revit.common.drawing.look import looks_of
 from revit.common.engine.predict import Predictor
 from revit.common.engine.trained import build_assigner
+from revit.common.reducers.decision import Shorter
+from revit.common.reducers.reducer import Reducer
 from revit.common.tokens.grid import TokenGrid
+from revit.common.tokens.layout import TokenLayout
 from revit.video.build import build_model
 from revit.video.classifier import open_classifier
 from revit.video.data.clips import load_views
@@ -220,3 +226,45 @@ def test_mistakes_are_explained(place: Path, capsys: Any, arguments: tuple[str, 
     assert status == 2
     assert message in shown
     assert "Traceback" not in shown
+
+
+class Brightest(Reducer):
+    """Keeps half of the positions, those with the largest first feature; the others are merged into the first kept."""
+
+    merges = True
+
+    def plan(self, number: int, patches: torch.Tensor, layout: TokenLayout) -> Shorter:
+        B, S = patches.shape[:2]
+        kept = patches[..., 0].mean(dim=2).topk(S // 2).indices
+        slots = torch.zeros(B, S, dtype=torch.long).scatter(1, kept, torch.arange(S // 2).expand(B, -1))
+        return Shorter(kept, S, slots)
+
+
+@pytest.mark.parametrize("attention", ["divided_space_time", "space_only"])
+def test_a_clip_is_drawn_frame_by_frame(place: Path, tmp_path: Path, attention: str) -> None:
+    run = VideoRun.model_validate({**CONFIG, "model": {**CONFIG["model"], "attention": attention}})
+    parts = {"model": build_model(run.model, run.data, len(NAMES)).state_dict()}
+    file = tmp_path / "checkpoint.safetensors"
+    save_checkpoint(file, Checkpoint("video", run.model_dump(mode="json"), NAMES, parts))
+    classifier = open_classifier(str(file))
+    classifier.networks.model.reducer = Brightest()
+    path = str(place / "clips" / "inner" / "clip 0.mp4")
+    with Predictor(
+        classifier, torch.device("cpu"), views="2x1", gallery=Gallery(tmp_path / "made")
+    ) as predict:
+        answer = predict(path)
+        views = predict.reader.read(path)
+        _, output = predict._classify(views)
+    assert answer.drawing == str(tmp_path / "made" / "clip 0.tokens.png")
+    with Image.open(answer.drawing) as drawing:
+        assert drawing.height > 2 * drawing.width * 0.8  # two views, each before and after, of two frames
+    looks = looks_of(classifier.networks.model, views, [TokenGrid(4, 4)] * 2, output.reductions())
+    for number, look in enumerate(looks):
+        assert look.num_left == 8
+        (fates,) = look.trail
+        assert fates.shape == ((16,) if attention == "divided_space_time" else (2, 16))
+        inputs = predict.normalise(views[number : number + 1])
+        with torch.no_grad():
+            alone = classifier.networks.model(inputs, TokenGrid(4, 4)).reduction
+        assert alone is not None
+        assert np.array_equal(np.atleast_2d(fates), alone.fates.numpy())

@@ -130,3 +130,34 @@ def test_mistakes_are_explained(place: Path, capsys: Any) -> None:
     torch.save({"model_state": {}}, place / "empty.pyth")
     with pytest.raises(UserError, match="no weights in this file"):
         open_classifier(str(place / "empty.pyth"))
+
+
+def test_drawings_of_a_folder(place: Path, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    for number, name in enumerate(("a.png", "inner/a.png", "inner/A.bmp")):
+        write_picture(pictures / name, number)
+    (pictures / "broken.png").write_text("this is text")
+    before = {path: path.read_bytes() for path in pictures.rglob("*.*")}
+    drawings = pictures / "inner" / "z" / "drawings"
+    for _ in range(2):  # the second time the folder holds the drawings too, which are no inputs
+        status, rows = run_tool(place, "--checkpoint", place / "run", pictures, "--draw", drawings)
+        assert status == 0
+        assert [Path(row["path"]).name for row in rows] == ["a.png", "broken.png", "A.bmp", "a.png"]
+        assert "drawing" not in rows[1]
+        found = [Path(row["drawing"]) for row in rows if "drawing" in row]
+        assert sorted(found) == sorted(drawings.iterdir())
+    assert len(found) == 3
+    assert {path: path.read_bytes() for path in before} == before
+    status, rows = run_tool(place, "--checkpoint", place / "run", pictures / "a.png")
+    assert "drawing" not in rows[0]
+
+
+def test_where_drawings_cannot_be_is_said_once_and_first(place: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "file").write_text("mine")
+    picture = place / "pictures" / "inner" / "picture 0.png"
+    assert main(["--checkpoint", str(place / "run"), str(picture), "--draw", str(tmp_path / "file")]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert len(shown.err.splitlines()) == 1
+    assert "drawings cannot be written there" in shown.err
+    assert (tmp_path / "file").read_text() == "mine"
