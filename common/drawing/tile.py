@@ -79,10 +79,12 @@ def _fill(
     out[merged] = means[stands[merged]]
     out[stands == DROPPED] *= DARK
     out[stands == NOBODY] += PALE * (255 - out[stands == NOBODY])
-    # Grid lines: lighter than what is dark, darker than what is light.
+    # Grid lines: lighter than a dark cell, darker than a light one.
     line = border & ~merged & (stands >= 0)
-    away = np.where(out[line].mean(1, keepdims=True) > 127, 0, 255)
-    out[line] += LINE * (away - out[line])
+    light = np.bincount(stands[line], out[line].mean(1), num) / np.maximum(
+        np.bincount(stands[line], None, num), 1
+    )
+    out[line] += LINE * (np.where(light > 127, 0, 255)[stands[line]][:, None] - out[line])
     rim = merged & _border(stands, thick)
     out[rim] = np.array([_colour(number) for number in range(num)])[stands[rim]]
     return out
