@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TEST_PROCESSES ?= 2
 # The lock holds versions that no longer support Python 3.10; there the floors of setup.py decide.
 LOCK := $(shell $(PYTHON) -c "import sys; print('--constraint requirements.lock' if sys.version_info >= (3, 11) else '')")
 
@@ -22,8 +23,9 @@ demo: install
 	$(BIN)/python tools/report.py runs/demo --html runs/demo/report.html
 	$(BIN)/python tools/predict.py --checkpoint runs/demo/checkpoint.safetensors $$(ls runs/demo/data/test/grow/*.mp4 | head -n 1)
 
+# Files run side by side, each process with one thread: most tests are too small to use more.
 test: install
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 check: install
 	$(BIN)/ruff format --check .

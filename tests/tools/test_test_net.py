@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from test_net import main
 
 from revit.common.config import load
 from revit.common.engine.recipe import Recipe
@@ -17,7 +16,6 @@ from revit.video.demo import DemoOptions
 from revit.video.models.timesformer import TimeSformer
 from revit.video.options import VideoRun
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
 kind: video
 data:
@@ -41,54 +39,45 @@ def run(tmp_path_factory):
     return folder
 
 
-def test_net(folder: Path, checkpoint: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "tools/test_net.py"), "--cfg", str(folder / "config.yaml")]
-    return subprocess.run(
-        [*command, "--checkpoint", str(checkpoint), "--json", str(folder / "out.json"), *more],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+def figures(folder: Path, checkpoint: Path) -> int:
+    """The tool's exit status; its figures are in `out.json`."""
+    arguments = ["--cfg", folder / "config.yaml", "--checkpoint", checkpoint, "--json", folder / "out.json"]
+    return main([str(argument) for argument in arguments])
 
 
-test_net.__test__ = False
-
-
-def test_our_checkpoint_gives_the_runs_own_figures(run):
-    done = test_net(run, run / "run" / "checkpoint.safetensors")
-    assert done.returncode == 0, done.stderr
+def test_our_checkpoint_gives_the_runs_own_figures(run, capfd):
+    assert figures(run, run / "run" / "checkpoint.safetensors") == 0
     again, first = (json.loads((run / name).read_text()) for name in ("out.json", "run/report.json"))
     assert again["fixed"][0]["top1"] == first["fixed"][0]["top1"]
     assert again["protocol"]["num_views"] == 3
-    assert "6x6" in done.stdout
+    assert "6x6" in capfd.readouterr().out
 
 
 def test_a_published_file_is_tested_with_the_configs_views(run):
     model = TimeSformer(48, [6], 2, len(DemoOptions().motions), 128, 1, 2)
     state = {f"model.{name}": weight for name, weight in model.state_dict().items()}
     torch.save({"model_state": state, "epoch": 1}, run / "published.pyth")
-    done = test_net(run, run / "published.pyth")
-    assert done.returncode == 0, done.stderr
+    assert figures(run, run / "published.pyth") == 0
     assert json.loads((run / "out.json").read_text())["samples"]["evaluated"] == 8
 
 
-def test_a_head_for_other_classes_is_refused(run):
+def test_a_head_for_other_classes_is_refused(run, capfd):
     model = TimeSformer(48, [6], 2, 5, 128, 1, 2)
     torch.save(
         {"model_state": {f"model.{name}": w for name, w in model.state_dict().items()}}, run / "five.pyth"
     )
-    done = test_net(run, run / "five.pyth")
-    assert done.returncode == 2
-    assert "other classes" in done.stderr
-    assert "Traceback" not in done.stderr
+    capfd.readouterr()
+    assert figures(run, run / "five.pyth") == 2
+    said = capfd.readouterr().err
+    assert "other classes" in said
+    assert "Traceback" not in said
 
 
 def test_the_folder_of_a_run_means_its_result(run):
-    done = test_net(run, run / "run")
-    assert done.returncode == 0, done.stderr
+    assert figures(run, run / "run") == 0
     assert json.loads((run / "out.json").read_text())["samples"]["evaluated"] == 8
 
 
-def test_a_missing_checkpoint_is_one_message(run):
-    done = test_net(run, run / "nowhere.safetensors")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+def test_a_missing_checkpoint_is_one_message(run, capfd):
+    assert figures(run, run / "nowhere.safetensors") == 2
+    assert capfd.readouterr().err.count("\n") == 1
