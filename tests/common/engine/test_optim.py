@@ -77,3 +77,22 @@ def test_the_rate_stays_where_it_ended_through_the_cool_down(name):
     assert max(rates) <= 1.6e-3
     assert len(set(rates[200:])) == 1
     assert rates[-1] == pytest.approx({"cosine": 1e-5, "multistep": 1.6e-5, "constant": 1.6e-3}[name])
+
+
+def test_published_recipe_moves_the_learning_rate_as_published():
+    """x1 to epoch 10, x0.1 for 11 to 13, x0.01 for 14 (within timm's offset of one update)."""
+    model = nn.Linear(2, 2)
+    optimizer = build_optimizer(model, OptimOptions())
+    assert optimizer.defaults["nesterov"]
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {1e-4}
+    scheduler = build_scheduler(optimizer, ScheduleOptions(), updates_per_epoch=100)
+    rates = []
+    for epoch in range(15):
+        scheduler.step_update(epoch * 100 + 50)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([5e-3] * 11 + [5e-4] * 3 + [5e-5])
+
+
+def test_decay_can_spare_one_dimensional_parameters():
+    optimizer = build_optimizer(nn.LayerNorm(4), OptimOptions(name="adamw", decay_one_dimensional=False))
+    assert {group["weight_decay"] for group in optimizer.param_groups if group["params"]} == {0.0}

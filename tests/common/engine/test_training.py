@@ -21,13 +21,11 @@ from revit.common.engine.loop import Trainer
 from revit.common.engine.optim import build_optimizer, build_scheduler
 from revit.common.engine.options import OptimOptions, ScheduleOptions, TrainOptions
 from revit.common.engine.state import (
-    load_newest_state,
     random_states,
     restore_random_states,
-    save_state,
     seed_all,
 )
-from revit.common.engine.task import AssignerTask, ResizableTask
+from revit.common.engine.task import ResizableTask
 from revit.common.errors import UserError
 from revit.common.layers.pixels import PixelNorm
 from revit.common.losses.distill import SelfDistillation
@@ -203,42 +201,11 @@ def test_augmentation_of_batches_goes_on_bit_for_bit(tmp_path):
         assert torch.equal(weight, resumed.model.state_dict()[name]), name
 
 
-def test_random_states_survive_the_file(tmp_path):
-    seed_all(3)
-    random.gauss(0, 1)
-    np.random.randn()  # noqa: NPY002  # each leaves a second normal number for later
-    save_state(tmp_path, 1, {"random": random_states()})
-
-    def draw():
-        return random.gauss(0, 1), random.random(), np.random.randn(), np.random.rand(), torch.rand(1).item()  # noqa: NPY002
-
-    first = draw()
-    seed_all(4)
-    assert draw() != first
-    restore_random_states(load_newest_state(tmp_path)["random"])
-    assert draw() == first
-
-
 def test_a_finished_training_is_not_done_again(tmp_path):
     make_trainer(tmp_path).train()
     again = make_trainer(tmp_path)
     again.backend.step = None  # would raise if a batch were trained
     assert again.train().epoch == 3
-
-
-def test_a_damaged_state_is_passed_over(tmp_path):
-    for update in (1, 2):
-        save_state(tmp_path, update, {"update": update})
-    newest = tmp_path / "update-00000002.pt"
-    newest.write_bytes(newest.read_bytes()[:100])
-    assert load_newest_state(tmp_path) == {"update": 1}
-    assert load_newest_state(tmp_path / "nowhere") is None
-
-
-def test_only_the_newest_states_are_kept(tmp_path):
-    for update in range(5):
-        save_state(tmp_path, update, {"update": update}, keep=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["update-00000003.pt", "update-00000004.pt"]
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_ids(tmp_path):
@@ -266,54 +233,7 @@ def test_the_loss_falls(tmp_path):
         assert losses[-1][grid] < 0.7 * losses[0][grid]
 
 
-def test_published_recipe_moves_the_learning_rate_as_published():
-    """x1 to epoch 10, x0.1 for 11 to 13, x0.01 for 14 (within timm's offset of one update)."""
-    model = nn.Linear(2, 2)
-    optimizer = build_optimizer(model, OptimOptions())
-    assert optimizer.defaults["nesterov"]
-    assert {group["weight_decay"] for group in optimizer.param_groups} == {1e-4}
-    scheduler = build_scheduler(optimizer, ScheduleOptions(), updates_per_epoch=100)
-    rates = []
-    for epoch in range(15):
-        scheduler.step_update(epoch * 100 + 50)
-        rates.append(optimizer.param_groups[0]["lr"])
-    assert rates == pytest.approx([5e-3] * 11 + [5e-4] * 3 + [5e-5])
-
-
-def test_decay_can_spare_one_dimensional_parameters():
-    optimizer = build_optimizer(nn.LayerNorm(4), OptimOptions(name="adamw", decay_one_dimensional=False))
-    assert {group["weight_decay"] for group in optimizer.param_groups if group["params"]} == {0.0}
-
-
 def test_effective_batch_must_be_a_multiple():
     assert TrainOptions(batch_size=8, effective_batch=64).accumulate == 8
     with pytest.raises(ValueError, match="multiple"):
         TrainOptions(batch_size=6, effective_batch=64)
-
-
-def test_assigner_learns_only_from_labelled_samples():
-    labels, weights = torch.tensor([0, -1, 1, 1]), torch.tensor([2.0, 0.5])
-    model = nn.Linear(3, 2)
-    inputs, ids = torch.randn(4, 3), torch.tensor([3, 1, 0, 2])
-    ((_, loss),) = AssignerTask(labels, weights).losses(model, inputs, batch_of(ids))
-    chosen = labels[ids]
-    expected = nn.functional.cross_entropy(model(inputs)[chosen >= 0], chosen[chosen >= 0], weights)
-    assert torch.allclose(loss, expected)
-    ((_, nothing),) = AssignerTask(torch.full((4,), -1)).losses(model, inputs, batch_of(ids))
-    assert float(nothing.detach()) == 0
-
-
-def test_assigner_sees_mirrored_inputs_with_the_same_labels():
-    seen = []
-
-    class Spy(nn.Linear):
-        def forward(self, inputs):
-            seen.append(inputs)
-            return super().forward(inputs.flatten(1))
-
-    inputs, ids = torch.arange(4.0).expand(64, 1, 4).contiguous(), torch.arange(64)
-    ((_, loss),) = AssignerTask(torch.zeros(64).long(), mirror=True).losses(Spy(4, 2), inputs, batch_of(ids))
-    mirrored = (seen[0][:, 0, 0] == 3).float().mean()
-    assert 0.2 < float(mirrored) < 0.8
-    assert set(map(tuple, seen[0][:, 0].tolist())) == {(0.0, 1.0, 2.0, 3.0), (3.0, 2.0, 1.0, 0.0)}
-    assert loss.isfinite()
