@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser(
         __doc__ or "",
         "python benchmarks/compare_methods.py plain toe --seeds 1\n"
-        "python benchmarks/compare_methods.py plain --cfg tests/common/methods/checkerboard.yaml --kind image",
+        "python benchmarks/compare_methods.py plain dynamicvit --kind video --cfg configs/video/demos/toe.yaml",
     )
     arguments.add_argument(
         "rows", nargs="*", metavar="ROW", help="rows, and settings of all as key.path=value"
@@ -160,6 +160,11 @@ def arguments_of(arguments: Any, argv: Sequence[str] | None) -> Any:
     unknown = [row for row in values.rows if row not in known]
     if unknown:
         raise UserError(f"no such row: {', '.join(unknown)}; the rows are {', '.join(known)}")
+    names = [*values.rows, *(path.stem for path in values.own)]
+    if len(set(names)) < len(names):
+        raise UserError(
+            f"two rows of one name: {', '.join(names)}; leave one out, or rename the file of --cfg"
+        )
     if not values.rows and not values.own:
         values.rows = list(known)
     return values

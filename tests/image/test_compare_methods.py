@@ -60,6 +60,8 @@ def test_one_command_gives_one_table_and_goes_on_where_it_stood(tmp_path, capfd)
 def test_mistakes_are_told_before_anything_is_trained(tmp_path, capsys):
     assert main(["toes", "--runs", str(tmp_path)]) == 2
     assert "no such row: toes; the rows are plain" in capsys.readouterr().err
+    assert main(["toe", "--cfg", "configs/image/demos/toe.yaml", "--runs", str(tmp_path)]) == 2
+    assert "two rows of one name: toe, toe" in capsys.readouterr().err
     assert main(["plain", "train.lr=3", "--runs", str(tmp_path)]) == 2
     assert "train.lr: found 3; unknown key" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
