@@ -137,8 +137,8 @@ class OneLength:
         self.output: ModelOutput | None = None
         """Of the last pass."""
 
-    def __call__(self, *arguments: Any, **named: Any) -> ModelOutput:
-        self.output = self._model(*arguments, **named)
+    def __call__(self, inputs: Tensor, grid: TokenGrid | None = None, *more: Any) -> ModelOutput:
+        self.output = self._model(inputs, grid or self.grids[0], *more)
         return cast(ModelOutput, self.output)
 
     def __getattr__(self, name: str) -> Any:
