@@ -186,3 +186,30 @@ def test_it_is_refused_beside_another_reducer(short, tmp_path, capsys):
     extra = ["model.grids=[6x6]", "methods.dynamicvit.keep_rate=0.7"]
     assert train_net.main([*arguments, *extra]) == 2
     assert "name one of the two" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("order", ["toe, flexivit", "flexivit, toe"])
+def test_it_goes_with_flexivit_in_either_order(short, tmp_path, monkeypatch, order):
+    """One grid is drawn for every update, and its positions are reduced as the stage says."""
+    settings = {"toe": "toe: {first_rate: 0.5}", "flexivit": "flexivit: {grids: [8, 6], kernel_size: 8}"}
+    methods = ", ".join(settings[name] for name in order.split(", "))
+    toe = "{toe: {keep_rates: [0.5, 0.75, 0.9]}}"
+    text = SHORT.replace("MODEL", "deit_small").replace(toe, f"{{{methods}}}")
+    path = write(tmp_path, text.replace(" grids: [6x6, 3x3],", ""))
+    seen: list[tuple[int, int, int]] = []
+    plan = TokenExpansion.plan
+
+    def noted(self, number, patches, layout):
+        decision = plan(self, number, patches, layout)
+        if number == 1 and self.training:
+            kept = layout.num_positions if decision is None else decision.kept.shape[1]
+            seen.append((self.stage, layout.num_positions, kept))
+        return decision
+
+    monkeypatch.setattr(TokenExpansion, "plan", noted)
+    arguments = on_the_same_data(short, tmp_path)
+    assert train_net.main(["--cfg", str(path), *arguments[2:], "--stage", "data"]) == 0
+    assert train_net.main(["--cfg", str(path), *arguments[2:], "--stage", "model"]) == 0
+    assert [stage for stage, _, _ in seen] == [1] * 8 + [2] * 8 + [3] * 8
+    assert {S for _, S, _ in seen} == {64, 36}
+    assert all(kept == S * (1 + stage) // 4 for stage, S, kept in seen)
