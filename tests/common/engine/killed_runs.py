@@ -49,7 +49,7 @@ def free_port() -> int:
 class Attempt:
     """The processes of one attempt, started and watched."""
 
-    def __init__(self, folder: Path, engine: dict[str, Any], number: int) -> None:
+    def __init__(self, folder: Path, engine: dict[str, Any], number: int, hangs_at: int = 0) -> None:
         self.events, watcher = os.pipe()
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(PROCESSES)}
         self.children = []
@@ -59,8 +59,8 @@ class Attempt:
                 status = 1
                 try:
                     os.environ |= {**place, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-                    signal.alarm(60)  # never left behind
-                    one_process(folder, engine, number, watcher)
+                    signal.alarm(120)  # never left behind
+                    one_process(folder, engine, number, watcher, hangs_at)
                     status = 0
                 except BaseException as error:
                     print(
@@ -75,7 +75,7 @@ class Attempt:
     def wait_for(self, event: bytes, count: int) -> None:
         """Until rank 0 or 1 told so often of batches ("b") or half-written states ("w"), or all ended."""
         while count > 0:
-            ready, _, _ = select.select([self.events], [], [], 60)
+            ready, _, _ = select.select([self.events], [], [], 120)
             told = os.read(self.events, 1) if ready else b""
             if not told:
                 return
@@ -166,10 +166,10 @@ def killed_and_not(folder: Path, name: str, seed: int) -> dict[str, Any]:
     undisturbed = Attempt(whole, engine, 0).statuses()
     states, half_written, ended = killed / "states" / "model", 0, []
     for number in range(KILLS):
-        attempt = Attempt(killed, engine, number)
+        hangs_at = moments.randint(1, 3) if number in WRITING else 0
+        attempt = Attempt(killed, engine, number, hangs_at)
         if number in WRITING:
-            attempt.wait_for(b"w", moments.randint(1, 3))
-            time.sleep(0.003)
+            attempt.wait_for(b"w", hangs_at)
         else:
             attempt.wait_for(b"b", moments.randint(0, 12))
             time.sleep(moments.uniform(0, 0.02))

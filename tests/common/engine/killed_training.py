@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -64,8 +65,10 @@ def groups_of(engine: dict[str, Any]) -> int:
     return 1 if engine["backend"] == "replicas" else PROCESSES
 
 
-def slow_disk(watcher: int) -> Any:
-    """torch as the states see it, whose files take a while to be written: somebody may be killed half-way."""
+def slow_disk(watcher: int, hangs_at: int) -> Any:
+    """torch as the states see it, whose files take a while to be written: somebody may be killed half-way. In state
+    number `hangs_at` of this process they certainly are."""
+    numbers = count(1)
 
     def save(content: object, file: Any) -> None:
         buffer = io.BytesIO()
@@ -74,18 +77,18 @@ def slow_disk(watcher: int) -> Any:
         file.write(buffer.getvalue()[:half])
         file.flush()
         os.write(watcher, b"w")
-        time.sleep(0.01)
+        time.sleep(60 if next(numbers) == hangs_at else 0.01)
         file.write(buffer.getvalue()[half:])
 
     return SimpleNamespace(**{**vars(torch), "save": save})
 
 
-def one_process(folder: Path, engine: dict[str, Any], attempt: int, watcher: int) -> None:
+def one_process(folder: Path, engine: dict[str, Any], attempt: int, watcher: int, hangs_at: int) -> None:
     """A training from where it stands to its end; what `train` returns is written by rank 0."""
     torch.set_num_threads(1)
     world = start_world(CPU, 1)
     hush()
-    state.torch = slow_disk(watcher)  # type: ignore[attr-defined]
+    state.torch = slow_disk(watcher, hangs_at)  # type: ignore[attr-defined]
     state.seed_all(5)
     network = VARIANTS["deit_small"].build(
         img_size=24,

@@ -164,7 +164,7 @@ def test_two_processes_talk(tmp_path):
         )
         for rank in range(2)
     ]
-    assert [process.wait(timeout=60) for process in processes] == [0, 0]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
     found = [json.loads(Path(tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     same = {
         "gathered": [{"rank": 0}, {"rank": 1}],
