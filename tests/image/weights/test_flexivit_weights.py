@@ -103,6 +103,22 @@ def test_clips_start_from_flexible_pictures():
         torch.testing.assert_close(clip, images(frames[:, :, 0], TokenGrid(2, 2)).logits, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("attention", ["divided_space_time", "joint_space_time", "space_only"])
+def test_a_fixed_timesformer_starts_a_flexible_one_exactly_and_gets_it_back(attention):
+    sizes = {**SIZES, "num_frames": 2, "attention": attention, "pos_std": 0.5, "time_std": 0.5}
+    sizes |= {"temporal_fc_std": 0.1}
+    fixed, again = TimeSformer(32, (4,), **sizes).eval(), TimeSformer(32, (4,), **sizes).eval()
+    model = TimeSformer(32, (4, 2), patch_embed="flexi", kernel_size=8, position_grid=4, **sizes).eval()
+    start_clips(model, Source("weights", "video", dict(fixed.state_dict())))
+    facts = {"position_grid": TokenGrid(4, 4)}
+    start_clips(again, Source("weights", "video", dict(model.state_dict()), facts=facts))
+    clips = torch.randn(2, 3, 2, 32, 32)
+    with torch.no_grad():
+        expected = fixed(clips).logits
+        for one in (model, again):
+            torch.testing.assert_close(one(clips, TokenGrid(4, 4)).logits, expected, atol=1e-6, rtol=0)
+
+
 def timm_flexivit(folder: Path) -> tuple[torch.nn.Module, str]:
     """A file in the form of timm's FlexiViT, and the network that wrote it."""
     network = timm.create_model("flexivit_small", pretrained=False, **TIMM).eval()
