@@ -151,6 +151,8 @@ class Evaluations:
             return {}
         try:
             found, *lines = [json.loads(line) for line in whole.splitlines()]
+            if not isinstance(found, dict) or "measures" not in found:
+                raise ValueError("no first line")
             if found == first:
                 known = {line["of"]: _from_line(line) for line in lines}
         except (ValueError, KeyError, TypeError) as error:
@@ -196,9 +198,15 @@ def _begin(measurer: Measurer) -> None:
     _measurer = measurer
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed closes no queue: its workers would wait for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    parent.join()
+    os._exit(1)
 
 
 def _measure(kind: Kind, genotype: Genotype, seed: int, repeat: int) -> float:

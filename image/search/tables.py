@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from revit.common.report.tables import print_table
 from revit.image.search.baselines import Comparison, statistics
 from revit.image.search.grow import Growth
@@ -70,5 +72,5 @@ def print_growth(growth: Growth) -> None:
     print_table("Growth" if growth.complete else "Growth, cut short", _columns(rows), rows)
 
 
-def _columns(rows: list[dict[str, object]]) -> dict[str, str]:
+def _columns(rows: Sequence[Mapping[str, object]]) -> dict[str, str]:
     return {name: name for name in rows[0]}

@@ -67,7 +67,9 @@ class SlopeAttention(nn.Module):
         three = qkv.permute(2, 0, 3, 1, 4).flatten(1, 2)
         primal, tangent = forward_ad.unpack_dual(three)
         assert tangent is not None, "what comes in has no derivative"
-        out, slope = attention_with_slope(*primal.unbind(0), tuple(tangent.unbind(0)))  # type: ignore[arg-type]
+        query, key, value = primal.unbind(0)
+        dq, dk, dv = tangent.unbind(0)
+        out, slope = attention_with_slope(query, key, value, (dq, dk, dv))
         mixed = forward_ad.make_dual(out, slope).unflatten(0, (-1, layer.num_heads))
         return layer.proj(mixed.transpose(1, 2).flatten(2).unflatten(0, leading))
 
