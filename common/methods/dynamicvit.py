@@ -175,6 +175,18 @@ class DynamicViT(Method):
                 "methods.dynamicvit.teacher start is the model of start.source, and there is none; give one, or teacher none"
             )
 
+        if run.start.source is None:
+            changed = [
+                name
+                for name in ("backbone_lr_scale", "frozen_epochs", "train_tokens")
+                if getattr(self.options, name) != DynamicViTOptions.model_fields[name].default
+            ]
+            if changed:
+                raise ValueError(
+                    f"methods.dynamicvit.{' and '.join(changed)}: of a trained model, and there is no start.source; leave "
+                    "it out, or set train.optim.groups"
+                )
+
     def attach(self, model: GridModel) -> None:
         """UserError where the model has not these blocks, or its tokens are reduced already."""
         if not isinstance(model, ResizableTransformer):

@@ -23,7 +23,7 @@ TOOLS = Path(__file__).parents[2] / "tools"
 PICTURES = """
 kind: image
 data:
-  demo: {train_pictures: 640, val_pictures: 20, test_pictures: 100, num_workers: 1, picture_pixels: 32,
+  demo: {train_pictures: 480, val_pictures: 20, test_pictures: 100, num_workers: 1, picture_pixels: 32,
          hard_share: 0, easy_pixels: [28, 32], spread: 0, turns: 0, texture: 5}
   pixels: {img_size: 32, crop_pct: 1.0}
   augment: {scale: [0.9, 1.0], ratio: [0.95, 1.05], flip_probability: 0}

@@ -83,6 +83,7 @@ def published_weights(config: Path, *overrides: str) -> tuple[Path, DeiT]:
     [
         ("model.grids=[6x6,3x3]", "drops tokens of one grid, and the model has 6x6, 3x3"),
         ("methods.dynamicvit.teacher=start", "and there is none"),
+        ("methods.dynamicvit.frozen_epochs=2", "frozen_epochs: of a trained model"),
         ("methods.dynamicvit.keep_rate=1.5", "less than or equal to 1"),
         ("methods.dynamicvit.keep_rate=[0.5,0.7]", "later stages keep no more"),
         ("methods.dynamicvit.before_blocks=[2,1]", "no blocks in rising order"),
