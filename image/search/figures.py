@@ -13,16 +13,17 @@ from revit.image.search.search import Search
 from revit.image.search.space import UNIFORM_ENTROPY
 
 SMOOTH = 25
-"""Steps over which rewards are averaged in the figure."""
+"""Steps over which the figure averages."""
 
 
 def draw_searches(searches: Sequence[Search], path: Path) -> None:
-    """Entropy of the policy, and the moving average of the reward, step by step; one line for each seed. PNG."""
+    """Entropy of the policy, and the sum of the rewards so far (each is a change, so the sum is the climb), step by step; one
+    line for each seed. PNG."""
     figure, (left, right) = _figure(2)
     for search in searches:
         entropies = [step.entropy for step in search.steps]
         left.plot(range(1, len(entropies) + 1), entropies, label=f"seed {search.seed}")
-        rewards = np.array([step.reward for step in search.steps])
+        rewards = np.cumsum([step.reward for step in search.steps])
         width = min(SMOOTH, len(rewards))
         if width:
             smooth = np.convolve(rewards, np.ones(width) / width, "valid")
@@ -31,7 +32,7 @@ def draw_searches(searches: Sequence[Search], path: Path) -> None:
     left.set(xlabel="step", ylabel="entropy of the policy (nats)", title="Search")
     left.legend()
     right.axhline(0, color="grey", linestyle=":", linewidth=1)
-    right.set(xlabel="step", ylabel=f"reward, mean of {SMOOTH} steps")
+    right.set(xlabel="step", ylabel=f"sum of the rewards, mean of {SMOOTH} steps")
     _save(figure, path)
 
 
