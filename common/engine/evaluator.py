@@ -80,9 +80,11 @@ class Evaluator:
             with world.own_errors():  # another process may have good answers
                 raise UserError(f"split {split}: {error}") from error
 
-    def report(self, classifier: AdaptiveClassifier) -> dict[str, Any]:
+    def report(
+        self, classifier: AdaptiveClassifier, saw: Callable[[Evaluation], None] = lambda evaluation: None
+    ) -> dict[str, Any]:
         """Evaluate on the test split and gather the figures of report.json, all but the stages' seconds; empty on other
-        ranks than 0."""
+        ranks than 0. `saw` gets the answers they come from, on rank 0."""
         runners: dict[str, Runner] = grid_runners(classifier)
         if classifier.assigner is not None:
             runners["adaptive"] = classifier
@@ -90,6 +92,7 @@ class Evaluator:
         evaluation = self.evaluate(runners, test.split, "evaluate")
         if not self.world.is_main:
             return {}
+        saw(evaluation)
         report = adaptive_report(evaluation, self.costs(classifier), test.merge, test.num_random_draws)
         views = next(iter(evaluation.answers.values())).logits.shape[1]
         report |= {"method": self.options.method_name, "model": self.options.model_name}

@@ -285,3 +285,5 @@ class RunOptions(Options):
     evaluate_every: int | None = Field(default=1, ge=1)
     """Epochs between two evaluations on the val list while the model trains; null: none, nor without a list. The best
     model so far, by top-1 at the longest grid, is kept as RUN_DIR/best.safetensors."""
+    speed_seconds: float = Field(default=3.0, ge=0, le=3600)
+    """How long the report's speed is measured after the evaluation, about; slow models take longer. 0: not at all."""

@@ -25,6 +25,9 @@ from revit.common.engine.trained import build_assigner
 from revit.common.engine.training import states_of, train
 from revit.common.files import write_json
 from revit.common.methods.apply import optim_of, start_of, task_of
+from revit.common.report.examples import make_examples
+from revit.common.report.seen import IN_RUN, Seen, save_seen
+from revit.common.report.speed import measure_speed
 from revit.common.tokens.adaptive import AdaptiveClassifier
 from revit.common.tokens.grid import TokenGrid
 from revit.common.tokens.labels import LengthLabels, class_balanced_weights
@@ -40,6 +43,7 @@ class RunFiles:
         self.labels = folder / "lengths.csv"
         self.checkpoint = folder / "checkpoint.safetensors"
         self.report = folder / "report.json"
+        self.seen = folder / IN_RUN
 
     def of(self, stage: str) -> list[Path]:
         """The files without which a stage is not done."""
@@ -160,14 +164,36 @@ class StageWork:
         """Fixed grids, the assigner and the baselines on the test split: report.json. `seconds`: of the stages before."""
         start = time.perf_counter()
         file = self.files.checkpoint if self.options.has_lengths else self.files.model
-        report = self.evaluator.report(self.evaluator.load(file))
+        classifier = self.evaluator.load(file)
+        evaluations: list[Evaluation] = []  # one, on rank 0
+        report = self.evaluator.report(classifier, evaluations.append)
         report["seconds"] = {**seconds, "evaluate": round(time.perf_counter() - start, 3)}
-        self.world.on_main(lambda: write_json(self.files.report, report))
+        self.world.on_main(lambda: self._write_report(report, evaluations[0], classifier))
         if not self.options.has_lengths:
             checkpoint = load_checkpoint(self.files.model)
             self._save(self.files.checkpoint, checkpoint.label_names, checkpoint.parts, checkpoint.extra)
 
     # -- parts -------------------------------------------------------------------------------------------------------
+
+    def _write_report(
+        self, report: dict[str, Any], evaluation: Evaluation, classifier: AdaptiveClassifier
+    ) -> None:
+        """report.json with the speed measured, and what its page needs of every sample."""
+        options, evaluator = self.options, self.evaluator
+        names = self.package.label_names(options)
+        seen = Seen.of(evaluation, [grid.name for grid in classifier.model.grids], names, options.test.merge)
+        if seen.lengths is not None:
+            samples = self.package.eval_loader(options, options.test.split, 1, one_view=True).dataset
+            paths = self.package.paths(options, options.test.split)
+            seen = seen.with_examples(make_examples(seen, samples.__getitem__, paths))
+        save_seen(self.files.seen, seen)
+        if options.run.speed_seconds:
+            shares = report.get("adaptive", {}).get("share")
+            shape = self.package.input_shape(options)
+            report["speed"] = measure_speed(
+                classifier, shape, evaluator.device, evaluator.dtype, shares, options.run.speed_seconds
+            )
+        write_json(self.files.report, report)
 
     def _training(self) -> dict[str, Any]:
         """What all trainings of a run share."""

@@ -22,7 +22,8 @@ LOCK = ".lock"
 """Held while a process works in a run's folder."""
 WRITTEN = (
     *("stages.json", "config.yaml", "log.jsonl", "lengths.csv", "report.json", "report.html"),
-    *("model.safetensors", "best.safetensors", "checkpoint.safetensors", "states", "tensorboard"),
+    *("model.safetensors", "best.safetensors", "checkpoint.safetensors", "evaluation.safetensors", "states"),
+    "tensorboard",
 )
 """What runs write into their folder, besides `data`."""
 
