@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,11 +18,11 @@ from revit.common.errors import UserError, reason_of
 def locked(path: Path, refusal: str | None = None) -> Iterator[None]:
     """Holds a lock file, which the system frees when its holder dies; makes the folder.
 
-    Waits for whoever holds it or, with a `refusal`, raises UserError with these words.
+    Waits for whoever holds it or, with a `refusal`, raises UserError with these words and who that is: the file says it.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
+        file = path.open("a+", encoding="utf-8", errors="replace")  # what its holder wrote must stay
     except OSError as error:
         raise UserError(
             f"{path.parent}: cannot be written to ({reason_of(error)}); choose another folder"
@@ -35,11 +36,17 @@ def locked(path: Path, refusal: str | None = None) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
         except BlockingIOError as error:
+            file.seek(0)
+            holder = file.readline().strip()
+            by = f" ({holder})" if holder else ""
             raise UserError(
-                f"{path.parent}: {refusal}; wait for it, end it, or choose another folder"
+                f"{path.parent}: {refusal}{by}; wait for it, end it, or choose another folder"
             ) from error
         except OSError:  # a file system without locks
             pass
+        with contextlib.suppress(OSError):  # a full disk; the lock holds all the same
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
 
 

@@ -18,6 +18,8 @@ from revit.common.errors import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEFAULT = EngineOptions()
+GRAPHS_PER_GRID = 8
+"""Training, evaluation and labelling with their batches, a last short one of each, and room: torch's limit for one shape."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -102,7 +104,20 @@ def equip(network: nn.Module, options: EngineOptions) -> None:
     if options.activation_checkpointing and hasattr(network, "set_grad_checkpointing"):
         cast(Any, network).set_grad_checkpointing(True)
     if options.compile:
+        allow_graphs(network)
         network.compile()
+
+
+def allow_graphs(network: nn.Module) -> None:
+    """Let the compiler keep a graph for every token grid, in training and in evaluation: past its limits it would silently
+    go on without compiling."""
+    wanted = GRAPHS_PER_GRID * max(len(getattr(network, "grids", ())), 1)
+    dynamo = torch._dynamo.config
+    dynamo.recompile_limit = max(dynamo.recompile_limit, wanted)
+    # Of functions that all blocks share, over all their copies.
+    dynamo.accumulated_recompile_limit = max(
+        dynamo.accumulated_recompile_limit, wanted * len(list(network.modules()))
+    )
 
 
 class LocalBackend:

@@ -12,10 +12,10 @@ from revit.common.engine.backend import Backend, LocalBackend
 from revit.common.engine.dealing import Dealing, deal
 from revit.common.engine.deepspeed_backend import DeepSpeedBackend, dtype_of
 from revit.common.engine.deepspeed_config import settings_of
-from revit.common.engine.deepspeed_library import import_deepspeed
+from revit.common.engine.deepspeed_library import check_settings, import_deepspeed
 from revit.common.engine.distributed import World
 from revit.common.engine.optim import build_optimizer
-from revit.common.engine.options import EngineOptions, TrainOptions
+from revit.common.engine.options import EngineOptions, ReplicaOptions, TrainOptions
 from revit.common.engine.replica_backend import ReplicaBackend
 from revit.common.engine.task import Task
 from revit.common.errors import UserError
@@ -72,7 +72,8 @@ def make_backend(
     accumulate = _accumulate(train, division)
     settings: tuple[Any, ...] = (device, dtype, accumulate, train.clip_grad_norm, options)
     if division.backend == "deepspeed":
-        return DeepSpeedBackend(*settings, batch_size=train.batch_size)
+        effective_given = train.effective_batch is not None
+        return DeepSpeedBackend(*settings, batch_size=train.batch_size, effective_given=effective_given)
     if division.dealing is not None:
         replicas = ReplicaBackend(*settings, dealing=division.dealing)
         replicas.share(task)
@@ -88,17 +89,52 @@ def check_training(
     device: torch.device,
     dtype: str,
     world: World,
-) -> None:
+) -> list[str]:
     """Raises what starting this training would: to be asked of all trainings of a run before the first one begins.
+    What it would not heed is returned, in words.
 
     section: of the configuration, with this training's keys. `network` is not changed.
     """
     division = divide(options, network, world)
     accumulate = _accumulate(train, division, section)
-    if division.backend != "deepspeed":
-        return
-    import_deepspeed(device)
-    settings_of(
+    if division.backend == "deepspeed":
+        _check_deepspeed(section, options, train, accumulate, network, device, dtype, world)
+    return passed_over(options, division.backend)
+
+
+def passed_over(options: EngineOptions, backend: str) -> list[str]:
+    """Which keys the user gave that this backend has no use for, and what would use them. A key that asks for nothing
+    (offload none) is not one of them."""
+    given = [
+        name
+        for name in ("zero_stage", "offload", "deepspeed_config")
+        if name in options.model_fields_set and getattr(options, name) not in (0, "none", None)
+    ]
+    lines = []
+    if given and backend != "deepspeed":
+        keys = " and ".join(f"engine.{name}" for name in given)
+        trains = "one process trains by plain PyTorch" if backend == "local" else "replicas split nothing"
+        lines.append(
+            f"{keys} {'has' if len(given) == 1 else 'have'} no effect: {trains}; engine.backend=deepspeed would use "
+            f"{'it' if len(given) == 1 else 'them'}"
+        )
+    if backend != "replicas" and options.replicas != ReplicaOptions():
+        lines.append("engine.replicas has no effect without engine.backend=replicas")
+    return lines
+
+
+def _check_deepspeed(
+    section: str,
+    options: EngineOptions,
+    train: TrainOptions,
+    accumulate: int,
+    network: nn.Module,
+    device: torch.device,
+    dtype: str,
+    world: World,
+) -> None:
+    deepspeed = import_deepspeed(device)
+    settings, _ = settings_of(
         options,
         build_optimizer(network, train.optim),
         device.type,
@@ -108,7 +144,9 @@ def check_training(
         clip_grad_norm=train.clip_grad_norm,
         dtype=dtype_of(dtype),
         training=section,
+        effective_given=train.effective_batch is not None,
     )
+    check_settings(deepspeed, settings, options.deepspeed_config)
 
 
 def _accumulate(train: TrainOptions, division: Division, section: str = "train") -> int:

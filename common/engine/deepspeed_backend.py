@@ -14,9 +14,9 @@ from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from revit.common.engine.backend import DEFAULT, autocast, equip, to_cpu
+from revit.common.engine.backend import DEFAULT, allow_graphs, autocast, equip, to_cpu
 from revit.common.engine.deepspeed_config import settings_of
-from revit.common.engine.deepspeed_library import import_deepspeed, without_hooks
+from revit.common.engine.deepspeed_library import check_settings, import_deepspeed, without_hooks
 from revit.common.engine.loss_scale import (
     check_scale,
     load_scaler,
@@ -56,7 +56,9 @@ class DeepSpeedBackend:
         options: EngineOptions = DEFAULT,
         *,
         batch_size: int,
+        effective_given: bool = True,
     ) -> None:
+        """effective_given: whether `accumulate` comes from the user's effective_batch, for what is said of it."""
         self.deepspeed = import_deepspeed(device)
         self.device = device
         self.dtype = dtype_of(dtype)
@@ -64,6 +66,7 @@ class DeepSpeedBackend:
         self.clip_grad_norm = clip_grad_norm
         self.options = options
         self.batch_size = batch_size
+        self.effective_given = effective_given
         self.stage = int(options.zero_stage)
         self.num_updates = 0
         self._batches = 0
@@ -84,13 +87,11 @@ class DeepSpeedBackend:
             world_size=dist.get_world_size(),
             clip_grad_norm=self.clip_grad_norm,
             dtype=self.dtype,
+            effective_given=self.effective_given,
         )
         self.network, self.optimizer, self.scheduler = network, optimizer, scheduler
         equip(network, self.options.model_copy(update={"compile": False}))
-        try:
-            self.deepspeed.DeepSpeedConfig(config)
-        except (AssertionError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"DeepSpeed refuses its settings: {error}. {self._whose()}") from error
+        check_settings(self.deepspeed, config, self.options.deepspeed_config)
         self.deepspeed.utils.logger.setLevel(logging.ERROR)  # it warns of every optimiser but Adam
         self._linear = nn.functional.linear
         self.engine, *_ = self.deepspeed.initialize(model=network, optimizer=optimizer, config=config)
@@ -103,13 +104,10 @@ class DeepSpeedBackend:
                 self.engine.optimizer.loss_scaler = DynamicLossScaler(**scaling)
                 self.engine.optimizer.dynamic_loss_scale = True
         if self.options.compile:
+            allow_graphs(network)
             self.engine.compile()
         self.scheduler.step_update(0)
         return self.engine
-
-    def _whose(self) -> str:
-        path = self.options.deepspeed_config
-        return "They are made from engine, train and run." if path is None else f"See {path}."
 
     def autocast(self) -> AbstractContextManager[Any]:
         return autocast(self.device, self.dtype)

@@ -30,6 +30,11 @@ GOVERNED_BY = {
     "scheduler": "train.schedule",
 }
 """Where a value of DeepSpeed's is set here; the longest matching key counts."""
+WITHOUT_EFFECTIVE_BATCH = {
+    "train_batch_size": "train.batch_size times the processes",
+    "gradient_accumulation_steps": "default, as train.effective_batch is not given",
+}
+"""In their place where only `batch_size` says how many samples are in an update."""
 
 
 def our_settings(
@@ -113,6 +118,7 @@ def settings_of(
     clip_grad_norm: float | None,
     dtype: str,
     training: str = "train",
+    effective_given: bool = True,
 ) -> tuple[Json, Json]:
     """Ours and those of the user's file, where there is one, as `merge` gives and refuses them."""
     ours = our_settings(
@@ -124,7 +130,8 @@ def settings_of(
         dtype=dtype,
     )
     path = options.deepspeed_config
-    return merge(ours, {} if path is None else read_config(path), path, optimizer, device_type, training)
+    theirs = {} if path is None else read_config(path)
+    return merge(ours, theirs, path, optimizer, device_type, training, effective_given)
 
 
 def merge(
@@ -134,12 +141,14 @@ def merge(
     optimizer: Optimizer,
     device_type: str,
     training: str = "train",
+    effective_given: bool = True,
 ) -> tuple[Json, Json]:
     """Both together: (DeepSpeed's settings, arguments of its dynamic loss scaler).
 
     What only the file says is taken over; what both say must be equal, or "auto" in the file, which takes ours. Its
     `bf16` and `fp16` sections are read as the dtype and its `optimizer` section is compared with ours. Raises UserError
-    that names every contradiction: key, theirs, ours, and the key of ours; `training` is the section of its own.
+    that names every contradiction: key, theirs, ours, and the key of ours; `training` is the section of its own,
+    `effective_given` whether it says `effective_batch`.
     """
     theirs = dict(theirs)
     differing = [*_optimizer_differences(theirs.pop("optimizer", {}), optimizer)]
@@ -147,7 +156,8 @@ def merge(
     if theirs.pop("scheduler", None):
         problems.append(f"scheduler: the learning rate follows {training}.schedule; remove it from the file")
     differing += _differences(theirs, ours)
-    problems += [_contradiction(*one, training) for one in differing]
+    governed = GOVERNED_BY if effective_given else GOVERNED_BY | WITHOUT_EFFECTIVE_BATCH
+    problems += [_contradiction(*one, training, governed) for one in differing]
     for section, known in (
         ("bf16", {"enabled"}),
         ("fp16", {"enabled", "loss_scale", "min_loss_scale", "auto_cast", *SCALE_KEYS}),
@@ -197,12 +207,9 @@ def _dtype(name: Any) -> str:
     return {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32"}.get(name, name)
 
 
-def _contradiction(where: str, theirs: Any, ours: Any, training: str) -> str:
-    governed = [key for key in GOVERNED_BY if where == key or where.startswith(f"{key}.")]
-    key = GOVERNED_BY[max(governed, key=len)] if governed else None
-    if key is not None and key.startswith("train."):
-        key = f"{training}.{key.removeprefix('train.')}"
-    by = "" if key is None else f" by {key}"
+def _contradiction(where: str, theirs: Any, ours: Any, training: str, governed: Mapping[str, str]) -> str:
+    keys = [key for key in governed if where == key or where.startswith(f"{key}.")]
+    by = f" by {governed[max(keys, key=len)]}".replace(" train.", f" {training}.") if keys else ""
     return f"{where}: {json.dumps(theirs)} in the file, {json.dumps(ours)} here{by}"
 
 

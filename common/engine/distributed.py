@@ -130,7 +130,8 @@ class World:
                 raise
             raise OwnError(
                 f"rank {self.rank}: another process ended, or did not answer in time (engine.timeout_minutes); what it said "
-                "is the reason. The same command goes on from the last state"
+                "is the reason. If it said nothing it may have been killed, for instance for lack of memory (dmesg on its "
+                "machine says so). The same command goes on from the last state"
             ) from error
 
     @contextmanager

@@ -10,6 +10,14 @@ from revit.common.errors import UserError
 ALONE = (0, 1, 0)
 FIRST_PORT, NUM_PORTS = 15000, 15000
 """Where Slurm's jobs meet, by job number: above the services' ports, below those the system hands out."""
+HOSTS = r"(?:[\w.-]|\[\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*\])+"
+HOST_LIST = re.compile(rf"{HOSTS}(?:,{HOSTS})*")
+TASKS = {
+    "SLURM_NTASKS": "srun",
+    "OMPI_COMM_WORLD_SIZE": "torchrun, deepspeed or srun",
+    "PMI_SIZE": "torchrun, deepspeed or srun",
+}
+"""Variables with a number of processes -> what starts this program as so many; mpirun's are not read."""
 
 
 def place_of(environment: Mapping[str, str]) -> tuple[int, int, int]:
@@ -20,11 +28,11 @@ def place_of(environment: Mapping[str, str]) -> tuple[int, int, int]:
     """
     if "WORLD_SIZE" in environment:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-        if int(environment["WORLD_SIZE"]) == 1:
+        if environment["WORLD_SIZE"] == "1":
             return ALONE
     elif "SLURM_PROCID" in environment:
         size = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environment else "SLURM_NTASKS"
-        if int(environment.get(size, "1")) == 1:
+        if environment.get(size, "1") == "1":
             return ALONE
         if environment.get("ENVIRONMENT") == "BATCH" and "SLURM_STEP_ID" not in environment:
             raise UserError(
@@ -68,6 +76,19 @@ def address_of(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def first_host(nodes: str) -> str:
-    """The first machine of a Slurm list: `gpu[07-09,12],big1` -> `gpu07`."""
+    """The first machine of a Slurm list: `gpu[07-09,12],big1` -> `gpu07`. UserError for what is no such list."""
+    if not HOST_LIST.fullmatch(nodes.strip()):
+        raise UserError(
+            f"Slurm's list of machines reads {nodes!r}, which is not of the form node1,gpu[07-09,12]; set MASTER_ADDR and "
+            "MASTER_PORT to where the processes are to meet"
+        )
     first = re.split(r",(?![^\[]*\])", nodes.strip())[0]
     return re.sub(r"\[(\w+)[^\]]*\]", r"\1", first)
+
+
+def overlooked(environment: Mapping[str, str]) -> str | None:
+    """Why this program, which runs as one process, may have been meant to be several; None where nothing says so."""
+    for name, who in TASKS.items():
+        if environment.get(name, "").isdigit() and int(environment[name]) > 1:
+            return f"{name} says {environment[name]}, but this is one process that trains by itself; for several start it by {who}"
+    return None

@@ -1,4 +1,4 @@
-"""What a run says: a progress bar, a line per interval, and the same as JSON lines for other programs."""
+"""What a run says: a progress bar in a terminal, a line per interval, and the same as JSON lines for other programs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def hush() -> None:
 
 
 def progress_bar() -> Progress:
-    """The one look of every progress bar."""
+    """The one look of every progress bar. In a file or a pipe there is none: its lines would stand among the log's."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -41,7 +41,7 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=console,
-        disable=console.quiet,
+        disable=console.quiet or not console.is_terminal,
     )
 
 

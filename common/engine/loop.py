@@ -95,6 +95,7 @@ class Trainer:
         num_batches = len(self.loader) // self.backend.accumulate * self.backend.accumulate
         broken: list[str] = []
         now = self._progress(position)
+        whose = "this process alone: " if self.world.size > 1 else ""
         waited_since = time.perf_counter()
         for number, batch in enumerate(self._read(num_batches), 1):
             batch = batch.to(self.backend.device)
@@ -111,7 +112,7 @@ class Trainer:
                 with self.backend.whole() as network:
                     self.average.update(network)
             meter.seconds += time.perf_counter() - waited_since
-            update_bar(note=f"epoch {position.epoch + 1}/{self.num_epochs}  {meter}")
+            update_bar(note=f"epoch {position.epoch + 1}/{self.num_epochs}  {whose}{meter}")
             is_last = number == num_batches
             if updated and self.backend.num_updates % self.log_every == 0:
                 self._log(meter, position, num_batches - number)
@@ -124,7 +125,7 @@ class Trainer:
             waited_since = time.perf_counter()
         if meter.num_batches < num_batches:
             raise UserError(
-                f"epoch {position.epoch} ended after {meter.num_batches} of {num_batches} batches: "
+                f"epoch {position.epoch + 1} ended after {meter.num_batches} of {num_batches} batches: "
                 "the loader gave fewer samples than its list has"
             )
         everyone = meter.over(self.world, self.loader.sampler.num_ranks)
@@ -174,7 +175,7 @@ class Trainer:
         return agreed
 
     def _stopped(self, position: Position) -> Exception:
-        where = f"{self.name} is saved at epoch {position.epoch}, sample {position.samples}"
+        where = f"{self.name} is saved {position}"
         self.stop.asked = self.stop.asked or "another process"
         return self.stop.stopped(where)
 
@@ -187,7 +188,7 @@ class Trainer:
         self.log.write(
             event,
             stage=self.name,
-            epoch=position.epoch,
+            epoch=position.epoch + (event == "train"),
             update=self.backend.num_updates,
             lr=self.backend.learning_rate,
             **meter.facts(left),

@@ -5,7 +5,7 @@ Pictures and clips share it; what differs comes through `Package`.
 
 from __future__ import annotations
 
-import socket
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,6 +20,7 @@ from revit.common.data.loader import dead_workers_explained
 from revit.common.engine.backend import pick_device
 from revit.common.engine.backends import check_training
 from revit.common.engine.distributed import ALONE, World
+from revit.common.engine.launchers import overlooked
 from revit.common.engine.log import RunLog, hush
 from revit.common.engine.options import TrainOptions
 from revit.common.engine.package import Package
@@ -27,8 +28,9 @@ from revit.common.engine.run_options import RecipeOptions
 from revit.common.engine.stage_work import StageWork
 from revit.common.engine.stages import LOCK, StageBook, clear
 from revit.common.engine.stop import StopRequest
+from revit.common.engine.together import check_same, check_shared
 from revit.common.engine.trained import build_assigner
-from revit.common.errors import OwnError, UserError
+from revit.common.errors import UserError
 from revit.common.files import locked, write_text
 from revit.common.methods.apply import optim_of
 
@@ -54,8 +56,10 @@ class Recipe:
         """
         if not self.world.is_main:
             hush()
+        check_same({**self.options.model_dump(mode="json"), "--stage": only}, self.world)
         self._check_inputs(only)
         with self.stop.listening(), self._alone_in_folder():
+            check_shared(self.folder, self.world)
             self._run(only)
 
     def _run(self, only: str | None) -> None:
@@ -63,21 +67,22 @@ class Recipe:
         stages = self.stages()
         if only is not None and only not in stages:
             raise UserError(f"this configuration has no stage {only!r}; its stages are {', '.join(stages)}")
-        if self.options.run.resume == "never" and only is None:
+        starts_over = self.options.run.resume == "never" and only is None
+        # What cannot be trained must not cost an older run either.
+        remarks = self._check_trainings(stages) if starts_over else []
+        if starts_over:
             world.on_main(lambda: clear(self.folder))
         board = self.folder / "tensorboard" if self.options.run.tensorboard else None
         log = RunLog(self.folder / "log.jsonl", main, board)
         book = StageBook(self.folder, log, world)
         if only is None:
             book.check("model", self._settings_of("model"))
-        settings = self.folder / "config.yaml"
-        world.on_main(lambda: write_text(settings, dump(self.options)))
-        if not settings.exists():
-            raise OwnError(
-                f"{socket.gethostname()} does not see {settings}, which rank 0 wrote; run.dir has to be a folder that all "
-                "machines share"
-            )
-        self._check_trainings([name for name in stages if only in (None, name) and not book.is_done(name)])
+        if not starts_over:
+            due = [name for name in stages if only in (None, name) and not book.is_done(name)]
+            remarks = self._check_trainings(due)
+        world.on_main(lambda: write_text(self.folder / "config.yaml", dump(self.options)))
+        for line in remarks:
+            log.say(line)
         work = StageWork(self.options, self.package, world, log, self.stop)
         for position, name in enumerate(stages):
             if only not in (None, name):
@@ -134,8 +139,9 @@ class Recipe:
         for split in sorted(splits):
             package.split(options, split)
 
-    def _check_trainings(self, stages: Sequence[str]) -> None:
-        """Whether the processes can train all that these stages train. UserError that names every contradiction."""
+    def _check_trainings(self, stages: Sequence[str]) -> list[str]:
+        """Whether the processes can train all that these stages train. UserError that names every contradiction; what is
+        no contradiction but may surprise is returned."""
         options, package = self.options, self.package
         trainings: dict[str, tuple[TrainOptions, nn.Module]] = {}
         with torch.random.fork_rng(devices=[]):
@@ -146,15 +152,19 @@ class Recipe:
                 assigner = build_assigner(options.assigner, len(options.grids))
                 trainings["assigner.train"] = options.assigner.train, assigner
         found: dict[str, None] = {}
+        remarks: dict[str, None] = {}
         for section, (train, network) in trainings.items():
             try:
-                check_training(
+                lines = check_training(
                     section, options.engine, train, network, self.device, options.run.dtype, self.world
                 )
+                remarks |= dict.fromkeys(lines)
             except UserError as error:
                 found[str(error)] = None
         if found:
             raise UserError("\n".join(found))
+        alone = overlooked(os.environ) if trainings and self.world.size == 1 else None
+        return [*remarks, *([alone] if alone is not None else [])]
 
     def _split_of(self, stage: str) -> Split | None:
         """The list that a stage works on."""

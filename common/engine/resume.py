@@ -26,10 +26,17 @@ class Position:
     """How far a training has come, whatever the number of processes."""
 
     epoch: int = 0
+    """Epochs that are finished."""
     samples: int = 0
     """Of this epoch's order, those already trained on, by all processes."""
     losses: list[dict[str, float]] = field(default_factory=list)
     """Mean loss per name over what was trained since the last resume, one entry per finished epoch; empty for nothing."""
+
+    def __str__(self) -> str:
+        """For people, who count epochs from 1."""
+        if self.samples == 0 and self.epoch > 0:
+            return f"after epoch {self.epoch}"
+        return f"in epoch {self.epoch + 1}, after sample {self.samples}"
 
 
 class States:
@@ -88,8 +95,7 @@ class States:
         else:
             seed_anew(trainer.backend.num_updates)
             changed.append("random numbers of dropout and mixing drawn anew")
-        where = f"epoch {position.epoch}, sample {position.samples}"
-        trainer.log.say(f"{trainer.name}: going on at {where}" + "".join(f"; {one}" for one in changed))
+        trainer.log.say(f"{trainer.name}: going on {position}" + "".join(f"; {one}" for one in changed))
         trainer.log.write("resumed", stage=trainer.name, **_place(position), changed=changed)
         if position.samples == 0:
             self.watch(position.epoch)
@@ -108,7 +114,8 @@ class States:
 
 
 def _place(position: Position) -> dict[str, int]:
-    return {"epoch": position.epoch, "samples": position.samples}
+    """The epoch to go on with, from 1 as in all lines of the log, and what is trained of it."""
+    return {"epoch": position.epoch + 1, "samples": position.samples}
 
 
 def _nothing(_: object) -> None:

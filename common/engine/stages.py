@@ -6,7 +6,7 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ Settings = Mapping[str, Any]
 
 LOCK = ".lock"
 """Held while a process works in a run's folder."""
+TOKEN = ".token"
+"""There for a moment at the start, while several processes see whether the folder is the same for all."""
 WRITTEN = (
     *("stages.json", "config.yaml", "log.jsonl", "lengths.csv", "report.json", "report.html"),
     *("model.safetensors", "best.safetensors", "checkpoint.safetensors", "evaluation.safetensors", "states"),
@@ -127,14 +129,18 @@ class StageBook:
             write_json(self.path, self.book)
 
 
-def differences(old: Any, new: Any, key: str = "") -> list[str]:
+def differences(old: Any, new: Any) -> list[str]:
     """Key paths whose values differ, as `key: old -> new`."""
+    return [f"{key}: {before} -> {after}" for key, before, after in changes(old, new)]
+
+
+def changes(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Key paths whose values differ, with both values, None where one has no such key."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        found = []
         for name in [*old, *(name for name in new if name not in old)]:
-            found += differences(old.get(name), new.get(name), f"{key}.{name}" if key else str(name))
-        return found
-    return [] if old == new else [f"{key}: {old} -> {new}"]
+            yield from changes(old.get(name), new.get(name), f"{key}.{name}" if key else str(name))
+    elif old != new:
+        yield key, old, new
 
 
 def clear(folder: Path) -> None:
@@ -142,7 +148,7 @@ def clear(folder: Path) -> None:
 
     A data set made for the run stays: it is checked by its own marker.
     """
-    if not folder.exists() or all(path.name == LOCK for path in folder.iterdir()):
+    if not folder.exists() or all(path.name in (LOCK, TOKEN) for path in folder.iterdir()):
         return
     if not (folder / "stages.json").exists():
         raise UserError(f"{folder} is not the folder of a run (no stages.json in it); it is left alone")

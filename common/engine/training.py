@@ -18,6 +18,7 @@ from revit.common.engine.log import RunLog
 from revit.common.engine.loop import Trainer
 from revit.common.engine.optim import MovedSchedule, build_optimizer, build_scheduler
 from revit.common.engine.options import EngineOptions, RunOptions, TrainOptions
+from revit.common.engine.start_line import start_facts, start_line
 from revit.common.engine.state import seed_data_rank
 from revit.common.engine.stop import StopRequest
 from revit.common.engine.task import BatchAugment, Task
@@ -56,8 +57,9 @@ def train(
     uses_average = options.ema is not None and options.ema.use
     division = divide(engine, network, world)
     backend = make_backend(division, engine, options, task, device, run.dtype)
-    if division.dealing is not None and division.dealing.ranks_per_group > 1:
-        log.say(f"{name}: {division.dealing}")
+    facts = start_facts(division, backend, engine, options, world)
+    log.say(f"{name}: {start_line(facts)}")
+    log.write("start", stage=name, **facts)
     trainer = Trainer(
         model=network,
         task=task,

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
-from torch import Tensor, nn
 
-from revit.common.data.batch import Batch
 from revit.common.embed.retokenize import ReTokenizing
 from revit.common.engine.task import Progress, Task
 from revit.common.grid_model import GridModel
+from revit.common.methods.around import TaskAround
 from revit.common.methods.method import Method, MethodOptions, Setting
 from revit.common.options import Options
 
@@ -71,19 +70,15 @@ class RetokenizeOptions(MethodOptions):
 
 
 @dataclass
-class RetokenizeTask(Task):
+class RetokenizeTask(TaskAround):
     """A run's ordinary task, with the patch embedding told how coarse it is to be."""
 
-    ordinary: Task
     embed: ReTokenizing
     options: RetokenizeOptions
 
     def begin(self, progress: Progress) -> None:
         self.embed.coarser = self.options.coarser_at(progress.fraction)
-        self.ordinary.begin(progress)
-
-    def losses(self, model: nn.Module, inputs: Tensor, batch: Batch) -> Iterator[tuple[str, Tensor]]:
-        return self.ordinary.losses(model, inputs, batch)
+        super().begin(progress)
 
 
 class Retokenize(Method):

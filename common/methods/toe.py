@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
 
-from revit.common.data.batch import Batch
-from revit.common.engine.exchange import LengthExchange, SharesLengths
 from revit.common.engine.task import Progress, Task
 from revit.common.errors import UserError
 from revit.common.grid_model import GridModel
+from revit.common.methods.around import TaskAround
 from revit.common.methods.method import Method, MethodOptions, Setting
 from revit.common.reducers.toe import Growth, Rounding, TokenExpansion, stage_rates
 from revit.common.vit import ResizableTransformer
@@ -101,10 +99,9 @@ class Stages:
 
 
 @dataclass
-class ToETask(Task):
+class ToETask(TaskAround):
     """Another task's losses, with the model's reducer at the stage that belongs to each update."""
 
-    task: Task
     reducer: TokenExpansion
     stages: Stages
     forget_compiled: bool = False
@@ -116,23 +113,7 @@ class ToETask(Task):
         if self.forget_compiled and stage != self.reducer.stage:
             torch.compiler.reset()
         self.reducer.stage = stage
-        self.task.begin(progress)
-
-    def losses(self, model: nn.Module, inputs: Tensor, batch: Batch) -> Iterator[tuple[str, Tensor]]:
-        return self.task.losses(model, inputs, batch)
-
-    @property
-    def exchange(self) -> LengthExchange:
-        """Where the grids run, if the losses can be shared out (`SharesLengths`)."""
-        return cast(SharesLengths, self.task).exchange
-
-    @exchange.setter
-    def exchange(self, exchange: LengthExchange) -> None:
-        if not isinstance(self.task, SharesLengths):
-            raise TypeError(
-                f"{type(self.task).__name__} has no exchange, so its token grids cannot be shared out"
-            )
-        self.task.exchange = exchange
+        super().begin(progress)
 
 
 class ToE(Method):
@@ -150,6 +131,10 @@ class ToE(Method):
         if model.reducer is not None:
             raise UserError("methods.toe: another method reduces the tokens already; name one of the two")
         depth, block = len(model.blocks), self.options.before_block
+        if depth == 1:
+            raise UserError(
+                "methods.toe: tokens are merged between two blocks, and model.depth is 1; a model needs two blocks or more"
+            )
         if block >= depth:
             raise UserError(
                 f"methods.toe.before_block: {block} is no block of a model of depth {depth}, whose last is {depth - 1}; "

@@ -214,7 +214,7 @@ def test_a_damaged_state_is_named_and_an_older_one_taken(folder, whole, capfd, c
     capfd.readouterr()
     goes_on(folder, whole)
     assert f"{newest}: damaged" in caplog.text
-    assert "going on at epoch 1, sample 0" in capfd.readouterr().err
+    assert "going on after epoch 1" in capfd.readouterr().err
 
 
 def test_states_that_are_all_damaged_do_not_start_the_run_over(folder, whole, capfd):
@@ -253,7 +253,7 @@ def test_an_end_between_the_model_and_the_book_costs_no_training(folder, whole, 
         assert train(folder) == 2
     assert "stages.json: cannot be written: Read-only" in one_message(capfd)
     goes_on(folder, whole)
-    assert "going on at epoch 2" in capfd.readouterr().err
+    assert "going on after epoch 2" in capfd.readouterr().err
 
 
 def test_a_damaged_book_is_named(folder, whole, capfd):

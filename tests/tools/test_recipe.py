@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import socket
 from importlib.metadata import version
 from pathlib import Path
 
@@ -155,6 +157,30 @@ def test_all_contradictions_to_a_deepspeed_file_show_before_anything_is_trained(
     assert not (tmp_path / "run" / "data").exists()
 
 
+def test_settings_of_deepspeed_that_one_process_does_not_use_are_said_to_be(tmp_path, capsys):
+    path = write_config(tmp_path, CONFIG + "engine: {zero_stage: 2, offload: none}\n")
+    assert train(path, stage="data") == 0  # trains nothing
+    assert "no effect" not in capsys.readouterr().err
+    assert train(path, stage="model") == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == (
+        "engine.zero_stage has no effect: one process trains by plain PyTorch; engine.backend=deepspeed would use it"
+    )
+    assert said[1] == "model: 1 process, cpu, plain PyTorch, float32; an update is 8 samples"
+
+
+def test_one_process_where_slurm_has_several_tasks_says_so(copy, monkeypatch, capsys):
+    monkeypatch.setenv("SLURM_NTASKS", "8")
+    assert train(copy) == 0  # nothing is left to train
+    assert "SLURM" not in capsys.readouterr().err
+    assert train(copy, stage="assigner") == 0
+    said = capsys.readouterr().err
+    assert (
+        "SLURM_NTASKS says 8, but this is one process that trains by itself; for several start it by srun"
+        in said
+    )
+
+
 def test_other_settings_of_a_later_stage_repeat_it_alone(copy):
     model = (copy.parent / "run" / "model.safetensors").stat().st_mtime_ns
     assert train(copy, "test.merge=probabilities") == 0
@@ -253,9 +279,14 @@ def test_what_is_missing_is_found_before_anything_is_trained_or_removed(finished
     run.mkdir()
     (run / "stages.json").write_text("{}")
     (run / "notes.txt").write_text("mine")
-    for wrong in ("data.source.test=/nowhere.csv", "data.source.val=/nowhere.csv", "model.grids=[50x50]"):
+    for wrong in (
+        "data.source.test=/nowhere.csv",
+        "data.source.val=/nowhere.csv",
+        "model.grids=[50x50]",
+        "engine.backend=replicas",
+    ):
         assert train(path, *overrides, wrong, "run.resume=never") == 2
-        assert sorted(file.name for file in run.iterdir()) == ["notes.txt", "stages.json"]
+        assert {file.name for file in run.iterdir()} - {".lock"} == {"notes.txt", "stages.json"}
 
 
 def test_starting_over_leaves_what_is_not_the_runs(tmp_path):
@@ -305,7 +336,8 @@ def test_one_run_at_a_time_works_in_a_folder(tmp_path, capsys):
     path = write_config(tmp_path)
     with locked(tmp_path / "run" / ".lock"):
         assert train(path) == 2
-    assert "another run works in this folder" in capsys.readouterr().err
+    holder = f"process {os.getpid()} on {socket.gethostname()}"
+    assert f"another run works in this folder ({holder}); wait for it" in capsys.readouterr().err
 
 
 def test_the_best_model_of_the_val_list_is_kept(finished):

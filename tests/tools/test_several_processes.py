@@ -85,8 +85,8 @@ def found(config):
 @pytest.mark.parametrize("backend", ["deepspeed", "replicas"])
 def test_stopped_on_one_process_all_save_and_go_on_bit_for_bit(found, backend):
     one, other = found[backend]["stopped"]
-    assert one.startswith("stopped by another process: model is saved at epoch 0, sample ")
-    assert other.startswith("stopped by SIGTERM: model is saved at epoch 0, sample ")
+    assert one.startswith("stopped by another process: model is saved in epoch 1, after sample ")
+    assert other.startswith("stopped by SIGTERM: model is saved in epoch 1, after sample ")
     assert found[backend]["same"]
 
 
@@ -124,7 +124,7 @@ def test_one_process_goes_on_where_two_stopped(config, found, capfd, backend):
     folder = config.parent / f"{backend}_elsewhere"
     assert train_net.main(["--cfg", str(config), f"run.dir={folder}"]) == 0
     said = capfd.readouterr().err
-    assert "going on at epoch 0, sample " in said
+    assert "going on in epoch 1, after sample " in said
     assert "processes: 2 -> 1" in said
     assert f"engine.backend: {backend} -> local" in said
     assert json.loads((folder / "report.json").read_text())["samples"]["evaluated"] == 21

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 
-from revit.common.engine.backend import LocalBackend
+from revit.common.engine.backend import LocalBackend, equip
 from revit.common.engine.optim import build_optimizer, build_scheduler
 from revit.common.engine.optimizer_state import load_optimizer_state
 from revit.common.engine.options import EngineOptions, OptimOptions, ScheduleOptions
+from revit.common.tokens.grid import TokenGrid
 from revit.video.models.timesformer import TimeSformer
 
 CPU = torch.device("cpu")
@@ -48,6 +52,37 @@ def test_recomputed_blocks_draw_the_same_random_numbers():
     assert torch.equal(states[0]["draw"], states[1]["draw"])
     for name, weight in states[0]["model"].items():
         assert torch.equal(weight, states[1]["model"][name]), name
+
+
+class OneLayerPerGrid(nn.Module):
+    """Of as many grids as a compiler makes no graphs for unasked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grids = tuple(TokenGrid(side, side) for side in range(12, 0, -1))
+        self.layers = nn.ModuleDict({grid.name: nn.Linear(2, 2) for grid in self.grids})
+
+    def forward(self, inputs: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
+        return self.layers[grid.name](inputs)
+
+
+def test_every_token_grid_is_compiled(monkeypatch):
+    """In training and in evaluation, and never again."""
+    limits, counter = torch._dynamo.config, CompileCounter()
+    monkeypatch.setattr(limits, "recompile_limit", 8)
+    monkeypatch.setattr(limits, "accumulated_recompile_limit", 8)
+    monkeypatch.setattr(limits, "fail_on_recompile_limit_hit", True)  # instead of going on uncompiled
+    compiled = partial(torch.compile, backend=counter)
+    monkeypatch.setattr(torch, "compile", lambda function, *given, **more: compiled(function))
+    torch.compiler.reset()
+    network = OneLayerPerGrid()
+    equip(network, EngineOptions(compile=True))
+    for _ in range(2):
+        for grid in network.grids:
+            network.train()(torch.ones(1, 2), grid)
+            with torch.no_grad():
+                network.eval()(torch.ones(1, 2), grid)
+    assert counter.frame_count == 2 * len(network.grids)
 
 
 def test_recomputing_calls_every_block_twice():

@@ -45,6 +45,61 @@ def test_contradictions_name_the_keys_of_their_training(tmp_path):
         assert expected in str(raised.value)
 
 
+def test_what_only_the_batch_size_governs_is_not_laid_to_effective_batch(tmp_path):
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps({"train_batch_size": 7, "gradient_accumulation_steps": 3}))
+    with pytest.raises(UserError) as raised:
+        check("assigner.train", TrainOptions(batch_size=4), 2, deepspeed_config=path)
+    for expected in (
+        "train_batch_size: 7 in the file, 8 here by assigner.train.batch_size times the processes",
+        "gradient_accumulation_steps: 3 in the file, 1 here by default, as assigner.train.effective_batch is not given",
+    ):
+        assert expected in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "said"),
+    [
+        ({"zero_optimization": {"stge": 1}}, "zero_optimization.stge: extra inputs are not permitted, found 1"),
+        ({"zero_optimization": {"reduce_bucket_size": "many"}}, "zero_optimization.reduce_bucket_size: input should be"),
+        ({"zero_optimization": {"offload_param": {"ratio": "x"}}}, "zero_optimization.offload_param.ratio: extra inputs are"),
+        ({"comms_logger": {"enabled": "perhaps"}}, "comms_logger.enabled: input should be"),
+        ({"sparse_attention": {"mode": "none such"}}, "Sparse Attention has been removed"),
+    ],
+)  # fmt: skip
+def test_a_slip_in_the_file_is_one_line_before_any_training(tmp_path, theirs, said):
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps(theirs))
+    engine = {"zero_stage": 3, "offload": "parameters"}
+    with pytest.raises(UserError) as raised:
+        check("train", TrainOptions(batch_size=4), 2, deepspeed_config=path, **engine)
+    message = str(raised.value)
+    assert said in message
+    assert message.startswith("DeepSpeed refuses its settings: ")
+    assert message.endswith(f"See {path}.")
+    assert "\n" not in message
+    assert "http" not in message
+
+
+def remarks(processes: int, **engine) -> list[str]:
+    options = EngineOptions.model_validate(engine)
+    train = TrainOptions(batch_size=4)
+    return check_training("train", options, train, nn.Linear(2, 2), CPU, "float32", World(0, processes, 0))
+
+
+def test_keys_that_the_backend_has_no_use_for_are_returned_in_words(tmp_path):
+    (tmp_path / "ds.json").write_text("{}")
+    (said,) = remarks(1, zero_stage=2, offload="optimizer", deepspeed_config=tmp_path / "ds.json")
+    assert said == (
+        "engine.zero_stage and engine.offload and engine.deepspeed_config have no effect: one process trains by plain "
+        "PyTorch; engine.backend=deepspeed would use them"
+    )
+    assert "engine.zero_stage has no effect" in remarks(1, zero_stage=1)[0]  # given, though it is the default
+    assert "replicas split nothing" in remarks(2, zero_stage=3, backend="replicas")[0]
+    assert "engine.replicas has no effect" in remarks(2, replicas={"ranks_per_group": 2})[0]
+    assert remarks(1) == remarks(1, offload="none", deepspeed_config=None) == remarks(2, zero_stage=2) == []
+
+
 @pytest.mark.parametrize(
     ("processes", "engine", "part"),
     [

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from revit.common.engine.distributed import World, start_world
-from revit.common.engine.launchers import address_of, first_host
+from revit.common.engine.launchers import address_of, first_host, overlooked
 from revit.common.errors import OwnError, SaidElsewhere, Stopped, UserError
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "head", "MASTER_PORT": "29500"}
@@ -58,6 +58,7 @@ def test_a_slurm_job_without_srun_would_wait_for_ever():
         ({"WORLD_SIZE": "2"}, "RANK, LOCAL_RANK is not set"),
         ({**TORCHRUN, "RANK": "4"}, "RANK is 4, but there are only 4"),
         ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, "SLURM_LOCALID is not set"),
+        ({**TORCHRUN, "WORLD_SIZE": "two"}, "WORLD_SIZE is not set to a number"),
     ],
 )
 def test_half_an_environment_is_named(broken, message):
@@ -84,6 +85,21 @@ def test_first_host_of_slurms_lists(nodes, first):
     assert first_host(nodes) == first
 
 
+@pytest.mark.parametrize(
+    "nodes", ["node[1-2", "node1-2]", "node[]", "node[a-b]", "n1,,n2", "node[1-2]]", "n 1", ","]
+)
+def test_a_list_that_is_none_is_refused(nodes):
+    with pytest.raises(UserError, match=r"not of the form .* set MASTER_ADDR"):
+        first_host(nodes)
+
+
+def test_several_tasks_around_one_process_are_noticed():
+    assert overlooked({}) is None
+    assert overlooked({"SLURM_NTASKS": "1", "PMI_SIZE": "1"}) is None
+    assert "SLURM_NTASKS says 8, but this is one process" in overlooked({"SLURM_NTASKS": "8"})
+    assert "by torchrun, deepspeed or srun" in overlooked({"OMPI_COMM_WORLD_SIZE": "2"})
+
+
 def test_alone_every_call_is_free():
     world = start_world(torch.device("cpu"), world=World())
     tensor = torch.ones(2)
@@ -108,7 +124,7 @@ def test_one_voice_says_it_once_for_each_machine():
     assert str(stopped.value) == ""
     with pytest.raises(UserError, match=r"^alone$"), World().one_voice(), World().own_errors():
         raise UserError("alone")
-    with pytest.raises(OwnError, match="another process ended"), World(1, 2, 1).one_voice():
+    with pytest.raises(OwnError, match=r"another process ended.*lack of memory"), World(1, 2, 1).one_voice():
         raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1234")
     with pytest.raises(RuntimeError, match="a defect"), World(1, 2, 1).one_voice():
         raise RuntimeError("a defect")

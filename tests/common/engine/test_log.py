@@ -8,7 +8,7 @@ import sys
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from revit.common.engine.log import RunLog
+from revit.common.engine.log import RunLog, console, progress
 from revit.common.errors import UserError
 
 
@@ -31,6 +31,16 @@ def test_a_process_that_is_not_heard_writes_nothing(tmp_path, capsys):
     log.say("hello")
     assert not list(tmp_path.iterdir())
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_bar_moves_in_a_terminal_only(capsys, monkeypatch):
+    with progress("model", 2) as update:
+        update(note="epoch 1")
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(console, "_force_terminal", True)
+    with progress("model", 2) as update:
+        update(note="epoch 1")
+    assert "epoch 1" in capsys.readouterr().err
 
 
 def test_tensorboard_that_is_not_installed_is_named(tmp_path, monkeypatch):

@@ -93,7 +93,9 @@ def test_another_batch_size_trains_the_same_updates(tmp_path, capsys, before, af
 
     assert updates(first) + updates(second.ids) == updates(whole.ids)
     assert {len(batch) for batch in second.ids} == {after}
-    assert f"epoch 0, sample 12; batch_size: {before} -> {after}\n" in capsys.readouterr().err
+    assert (
+        f"going on in epoch 1, after sample 12; batch_size: {before} -> {after}\n" in capsys.readouterr().err
+    )
 
 
 def test_the_schedule_keeps_its_place_when_updates_become_fewer(tmp_path):

@@ -115,6 +115,8 @@ def test_a_model_without_the_block_or_with_another_reducer_is_refused():
     model = DeiT(16, [4], 3, 8, 2, 2)
     with pytest.raises(UserError, match="choose from 1 to 1"):
         ToE(ToEOptions(before_block=2)).attach(model)
+    with pytest.raises(UserError, match=r"model\.depth is 1; a model needs two blocks"):
+        ToE(ToEOptions()).attach(DeiT(16, [4], 3, 8, 1, 2))
     ToE(ToEOptions()).attach(model)
     assert isinstance(model.reducer, TokenExpansion)
     with pytest.raises(UserError, match="another method"):
