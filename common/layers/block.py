@@ -56,6 +56,11 @@ class DropPath(nn.Module):
         return x * torch.bernoulli(torch.full(shape, kept, dtype=x.dtype, device=x.device)) / kept
 
 
+def drop_path_rates(last: float, depth: int) -> list[float]:
+    """Stochastic depth of every block: from 0 in equal steps to `last`."""
+    return torch.linspace(0, last, depth, device="cpu").tolist()  # also while models are made on meta tensors
+
+
 class Block(nn.Module):
     """Pre-norm attention and MLP over all tokens, norms per token grid. Positions that `layout.keep` weighs 0 are there, but
     no other token sees them.

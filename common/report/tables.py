@@ -21,7 +21,8 @@ def print_table(title: str, columns: Mapping[str, str], rows: Sequence[Mapping[s
         values = [row.get(key) for row in rows]
         numeric = any(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
         # A narrow terminal folds long names; it must not squeeze any column to nothing.
-        width = min(12, max([len(shown(value)) for value in values], default=0))
+        words = [*heading.split(), *(shown(value) for value in values)]
+        width = min(12, max(map(len, words), default=0))
         table.add_column(
             heading,
             justify="right" if numeric else "left",
@@ -35,6 +36,9 @@ def print_table(title: str, columns: Mapping[str, str], rows: Sequence[Mapping[s
     if not console.is_terminal and "COLUMNS" not in os.environ:
         # In a pipe there is no width to fit into, and cutting numbers to 80 columns would lose them.
         console = Console(highlight=False, width=200)
+    needed = 1 + sum((column.min_width or 0) + 4 for column in table.columns)  # with borders, and some room
+    if needed > console.width:  # lines that the terminal wraps are better than columns squeezed to nothing
+        console = Console(highlight=False, width=needed)
     console.print(table)
 
 

@@ -14,7 +14,7 @@ from revit.common.embed.patches import Sides, sides_of
 from revit.common.embed.resize import resize_positions
 from revit.common.embed.retokenize import ReTokenizing, strided_convolution
 from revit.common.grid_model import GridModel
-from revit.common.layers.block import Block
+from revit.common.layers.block import Block, drop_path_rates
 from revit.common.outputs import ModelOutput
 from revit.common.tokens.grid import TokenGrid, longest_first
 from revit.common.tokens.layout import TokenLayout
@@ -143,12 +143,13 @@ class AsViT(GridModel):
         self.pos_embed = None
         if position == "absolute":
             self.pos_embed = nn.Parameter(torch.zeros(1, self.full_grid.num_positions, dims[0]))
-        rates = torch.linspace(0, drop_path_rate, sum(genotype.depths)).split(list(genotype.depths))
+        rates = iter(drop_path_rates(drop_path_rate, sum(genotype.depths)))
         self.layers = nn.ModuleList()
         for number, (stage, width, heads) in enumerate(zip(genotype.stages, dims, genotype.heads_per_stage)):
             follows = number + 1 < len(genotype.stages)
             down = ReEmbed(genotype.stages[number + 1].kernel, width, dims[number + 1]) if follows else None
-            self.layers.append(WindowStage(stage, width, heads, self.full_grid, rates[number].tolist(), down))
+            own = [next(rates) for _ in range(stage.depth)]
+            self.layers.append(WindowStage(stage, width, heads, self.full_grid, own, down))
         self.norm = nn.LayerNorm(self.embed_dim, eps=EPS)
         self.head: nn.Module = nn.Identity()
         if num_classes > 0:

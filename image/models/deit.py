@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from revit.common.layers.block import Block
+from revit.common.layers.block import Block, drop_path_rates
 from revit.common.outputs import ModelOutput
 from revit.common.tokens.grid import TokenGrid
 from revit.common.vit import ResizableTransformer
@@ -43,7 +43,7 @@ class DeiT(ResizableTransformer):
         super().__init__(img_size, grids, num_classes, embed_dim, layer_norm_eps=layer_norm_eps, **embedding)
         size: dict[str, Any] = {"width": embed_dim, "num_heads": num_heads, "head_dim": head_dim}
         size |= {"mlp_ratio": mlp_ratio, "qkv_bias": qkv_bias, "layer_norm_eps": layer_norm_eps}
-        rates = torch.linspace(0, drop_path_rate, depth).tolist()
+        rates = drop_path_rates(drop_path_rate, depth)
         self.blocks.extend(Block(grids=self.norm_grids, drop_path_rate=rate, **size) for rate in rates)
         self.init_weights()
         self.start_short_grids()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revit.common.layers.block import Block
+from revit.common.layers.block import Block, drop_path_rates
 from revit.common.outputs import ModelOutput
 from revit.common.reducers.decision import restore_merged
 from revit.common.tokens.grid import TokenGrid
@@ -50,7 +50,7 @@ class LVViT(ResizableTransformer):
         self.aux_head = make_head(embed_dim, num_classes) if num_classes > 0 else None
         size: dict[str, Any] = {"width": embed_dim, "num_heads": num_heads, "head_dim": head_dim}
         size |= {"mlp_ratio": mlp_ratio, "qkv_bias": qkv_bias, "layer_norm_eps": layer_norm_eps}
-        rates = torch.linspace(0, drop_path_rate, depth).tolist()
+        rates = drop_path_rates(drop_path_rate, depth)
         self.blocks.extend(
             Block(grids=self.norm_grids, drop_path_rate=rate, skip_lam=skip_lam, **size) for rate in rates
         )

@@ -40,7 +40,8 @@ def tiny(tmp_path):
     return path
 
 
-def test_rows_of_one_process_and_of_replicas(main, tiny, tmp_path, capfd):
+def test_rows_of_one_process_and_of_replicas(main, tiny, tmp_path, capfd, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)  # a parallel test run sets it, and headings would be folded
     out = tmp_path / "out.json"
     arguments = ["--training", "--lengths", "3", "--dtypes", "float32", "--batches", "2", "--rounds", "1"]
     assert main(["--cfg", str(tiny), *arguments, "--gpu", "tflops=989,batch=64", "--json", str(out)]) == 0

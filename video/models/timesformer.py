@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from revit.common.embed.resize import resize_times
-from revit.common.layers.block import Block
+from revit.common.layers.block import Block, drop_path_rates
 from revit.common.outputs import ModelOutput
 from revit.common.tokens.grid import TokenGrid
 from revit.common.vit import ResizableTransformer
@@ -66,7 +66,7 @@ class TimeSformer(ResizableTransformer):
             nn.Parameter(torch.zeros(1, num_frames, embed_dim)) if attention != "space_only" else None
         )
         block = DividedBlock if attention == "divided_space_time" else Block
-        rates = torch.linspace(0, drop_path_rate, depth).tolist()
+        rates = drop_path_rates(drop_path_rate, depth)
         self.blocks.extend(
             block(embed_dim, num_heads, self.norm_grids, mlp_ratio, qkv_bias, rate, layer_norm_eps)
             for rate in rates
