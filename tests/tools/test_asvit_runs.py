@@ -16,11 +16,11 @@ from revit.common.checkpoint import load_checkpoint
 CONFIG = """
 kind: image
 data:
-  demo: {train_pictures: 640, val_pictures: 20, test_pictures: 200, num_workers: 1, hard_share: 0}
+  demo: {train_pictures: 480, val_pictures: 20, test_pictures: 100, num_workers: 1, hard_share: 0}
   pixels: {img_size: 32, crop_pct: 1.0}
   augment: {scale: [0.9, 1.0], flip_probability: 0}
   loading: {num_workers: 0}
-model: {name: asvit_seed, genotype: "8,2,2,1|2,1,2,1|2,1,2,1|2,1,2,1|8,24", linear_std: 0.1}
+model: {name: asvit_seed, genotype: "8,1,2,1|2,1,2,1|2,1,2,1|2,1,2,1|8,16", linear_std: 0.1}
 methods: {retokenize: {phases: [{until: 0.25, coarser: 2}]}}
 train:
   batch_size: 16
@@ -47,7 +47,7 @@ def report_of(folder):
 def test_it_learns_the_digits(finished):
     (row,) = report_of(finished)["fixed"]
     assert row["grid"] == "8x8"
-    assert row["top1"] > 22  # chance is 10, give or take 2
+    assert row["top1"] > 20  # chance is 10, give or take 3
 
 
 def test_test_net_and_predict_give_the_reports_answers(finished):
@@ -99,7 +99,7 @@ def test_other_classes_and_another_size_start_from_it(finished, tmp_path):
 
 def test_another_architecture_is_refused_by_name(finished, tmp_path, capsys):
     path, source = tmp_path / "other.yaml", finished / "run" / "checkpoint.safetensors"
-    path.write_text(CONFIG.replace("RUN", str(tmp_path / "run")).replace("8,24", "8,16"))
+    path.write_text(CONFIG.replace("RUN", str(tmp_path / "run")).replace("8,16", "8,24"))
     assert train_net.main(["--cfg", str(path), "--stage", "data"]) == 0
     assert train_net.main(["--cfg", str(path), "--stage", "model", f"start.source={source}"]) == 2
     assert "have a shape that does not fit" in capsys.readouterr().err
