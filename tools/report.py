@@ -1,7 +1,10 @@
-"""Show what runs found: accuracy and compute of every method, fixed token length, the assigner, and its baselines.
+"""Show what runs found: accuracy, compute and measured speed of every fixed token length, the assigner and its baselines.
 
-Top-1 stands with its 95 % interval (Wilson). Runs that were tested on other data, splits or views, or on another number
-of samples, are marked: their accuracies cannot be compared.
+What the assigner is worth comes first. Top-1 stands with its 95 % interval (Wilson). Runs that were tested on other data,
+splits or views, or on another number of samples, are marked: their accuracies cannot be compared.
+
+--html writes one page that needs no network and no other file: plots of accuracy against multiply-accumulates and against
+measured time, training curves, classes that are confused, and examples by assigned length.
 """
 
 from __future__ import annotations
@@ -9,39 +12,94 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from revit.common.cli import parse, parser, tool
+
+if TYPE_CHECKING:
+    from revit.common.report.runs import RunReport
 
 
 @tool
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser(
         __doc__ or "",
-        "python tools/report.py runs/demo --html runs/demo/report.html\npython tools/report.py runs/image_demo runs/image_toe",
+        "python tools/report.py runs/demo --html runs/demo/report.html\n"
+        "python tools/report.py runs/image_demo runs/image_toe --markdown table.md --json report.json",
     )
     arguments.add_argument(
         "runs", nargs="+", metavar="RUN_DIR", help="folder of a run, or of several, however deep"
     )
     arguments.add_argument("--html", type=Path, metavar="OUT", help="also write one self-contained page")
+    arguments.add_argument(
+        "--markdown", type=Path, metavar="OUT", help="also write a table for a paper or a README"
+    )
+    arguments.add_argument("--json", type=Path, metavar="OUT", help="also write everything as JSON")
+    arguments.add_argument(
+        "--measure",
+        action="store_true",
+        help="measure the speed of the runs' networks on this machine first, and keep it in their report.json",
+    )
     values = parse(arguments, argv)
 
     # Imported after the arguments are read, so that --help and mistakes in them answer at once.
+    from revit.common.files import check_writable, write_json, write_text
     from revit.common.report.compared import compared_columns, compared_rows, warnings
-    from revit.common.report.page import write_page
+    from revit.common.report.facts import as_json, gather
+    from revit.common.report.markdown import markdown
+    from revit.common.report.page import render
     from revit.common.report.runs import read_runs
     from revit.common.report.tables import print_table
 
+    for out in (values.html, values.markdown, values.json):
+        if out is not None:
+            check_writable(out)
     runs = read_runs(values.runs)
-    print_table("Accuracy and compute", compared_columns(runs), compared_rows(runs))
+    if values.measure:
+        for run in runs:
+            _measure(run)
+        runs = read_runs(values.runs)
+    facts = [gather(run) for run in runs]
+    for one in facts:
+        print(f"{one.run.name}: {one.verdict}")
+        if clock := one.clock():
+            print(f"{one.run.name}: {clock}")
     for warning in warnings(runs):
         print(warning)
-    for run in runs:
-        if verdict := run.verdict():
-            print(f"{run.name}: {verdict}")
+    print_table("Accuracy and compute", compared_columns(runs), compared_rows(runs))
+    if values.json:
+        write_json(values.json, as_json(facts))
+        print(f"json: {values.json}")
+    if values.markdown:
+        write_text(values.markdown, markdown(facts))
+        print(f"table: {values.markdown}")
     if values.html:
-        write_page(values.html, runs)
+        write_text(values.html, render(facts))
         print(f"page: {values.html}")
     return 0
+
+
+def _measure(run: RunReport) -> None:
+    """Puts the measured speed of a run's network into its report.json."""
+    from kinds import load_run
+
+    from revit.common.checkpoint import IN_RUN
+    from revit.common.engine.evaluator import Evaluator
+    from revit.common.files import write_json
+    from revit.common.report.speed import measure_speed
+
+    assert run.folder is not None
+    options, kind = load_run(run.folder / "config.yaml")
+    evaluator = Evaluator(options, kind.package)
+    speed = measure_speed(
+        evaluator.load(run.folder / IN_RUN),
+        kind.package.input_shape(options),
+        evaluator.device,
+        evaluator.dtype,
+        run.content.get("adaptive", {}).get("share"),
+        max(options.run.speed_seconds, 1.0),
+    )
+    write_json(run.folder / "report.json", {**run.content, "speed": speed})
 
 
 if __name__ == "__main__":

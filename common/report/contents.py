@@ -40,6 +40,28 @@ class Assigned(Accuracy):
 
     share: dict[str, Share]
     assigner_params: Count | None = None
+    assigner_gmacs: Amount | None = None
+
+
+class SpeedRow(_Part):
+    """How fast one token length, or the assigner's mixture, was answered in batches of one size."""
+
+    grid: str
+    batch: Annotated[int, Field(ge=1)]
+    per_second: Annotated[FiniteFloat, Field(gt=0)]
+    ms_p50: Amount
+    ms_p95: Amount
+    peak_memory_mb: Amount
+
+
+class Speed(_Part):
+    """What was measured after the evaluation."""
+
+    device: str
+    dtype: str
+    rows: list[SpeedRow] = Field(min_length=1)
+    inputs: str = "inputs"
+    calls: Count | None = None
 
 
 class Samples(_Part):
@@ -66,6 +88,10 @@ class Contents(_Part):
     adaptive: Assigned | None = None
     random: Accuracy | None = None
     oracle: Accuracy | None = None
+    cascade: Accuracy | None = None
+    speed: Speed | None = None
+    budget: dict[str, Any] | None = None
+    verdict: str | None = None
     failures: list[Failed] = []
     protocol: dict[str, Any] = {}
     seconds: dict[str, Amount] = {}

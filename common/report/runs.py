@@ -11,6 +11,7 @@ from typing import Any
 
 from revit.common.errors import UserError
 from revit.common.report.contents import check_contents
+from revit.common.report.intervals import wilson
 
 COLUMNS = {
     "run": "run",
@@ -24,7 +25,7 @@ COLUMNS = {
     "failed": "failed",
 }
 """Keys of `RunReport.rows` and their headings."""
-BASELINES = ("adaptive", "random", "oracle")
+BASELINES = ("adaptive", "random", "oracle", "cascade")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class RunReport:
     """Its folder, as the reader knows it."""
     content: dict[str, Any]
     """report.json."""
+    folder: Path | None = None
+    """Where it lies, with what else the run wrote; None where there is nothing but `content`."""
 
     @property
     def num_evaluated(self) -> int:
@@ -51,7 +54,11 @@ class RunReport:
         return str(written or ("revit" if len(self.content["fixed"]) > 1 else "plain"))
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row per way to choose the token length: each fixed grid, then adaptive, random and oracle if there."""
+        """One row per way to choose the token length: each fixed grid, then adaptive, random, oracle and cascade if there.
+
+        `gmacs` and `gflops` are of one view with all that it takes; `assigner_gmacs` is the part of them that is the
+        assigner's. `low` and `high` are the 95 % interval of top-1, in percent.
+        """
         shares = self.content.get("adaptive", {}).get("share", {})
         rows = []
         for one in self.content["fixed"]:
@@ -63,8 +70,12 @@ class RunReport:
                     params += self.content[name].get("assigner_params") or 0
                 rows.append({"length": name, **self.content[name], "share": None, "params": params})
         samples = {"run": self.name, "evaluated": self.num_evaluated, "failed": self.num_failed}
-        keep = ("length", "top1", "top5", "gmacs", "params", "share", "per_second")
-        return [samples | {key: row.get(key) for key in keep} for row in rows]
+        keep = ("length", "top1", "top5", "gmacs", "assigner_gmacs", "params", "share", "per_second")
+        found: list[dict[str, Any]] = [samples | {key: row.get(key) for key in keep} for row in rows]
+        for row in found:
+            low, high = wilson(row["top1"] / 100, self.num_evaluated)
+            row |= {"gflops": 2 * row["gmacs"], "low": 100 * low, "high": 100 * high}
+        return found
 
     def margin(self) -> float:
         """Half the width of the 95 % interval of the adaptive (else the longest grid's) top-1, in points."""
@@ -73,7 +84,13 @@ class RunReport:
         return 196 * math.sqrt(max(share * (1 - share), 0.0) / max(self.num_evaluated, 1))
 
     def verdict(self) -> str | None:
-        """What the assigner is worth, in a sentence or two; None for a run without one."""
+        """What the assigner is worth, in a sentence or two; None for a run without one.
+
+        In the run's own words, which know the paired interval of its gain over random lengths; for runs that did not write
+        them yet, from their figures.
+        """
+        if "verdict" in self.content:
+            return str(self.content["verdict"])
         if not all(name in self.content for name in ("adaptive", "random")):
             return None
         adaptive, random, longest = self.content["adaptive"], self.content["random"], self.content["fixed"][0]
@@ -110,7 +127,7 @@ def read_runs(folders: Sequence[str | Path]) -> list[RunReport]:
                 f"(python tools/train_net.py --cfg FILE.yaml run.dir={folder})"
             )
         for file in found:
-            files.setdefault(file.resolve(), RunReport(str(file.parent), _read(file)))
+            files.setdefault(file.resolve(), RunReport(str(file.parent), _read(file), file.parent))
     return list(files.values())
 
 

@@ -105,6 +105,7 @@ def measure_speed(
     return {
         "device": device_name(device),
         "dtype": dtype,
+        "inputs": "clips" if len(input_shape) == 5 else "pictures",
         "rows": [_row(case) for case in cases],
         "calls": min(len(times) for case in cases for times in case.samples),
         "seconds": round(time.perf_counter() - start, 3),
