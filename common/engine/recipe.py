@@ -25,7 +25,7 @@ from revit.common.engine.log import RunLog, hush
 from revit.common.engine.options import TrainOptions
 from revit.common.engine.package import Package
 from revit.common.engine.run_options import RecipeOptions
-from revit.common.engine.stage_work import StageWork
+from revit.common.engine.stage_work import RunFiles, StageWork
 from revit.common.engine.stages import LOCK, StageBook, clear
 from revit.common.engine.stop import StopRequest
 from revit.common.engine.together import check_same, check_shared
@@ -78,8 +78,7 @@ class Recipe:
         if only is None:
             book.check("model", self._settings_of("model"))
         if not starts_over:
-            due = [name for name in stages if only in (None, name) and not book.is_done(name)]
-            remarks = self._check_trainings(due)
+            remarks = self._check_trainings(self._due(stages, only, book))
         world.on_main(lambda: write_text(self.folder / "config.yaml", dump(self.options)))
         for line in remarks:
             log.say(line)
@@ -99,6 +98,14 @@ class Recipe:
                 )
             if done:
                 book.forget(stages[position + 1 :])
+
+    def _due(self, stages: list[str], only: str | None, book: StageBook) -> list[str]:
+        """The stages that will be done: after one that is, all that build on it."""
+        if only is not None:
+            return [only]
+        files = RunFiles(self.folder)
+        done = [book.stays(name, self._settings_of(name), files.of(name)) for name in stages]
+        return stages[done.index(False) :] if False in done else []
 
     def stages(self) -> list[str]:
         """Names, in order. Labels and assigner need more than one grid."""

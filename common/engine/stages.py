@@ -53,6 +53,11 @@ class StageBook:
     def is_done(self, name: str) -> bool:
         return bool(self.book.get(name, {}).get("done"))
 
+    def stays(self, name: str, settings: Settings, results: Sequence[Path]) -> bool:
+        """Whether `run` would leave this stage alone. Asked by all processes."""
+        same = self.is_done(name) and self.book[name]["settings"] == settings
+        return self.world.on_main(lambda: same and all(path.exists() for path in results))
+
     def check(self, name: str, settings: Settings) -> None:
         """Raises UserError if the stage was begun with other settings."""
         entry = self.book.get(name)

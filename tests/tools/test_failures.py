@@ -146,7 +146,7 @@ def test_a_state_that_cannot_be_written(folder, whole, monkeypatch, capfd, troub
     assert f"update-{call:08d}.pt: the training state cannot be written ({reason})" in message
     assert "goes on from the last state" in message
     goes_on(folder, whole)
-    assert ("going on at" in capfd.readouterr().err) == (call > 1)
+    assert ("going on" in capfd.readouterr().err) == (call > 1)
 
 
 @pytest.mark.parametrize(

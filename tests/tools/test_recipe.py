@@ -169,6 +169,19 @@ def test_settings_of_deepspeed_that_one_process_does_not_use_are_said_to_be(tmp_
     assert said[1] == "model: 1 process, cpu, plain PyTorch, float32; an update is 8 samples"
 
 
+def test_a_later_stage_that_is_done_again_is_checked_before_an_earlier_one(copy, capsys):
+    """The labels are gone, so that all from them on is done again: not before the assigner's training is known to fit."""
+    labels = copy.parent / "run" / "lengths.csv"
+    labels.unlink()
+    (copy.parent / "ds.json").write_text('{"gradient_clipping": 0.5}')
+    engine = ("engine.backend=deepspeed", f"engine.deepspeed_config={copy.parent / 'ds.json'}")
+    assert train(copy, *engine) == 2
+    assert "by assigner.train.clip_grad_norm" in capsys.readouterr().err
+    assert not labels.exists()
+    assert train(copy, *engine, stage="assigner") == 2
+    assert train(copy, *engine, stage="evaluate") == 0
+
+
 def test_one_process_where_slurm_has_several_tasks_says_so(copy, monkeypatch, capsys):
     monkeypatch.setenv("SLURM_NTASKS", "8")
     assert train(copy) == 0  # nothing is left to train
