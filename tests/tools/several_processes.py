@@ -20,6 +20,7 @@ from revit.common.checkpoint import load_checkpoint
 from revit.common.engine.distributed import World, start_world, stop_world
 from revit.common.engine.recipe import Recipe
 from revit.common.engine.task import ResizableTask
+from revit.common.engine.together import check_shared
 from revit.common.errors import Stopped, UserError
 
 
@@ -91,6 +92,15 @@ def main(config: str, runs: Path, out: Path) -> None:
     message = failed(lambda: run(config, runs / "broken", world, "engine.backend=replicas"))
     undo()
     found["broken"] = world.gather(message)
+    # Fewer tokens early in training, with the grids shared out.
+    phases = "methods.retokenize={phases: [{until: 0.5, coarser: 2}]}"
+    run(config, runs / "retokenized", world, "engine.backend=replicas", phases)
+    # One process was given another folder, and another finds one of its own in the shared one's place.
+    elsewhere = runs / f"rank{world.rank}"
+    message = failed(lambda: run(config, elsewhere, world))
+    found["other settings"] = world.gather(message)
+    message = failed(lambda: check_shared(elsewhere, world, patience_s=0.5))
+    found["other folder"] = world.gather(message)
     if world.is_main:
         out.write_text(json.dumps(found))
     stop_world()

@@ -63,7 +63,7 @@ def environment(**more: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def found(config):
     """What two processes found that were started with Slurm's variables alone."""
-    for name in ("deepspeed", "deepspeed_parts", "replicas", "replicas_parts", "broken"):
+    for name in ("deepspeed", "deepspeed_parts", "replicas", "replicas_parts", "broken", "retokenized"):
         with_data(config, name)
     out = config.parent / "found.json"
     command = [sys.executable, Path(__file__).with_name("several_processes.py"), config, config.parent, out]
@@ -117,6 +117,46 @@ def test_a_loss_that_is_not_finite_on_one_process_stops_all(found):
     assert "loss is not finite at update" in one
     assert "rank 1: {" in one
     assert "sample ids of the batch: [" in one
+
+
+def test_every_training_says_what_it_runs_on(config, found):
+    main, _ = found["said"]
+    update = "an update is 8 samples"
+    assert (
+        f"model: 2 processes on 1 machine, cpu, DeepSpeed ZeRO 2, float32; {update} = 4 x 2 processes x 1\n"
+        in main
+    )
+    groups = "1 group of 2 with token grids 6x6; 3x3"
+    assert (
+        f"model: 2 processes on 1 machine, cpu, replicas ({groups}), float32; {update} = 4 x 1 group x 2\n"
+        in main
+    )
+    assert "assigner: 2 processes on 1 machine, cpu, replicas, float32; " in main
+    log = [json.loads(line) for line in (config.parent / "deepspeed" / "log.jsonl").read_text().splitlines()]
+    (start,) = (line for line in log if line["event"] == "start" and line["stage"] == "model")
+    assert (start["processes"], start["backend"], start["effective_batch"]) == (2, "deepspeed", 8)
+
+
+def test_replicas_train_with_coarse_tokens(config, found):
+    log = [
+        json.loads(line) for line in (config.parent / "retokenized" / "log.jsonl").read_text().splitlines()
+    ]
+    epochs = [line for line in log if line["event"] == "epoch" and line["stage"] == "model"]
+    assert [set(line["loss"]) for line in epochs] == [{"6x6", "3x3"}] * 2
+    assert (
+        json.loads((config.parent / "retokenized" / "report.json").read_text())["samples"]["evaluated"] == 21
+    )
+
+
+def test_processes_that_do_not_belong_together_are_told_so(config, found):
+    runs = config.parent
+    settings, folder = found["other settings"], found["other folder"]
+    assert settings[0] == settings[1]
+    assert f"first of all run.dir: {runs / 'rank0'} for rank 0" in settings[0]
+    assert f"{runs / 'rank1'} for rank 1" in settings[0]
+    assert "is not the same folder on all machines" in folder[0]
+    assert list((runs / "rank0").iterdir()) == []  # nothing was begun there
+    assert not (runs / "rank1").exists()
 
 
 @pytest.mark.parametrize("backend", ["deepspeed", "replicas"])
