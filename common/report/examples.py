@@ -16,8 +16,8 @@ from revit.common.report.seen import ADAPTIVE, Example, Seen
 SEED = 0
 NUM_CLASSES = 8
 """As in the paper."""
-PER_CELL = {"picture": 3, "clip": 1}
-"""Samples of a class at one length; the paper shows three pictures."""
+PER_CELL = {"picture": 3, "clip": 2}
+"""Samples of a class at one length; the paper shows three pictures; a clip takes the place of several."""
 NUM_FRAMES = 4
 HEIGHT = {"picture": 64, "clip": 44}
 """Of a thumbnail in pixels."""

@@ -62,7 +62,7 @@ def render(facts: Sequence[Facts]) -> str:
     page = environment.from_string(TEMPLATE).render(
         style=STYLE,
         runs=[_described(one, f"r{number}") for number, one in enumerate(facts)],
-        columns=_used(COLUMNS, [row for one in facts for row in one.rows()], ("interval",)),
+        columns=_columns(facts),
         speed_columns=SPEED_COLUMNS,
         class_columns=CLASS_COLUMNS,
         pair_columns=PAIR_COLUMNS,
@@ -121,6 +121,8 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     share = row["share"]
     return {
         **row,
+        "top1": f"{row['top1']:.2f}",
+        "top5": None if row["top5"] is None else f"{row['top5']:.2f}",
         "interval": f"{row['low']:.1f} to {row['high']:.1f}",
         "share": None if share is None else f"{100 * share:.1f} %",
     }
@@ -187,15 +189,13 @@ def _plot(svg: str, caption: str) -> dict[str, str]:
     return {"svg": svg, "caption": caption}
 
 
-def _used(
-    columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]], always: Sequence[str]
-) -> dict[str, str]:
-    """Without those that say nothing of any run."""
-    return {
-        key: heading
-        for key, heading in columns.items()
-        if key in always or any(row.get(key) is not None for row in rows)
-    }
+def _columns(facts: Sequence[Facts]) -> dict[str, str]:
+    """Those of the first table that say something of some run; the test's own rate only where no speed was measured."""
+    rows = [_row(row) for one in facts for row in one.rows()]
+    unsaid = {key for key in COLUMNS if all(row[key] is None for row in rows)}
+    if all("speed" in one.run.content for one in facts):
+        unsaid.add("per_second")
+    return {key: heading for key, heading in COLUMNS.items() if key not in unsaid}
 
 
 def _flat(values: Mapping[str, Any], name: str = "") -> list[tuple[str, Any]]:

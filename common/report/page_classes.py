@@ -51,7 +51,11 @@ def class_parts(seen: Seen) -> dict[str, Any]:
 
 
 def _with_interval(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "interval": f"{row['low']:.1f} to {row['high']:.1f}"}
+    return {**row, "top1": _percent(row["top1"]), "interval": f"{row['low']:.1f} to {row['high']:.1f}"}
+
+
+def _percent(value: float | None) -> str | None:
+    return None if value is None else f"{value:.2f}"
 
 
 def _length_parts(seen: Seen) -> dict[str, Any]:
@@ -61,8 +65,8 @@ def _length_parts(seen: Seen) -> dict[str, Any]:
             "length": row["length"],
             "inputs": row["inputs"],
             "share": f"{100 * row['share']:.1f} %",
-            "top1": row["top1"],
-            **{f"at {grid}": value for grid, value in row["top1_at"].items()},
+            "top1": _percent(row["top1"]),
+            **{f"at {grid}": _percent(value) for grid, value in row["top1_at"].items()},
         }
         for row in by_length(seen)
     ]

@@ -18,9 +18,8 @@ figcaption { font-size: .875rem; color: #444; margin-top: .25rem; }
 .tall { max-height: 26rem; overflow-y: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .65rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
-thead th { background: #f4f6f8; font-size: .875rem; vertical-align: bottom; }
+thead th { background: #f4f6f8; font-size: .875rem; vertical-align: bottom; white-space: normal; }
 th:first-child, td:first-child { text-align: left; }
-td.name { text-align: left; }
 tbody th { font-weight: 600; }
 .verdict { padding: .6rem .8rem; margin: .5rem 0; background: #eef4fb; border-left: 4px solid #2a6cab; }
 .bad { background: #fdeeee; border-left-color: #b3261e; }

@@ -106,7 +106,7 @@ def runs_plot(runs: Sequence[RunReport], key: str) -> str:
                         capsize=2,
                     )
         axes.set(xlabel="GMACs of a view", ylabel="top-1 %")
-        axes.legend(loc="lower right", fontsize=8)
+        _legend(axes, 1)
 
     return svg(draw, key, "top-1 against GMACs of all runs")
 
@@ -167,7 +167,21 @@ def _policies(axes: Any, rows: Sequence[Mapping[str, Any]], place: Callable[[Any
                 capsize=3,
                 label=name,
             )
-    axes.legend(loc="lower right", fontsize=8)
+    _legend(axes, 3)
+
+
+def _legend(axes: Any, columns: int) -> None:
+    """Above the plot, where it hides nothing."""
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=columns,
+        fontsize=8,
+        frameon=False,
+        borderaxespad=0.2,
+        columnspacing=1.2,
+        handletextpad=0.5,
+    )
 
 
 def _bars(rows: Sequence[Mapping[str, Any]], place: Callable[[Any], float]) -> dict[str, Any]:
@@ -188,6 +202,7 @@ def _curves(curves: Mapping[str, Curve], key: str, x: str, y: str) -> str:
             axes.plot(*zip(*curve), "-" if len(curve) > 12 else "o-", markersize=3, label=name, linewidth=1.3)
         axes.set(xlabel=x, ylabel=y)
         if len(curves) > 1:
-            axes.legend(fontsize=8)
+            _legend(axes, 4)
+        axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
 
     return svg(draw, key, f"{y} over {x}")
