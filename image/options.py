@@ -72,7 +72,7 @@ class ImageModel(ModelOptions):
 
     def arguments(self) -> dict[str, Any]:
         """Constructor arguments in which this differs from the model called `name`."""
-        return self.model_dump(exclude={"name", "num_classes", "mix_token"}, exclude_none=True)
+        return self.model_dump(exclude={"name", "num_classes", "budget", "mix_token"}, exclude_none=True)
 
     @model_validator(mode="after")
     def _fits(self) -> ImageModel:
@@ -129,7 +129,7 @@ class AsViTModel(GridModelOptions):
 
     def arguments(self) -> dict[str, Any]:
         """Constructor arguments in which this differs from the model called `name`."""
-        given = self.model_dump(exclude={"name", "num_classes", "genotype", "grids"})
+        given = self.model_dump(exclude={"name", "num_classes", "budget", "genotype", "grids"})
         if self.genotype is not None:
             given["genotype"] = self.genotype
         return given | ({"grids": self.grids} if self.grids else {})

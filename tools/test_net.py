@@ -10,6 +10,7 @@ from kinds import load_run
 
 from revit.common.checkpoint import checkpoint_file
 from revit.common.cli import add_config, add_json, parse, parser, tool
+from revit.common.engine.calibrate import budget_line
 from revit.common.engine.evaluator import Evaluator
 from revit.common.files import write_json
 from revit.common.report.runs import COLUMNS, RunReport
@@ -21,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser(
         __doc__ or "",
         "python tools/test_net.py --cfg configs/video/demo.yaml --checkpoint runs/demo/checkpoint.safetensors\n"
+        "python tools/test_net.py --cfg configs/image/demo.yaml --checkpoint runs/image_demo --budget drop:0.5\n"
         "python tools/test_net.py --cfg configs/video/timesformer_8x224.yaml --checkpoint TimeSformer_divST_8x32_224_K400.pyth\n"
         "python tools/test_net.py --cfg configs/image/deit_small.yaml --checkpoint timm:deit_small_patch16_224",
     )
@@ -31,12 +33,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         required=True,
         help="ours or the folder of its run, weights with timm's names, a published file or folder",
     )
+    arguments.add_argument(
+        "--budget",
+        metavar="UNIT:X",
+        help="what a view may cost in the mean, instead of model.budget: gmacs:130, ms:40 or drop:0.5 (points of top-1 below the "
+        "longest grid); the checkpoint has to be calibrated (train_net --stage calibrate)",
+    )
     values = parse(arguments, argv)
     options, kind = load_run(values.cfg, values.overrides)
     evaluator = Evaluator(options, kind.package)
-    report = evaluator.report(evaluator.load(checkpoint_file(values.checkpoint)))
+    file = checkpoint_file(values.checkpoint)
+    classifier = evaluator.load(file)
+    budget = values.budget or options.model.budget
+    if budget is not None:
+        evaluator.choose(classifier, budget, file)
+    report = evaluator.report(classifier)
     run = RunReport(Path(values.checkpoint).name, report)
+    if "verdict" in report:
+        print(report["verdict"])
     print_table(f"Accuracy on {values.cfg}", COLUMNS, run.rows())
+    if "budget" in report:
+        print(budget_line(report["budget"]))
     if values.json:
         write_json(values.json, report)
     return 0

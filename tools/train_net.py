@@ -26,7 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_config(arguments)
     arguments.add_argument(
-        "--stage", help="do this stage only, again if it was done: data, model, lengths, assigner or evaluate"
+        "--stage",
+        help="do this stage only, again if it was done: data, model, lengths, assigner, calibrate or"
+        " evaluate",
     )
     # The deepspeed launcher adds it; what it says is in the environment too.
     arguments.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)

@@ -27,7 +27,7 @@ ONE_VIEW = ViewOptions(num_temporal_views=1, num_crops=1)
 
 def build_model(model: VideoModel, clips: ClipOptions, num_classes: int, **arguments: Any) -> TimeSformer:
     """The untrained model of a configuration; frame count and picture size are the data's. `arguments` replace its own."""
-    settings = model.model_dump() | {"num_classes": num_classes}
+    settings = model.model_dump(exclude={"budget"}) | {"num_classes": num_classes}
     settings |= {"img_size": clips.pixels.crop_size, "num_frames": clips.frames.num_frames, **arguments}
     try:
         return TimeSformer(**settings)

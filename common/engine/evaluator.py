@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from revit.common.checkpoint import Checkpoint, is_checkpoint, load_checkpoint
 from revit.common.data.build import Split
 from revit.common.engine.backend import pick_device
+from revit.common.engine.calibrate import (
+    Calibration,
+    budget_figures,
+    calibrated,
+    calibration_of,
+    calibration_runners,
+    choose,
+    curve_of,
+)
 from revit.common.engine.distributed import ALONE, World
 from revit.common.engine.evaluate import Evaluation, Runner, evaluate, grid_runners
 from revit.common.engine.log import RunLog, console
@@ -22,6 +32,7 @@ from revit.common.methods.registry import check_installed
 from revit.common.report.adaptive import Costs, adaptive_report, versions
 from revit.common.report.flops import count
 from revit.common.tokens.adaptive import AdaptiveClassifier
+from revit.common.tokens.budget import Choice
 
 
 class Evaluator:
@@ -36,6 +47,7 @@ class Evaluator:
         self.world = world
         self.device = pick_device(options.run.device)
         self.dtype = "float32" if options.run.dtype == "auto" else options.run.dtype
+        self._choice: Choice | None = None
 
     def load(self, path: str | Path) -> AdaptiveClassifier:
         """Model, and assigner where there is one, in eval mode: from our checkpoint file or from a published one.
@@ -84,16 +96,28 @@ class Evaluator:
         self, classifier: AdaptiveClassifier, saw: Callable[[Evaluation], None] = lambda evaluation: None
     ) -> dict[str, Any]:
         """Evaluate on the test split and gather the figures of report.json, all but the stages' seconds; empty on other
-        ranks than 0. `saw` gets the answers they come from, on rank 0."""
+        ranks than 0. `saw` gets the answers they come from, on rank 0.
+
+        A budget (`choose`) decides how lengths are assigned. UserError if it cannot be met.
+        """
         runners: dict[str, Runner] = grid_runners(classifier)
         if classifier.assigner is not None:
             runners["adaptive"] = classifier
         test = self.options.test
+        calibration = calibration_of(classifier)
         evaluation = self.evaluate(runners, test.split, "evaluate")
         if not self.world.is_main:
             return {}
         saw(evaluation)
-        report = adaptive_report(evaluation, self.costs(classifier), test.merge, test.num_random_draws)
+        costs, policy = self.costs(classifier), classifier.policy
+        if policy is not None and not policy.asks:
+            costs = replace(costs, assigner=0.0)
+        cascade = None if calibration is None else calibration.cascade
+        report = adaptive_report(evaluation, costs, test.merge, test.num_random_draws, cascade=cascade)
+        if calibration is not None:
+            report["calibration"] = calibration.curve.summary()
+        if self._choice is not None and calibration is not None:
+            report["budget"] = budget_figures(self._choice, calibration.curve, report, policy)
         views = next(iter(evaluation.answers.values())).logits.shape[1]
         report |= {"method": self.options.method_name, "model": self.options.model_name}
         report["protocol"] = {
@@ -106,6 +130,27 @@ class Evaluator:
             "seed": self.options.run.seed,
         }
         return report | {"versions": versions()}
+
+    def choose(self, classifier: AdaptiveClassifier, budget: str, source: str | Path) -> None:
+        """Has `classifier`, which came from the checkpoint `source`, assign lengths for a budget, as `model.budget` has it.
+
+        UserError, which names what can be asked for, if there is no such operating point.
+        """
+        curve = curve_of(classifier, str(source))
+        shape, batch = self.package.input_shape(self.options), self.options.test.batch_size
+        # Measured milliseconds differ from process to process; all have to choose alike.
+        choice = self.world.on_main(
+            lambda: choose(budget, curve, classifier, shape, self.device, self.dtype, batch)
+        )
+        self._choice = choice
+        classifier.policy = curve.policy(choice.point, choice.holds and self.options.test.hold_budget)
+
+    def calibrate(self, classifier: AdaptiveClassifier, split: Split, num_points: int) -> Calibration | None:
+        """The operating points of the assigner on a split, with the test's views; None on other ranks than 0."""
+        evaluation = self.evaluate(calibration_runners(classifier), split, "calibrate")
+        if not self.world.is_main:
+            return None
+        return calibrated(evaluation, self.costs(classifier), self.options.test.merge, split, num_points)
 
     def _data_name(self) -> str:
         """Tells the samples of the test split from all others."""

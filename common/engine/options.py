@@ -198,6 +198,15 @@ class AssignerOptions(Options):
     )
 
 
+class CalibrationOptions(Options):
+    """Finding out what the assigner's thresholds cost and gain, so that `model.budget` can choose between them."""
+
+    split: Literal["train", "val", "test"] = "val"
+    """Its samples should be like those to come and new to model and assigner. Without such a list there is no calibration."""
+    points: int = Field(default=41, ge=3, le=1001)
+    """Operating points that are measured, at evenly spaced costs."""
+
+
 class TestOptions(Options):
     """Evaluation. How many views a sample has is the data's setting."""
 
@@ -208,6 +217,9 @@ class TestOptions(Options):
     """Views are merged by the sum of their logits (published TimeSformer) or the mean of their softmax."""
     num_random_draws: int = Field(default=5, ge=1)
     """Draws behind the random baseline."""
+    hold_budget: bool = True
+    """With a model.budget of gmacs or ms: follow what was spent, so that the mean is what was asked for on other samples too.
+    Then an input's grid depends a little on the inputs before it; false: on the input alone. drop never follows."""
 
 
 class ReplicaOptions(Options):

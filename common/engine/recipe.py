@@ -66,7 +66,11 @@ class Recipe:
         world, main = self.world, self.world.is_main
         stages = self.stages()
         if only is not None and only not in stages:
-            raise UserError(f"this configuration has no stage {only!r}; its stages are {', '.join(stages)}")
+            missing = "; it needs several token grids, and the list that calibration.split names"
+            raise UserError(
+                f"this configuration has no stage {only!r}; its stages are {', '.join(stages)}"
+                f"{missing if only == 'calibrate' else ''}"
+            )
         starts_over = self.options.run.resume == "never" and only is None
         # What cannot be trained must not cost an older run either.
         remarks = self._check_trainings(stages) if starts_over else []
@@ -108,9 +112,12 @@ class Recipe:
         return stages[done.index(False) :] if False in done else []
 
     def stages(self) -> list[str]:
-        """Names, in order. Labels and assigner need more than one grid."""
-        lengths = ["lengths", "assigner"] if self.options.has_lengths else []
-        return [*(["data"] if self.options.makes_data else []), "model", *lengths, "evaluate"]
+        """Names, in order. Labels and assigner need more than one grid, calibration a list of its own."""
+        options = self.options
+        lengths = ["lengths", "assigner"] if options.has_lengths else []
+        if lengths and options.calibration and self.package.has_split(options, options.calibration.split):
+            lengths.append("calibrate")
+        return [*(["data"] if options.makes_data else []), "model", *lengths, "evaluate"]
 
     def _work_of(self, stage: str, work: StageWork, book: StageBook) -> Callable[[], None]:
         works: dict[str, Callable[[], None]] = {
@@ -118,6 +125,7 @@ class Recipe:
             "model": work.train_model,
             "lengths": work.label_lengths,
             "assigner": work.train_assigner,
+            "calibrate": work.calibrate,
             "evaluate": lambda: work.evaluate(book.seconds),
         }
         return works[stage]
@@ -168,6 +176,8 @@ class Recipe:
                 remarks |= dict.fromkeys(lines)
             except UserError as error:
                 found[str(error)] = None
+        # Together, so that the first that ends, and its launcher then the others, is not ahead of the one that speaks.
+        self.world.barrier()
         if found:
             raise UserError("\n".join(found))
         alone = overlooked(os.environ) if trainings and self.world.size == 1 else None
@@ -177,6 +187,8 @@ class Recipe:
         """The list that a stage works on."""
         lengths = self.options.lengths.split
         splits: dict[str, Split] = {"model": "train", "lengths": lengths, "assigner": lengths}
+        if self.options.calibration is not None:
+            splits["calibrate"] = self.options.calibration.split
         return splits.get(stage, self.options.test.split if stage == "evaluate" else None)
 
     def _settings_of(self, stage: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing_extensions import Self
 from revit.common.data.options import SourceOptions
 from revit.common.engine.options import (
     AssignerOptions,
+    CalibrationOptions,
     DistillOptions,
     EngineOptions,
     LengthOptions,
@@ -22,6 +23,7 @@ from revit.common.engine.options import (
 from revit.common.methods.method import Method, MethodOptions
 from revit.common.methods.registry import known_methods, unknown_method
 from revit.common.options import Options
+from revit.common.tokens.budget import Budget
 from revit.common.tokens.grid import TokenGrid, longest_first
 
 
@@ -49,11 +51,19 @@ class GridModelOptions(Options):
     """Token grids of a picture or frame, longest first; several make it a ReViT."""
     num_classes: int | None = Field(default=None, ge=1)
     """Null: as many as the data has. A number is checked against the data."""
+    budget: str | None = None
+    """What an input may cost in the mean when lengths are assigned: gmacs:X or ms:X of a view, or drop:X points of top-1 below
+    the longest grid. Wants a calibrated checkpoint, whose curve it is looked up in. Null: as `assigner.confidence` says."""
 
     @field_validator("grids")
     @classmethod
     def _longest_first(cls, grids: tuple[str | int, ...]) -> tuple[str, ...]:
         return tuple(grid.name for grid in longest_first(grids))
+
+    @field_validator("budget")
+    @classmethod
+    def _is_a_budget(cls, budget: str | None) -> str | None:
+        return None if budget is None else str(Budget.parse(budget))
 
 
 class ModelOptions(GridModelOptions):
@@ -87,6 +97,8 @@ class RecipeOptions(Options):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     lengths: LengthOptions = LengthOptions()
     assigner: AssignerOptions = AssignerOptions()
+    calibration: CalibrationOptions | None = CalibrationOptions()
+    """Null: none, and so no budgets."""
     test: TestOptions = TestOptions()
     run: RunOptions
     engine: EngineOptions = EngineOptions()
@@ -167,6 +179,8 @@ class RecipeOptions(Options):
         everything = self.model_dump(
             mode="json", exclude={"data": {"loading": True, "demo": {"num_workers"}}}
         )
+        # Neither changes a network, and runs from before they were there go on.
+        budget, hold = everything["model"].pop("budget"), everything["test"].pop("hold_budget")
         for training in (everything["train"], everything["assigner"]["train"]):
             if training["effective_batch"] is not None:
                 del training["batch_size"]
@@ -178,8 +192,12 @@ class RecipeOptions(Options):
         settings["run"] = {key: everything["run"][key] for key in ("seed", "dtype")}
         if stage != "model":
             settings["lengths"] = everything["lengths"]
-        if stage in ("assigner", "evaluate"):
+        if stage in ("assigner", "calibrate", "evaluate"):
             settings["assigner"] = everything["assigner"]
+        if stage == "calibrate":
+            settings |= {"calibration": everything["calibration"], "merge": everything["test"]["merge"]}
         if stage == "evaluate":
             settings["test"] = everything["test"]
+            if budget is not None:
+                settings |= {"budget": budget, "hold_budget": hold}
         return settings

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from revit.common.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from revit.common.data.flat import FlatStrings
+from revit.common.engine.calibrate import budget_line
 from revit.common.engine.distributed import World
 from revit.common.engine.evaluate import Evaluation, grid_runners
 from revit.common.engine.evaluator import Evaluator
@@ -51,6 +52,7 @@ class RunFiles:
             "model": [self.model],
             "lengths": [self.labels],
             "assigner": [self.checkpoint],
+            "calibrate": [self.checkpoint],
             "evaluate": [self.report, self.checkpoint],
         }
         return files.get(stage, [])
@@ -160,13 +162,43 @@ class StageWork:
         extra = {**checkpoint.extra, "length_shares": labels.shares()}
         self._save(self.files.checkpoint, checkpoint.label_names, parts, extra)
 
+    def calibrate(self) -> None:
+        """Find out what the assigner's thresholds cost and gain, and keep it in checkpoint.safetensors."""
+        options = self.options.calibration
+        assert options is not None
+        checkpoint = load_checkpoint(self.files.checkpoint)
+        classifier = self.evaluator.fill(checkpoint, self.files.checkpoint)
+        found = self.evaluator.calibrate(classifier, options.split, options.points)
+        if found is not None:
+            cheapest, *_, dearest = found.curve.points
+            self.log.write("calibrate", **found.curve.summary())
+            self.log.say(
+                f"calibrate: {found.curve.num_samples} samples of {options.split}: top-1 {cheapest.top1:.2f} % at "
+                f"{cheapest.gmacs:.4g} GMACs to {dearest.top1:.2f} % at {dearest.gmacs:.4g}; model.budget: {found.curve.ranges()}"
+            )
+            if not found.curve.fits:
+                self.log.say(
+                    "calibrate: somewhere more tokens do worse, by more than the interval; the curve there is a mean"
+                )
+            facts = found.facts()
+        self._save(
+            self.files.checkpoint,
+            checkpoint.label_names,
+            checkpoint.parts,
+            {**checkpoint.extra, **(facts if found is not None else {})},
+        )
+
     def evaluate(self, seconds: Mapping[str, float]) -> None:
         """Fixed grids, the assigner and the baselines on the test split: report.json. `seconds`: of the stages before."""
         start = time.perf_counter()
         file = self.files.checkpoint if self.options.has_lengths else self.files.model
         classifier = self.evaluator.load(file)
+        if self.options.model.budget is not None:
+            self.evaluator.choose(classifier, self.options.model.budget, file)
         evaluations: list[Evaluation] = []  # one, on rank 0
         report = self.evaluator.report(classifier, evaluations.append)
+        if "budget" in report:
+            self.log.say(budget_line(report["budget"]))
         report["seconds"] = {**seconds, "evaluate": round(time.perf_counter() - start, 3)}
         self.world.on_main(lambda: self._write_report(report, evaluations[0], classifier))
         if not self.options.has_lengths:

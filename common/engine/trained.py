@@ -32,7 +32,9 @@ def fill_classifier(
     if "assigner" in checkpoint.parts:
         assigner = build_assigner(options.assigner, len(model.grids))
         checkpoint.load_into("assigner", assigner, source)
-    return AdaptiveClassifier(model, assigner, options.test.batch_size, options.assigner.confidence).eval()
+    return AdaptiveClassifier(
+        model, assigner, options.test.batch_size, options.assigner.confidence, facts=checkpoint.extra
+    ).eval()
 
 
 def are_numbers(names: Sequence[str]) -> bool:

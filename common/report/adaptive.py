@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from revit.common.engine.evaluate import Evaluation
+from revit.common.report.cascade import CascadeTable, cascade_figures, gather_answers
 from revit.common.tokens.labels import smallest_correct
 
 PACKAGES = ("revit-video", "torch", "torchvision", "timm", "numpy", "av", "decord", "fvcore", "deepspeed")
@@ -30,7 +32,12 @@ class Costs:
 
 
 def adaptive_report(
-    evaluation: Evaluation, costs: Costs, merge: str, num_draws: int = 5, adaptive: str = "adaptive"
+    evaluation: Evaluation,
+    costs: Costs,
+    merge: str,
+    num_draws: int = 5,
+    adaptive: str = "adaptive",
+    cascade: CascadeTable | None = None,
 ) -> dict[str, Any]:
     """The figures of RUN_DIR/report.json that an evaluation gives.
 
@@ -39,6 +46,11 @@ def adaptive_report(
     - adaptive: the assigner's choice; its GMACs are the mean over samples with the assigner included.
     - random: the same lengths in random order, mean of `num_draws` draws, no assigner to pay for.
     - oracle: each sample at the shortest grid that is right, at the longest where none is.
+    - cascade: the same model without an assigner, grid after grid until it is confident, at the same mean cost (DVT). Its
+      thresholds are `cascade`'s; without, they are found on the samples themselves, which needs no targets.
+
+    `adaptive` also says how many points it gains over random lengths, with the 95 % interval of that (`paired_interval`),
+    and `verdict` puts it into words.
     """
     names = list(costs.grids)
     fixed = []
@@ -71,9 +83,22 @@ def adaptive_report(
             "assigner_params": costs.num_assigner_params,
         }
         per_grid = torch.stack([evaluation.answers[name].logits for name in names])  # (k, N, V, K)
-        draws = _random_draws(evaluation, per_grid, answers.lengths, merge, num_draws)
+        drawn = _random_draws(evaluation, per_grid, answers.lengths, merge, num_draws)
+        draws = [_percent(correct) for correct in drawn]
         report["random"] = {"top1": sum(draws) / len(draws), "gmacs": mean_price, "draws": draws}
         report["oracle"] = _oracle(evaluation, per_grid, prices, merge)
+        report["cascade"] = cascade_figures(
+            per_grid,
+            list(costs.grids.values()),
+            names,
+            cascade or CascadeTable.of("the samples themselves", per_grid, list(costs.grids.values())),
+            report["adaptive"]["gmacs"],
+            lambda logits: _percent(evaluation.correct(logits, merge)),
+        )
+        gains = evaluation.correct(answers.logits, merge).double() - drawn.double().mean(dim=0)
+        report["adaptive"]["gain_over_random"] = 100 * float(gains.mean())
+        report["adaptive"]["interval"] = [100 * limit for limit in paired_interval(gains)]
+        report["verdict"] = verdict(report)
     report["samples"] = {"evaluated": evaluation.num_evaluated, "failed": len(evaluation.failures)}
     report["failures"] = [{"path": failure.path, "reason": failure.reason} for failure in evaluation.failures]
     return report
@@ -81,16 +106,46 @@ def adaptive_report(
 
 def _random_draws(
     evaluation: Evaluation, per_grid: Tensor, lengths: Tensor, merge: str, num_draws: int
-) -> list[float]:
-    """Top-1 with the assigned lengths dealt out in random order, once per draw."""
+) -> Tensor:
+    """Which samples are right with the assigned lengths dealt out in random order, once per draw: (draws, N) bool."""
     generator = torch.Generator().manual_seed(SEED)
     draws = []
     for _ in range(num_draws):
         order = torch.randperm(lengths.numel(), generator=generator)
         dealt = lengths.flatten()[order].view_as(lengths)
-        chosen = per_grid.gather(0, dealt[None, ..., None].expand(1, *per_grid.shape[1:])).squeeze(0)
-        draws.append(_percent(evaluation.correct(chosen, merge)))
-    return draws
+        draws.append(evaluation.correct(gather_answers(per_grid, dealt), merge))
+    return torch.stack(draws)
+
+
+def paired_interval(differences: Tensor, num_resamples: int = 10_000) -> tuple[float, float]:
+    """The 95 % interval of the mean of per-sample differences (N,), by the bootstrap (percentiles).
+
+    Both ways answer the same samples, so samples are drawn together with both answers: what is hard for both cancels, as in
+    McNemar's test. That the other way's answers are a mean over random draws is in the differences.
+    """
+    values, counts = np.unique(differences.numpy().round(9), return_counts=True)
+    total = int(counts.sum())
+    # How often each value is drawn, instead of N draws.
+    drawn = np.random.default_rng(SEED).multinomial(total, counts / total, size=num_resamples)
+    low, high = np.quantile(drawn @ values / total, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def verdict(report: Mapping[str, Any]) -> str:
+    """What the assigner is worth, the worst news first."""
+    adaptive, longest, cascade = report["adaptive"], report["fixed"][0], report["cascade"]
+    gain, (low, high) = adaptive["gain_over_random"], adaptive["interval"]
+    worth = (
+        f"{gain:+.2f} points over random lengths at the same shares (95 % interval {low:+.2f} to {high:+.2f})"
+    )
+    text = (
+        f"adaptive {adaptive['top1']:.2f} % at {adaptive['gmacs'] / longest['gmacs']:.0%} of the GMACs of {longest['grid']}"
+        f" ({adaptive['top1'] - longest['top1']:+.2f} points)"
+    )
+    other = f"a confidence cascade gets {cascade['top1']:.2f} % at {cascade['gmacs'] / longest['gmacs']:.0%}"
+    if low <= 0:
+        return f"THE ASSIGNER IS NO BETTER THAN CHANCE: {worth}; {text}; {other}"
+    return f"{text}; {worth}; {other}"
 
 
 def _oracle(evaluation: Evaluation, per_grid: Tensor, prices: Tensor, merge: str) -> dict[str, float]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from revit.common.grid_model import GridModel
 from revit.common.outputs import Reduction
 from revit.common.tokens.grid import TokenGrid
+from revit.common.tokens.policy import LengthPolicy
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class AdaptiveClassifier(nn.Module):
     `confidence`: None takes the assigner's most probable grid, as the paper does; a number gives every input the
     shortest grid that suffices with at least this probability by the assigner's softmax (a grid suffices where the
     label is it or a shorter one). With two grids 0.5 is the paper's rule; more is more cautious.
+
+    `policy` takes the place of both where lengths are chosen for a mean cost, see `LengthPolicy`.
     """
 
     def __init__(
@@ -55,17 +59,23 @@ class AdaptiveClassifier(nn.Module):
         max_batch: int = 32,
         confidence: float | None = None,
         grids: Sequence[TokenGrid] | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
-        """`grids`: those to choose from, longest first, instead of the model's own."""
+        """`grids`: those to choose from, longest first, instead of the model's own. `facts`: what a checkpoint keeps beside
+        the weights."""
         super().__init__()
         self.model = model
         self.grids = model.grids if grids is None else tuple(grids)
         self.assigner = assigner
         self.max_batch = max_batch
         self.confidence = confidence
+        self.policy: LengthPolicy | None = None
+        self.facts: Mapping[str, Any] = facts or {}
 
     def assign(self, inputs: Tensor) -> Tensor:
-        """(B, C, ...) -> (B,) grid positions. Without an assigner, the longest grid for all."""
+        """(B, C, ...) -> (B,) grid positions. Without an assigner and a policy, the longest grid for all."""
+        if self.policy is not None:
+            return self.policy(inputs, self.assigner)
         if self.assigner is None:
             return torch.zeros(len(inputs), dtype=torch.long, device=inputs.device)
         logits = self.assigner(inputs)
