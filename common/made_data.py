@@ -154,4 +154,5 @@ def _mapper(num_workers: int) -> Iterator:
 
 def _bar(show: bool) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), disable=not show)
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, disable=not (show and console.is_terminal))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,8 @@ from revit.common.engine.launchers import address_of, place_of
 from revit.common.errors import OwnError, SaidElsewhere, Stopped, UserError
 
 Value = TypeVar("Value")
+LISTEN_S = 1.0
+"""A process that leaves speaking to another gives it so long: torchrun ends all as soon as it sees the first one end."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,7 @@ class World:
         except UserError as error:
             if self.local_rank == 0:
                 raise
+            time.sleep(LISTEN_S)
             raise SaidElsewhere(str(error)) from error
         except RuntimeError as error:
             if self.size == 1 or not is_lost_connection(error):

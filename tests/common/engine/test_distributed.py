@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from revit.common.engine import distributed
 from revit.common.engine.distributed import World, start_world
 from revit.common.engine.launchers import address_of, first_host, overlooked
 from revit.common.errors import OwnError, SaidElsewhere, Stopped, UserError
@@ -110,12 +111,16 @@ def test_alone_every_call_is_free():
     world.barrier()
 
 
-def test_one_voice_says_it_once_for_each_machine():
+def test_one_voice_says_it_once_for_each_machine(monkeypatch):
+    waited = []
+    monkeypatch.setattr(distributed.time, "sleep", waited.append)
     with pytest.raises(UserError, match="wrong") as said, World(8, 16, 0).one_voice():
         raise UserError("wrong")
     assert type(said.value) is UserError
+    assert waited == []
     with pytest.raises(SaidElsewhere), World(9, 16, 1).one_voice():
         raise UserError("wrong")
+    assert waited == [distributed.LISTEN_S]  # before a launcher that sees it end can end the one that speaks
     ninth = World(9, 16, 1)
     with pytest.raises(OwnError, match=r"rank 9 on .*: this file"), ninth.one_voice(), ninth.own_errors():
         raise UserError("this file")
