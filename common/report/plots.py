@@ -23,14 +23,13 @@ def svg(draw: Callable[[Any], None], key: str, label: str) -> str:
     key: letters, digits and dashes that begin all its ids, so that they differ from those of the page's other elements.
     label: what it shows, for those who cannot see it.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
 
     style: Any = {"svg.fonttype": "none", "svg.hashsalt": key, "font.size": 10, "font.family": "sans-serif"}
-    with pyplot.rc_context(style):
-        figure, axes = pyplot.subplots(figsize=SIZE, layout="constrained")
+    with rc_context(style):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        axes = figure.subplots()
         axes.grid(alpha=0.3)
         axes.margins(0.12)
         for side in ("top", "right"):
@@ -38,7 +37,6 @@ def svg(draw: Callable[[Any], None], key: str, label: str) -> str:
         draw(axes)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
-        pyplot.close(figure)
     found = text.getvalue()
     found = found[found.index("<svg") :]
     found = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", found, flags=re.DOTALL)

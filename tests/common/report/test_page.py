@@ -1,0 +1,243 @@
+"""The page: nothing in it points outside, every picture and drawing is whole, and the first line says what matters."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import io
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+import report
+import torch
+from PIL import Image
+from report_cases import content_of, made_seen, save_run, with_pictures
+
+from revit.common.report.facts import gather
+from revit.common.report.page import render, write_page
+from revit.common.report.runs import RunReport, read_runs
+from revit.common.report.seen import IN_RUN, Seen
+
+VOID = {"meta", "link", "img", "br"}
+
+
+class Page(HTMLParser):
+    """What a browser would see: attributes that point somewhere, pictures, ids, tables, and the text in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.pointers, self.images, self.ids, self.open, self.texts, self.tags = [], [], [], [], [], []
+        self.source = text
+        self.feed(text)
+        assert self.open == [], "every tag is closed"
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.tags.append(tag)
+        self.pointers += [
+            values[name] for name in ("src", "href", "xlink:href", "srcset", "data") if name in values
+        ]
+        self.pointers += re.findall(r"url\(([^)]*)\)", " ".join(filter(None, values.values())))
+        if tag == "img":
+            self.images.append(values)
+        if "id" in values:
+            self.ids.append(values["id"])
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, "tags are nested"
+
+    def handle_data(self, data):
+        if data.strip() and not {"style", "title"} & set(self.open):
+            self.texts.append(" ".join(data.split()))
+
+    @property
+    def text(self):
+        return " ".join(self.texts)
+
+
+def check(text):
+    """All that must hold of every page -> it."""
+    page = Page(text)
+    assert "script" not in page.tags
+    assert not re.search(r"https?:|@import|url\(", re.sub(r"url\(#[\w-]+\)", "", text))
+    ids = set(page.ids)
+    assert len(ids) == len(page.ids)
+    for pointer in page.pointers:
+        assert pointer.startswith(("#", "data:"))
+        assert not pointer.startswith("#") or pointer[1:] in ids
+    for image in page.images:
+        kind, _, data = image["src"].partition(";base64,")
+        assert kind in ("data:image/jpeg", "data:image/png")
+        with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as picture:
+            picture.load()
+            assert (str(picture.width), str(picture.height)) == (image["width"], image["height"])
+        assert image["alt"]
+    drawings = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
+    for drawing in drawings:
+        tree = ElementTree.fromstring(drawing)
+        assert tree.get("role") == "img"
+        assert tree.get("aria-label")
+        assert tree.get("viewBox")
+    for table in re.findall(r"<table.*?</table>", text, flags=re.DOTALL):
+        head, _, body = table.partition("</thead>")
+        columns = head.count("<th ")
+        assert columns >= 2
+        for row in re.findall(r"<tr>.*?</tr>", body, flags=re.DOTALL):
+            assert row.count("<th ") + row.count("<td") == columns
+    assert page.tags.count("table") == text.count('<div class="scroll'), "wide tables scroll by themselves"
+    assert 'name="viewport" content="width=device-width' in text
+    return page
+
+
+@pytest.mark.parametrize("frames", [1, 4])
+def test_a_whole_page(tmp_path, frames):
+    run = save_run(tmp_path / "runs <a>", with_pictures(made_seen(), frames))
+    write_page(tmp_path / "page.html", [run])
+    page = check((tmp_path / "page.html").read_text())
+    assert page.source.count("<svg") == 1 + 2 + 3 + 2  # compute, time, model, assigner
+    facts = gather(run)
+    assert facts.missing == ()
+    assert len(page.images) == frames * len(facts.seen.examples) > 0
+    for wanted in (
+        *("6x6", "3x3", "adaptive", "random", "oracle", "clips/<b>odd</b>.mp4: empty file", "class <3>"),
+        *("200 samples evaluated, 3 views each, 1 failed, seed 0", "none right", "assigner", "GFLOPs a view"),
+        *("Clips of one view on cpu (1 threads)", "version of torch", "2.11", "of them assigner"),
+    ):
+        assert wanted in page.text
+    assert ("Of every clip some frames" in page.text) == (frames > 1)
+    assert len(page.source) < 3e6
+
+
+def test_the_first_line_says_what_the_assigner_is_worth(tmp_path):
+    good = save_run(tmp_path / "good", log=False)
+    page = check(render([gather(good)]))
+    assert page.texts[0] == gather(good).verdict.strip()
+    assert page.texts[0].startswith("adaptive ")
+    seen = made_seen(useful=False)
+    content = content_of(seen)
+    content["random"]["top1"] = content["adaptive"]["top1"] - 0.5
+    bad = save_run(tmp_path / "bad", seen, content, log=False)
+    page = check(render([gather(bad)]))
+    assert page.texts[0].startswith("THE ASSIGNER IS NO BETTER THAN CHANCE: +0.50 points")
+    assert '<p class="verdict bad">' in page.source
+
+
+def test_a_saving_that_does_not_reach_the_clock_is_told(tmp_path):
+    content = content_of(made_seen())
+    run = save_run(tmp_path / "a", made_seen(), content)
+    assert gather(run).clock() == (
+        "Measured on cpu (1 threads), the adaptive pass takes 80% of the time of 6x6 for one input alone and 80% in the best batch"
+    )
+    for row in content["speed"]["rows"]:
+        if row["grid"] == "adaptive":
+            row["per_second"] /= 2
+    run = save_run(tmp_path / "a", made_seen(), content, log=False)
+    assert gather(run).clock().startswith("THE SAVING DOES NOT REACH THE CLOCK: measured")
+    assert "THE SAVING DOES NOT REACH THE CLOCK" in check(render([gather(run)])).text
+
+
+def test_several_runs_stand_side_by_side(tmp_path):
+    runs = [save_run(tmp_path / name, log=name == "a b") for name in ("a b", "a_b")]
+    page = check(render([gather(run) for run in runs]))
+    assert page.source.count("<svg") == 1 + 8 + 3
+    assert "NOT COMPARABLE" not in page.text
+    other = made_seen(num=300, assigner=False)
+    runs.append(save_run(tmp_path / "c", other, log=False))
+    page = check(render([gather(run) for run in runs]))
+    assert "NOT COMPARABLE" in page.text
+    assert "Runs of protocol A" in page.text
+    assert "Runs of protocol B" not in page.text  # there is one
+
+
+def test_a_run_of_one_length(tmp_path):
+    seen = made_seen(assigner=False)
+    run = save_run(tmp_path / "plain", seen)
+    page = check(render([gather(run)]))
+    assert page.texts[0].startswith("top-1 ")
+    assert "Examples by assigned length" not in page.text
+    assert "Answers at 6x6" in page.text
+    assert gather(run).missing == ()
+
+
+def test_older_runs_get_a_page_and_a_sentence(tmp_path):
+    content = content_of(made_seen())
+    old = {key: content[key] for key in ("fixed", "adaptive", "random", "oracle", "samples")}
+    run = save_run(tmp_path / "old", made_seen(), old, log=False)
+    (tmp_path / "old" / IN_RUN).unlink()
+    page = check(render([gather(run)]))
+    assert len(gather(run).missing) == 3
+    assert "evaluations of earlier versions did not write it" in page.text
+    assert "No training curves" in page.text
+    assert "--measure" in page.text
+    assert len(gather(RunReport("nowhere", old)).missing) == 1
+    check(render([gather(RunReport("nowhere", old))]))
+
+
+def test_what_is_of_another_evaluation_is_not_shown(tmp_path):
+    content = content_of(made_seen())
+    content["fixed"][1]["top1"] += 0.5
+    facts = gather(save_run(tmp_path / "a", made_seen(), content))
+    assert facts.seen is None
+    assert "of another evaluation than report.json" in check(render([facts])).text
+
+
+def test_a_damaged_file_is_told(tmp_path):
+    run = save_run(tmp_path / "a")
+    file = tmp_path / "a" / IN_RUN
+    file.write_bytes(file.read_bytes()[:-20])
+    assert "not what an evaluation saw" in check(render([gather(run)])).text
+
+
+@pytest.mark.parametrize("classes", [400, 1200])
+def test_many_classes(tmp_path, classes):
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.arange(5 * classes) % classes
+    answers = torch.where(torch.rand(5 * classes, generator=generator) < 0.3, targets // 2, targets)
+    names = tuple(f"a class with a long name, number {number}" for number in range(classes))
+    probabilities = torch.ones(5 * classes)
+    seen = Seen(
+        names, ("6x6", "3x3"), torch.arange(5 * classes), targets, dict.fromkeys(("6x6", "3x3"), answers),
+        dict.fromkeys(("6x6", "3x3"), probabilities),
+    )  # fmt: skip
+    page = check(render([gather(save_run(tmp_path / "a", seen))]))
+    (picture,) = page.images
+    assert int(picture["width"]) <= 1000
+    assert f"The worst of {classes} classes" in page.text
+    assert page.source.count("<table") == 5
+    assert len(page.source) < 3e6
+
+
+def test_cascade_and_budget_are_shown_where_they_are(tmp_path):
+    content = copy.deepcopy(content_of(made_seen()))
+    curve = [{"gmacs": 0.3, "top1": 60.0}, {"gmacs": 0.8, "top1": 85.0}, {"gmacs": 1.3, "top1": 90.0}]
+    content["cascade"] = {"top1": 85.0, "gmacs": 0.8, "share": {"6x6": 0.5, "3x3": 0.5}, "curve": curve}
+    content["budget"] = {
+        "asked": "gmacs:0.8",
+        "predicted": {"gmacs": 0.8},
+        "curve": curve,
+        "range": [0.3, 1.3],
+    }
+    page = check(render([gather(save_run(tmp_path / "a", made_seen(), content))]))
+    assert "asked gmacs:0.8 predicted.gmacs 0.8 curve 3 points range 0.3, 1.3" in page.text
+    assert page.source.count("cascade") > 2
+
+
+def test_the_tool_writes_all_three(tmp_path, capsys):
+    save_run(tmp_path / "run")
+    out = {name: tmp_path / f"out.{name}" for name in ("html", "json", "markdown")}
+    arguments = [part for name, path in out.items() for part in (f"--{name}", str(path))]
+    assert report.main([str(tmp_path / "run"), *arguments]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith(f"{tmp_path / 'run'}: adaptive ")
+    check(out["html"].read_text())
+    assert all(path.stat().st_size > 500 for path in out.values())
+    assert [run.name for run in read_runs([tmp_path])] == [str(tmp_path / "run")]
