@@ -15,6 +15,7 @@ from revit.common.cli import add_json, parse, parser, tool
 from revit.common.data.label_names import read_label_names
 from revit.common.drawing.gallery import Gallery
 from revit.common.engine.backend import DTYPES, pick_device
+from revit.common.engine.calibrate import budget_line
 from revit.common.engine.classifier import Classifier, open_classifier
 from revit.common.engine.predict import Answer, Predictor, find_files
 from revit.common.errors import UserError
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "python tools/predict.py --checkpoint runs/demo/checkpoint.safetensors runs/demo/data/test --topk 3\n"
         "python tools/predict.py --checkpoint TimeSformer_divST_8x32_224_K400.pyth --labels k400.txt clip.mp4 folder\n"
         "python tools/predict.py --checkpoint runs/image_demo runs/image_demo/data/test --draw drawings\n"
+        "python tools/predict.py --checkpoint runs/image_demo runs/image_demo/data/test --budget drop:0.5\n"
         "python tools/predict.py --checkpoint timm:deit_small_patch16_224 picture.jpg folder",
     )
     arguments.add_argument("paths", nargs="+", metavar="PATH", help="a file, or a folder searched for files")
@@ -42,6 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.add_argument("--topk", type=int, default=5, help="classes to name for each file (default 5)")
     arguments.add_argument(
         "--grid", metavar="7x7", help="this token length for all files, not the assigner's"
+    )
+    arguments.add_argument(
+        "--budget",
+        metavar="UNIT:X",
+        help="what a view may cost in the mean: gmacs:130, ms:40 or drop:0.5 (points of top-1 below the longest grid); the "
+        "checkpoint has to be calibrated (train_net --stage calibrate)",
     )
     arguments.add_argument(
         "--views",
@@ -62,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     values = parse(arguments, argv)
     if values.topk < 1:
         raise UserError(f"--topk {values.topk}: name at least 1 class")
+    if values.grid is not None and values.budget is not None:
+        raise UserError("--grid and --budget both say what is spent on a file; give one of them")
 
     classifier = _with_labels(open_classifier(values.checkpoint, list(KINDS.values())), values.labels)
     _say_what_was_opened(classifier)
@@ -86,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _grid(values.grid),
         values.topk,
         gallery,
+        None if values.grid is not None else values.budget or classifier.budget,
     ) as predict:
         for path in values.paths:
             before = len(answers)
@@ -95,8 +106,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             if len(answers) == before:
                 give(Answer(path, error=f"no {inputs.noun}s in this folder"))
             unanswered += all(answer.error is not None for answer in answers[before:])
+        budget = predict.budget
+    if budget is not None:
+        print(budget_line(budget), file=sys.stderr)
     if values.json:
-        write_json(values.json, [answer.as_json() for answer in answers])
+        # The same for every file: it is about all of them.
+        spent = {} if budget is None else {"budget": budget}
+        write_json(values.json, [answer.as_json() | spent for answer in answers])
     return 2 if unanswered else 0
 
 

@@ -230,22 +230,40 @@ def budget_figures(
 ) -> dict[str, Any]:
     """What was asked for, predicted and achieved, for a report that has the rows of `adaptive_report`."""
     adaptive = report["adaptive"]
-    achieved = {key: adaptive[key] for key in ("gmacs", "top1", "share")}
-    if choice.milliseconds is not None:
-        shares = [adaptive["share"][name] for name in curve.grids]
-        mean = sum(share * each for share, each in zip(shares, choice.milliseconds.grids))
-        asks = policy is not None and policy.asks
-        achieved["ms"] = mean + (choice.milliseconds.assigner if asks else 0.0)
+    asks = policy is not None and policy.asks
     figures = {
         "asked": str(choice.budget),
         "predicted": choice.predicted(curve),
-        "achieved": achieved,
+        "achieved": {
+            **{key: adaptive[key] for key in ("gmacs", "top1", "share")},
+            **_milliseconds(choice, adaptive["share"], asks),
+        },
         "how": choice.point.how,
         "held": policy is not None and policy.hold,
         "calibrated_on": curve.split,
         "range": curve.ranges(choice.milliseconds),
     }
     return figures if choice.milliseconds is None else figures | {"milliseconds": choice.milliseconds.how}
+
+
+def achieved(choice: Choice, curve: BudgetCurve, policy: LengthPolicy) -> dict[str, Any]:
+    """What the inputs cost that a policy was asked about so far."""
+    share = dict(zip(curve.grids, (count / max(policy.num_inputs, 1) for count in policy.counts)))
+    return {
+        "inputs": policy.num_inputs,
+        "gmacs": policy.mean,
+        "share": share,
+        **_milliseconds(choice, share, policy.asks),
+    }
+
+
+def _milliseconds(choice: Choice, share: Mapping[str, float], asks: bool) -> dict[str, float]:
+    """By the shares and the milliseconds measured of every grid; nothing unless the budget was in milliseconds."""
+    measured = choice.milliseconds
+    if measured is None:
+        return {}
+    mean = sum(part * each for part, each in zip(share.values(), measured.grids))
+    return {"ms": mean + (measured.assigner if asks else 0.0)}
 
 
 def budget_line(figures: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from revit.common.errors import UserError
 from revit.common.load_report import LoadReport
 from revit.common.methods.registry import check_installed
 from revit.common.tokens.adaptive import AdaptiveClassifier
+from revit.common.tokens.budget import KEY
 from revit.common.weights.adapt import TABLE
 from revit.common.weights.source import Dialect, Source, read_source
 
@@ -66,6 +67,12 @@ class Classifier:
     """What became of the tensors of weights made elsewhere."""
     assumed: tuple[str, ...] = ()
     """What those weights do not say and was taken from the published recipes."""
+    input_shape: tuple[int, ...] | None = None
+    """Of one input, batch 1; None for weights made elsewhere."""
+    budget: str | None = None
+    """What the checkpoint's own configuration allows a view to cost, see `revit.common.tokens.budget.Budget`."""
+    hold_budget: bool = True
+    """Whether the mean over all files is held to it."""
 
     @property
     def num_classes(self) -> int:
@@ -139,7 +146,17 @@ def _from_checkpoint(path: Path, checkpoint: Checkpoint, kind: Kind) -> Classifi
         ) from error
     networks = fill_classifier(checkpoint, str(path), model, run)
     names = () if are_numbers(checkpoint.label_names) else tuple(checkpoint.label_names)
-    return Classifier(networks, kind.inputs(run), kind.package.pixels(run), names, run.test.merge)
+    return Classifier(
+        networks,
+        kind.inputs(run),
+        kind.package.pixels(run),
+        names,
+        run.test.merge,
+        input_shape=tuple(kind.package.input_shape(run)),
+        # What is saved before the calibration cannot keep it.
+        budget=run.model.budget if KEY in checkpoint.extra else None,
+        hold_budget=run.test.hold_budget,
+    )
 
 
 def _check_width(path: Path, checkpoint: Checkpoint, run: RecipeOptions) -> None:

@@ -16,10 +16,12 @@ from torch import Tensor
 from revit.common.data.broken import BrokenSample
 from revit.common.drawing.gallery import Gallery
 from revit.common.engine.backend import autocast
+from revit.common.engine.calibrate import achieved, choose, curve_of
 from revit.common.engine.classifier import Classifier
 from revit.common.engine.evaluate import merge_views
 from revit.common.errors import UserError
 from revit.common.tokens.adaptive import AdaptiveClassifier, AdaptiveOutput
+from revit.common.tokens.budget import BudgetCurve, Choice
 from revit.common.tokens.grid import TokenGrid
 
 
@@ -45,6 +47,8 @@ class Answer:
     error: str | None = None
     drawing: str | None = None
     """The file that shows what was spent on it."""
+    gmacs: float | None = None
+    """Of a view in the mean, with the assigner where it was asked; None where no calibration knows it."""
 
     @property
     def grid(self) -> str:
@@ -69,12 +73,14 @@ class Answer:
             "ms_compute": round(self.compute_ms, 3),
         }
         drawing = {} if self.drawing is None else {"drawing": self.drawing}
+        spent = {} if self.gmacs is None else {"gmacs": self.gmacs}
         return {
             "path": self.path,
             "top": top,
             "grid": self.grid,
             "grids": list(self.grids),
             **milliseconds,
+            **spent,
             **drawing,
         }
 
@@ -95,11 +101,13 @@ class Predictor:
         grid: TokenGrid | None = None,
         topk: int = 5,
         gallery: Gallery | None = None,
+        budget: str | None = None,
     ) -> None:
         """views: as on the command line, see `Inputs.open`. grid: for all files, instead of the assigner's. gallery: takes
-        a drawing of every file answered.
+        a drawing of every file answered. budget: what a view may cost in the mean, as on the command line.
 
-        Raises UserError for views that this kind of file does not have, or a grid that the model was not made for.
+        Raises UserError for views that this kind of file does not have, a grid that the model was not made for, or a budget
+        that it cannot keep.
         """
         self.classifier, self.device, self.dtype, self.topk = classifier, device, dtype, topk
         self.gallery = gallery
@@ -108,6 +116,9 @@ class Predictor:
         if grid is not None:
             self.networks = _at(self.networks, grid)
         self.reader = classifier.inputs.open(views)
+        self._chosen: tuple[BudgetCurve, Choice] | None = None
+        if budget is not None:
+            self._chosen = self._choose(budget, views)
 
     def __enter__(self) -> Predictor:
         return self
@@ -149,7 +160,41 @@ class Predictor:
             looks = looks_of(self.networks.model, inputs, grids, output.reductions())
             drawing = self.gallery.save(path, draw_sheet(title, looks))
         names = tuple(grid.name for grid in grids)
-        return Answer(path, guesses, names, 1000 * (read - start), 1000 * (done - read), drawing=drawing)
+        times = (1000 * (read - start), 1000 * (done - read))
+        return Answer(path, guesses, names, *times, drawing=drawing, gmacs=self._spent_on(names))
+
+    @property
+    def budget(self) -> dict[str, Any] | None:
+        """What was asked for, predicted, and achieved with the files so far, as JSON values; None without a budget."""
+        policy = self.networks.policy
+        if self._chosen is None or policy is None:
+            return None
+        curve, choice = self._chosen
+        return {
+            "asked": str(choice.budget),
+            "predicted": choice.predicted(curve),
+            "achieved": achieved(choice, curve, policy),
+            "how": choice.point.how,
+            "held": policy.hold,
+            "calibrated_on": curve.split,
+            **({} if choice.milliseconds is None else {"milliseconds": choice.milliseconds.how}),
+        }
+
+    def _choose(self, budget: str, views: str) -> tuple[BudgetCurve, Choice]:
+        networks, shape = self.networks, self.classifier.input_shape
+        curve = curve_of(networks, "this checkpoint")
+        assert shape is not None  # only our checkpoints have a curve
+        batch = int(views) if views.isdigit() else 1
+        choice = choose(budget, curve, networks, shape, self.device, self.dtype, batch)
+        networks.policy = curve.policy(choice.point, choice.holds and self.classifier.hold_budget)
+        return curve, choice
+
+    def _spent_on(self, names: tuple[str, ...]) -> float | None:
+        policy = self.networks.policy
+        if self._chosen is None or policy is None:
+            return None
+        prices = self._chosen[0].grids
+        return round(sum(prices[name] for name in names) / len(names) + policy.assigner_price, 9)
 
     def label(self, number: int) -> str:
         """What a class is called; its number where it has no name."""

@@ -122,6 +122,8 @@ class LengthPolicy:
         self.steps = steps
         self.hold = hold
         self.num_inputs = 0
+        self.counts = [0] * len(self.prices)
+        """Inputs that each grid got."""
         self.spent = 0.0
 
     @property
@@ -156,4 +158,5 @@ class LengthPolicy:
     def _note(self, lengths: Tensor) -> None:
         counts = torch.bincount(lengths, minlength=len(self.prices)).tolist()
         self.num_inputs += len(lengths)
+        self.counts = [before + count for before, count in zip(self.counts, counts)]
         self.spent += sum(count * (price + self.assigner_price) for count, price in zip(counts, self.prices))

@@ -51,7 +51,7 @@ def test_the_recipe_ends_in_a_report(finished):
     assert [row["grid"] for row in report["fixed"]] == ["6x6", "3x3"]
     assert report["samples"] == {"evaluated": 20, "failed": 0}
     assert report["protocol"]["num_views"] == 1
-    assert set(report["seconds"]) == {"data", "model", "lengths", "assigner", "evaluate"}
+    assert set(report["seconds"]) == {"data", "model", "lengths", "assigner", "calibrate", "evaluate"}
     log = [json.loads(line) for line in (finished / "run" / "log.jsonl").read_text().splitlines()]
     assert sum(line["event"] == "epoch" and line["stage"] == "model" for line in log) == 3  # cool-down too
 

@@ -87,7 +87,7 @@ def test_report_has_what_the_contract_says(finished):
     assert set(report["random"]) >= {"top1", "gmacs"}
     assert set(report["oracle"]) >= {"top1", "gmacs"}
     assert report["samples"] == {"evaluated": 16, "failed": 0}
-    assert set(report["seconds"]) == {"data", "model", "lengths", "assigner", "evaluate"}
+    assert set(report["seconds"]) == {"data", "model", "lengths", "assigner", "calibrate", "evaluate"}
     assert report["versions"]["torch"] == version("torch")
     assert report["protocol"]["dtype"] == "float32"  # what auto came to
 
