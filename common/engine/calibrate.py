@@ -95,13 +95,14 @@ def calibrated(evaluation: Evaluation, costs: Costs, merge: str, split: str, num
     fixed_top1 = [100 * float(evaluation.correct(logits, merge).double().mean()) for logits in per_grid]
     # Dealt lengths give, in the mean, what lies in proportion between the fixed ones.
     from_dealing = dict(zip(wanted, np.interp(wanted, prices[::-1], fixed_top1[::-1]).tolist()))
-    pays = [cost for cost, point in asked.items() if point.measured >= from_dealing[cost]]
-    first = pays[0] if pays else float("inf")
+    first = _first_worth({cost: point.measured - from_dealing[cost] for cost, point in asked.items()})
     between = [
         asked[cost] if cost >= first else measured(deal(spread, prices, cost), "dealt") for cost in wanted
     ]
     points = _rising([cheapest, *between, dearest])
-    dealt_up_to = max([prices[-1], *(cost for cost in wanted if cost < first)]) if pays else prices[0]
+    dealt_up_to = (
+        max([prices[-1], *(cost for cost in wanted if cost < first)]) if first in asked else prices[0]
+    )
     return Calibration(
         BudgetCurve(
             split=split,
@@ -117,6 +118,15 @@ def calibrated(evaluation: Evaluation, costs: Costs, merge: str, split: str, num
         ),
         CascadeTable.of(split, per_grid, prices),
     )
+
+
+def _first_worth(gains: Mapping[float, float]) -> float:
+    """The cost from which on asking the assigner gains most over dealing, all in all; infinity where it never does. A sum
+    over all points, as single ones win or lose by chance."""
+    costs = sorted(gains)
+    sums = [sum(gains[later] for later in costs[number:]) for number in range(len(costs))]
+    best = max(sums, default=0.0)
+    return costs[sums.index(best)] if best > 0 else float("inf")
 
 
 def _rising(points: Sequence[Point]) -> tuple[Point, ...]:
