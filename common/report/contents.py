@@ -91,6 +91,7 @@ class Contents(_Part):
     cascade: Accuracy | None = None
     speed: Speed | None = None
     budget: dict[str, Any] | None = None
+    calibration: dict[str, Any] | None = None
     verdict: str | None = None
     failures: list[Failed] = []
     protocol: dict[str, Any] = {}

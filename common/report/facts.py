@@ -90,8 +90,8 @@ def gather(run: RunReport) -> Facts:
         except UserError as error:
             seen = None
             missing.append(
-                f"Nothing by class, by length and no examples: {error}. To have them: python tools/train_net.py --cfg "
-                f"{run.folder / 'config.yaml'} --stage evaluate"
+                f"Nothing by class, by length and no examples: {error}. To have them, remove {run.folder / 'report.json'} and "
+                f"evaluate again: python tools/train_net.py --cfg {run.folder / 'config.yaml'}"
             )
         training = read_training(run.folder / "log.jsonl")
         if not training:
@@ -116,7 +116,17 @@ def as_json(facts: Sequence[Facts]) -> dict[str, Any]:
 
 def _run_json(facts: Facts, letter: str) -> dict[str, Any]:
     run, seen = facts.run, facts.seen
-    copied = ("model", "protocol", "samples", "seconds", "versions", "speed", "cascade", "budget")
+    copied = (
+        "model",
+        "protocol",
+        "samples",
+        "seconds",
+        "versions",
+        "speed",
+        "cascade",
+        "budget",
+        "calibration",
+    )
     found: dict[str, Any] = {
         "run": run.name,
         "verdict": facts.verdict,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
@@ -53,7 +54,8 @@ def accuracy_plot(run: RunReport, key: str, label: str = "top-1 against GMACs") 
 
     def draw(axes: Any) -> None:
         for name, curve in operating_curves(run).items():
-            axes.plot(*zip(*curve), "-", color=COLOURS.get(name, "C5"), linewidth=1, alpha=0.7)
+            label = name if name not in BASELINES else None
+            axes.plot(*zip(*curve), "--", color=COLOURS.get(name, "C5"), linewidth=1, alpha=0.7, label=label)
         _policies(axes, run.rows(), lambda row: row["gmacs"])
         axes.set(xlabel="GMACs of a view", ylabel="top-1 %")
 
@@ -125,21 +127,30 @@ def val_plot(training: Training, key: str) -> str:
 
 
 def operating_curves(run: RunReport) -> dict[str, Curve]:
-    """Name -> (GMACs, top-1 in percent) along the `curve` that a part of the report may have."""
-    found = {}
-    for name in ("adaptive", "cascade", "budget"):
-        points = (run.content.get(name) or {}).get("curve")
-        if not isinstance(points, list):
-            continue
-        read = [
-            (float(point["gmacs"]), float(point["top1"]))
-            for point in points
-            if isinstance(point, Mapping)
-            and all(isinstance(point.get(axis), int | float) for axis in ("gmacs", "top1"))
-        ]
-        if len(read) > 1:
-            found[name] = sorted(read)
-    return found
+    """Name -> (GMACs, top-1 in percent) along the cascade's thresholds, and the budgets that a calibration found within reach
+    (on its own split)."""
+    calibration = run.content.get("calibration", {})
+    points = {
+        "cascade": run.content.get("cascade", {}).get("curve"),
+        f"budgets, on {calibration.get('split', 'its split')}": calibration.get("points"),
+    }
+    curves = {name: _points(some) for name, some in points.items()}
+    return {name: curve for name, curve in curves.items() if len(curve) > 1}
+
+
+def _points(some: Any) -> Curve:
+    """What in a list are points with numbers."""
+    found: Curve = []
+    for point in some if isinstance(some, list) else []:
+        x, y = (point.get("gmacs"), point.get("top1")) if isinstance(point, Mapping) else (None, None)
+        if (
+            isinstance(x, int | float)
+            and isinstance(y, int | float)
+            and math.isfinite(x)
+            and math.isfinite(y)
+        ):
+            found.append((float(x), float(y)))
+    return sorted(found)
 
 
 def _policies(axes: Any, rows: Sequence[Mapping[str, Any]], place: Callable[[Any], float]) -> None:

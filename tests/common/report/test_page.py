@@ -138,14 +138,11 @@ def test_cascade_and_budget_are_shown_where_they_are(tmp_path):
     content = copy.deepcopy(content_of(made_seen()))
     curve = [{"gmacs": 0.3, "top1": 60.0}, {"gmacs": 0.8, "top1": 85.0}, {"gmacs": 1.3, "top1": 90.0}]
     content["cascade"] = {"top1": 85.0, "gmacs": 0.8, "share": {"6x6": 0.5, "3x3": 0.5}, "curve": curve}
-    content["budget"] = {
-        "asked": "gmacs:0.8",
-        "predicted": {"gmacs": 0.8},
-        "curve": curve,
-        "range": [0.3, 1.3],
-    }
+    content["budget"] = {"asked": "gmacs:0.8", "predicted": {"gmacs": 0.8}, "range": [0.3, 1.3]}
+    content["calibration"] = {"split": "val", "points": [*curve, {"gmacs": None}, 3]}
     page = check(render([gather(save_run(tmp_path / "a", made_seen(), content))]))
-    assert "asked gmacs:0.8 predicted.gmacs 0.8 curve 3 points range 0.3, 1.3" in page.text
+    assert "asked gmacs:0.8 predicted.gmacs 0.8 range 0.3, 1.3" in page.text
+    assert "budgets, on val" in page.text
     assert page.source.count("cascade") > 2
 
 
