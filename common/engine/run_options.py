@@ -89,8 +89,8 @@ class RecipeOptions(Options):
     data: DataOptions
     model: GridModelOptions = ModelOptions()
     methods: dict[str, SerializeAsAny[MethodOptions]] = Field(default={})
-    """Ways to spend fewer tokens beside ReViT's lengths, by name: `flexivit`, `dynamicvit`, `toe`; a null takes a method's
-    defaults."""
+    """Ways to spend fewer tokens beside ReViT's lengths, by name: `flexivit`, `dynamicvit`, `toe`, `retokenize`; null
+    takes a method's defaults, false leaves it out."""
     start: StartOptions = StartOptions()
     train: TrainOptions = TrainOptions()
     distill: DistillOptions = DistillOptions()
@@ -146,11 +146,15 @@ class RecipeOptions(Options):
         known, read, problems = known_methods(), {}, []
         for name, settings in value.items():
             if name not in known:
-                wrong = PydanticCustomError("unknown_method", "{text}", {"text": unknown_method(name)})
+                wrong = PydanticCustomError("unknown_method", "{text}", {"text": unknown_method(str(name))})
                 problems.append(InitErrorDetails(type=wrong, loc=(name,), input=name))
                 continue
+            if settings is False:
+                continue
+            if settings is None or settings is True:
+                settings = {}
             try:
-                read[name] = known[name].options_class.model_validate(settings or {})
+                read[name] = known[name].options_class.model_validate(settings)
             except ValidationError as error:
                 problems += [
                     InitErrorDetails(

@@ -70,7 +70,9 @@ class DynamicViTOptions(MethodOptions):
     @field_validator("keep_rate")
     @classmethod
     def _falling(cls, rate: float | tuple[float, ...]) -> float | tuple[float, ...]:
-        if isinstance(rate, tuple) and (not rate or sorted(rate, reverse=True) != list(rate)):
+        if rate == ():
+            raise ValueError("an empty list; give one rate, or one for each stage")
+        if isinstance(rate, tuple) and sorted(rate, reverse=True) != list(rate):
             raise ValueError(f"{list(rate)}: what is dropped stays dropped, so later stages keep no more")
         return rate
 
@@ -174,7 +176,16 @@ class DynamicViT(Method):
             raise ValueError(
                 "methods.dynamicvit.teacher start is the model of start.source, and there is none; give one, or teacher none"
             )
-
+        epochs = run.train.schedule.total_epochs
+        if (
+            run.start.source is not None
+            and not run.train.optim.groups
+            and self.options.frozen_epochs >= epochs
+        ):
+            raise ValueError(
+                f"methods.dynamicvit.frozen_epochs {self.options.frozen_epochs:g} leaves nothing of {epochs} epochs to train "
+                "the backbone in; lower it, or train longer"
+            )
         if run.start.source is None:
             changed = [
                 name
@@ -199,7 +210,12 @@ class DynamicViT(Method):
             )
         depth = len(model.blocks)
         blocks = self.options.before_blocks or default_stages(depth)
-        if not blocks or blocks[-1] >= depth:
+        if not blocks:
+            raise UserError(
+                f"methods.dynamicvit: a model of depth {depth} has no block between two others, before which tokens could be "
+                "dropped; raise model.depth"
+            )
+        if blocks[-1] >= depth:
             raise UserError(
                 f"methods.dynamicvit.before_blocks: {list(blocks)} are not all blocks of a model of depth {depth}, whose last "
                 f"is {depth - 1}; choose among 0 to {depth - 1}"

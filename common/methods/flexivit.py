@@ -119,6 +119,8 @@ class FlexiViTOptions(MethodOptions):
         if stage.weights is None:
             return Stage(stage.share, grids, (1.0,) * len(grids))
         weights = {TokenGrid.parse(grid): weight for grid, weight in stage.weights.items()}
+        if len(weights) < len(stage.weights):
+            raise ValueError(f"weights of {', '.join(map(str, stage.weights))} name a grid twice")
         strange = [grid.name for grid in weights if grid not in grids]
         if strange:
             names = ", ".join(grid.name for grid in grids)

@@ -35,7 +35,10 @@ def unknown_method(name: str) -> str:
 
 def check_installed(where: str, config: Mapping[str, Any]) -> None:
     """UserError if the configuration in a checkpoint, which `where` names, has methods that there are not here."""
-    missing = [name for name in config.get("methods") or {} if name not in known_methods()]
+    named = config.get("methods") or {}
+    if not isinstance(named, Mapping):
+        raise UserError(f"{where}: the methods in its header are {named!r}, no mapping; copy it again")
+    missing = [name for name in named if name not in known_methods()]
     if missing:
         raise UserError(
             f"{where}: trained with {', '.join(missing)}, which is not installed here ({unknown_method(missing[0])}); "

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from revit.common.embed.retokenize import ReTokenizing
 from revit.common.engine.task import Progress, Task
+from revit.common.errors import UserError
 from revit.common.grid_model import GridModel
 from revit.common.methods.around import TaskAround
 from revit.common.methods.method import Method, MethodOptions, Setting
@@ -98,6 +99,15 @@ class Retokenize(Method):
         if "flexivit" in run.methods:
             raise ValueError(
                 "methods.retokenize and methods.flexivit both say how many tokens a picture has; leave one out"
+            )
+
+    def attach(self, model: GridModel) -> None:
+        """UserError for a phase that leaves a single token."""
+        longest = model.grids[0]
+        most = max(phase.coarser for phase in self.options.phases)
+        if most >= max(longest.rows, longest.cols):
+            raise UserError(
+                f"methods.retokenize.phases: {most} times the stride makes one token of {longest}; choose less"
             )
 
     def task(self, task: Task, model: GridModel, setting: Setting) -> Task:

@@ -77,7 +77,7 @@ class Growth:
         else:
             above, below = self.ratios[0]
             count, step = num_positions * above // below, below // above
-        return range(0, num_positions, step)[: max(1, count)]
+        return range(0, num_positions, min(step, num_positions))[: max(1, count)]
 
     def additions(self, num_positions: int, stage: int) -> list[int]:
         """How many tokens each repetition adds, in order, up to and with `stage` (from 1)."""
@@ -193,8 +193,8 @@ class TokenExpansion(Reducer):
 
 
 def _exact(rate: float) -> Fraction:
-    """The fraction that was meant: 2/5 for 0.4, and 2/3 for 0.6666666666666666."""
-    return Fraction(rate).limit_denominator(10**6)
+    """The fraction that was meant: 2/5 for 0.4, and 2/3 for 0.6666666666666666; one in a million for anything less."""
+    return max(Fraction(rate).limit_denominator(10**6), Fraction(1, 10**6))
 
 
 def _no_autocast(device: torch.device) -> AbstractContextManager[Any]:

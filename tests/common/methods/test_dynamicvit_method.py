@@ -30,7 +30,7 @@ data:
   loading: {num_workers: 0}
 model: {name: deit_small, grids: [6x6], embed_dim: 32, depth: 4, num_heads: 2}
 methods: {dynamicvit: {}}
-train: {batch_size: 16, optim: {name: adamw, lr: 1e-3}, schedule: {name: cosine, epochs: 1}}
+train: {batch_size: 16, optim: {name: adamw, lr: 1e-3}, schedule: {name: cosine, epochs: 6}}
 run: {dir: RUN}
 """
 VIDEO = """
@@ -84,6 +84,7 @@ def published_weights(config: Path, *overrides: str) -> tuple[Path, DeiT]:
         ("model.grids=[6x6,3x3]", "drops tokens of one grid, and the model has 6x6, 3x3"),
         ("methods.dynamicvit.teacher=start", "and there is none"),
         ("methods.dynamicvit.frozen_epochs=2", "frozen_epochs: of a trained model"),
+        ("start.source=a.pth train.schedule.epochs=5", "frozen_epochs 5 leaves nothing of 5 epochs"),
         ("methods.dynamicvit.keep_rate=1.5", "less than or equal to 1"),
         ("methods.dynamicvit.keep_rate=[0.5,0.7]", "later stages keep no more"),
         ("methods.dynamicvit.before_blocks=[2,1]", "no blocks in rising order"),
@@ -92,7 +93,7 @@ def published_weights(config: Path, *overrides: str) -> tuple[Path, DeiT]:
 )
 def test_contradictions_are_told(config, override, text):
     with pytest.raises(UserError, match="methods") as told:
-        load_run(str(config), [override])
+        load_run(str(config), override.split(" ") if "start.source" in override else [override])
     assert text in str(told.value)
 
 

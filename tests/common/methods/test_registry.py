@@ -147,3 +147,28 @@ def test_contributing_shows_the_files_as_they_are():
     text = (ROOT / "CONTRIBUTING.md").read_text()
     for name in ("checkerboard.py", "checkerboard.yaml", "test_checkerboard.py"):
         assert (HERE / name).read_text().strip() in text, name
+
+
+DEMO = ROOT / "configs" / "image" / "demos" / "toe.yaml"
+
+
+def test_false_leaves_a_method_out_and_null_takes_its_defaults():
+    assert load(ImageRun, DEMO, ["methods.toe=false"]).methods == {}
+    assert load(ImageRun, DEMO, ["methods.toe=null"]).methods["toe"] == known_methods()["toe"].options_class()
+
+
+@pytest.mark.parametrize("value", ["0", '""', "[]", "5"])
+def test_settings_are_a_mapping(value):
+    with pytest.raises(UserError, match=r"methods\.toe"):
+        load(ImageRun, DEMO, [f"methods.toe={value}"])
+
+
+def test_a_name_that_is_a_number_is_no_method():
+    with pytest.raises(UserError, match="no such method"):
+        load(ImageRun, DEMO, ["methods={1: {}}"])
+
+
+def test_a_header_whose_methods_are_no_mapping_is_damaged():
+    for methods in (5, "toe"):
+        with pytest.raises(UserError, match="no mapping"):
+            registry.check_installed("a.safetensors", {"methods": methods})

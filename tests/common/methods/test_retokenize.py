@@ -10,6 +10,7 @@ from torch import nn
 from revit.common.embed.patch_embed import Patchify
 from revit.common.embed.retokenize import re_tokenized, strided_convolution
 from revit.common.engine.task import Progress, ResizableTask
+from revit.common.errors import UserError
 from revit.common.methods.retokenize import METHOD, PUBLISHED_COSTS, RetokenizeOptions, RetokenizeTask
 from revit.common.report.flops import count
 from revit.common.tokens.grid import TokenGrid
@@ -162,3 +163,10 @@ def test_a_transformer_of_one_patch_size_has_the_cost_of_a_smaller_map():
     )
     small = count(DeiT(112, [7], num_classes=10, embed_dim=32, depth=2, num_heads=2), (1, 3, 112, 112))
     assert row["gmacs"] == pytest.approx(small.gmacs)
+
+
+def test_a_phase_of_one_token_is_refused():
+    model = DeiT(32, [4], num_classes=3, embed_dim=16, depth=1, num_heads=2)
+    METHOD(RetokenizeOptions(phases=[{"until": 0.5, "coarser": 3}])).attach(model)
+    with pytest.raises(UserError, match="4 times the stride makes one token of 4x4"):
+        METHOD(RetokenizeOptions(phases=[{"until": 0.5, "coarser": 4}])).attach(model)

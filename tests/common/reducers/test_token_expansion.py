@@ -215,3 +215,11 @@ def test_it_has_no_weights_and_can_be_copied():
     reducer = at_stage(HALF, 2)
     assert not reducer.state_dict()
     assert copy.deepcopy(reducer).growth == HALF
+
+
+@pytest.mark.parametrize("rounding", ["paper", "published"])
+@pytest.mark.parametrize("rate", [1e-7, 1e-300])
+def test_the_smallest_rates_keep_one_token(rounding, rate):
+    growth = Growth((rate, 1.0), rate, rounding=rounding)
+    assert list(growth.seeds(49)) == [0]
+    assert growth.num_kept(49, 1) == 1
