@@ -131,3 +131,12 @@ def test_the_paired_interval_is_that_of_the_normal_for_many_samples():
     low, high = paired_interval(differences)
     mean, half = float(differences.mean()), 1.96 * float(differences.std()) / 5000**0.5
     assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.1 * half)
+
+
+def test_a_handful_of_samples_that_differ_proves_nothing():
+    """Four against none of 240 have p = 0.125 by McNemar's exact test, eight have 0.008."""
+    differences = torch.zeros(240)
+    differences[:4] = 1
+    assert paired_interval(differences)[0] < 0
+    differences[:8] = 1
+    assert paired_interval(differences)[0] > 0
