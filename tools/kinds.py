@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from revit.common.config import load_by_kind
 from revit.common.engine.classifier import Kind
+from revit.common.report.peers import Peers, Twin
 from revit.image.classifier import IMAGE
-from revit.image.peers import TimmDeiT
+from revit.image.peers import TimmDeiT, TimmFlexiViT
 from revit.video.classifier import VIDEO
 from revit.video.peers import HuggingFaceTimeSformer
+from revit.video.references import PYTORCHVIDEO
 
 KINDS: dict[str, Kind] = {"image": IMAGE, "video": VIDEO}
 
-PEERS: dict[str, tuple[str, Callable[[Any], nn.Module]]] = {
-    "image": ("timm", TimmDeiT),
-    "video": ("huggingface", HuggingFaceTimeSformer),
+PEERS: dict[str, Peers] = {
+    "image": Peers((Twin("timm", TimmDeiT), Twin("timm", TimmFlexiViT))),
+    "video": Peers((Twin("huggingface", HuggingFaceTimeSformer),), PYTORCHVIDEO),
 }
-"""Whose implementation of the same model is timed beside ours, and how it is made from ours."""
+"""What is timed beside ours: implementations of the same model, and other architectures."""
 
 
 def load_run(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Any, Kind]:

@@ -47,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_config(arguments, several=True)
     add_json(arguments)
     arguments.add_argument(
-        "--peers", action="store_true", help="also time other implementations with the same weights"
+        "--peers",
+        action="store_true",
+        help="also time other implementations with the same weights, and for clips other architectures (minutes on a CPU)",
     )
     arguments.add_argument("--dtypes", type=_dtypes, default="float32,bfloat16", help="default: %(default)s")
     arguments.add_argument("--batches", type=_counts, default="1,4", help="batch sizes; default: %(default)s")
@@ -88,12 +90,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from kinds import PEERS, load_run
 
     from revit.common.engine.backend import pick_device
-    from revit.common.report.cases import model_cases, peer_cases
+    from revit.common.report.cases import model_cases, peer_cases, reference_cases
     from revit.common.report.costs import build
     from revit.common.report.tables import print_table
     from revit.common.report.throughput import Case, device_name, measure
 
     cases: list[Case] = []
+    references: dict[str, Any] = {}
     for path in values.cfg:
         options, kind = load_run(path, values.overrides)
         package, device = kind.package, pick_device(options.run.device)
@@ -106,13 +109,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             "batches": values.batches,
         }
         if values.peers:  # before our own cases, as it fills parameters that start at zero
-            peer, make_twin = PEERS[kind.name]
-            try:
-                cases += peer_cases(peer, make_twin, name, model, **settings)
-            except UserError as error:
-                print(f"{name}: no {peer} beside ours: {error}", file=sys.stderr)
+            twins, reasons = [], []
+            for twin in PEERS[kind.name].twins:
+                try:
+                    twins += peer_cases(twin.name, twin.make, name, model, **settings)
+                except UserError as error:
+                    reasons.append(f"{name}: no {twin.name} beside ours: {error}")
+            cases += twins
+            for reason in [] if twins else reasons:  # that one is no twin says nothing where another is
+                print(reason, file=sys.stderr)
+            references |= {peer.name: (peer, device) for peer in PEERS[kind.name].references}
         compiled = (False, True) if values.compile else (False,)
         cases += model_cases(name, model, assigner, **settings, compiled=compiled)
+    for peer, where in references.values():  # once, whatever the number of configurations
+        try:
+            cases += reference_cases(peer, where, values.dtypes, values.batches)
+        except UserError as error:
+            print(f"no {peer.name}: {error}", file=sys.stderr)
     rows = [row.as_json() for row in measure(cases, device, values.rounds)]
     print_table(f"Speed on {device_name(device)}, median of {values.rounds} rounds or more", COLUMNS, rows)
     if values.json:

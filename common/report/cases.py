@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from revit.common.engine.backend import DTYPES
 from revit.common.grid_model import GridModel
 from revit.common.report.flops import count
-from revit.common.report.peers import checked_twin
+from revit.common.report.peers import Reference, checked_twin, foreign_gmacs
 from revit.common.report.throughput import Case, weight_bytes
 from revit.common.tokens.adaptive import AdaptiveClassifier
 
@@ -74,6 +75,48 @@ def peer_cases(
             inputs = noise(input_shape, batch, device, dtype)
             case = (config, longest.name, dtype, False, batch, cost)
             yield Case(name, *case, _at(held, inputs, longest), weight_bytes=weight_bytes(held))
+
+
+OTHER_ARCHITECTURE = "another architecture"
+"""In the column of configurations, of what has none here."""
+
+
+def reference_cases(
+    reference: Reference, device: torch.device, dtypes: Sequence[str], batches: Sequence[int]
+) -> Iterator[Case]:
+    """Another architecture at its own input size, which stands where ours have the token grid; nothing is compared.
+
+    In bfloat16 it holds bfloat16 weights; where an operator of it does not exist so (pooling over time, on CPUs), it runs
+    under autocast instead, as its users would.
+
+    Raises:
+        UserError: what it is made with is not installed.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = reference.make().eval()
+    shape, cost = reference.input_shape, foreign_gmacs(model, reference.input_shape)
+    for dtype in dtypes:
+        held = copy.deepcopy(model).to(device, DTYPES[dtype])
+        mixed = False
+        try:
+            with torch.inference_mode():
+                held(noise(shape, 1, device, dtype))
+        except NotImplementedError:
+            held, mixed = copy.deepcopy(model).to(device), True
+        for batch in batches:
+            inputs = noise(shape, batch, device, "float32" if mixed else dtype)
+            run = _under_autocast(held, inputs, DTYPES[dtype]) if mixed else partial(held, inputs)
+            case = (OTHER_ARCHITECTURE, reference.input_name, dtype, False, batch, cost)
+            yield Case(reference.name, *case, run, weight_bytes=weight_bytes(held))
+
+
+def _under_autocast(model: nn.Module, inputs: Tensor, dtype: torch.dtype) -> Callable[[], Any]:
+    def run() -> Any:
+        with torch.autocast(inputs.device.type, dtype):
+            return model(inputs)
+
+    return run
 
 
 def _compiled(model: nn.Module) -> Any:

@@ -78,14 +78,14 @@ def count(
     # Tracing does not work in inference mode, which callers may be in.
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of every Python number it makes a constant
-        on_meta = _on_meta(model).float().eval()
+        copied = on_meta(model).float().eval()
         inputs = torch.empty(tuple(input_shape), device="meta")
         arguments = (inputs,) if grid is None else (inputs, grid)
-        traced, unknown = fvcore_macs(on_meta, arguments)
-        by_torch = _torch_macs(on_meta, arguments)
+        traced, unknown = fvcore_macs(copied, arguments)
+        by_torch = torch_macs(copied, arguments)
         if closed_form is None and isinstance(model, HasClosedForm):
             closed_form = model.closed_form_macs(input_shape, grid)
-        formula = dict(closed_form) if closed_form is not None else _macs_by_layers(on_meta, arguments)
+        formula = dict(closed_form) if closed_form is not None else _macs_by_layers(copied, arguments)
     if unknown:
         raise CountError(
             f"fvcore cannot count {', '.join(unknown)}, which may hide matrix products; "
@@ -115,7 +115,7 @@ def _shown(counts: Mapping[str, float]) -> str:
     return f"{sum(counts.values()) / 1e9:.4f} GMACs ({kinds})"
 
 
-def _torch_macs(model: nn.Module, arguments: tuple[Any, ...]) -> dict[str, float]:
+def torch_macs(model: nn.Module, arguments: tuple[Any, ...]) -> dict[str, float]:
     with FlopCounterMode(display=False) as counter:
         model(*arguments)
     return {
@@ -145,7 +145,7 @@ def _macs_by_layers(model: nn.Module, arguments: tuple[Any, ...]) -> dict[str, f
     return macs
 
 
-def _on_meta(model: nn.Module) -> nn.Module:
+def on_meta(model: nn.Module) -> nn.Module:
     """A copy whose tensors have shapes and no data, made without copying the data first."""
     replaced: dict[int, Any] = {}
     for parameter in model.parameters():

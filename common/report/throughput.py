@@ -31,8 +31,8 @@ class Case:
     """A key of `revit.common.engine.backend.DTYPES`."""
     compiled: bool
     batch: int
-    gmacs: float
-    """Per input."""
+    gmacs: float | None
+    """Per input; None where nobody knows, which leaves `fraction_of_peak` out."""
     run: Callable[[], Any]
     num_calls: int = 1
     weight_bytes: int = 0
@@ -56,7 +56,7 @@ class Row:
     ms_p95: float
     peak_memory_mb: float
     """Weights and what one call needed on top, in 1e6 bytes: allocated on CUDA, resident on a CPU."""
-    fraction_of_peak: float
+    fraction_of_peak: float | None
     """Operations per second of the model over those of a square matrix product of the same dtype in the same run. That is
     a yardstick and no limit: products of other shapes may suit the machine better, and then it exceeds 1."""
 
@@ -95,7 +95,8 @@ def measure(
     rows = []
     for case, one, needed in zip(cases, samples, memory):
         median = statistics.median(one)
-        rate = 2e9 * case.gmacs * case.batch / median
+        rate = None if case.gmacs is None else 2e9 * case.gmacs * case.batch / median
+        peak = yardsticks[case.dtype].operations_per_second
         rows.append(
             Row(
                 name=case.name,
@@ -109,7 +110,7 @@ def measure(
                 ms_p50=1e3 * median,
                 ms_p95=1e3 * quantile(one, 0.95),
                 peak_memory_mb=needed / 1e6,
-                fraction_of_peak=rate / yardsticks[case.dtype].operations_per_second,
+                fraction_of_peak=None if rate is None else rate / peak,
             )
         )
     return rows

@@ -6,9 +6,12 @@ import importlib.util
 import json
 from pathlib import Path
 
+import kinds
 import pytest
 
 from revit.common.config import dump, load
+from revit.common.errors import UserError
+from revit.common.report.peers import Peers, Reference
 from revit.video.options import VideoRun
 
 ROOT = Path(__file__).parents[2]
@@ -89,13 +92,22 @@ def test_throughput_rows(tiny, tmp_path, capsys):
     assert "Speed on cpu" in capsys.readouterr().out
 
 
-def test_without_a_peer_our_own_rows_remain(tiny, tmp_path, capsys):
+def test_without_a_peer_our_own_rows_remain(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(
+        kinds.PEERS, "video", Peers(kinds.PEERS["video"].twins, (Reference("x", _none, (1,)),))
+    )
     out = tmp_path / "out.json"
     arguments = ["--dtypes", "float32", "--batches", "1", "--rounds", "1", "--json", str(out), "--peers"]
     stem = ["model.patch_embed=stem", "model.stem_widths=[4,4,8]", "run.device=cpu"]
     assert tool("throughput")(["--cfg", str(tiny), *arguments, *stem]) == 0
     assert [row["name"] for row in json.loads(out.read_text())] == ["ours"] * 3
-    assert "tiny: no huggingface beside ours: " in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "tiny: no huggingface beside ours: " in said
+    assert "no x: pip install it" in said
+
+
+def _none():
+    raise UserError("pip install it")
 
 
 def test_report_tool(tmp_path, capsys):
