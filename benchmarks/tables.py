@@ -34,7 +34,21 @@ COSTS = {
     "gmacs": "GMACs a view",
     "gmacs_total": "all views",
     "params": "parameters",
+    "published": "published GMACs",
 }
+PUBLISHED = {
+    ("timesformer_8x224", "14x14"): "0.59 T, all views",
+    ("timesformer_hr_16x448", "28x28"): "5.11 T, all views",
+    ("timesformer_l_96x224", "14x14"): "7.14 T, all views",
+    ("revit_timesformer_8x224", "14x14"): "0.39 T adaptive, all views",
+    ("revit_timesformer_hr_16x448", "28x28"): "3.68 T adaptive, all views",
+    ("deit_small", "14x14"): "4.6",
+    ("lvvit_small", "14x14"): "6.6",
+    ("asvit_small", "56x56"): "5.3",
+    ("asvit_base", "56x56"): "8.9",
+    ("asvit_large", "56x56"): "22.6",
+}
+"""What the papers say, in their own unit (1 T is 1000 GMACs)."""
 SPEED = {
     "name": "model",
     "config": "configuration",
@@ -96,6 +110,8 @@ def costs(kind: str) -> str:
         if first and first[1] in KINDS:  # a search has no model yet
             options, found = load_run(path)
             rows += [row for row in cost_rows(path.stem, options, found.package) if "rule" not in row]
+    for row in rows:
+        row["published"] = PUBLISHED.get((row["config"], row["grid"]))
     return table(COSTS, rows, f"By `python tools/flops.py`, {here('fvcore')}.")
 
 

@@ -109,7 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "batches": values.batches,
         }
         if values.peers:  # before our own cases, as it fills parameters that start at zero
-            twins, reasons = [], []
+            twins: list[Case] = []
+            reasons: list[str] = []
             for twin in PEERS[kind.name].twins:
                 try:
                     twins += peer_cases(twin.name, twin.make, name, model, **settings)
