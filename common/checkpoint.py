@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from revit.common.errors import UserError, reason_of
+from revit.common.load_report import shorten
 
 FORMAT = "revit"
 VERSION = 1
@@ -45,8 +46,10 @@ class Checkpoint:
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Facts as JSON values, such as `length_shares`."""
 
-    def load_into(self, part: str, module: nn.Module, source: str) -> None:
+    def load_into(self, part: str, module: nn.Module, source: str, trained: str = "") -> None:
         """Puts a part into the module it came from, strictly.
+
+        `trained`: what is known to be different of the file's training, for the message after "FILE was trained".
 
         Raises:
             UserError: `source` (the file, for the message) has no such part, or it was made by another architecture.
@@ -64,10 +67,30 @@ class Checkpoint:
         try:
             module.load_state_dict(dict(state))
         except RuntimeError as error:
+            why = _misfits(state, own) or str(error).splitlines()[-1].strip()
             raise UserError(
-                f"{source}: its {part} does not fit the configuration it is loaded with "
-                f"({str(error).splitlines()[-1].strip()}); use the configuration it was trained with"
+                f"{source}{f' was trained {trained}' if trained else ''}: its {part} does not fit the configuration it is "
+                f"loaded with ({why}); use the configuration it was trained with"
             ) from error
+
+
+def _misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """What keeps `state` from a module with the tensors `own`, at most a few names of each kind."""
+    shapes = {
+        name: [" x ".join(map(str, tensors[name].shape)) or "scalar" for tensors in (state, own)]
+        for name in state
+        if name in own and state[name].shape != own[name].shape
+    }
+    kinds = {
+        "without a place there": [name for name in state if name not in own],
+        "missing": [name for name in own if name not in state],
+        "of another size": [f"{name} ({theirs}, there {ours})" for name, (theirs, ours) in shapes.items()],
+    }
+    return "; ".join(
+        f"{len(names)} tensor{'s' if len(names) > 1 else ''} {kind}: {shorten(names, 2)}"
+        for kind, names in kinds.items()
+        if names
+    )
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:

@@ -68,6 +68,7 @@ class ImagePackage(ListedPackage):
             source,
             position_resize=options.start.position_resize,
             label_names=self.label_names(options),
+            pixels=options.data.pixels,
         )
 
     def pixels(self, options: ImageRun) -> PixelNorm:

@@ -64,8 +64,8 @@ def from_source(source: Source) -> Classifier:
     """A classifier of pictures from a model made elsewhere."""
     inferred = infer(source)
     model = inferred.build()
-    report = start_from_source(model, source)
     pixels = inferred.pictures.pixels
+    report = start_from_source(model, source, pixels=pixels)
     return Classifier(
         AdaptiveClassifier(model).eval(),
         Pictures(inferred.pictures),

@@ -62,6 +62,7 @@ class VideoPackage(ListedPackage):
             source,
             position_resize=options.start.position_resize,
             label_names=self.label_names(options),
+            pixels=options.data.pixels,
         )
 
     def teacher(self, options: VideoRun, source: str, key: str) -> nn.Module:

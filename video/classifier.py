@@ -87,8 +87,8 @@ def from_source(source: Source) -> Classifier:
     methods = methods_found(source.tensors)
     for method in methods:
         method.attach(model)
-    report = start_from_source(model, source)
     pixels = inferred.clips.pixels
+    report = start_from_source(model, source, pixels=pixels)
     return Classifier(
         AdaptiveClassifier(model).eval(),
         Clips(inferred.clips),

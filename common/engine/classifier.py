@@ -135,6 +135,8 @@ def _from_checkpoint(path: Path, checkpoint: Checkpoint, kind: Kind) -> Classifi
     _check_width(path, checkpoint, run)
     try:
         model = kind.package.build_model(run, len(checkpoint.label_names))
+    except UserError as error:
+        raise UserError(f"{path}: the configuration in it makes no model: {error}") from error
     except (
         RuntimeError,
         MemoryError,

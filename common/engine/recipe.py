@@ -80,7 +80,7 @@ class Recipe:
         log = RunLog(self.folder / "log.jsonl", main, board)
         book = StageBook(self.folder, log, world)
         if only is None:
-            book.check("model", self._settings_of("model"))
+            book.check("model", self._settings_of("model"), RunFiles(self.folder).of("model"))
         if not starts_over:
             remarks = self._check_trainings(self._due(stages, only, book))
         world.on_main(lambda: write_text(self.folder / "config.yaml", dump(self.options)))

@@ -34,7 +34,8 @@ class StageBook:
     """`RUN_DIR/stages.json`: a stage that is done with the present settings is not done again.
 
     Settings that changed under the first stage that trains would silently mix two runs, so they are refused with the
-    list of what changed; later stages are cheap and are done again, with a line that says why.
+    list of what changed, unless nothing of it was saved; later stages are cheap and are done again, with a line that says
+    why.
 
     Every process has the same book; rank 0 reads and writes the file.
     """
@@ -58,10 +59,13 @@ class StageBook:
         same = self.is_done(name) and self.book[name]["settings"] == settings
         return self.world.on_main(lambda: same and all(path.exists() for path in results))
 
-    def check(self, name: str, settings: Settings) -> None:
-        """Raises UserError if the stage was begun with other settings."""
+    def check(self, name: str, settings: Settings, results: Sequence[Path]) -> None:
+        """Raises UserError if the stage was begun with other settings and there is a training state or a result of it.
+
+        Asked by all processes.
+        """
         entry = self.book.get(name)
-        if entry is not None and entry["settings"] != settings:
+        if entry is not None and entry["settings"] != settings and not self._is_untouched(name, results):
             changed = "; ".join(differences(entry["settings"], settings))
             raise UserError(
                 f"{self.path.parent} holds a run with other settings ({changed}); choose another run.dir, restore "
@@ -75,7 +79,10 @@ class StageBook:
         entry = self.book.get(name)
         if entry is not None and entry["settings"] != settings:
             changed = "; ".join(differences(entry["settings"], settings))
-            self.log.say(f"{name}: done again, settings changed ({changed})")
+            if self._is_untouched(name, results):
+                self.log.say(f"{name}: takes the new settings ({changed}); nothing of it was saved before")
+            else:
+                self.log.say(f"{name}: done again, settings changed ({changed})")
             self.forget([name])
             entry = None
         gone = self.world.on_main(lambda: [path.name for path in results if not path.exists()])
@@ -114,9 +121,25 @@ class StageBook:
             self._remove_states(name)  # half a training with the old settings
         self._write()
 
+    def _is_untouched(self, name: str, results: Sequence[Path]) -> bool:
+        """Whether the stage was begun and ended before anything of it was saved, as when its configuration was refused.
+
+        Damaged states count as states.
+        """
+        states = self._states_of(name)
+
+        def nothing_there() -> bool:
+            saved = [path for path in states.glob("*") if path.suffix != ".part"]
+            return not saved and not any(path.exists() for path in results)
+
+        return not self.is_done(name) and self.world.on_main(nothing_there)
+
+    def _states_of(self, name: str) -> Path:
+        return self.path.parent / "states" / name
+
     def _remove_states(self, name: str) -> None:
         if self.world.is_main:
-            remove_states(self.path.parent / "states" / name)
+            remove_states(self._states_of(name))
 
     def _read(self) -> dict[str, Any]:
         try:

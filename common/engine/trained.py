@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from revit.common.checkpoint import Checkpoint
 from revit.common.engine.options import AssignerOptions
@@ -11,6 +12,14 @@ from revit.common.errors import UserError
 from revit.common.grid_model import GridModel
 from revit.common.tokens.adaptive import AdaptiveClassifier
 from revit.common.tokens.assigner import TokenLengthAssigner
+
+INPUT_SIZES = ("data.pixels.img_size", "data.pixels.crop_size", "data.frames.num_frames")
+"""What of the data decides about the shapes of a model."""
+ASSIGNER_SIZES = ("assigner.size", "assigner.num_frames", "assigner.width", "assigner.depth")
+SHAPELESS = ("_std", ".budget", ".num_classes", ".drop_path_rate", ".mix_token", ".position_resize")
+"""Settings of a model that change no shape, or that follow from the weights."""
+MAX_NAMED = 4
+"""Settings that one message names."""
 
 
 def build_assigner(options: AssignerOptions, num_grids: int) -> TokenLengthAssigner:
@@ -25,16 +34,66 @@ def fill_classifier(
 ) -> AdaptiveClassifier:
     """The checkpoint's weights in `model`, with its assigner if it has one, in evaluation mode on the CPU.
 
-    Raises UserError if they do not fit; `source` names the file in the message.
+    Raises UserError if they do not fit; `source` names the file in the message, which says what differs between its
+    configuration and `options`.
     """
-    checkpoint.load_into("model", model, source)
+    checkpoint.load_into("model", model, source, trained_otherwise(checkpoint, options, "model"))
     assigner = None
     if "assigner" in checkpoint.parts:
         assigner = build_assigner(options.assigner, len(model.grids))
-        checkpoint.load_into("assigner", assigner, source)
+        trained = trained_otherwise(checkpoint, options, "assigner")
+        checkpoint.load_into("assigner", assigner, source, trained)
     return AdaptiveClassifier(
         model, assigner, options.test.batch_size, options.assigner.confidence, facts=checkpoint.extra
     ).eval()
+
+
+def trained_otherwise(checkpoint: Checkpoint, options: RecipeOptions, part: str) -> str:
+    """How the configuration in a checkpoint differs from `options` in what shapes a part, in words: "with methods X, the
+    configuration has methods Y". Empty where it does not."""
+    theirs = {"kind": checkpoint.kind, **_shaping(checkpoint.config, part)}
+    ours = {"kind": options.kind, **_shaping(options.model_dump(mode="json"), part)}
+    # What only one of them has came with another version of the program, or with another model.name, which is named.
+    different = [key for key in theirs if key in ours and theirs[key] != ours[key]]
+    if not different:
+        return ""
+    shown = different[:MAX_NAMED]
+    more = f" (and {len(different) - len(shown)} more settings)" if len(different) > len(shown) else ""
+    said = (", ".join(_said(key, values[key]) for key in shown) for values in (theirs, ours))
+    return "with {}, the configuration has {}".format(*said) + more
+
+
+def _shaping(config: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """The settings of a configuration that decide about a part's tensors, by key, the more telling ones first."""
+    flat: dict[str, Any] = {
+        key: value
+        for name in ("model", "methods", "assigner", "data")
+        for key, value in _flat(config.get(name), name)
+    }
+    if part == "assigner":
+        return {key: flat[key] for key in ("model.grids", *ASSIGNER_SIZES) if key in flat}
+    first: dict[str, Any] = {key: flat[key] for key in ("model.name", "model.grids") if key in flat}
+    methods: dict[str, Any] = {"methods": sorted(config.get("methods") or {})}
+    rest = {key: value for key, value in flat.items() if key.startswith(("model.", "methods."))}
+    sizes = {key: flat[key] for key in INPUT_SIZES if key in flat}
+    shaping = {**first, **methods, **rest, **sizes}
+    return {key: value for key, value in shaping.items() if not key.endswith(SHAPELESS)}
+
+
+def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Key paths and values of a nested mapping."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _flat(inner, f"{key}.{name}")
+    else:
+        yield key, value
+
+
+def _said(key: str, value: Any) -> str:
+    if isinstance(value, list):
+        text = ", ".join(map(str, value))
+        return f"{key} {text:.60}" if text else f"no {key}"
+    return f"{key} {'null' if value is None else value!s:.60}"
 
 
 def are_numbers(names: Sequence[str]) -> bool:

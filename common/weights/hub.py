@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from torch import Tensor
 
+from revit.common.checkpoint import IN_RUN
 from revit.common.errors import UserError
 from revit.common.weights.read import WeightFile, read_weights, strip_prefixes
 
@@ -26,9 +27,17 @@ def read_folder(folder: Path) -> tuple[WeightFile, dict[str, Any]]:
     """The weights (whole or in shards; safetensors first) and config.json of a folder, preprocessor included.
 
     Raises:
-        UserError: no config.json or no weights in it, a shard is missing, or a file is damaged.
+        UserError: no config.json or no weights in it, a shard is missing, or a file is damaged; a run's folder.
     """
-    config = _json(folder / "config.json", "a Hugging Face folder has config.json beside its weights")
+    if (folder / "stages.json").exists():
+        raise UserError(
+            f"{folder}: the folder of a run without a result so far ({IN_RUN}); let the run end, or give a weight file in "
+            "it, such as its model.safetensors"
+        )
+    config = _json(
+        folder / "config.json",
+        f"a Hugging Face folder has config.json beside its weights, the folder of a run has {IN_RUN}",
+    )
     if (folder / "preprocessor_config.json").exists():
         config["preprocessor"] = _json(folder / "preprocessor_config.json", "")
     for name in FILES:

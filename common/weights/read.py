@@ -70,7 +70,9 @@ def strip_prefixes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _load(path: Path) -> Mapping[str, Any]:
     if not path.exists():
-        raise UserError(f"{path}: no such file; give a weight file, a Hugging Face folder or hf-hub:NAME")
+        raise UserError(
+            f"{path}: no such file; give a weight file, the folder of a run or of Hugging Face, or hf-hub:NAME"
+        )
     if path.is_dir():
         raise UserError(f"{path}: a folder, where one weight file is wanted")
     if path.stat().st_size == 0:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from revit.common.checkpoint import Checkpoint, is_checkpoint, load_checkpoint
+from revit.common.checkpoint import Checkpoint, checkpoint_file, is_checkpoint, load_checkpoint
 from revit.common.errors import UserError
 from revit.common.tokens.grid import TokenGrid
 from revit.common.weights import hub
@@ -49,7 +49,8 @@ or None where it is not this project's."""
 
 
 def read_source(where: str, dialects: Sequence[Dialect] = ()) -> Source:
-    """Reads our checkpoint, another weight file, a Hugging Face folder, `hf-hub:NAME` or `timm:NAME`, and finds out what it is.
+    """Reads our checkpoint (or the run's folder with one), another weight file, a Hugging Face folder, `hf-hub:NAME` or
+    `timm:NAME`, and finds out what it is.
 
     `dialects` are asked in turn before `image_transformer`, which every package understands.
 
@@ -59,7 +60,9 @@ def read_source(where: str, dialects: Sequence[Dialect] = ()) -> Source:
     if where.startswith("timm:"):
         content, config = _from_timm(where)
     else:
-        path = hub.download(where) if where.startswith("hf-hub:") else Path(where).expanduser()
+        path = (
+            hub.download(where) if where.startswith("hf-hub:") else Path(checkpoint_file(where)).expanduser()
+        )
         if path.is_file() and is_checkpoint(path):
             return _believed(_from_checkpoint(where, load_checkpoint(path)))
         content, config = hub.read_folder(path) if path.is_dir() else (read_weights(path), {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -20,25 +20,37 @@ Prepare = Callable[[dict[str, Tensor], LoadReport], Collection[str]]
 """Changes the source's tensors in place before they are fitted; returns the names that the report then has."""
 
 
+class Pixels(Protocol):
+    """How inputs are normalised, as `data.pixels` says: (pixel / 255 - mean) / std per channel."""
+
+    @property
+    def mean(self) -> Sequence[float]:
+        """Per channel."""
+
+    @property
+    def std(self) -> Sequence[float]:
+        """Per channel."""
+
+
 def start_from_source(
     model: ResizableTransformer,
     source: Source,
     *,
     position_resize: str = "bicubic",
     label_names: Sequence[str] = (),
+    pixels: Pixels | None = None,
     prepare: Prepare | None = None,
 ) -> LoadReport:
     """Loads `source` into `model` and says what became of each tensor; see `revit.common.weights.fit.fit`.
+
+    `pixels`: how the model's inputs are normalised; a note says where the source's were otherwise.
 
     Raises:
         UserError: weights that do not fit: the message lists every tensor at fault.
     """
     report = LoadReport(source.where, label_names=source.label_names, notes=list(source.notes))
     _check(model, source)
-    for key in ("mean", "std"):
-        if key in source.facts:
-            values = ", ".join(f"{value:g}" for value in source.facts[key])
-            report.notes.append(f"its pixels had {key} {values}; set data.pixels.{key} to the same")
+    report.notes += pixel_notes(source, pixels)
     tensors = dict(source.tensors)
     rename_grids(tensors, source.grids, model.grids, report)
     accounted = take_reducer(tensors, model, report)
@@ -54,6 +66,22 @@ def start_from_source(
         accounted=accounted,
         position_grid=source.facts.get("position_grid"),
     )
+
+
+def pixel_notes(source: Source, pixels: Pixels | None) -> list[str]:
+    """How the source's inputs were normalised, where it says so and `pixels` are not known to be the same."""
+    notes = []
+    for key in ("mean", "std"):
+        theirs = _values(source.facts.get(key, ()))
+        ours = _values(getattr(pixels, key, ()))
+        if theirs not in ("", ours):
+            here = f", here it is {ours}" if ours else ""
+            notes.append(f"its pixels had {key} {theirs}{here}; set data.pixels.{key} to the same")
+    return notes
+
+
+def _values(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 def without_trace(model: nn.Module) -> dict[str, Any]:

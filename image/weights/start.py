@@ -21,18 +21,23 @@ def start_from(
     *,
     position_resize: str = "bicubic",
     label_names: Sequence[str] = (),
+    pixels: start.Pixels | None = None,
 ) -> LoadReport:
     """Loads the weights at `where` into a DeiT or LV-ViT and says what became of each tensor.
 
-    `where`: our checkpoint, ViT or DeiT weights with timm's names (.pth, .safetensors, a folder in timm's layout,
+    `where`: our checkpoint or the run's folder with one, ViT or DeiT weights with timm's names (.pth, .safetensors, a folder in timm's layout,
     `timm:NAME`), for an LV-ViT the files of its authors. `label_names`: the classes to be learned, see
-    `revit.common.weights.fit.fit`.
+    `revit.common.weights.fit.fit`. `pixels`: how the model's pictures are normalised, see `start.start_from_source`.
 
     Raises:
         UserError: nothing readable there, or weights that do not fit: the message lists every tensor at fault.
     """
     return start_from_source(
-        model, read_source(where), position_resize=position_resize, label_names=label_names
+        model,
+        read_source(where),
+        position_resize=position_resize,
+        label_names=label_names,
+        pixels=pixels,
     )
 
 
@@ -42,6 +47,7 @@ def start_from_source(
     *,
     position_resize: str = "bicubic",
     label_names: Sequence[str] = (),
+    pixels: start.Pixels | None = None,
 ) -> LoadReport:
     """As `start_from`, from weights that were read already."""
     if source.kind == "video" or any(".temporal_" in name or name == "time_embed" for name in source.tensors):
@@ -57,7 +63,9 @@ def start_from_source(
             f"{source.where}: weights of {found}, the model is {wanted}; give weights of its own kind or choose another "
             "model.name"
         )
-    return start.start_from_source(model, source, position_resize=position_resize, label_names=label_names)
+    return start.start_from_source(
+        model, source, position_resize=position_resize, label_names=label_names, pixels=pixels
+    )
 
 
 def _families(model: ResizableTransformer, source: Source) -> tuple[bool, bool]:

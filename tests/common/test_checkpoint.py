@@ -66,8 +66,17 @@ def test_load_into_is_strict_and_explains(tmp_path: Path) -> None:
     save_checkpoint(path, make())
     checkpoint = load_checkpoint(path)
     checkpoint.load_into("model", nn.Linear(3, 2), str(path))
-    with pytest.raises(UserError, match=r"does not fit.*size mismatch"):
+    with pytest.raises(
+        UserError, match=r"does not fit.*1 tensor of another size: weight \(2 x 3, there 2 x 4\)"
+    ):
         checkpoint.load_into("model", nn.Linear(4, 2), str(path))
+    with pytest.raises(
+        UserError, match=r"safetensors was trained so: .*1 tensor without a place there: bias"
+    ) as caught:
+        checkpoint.load_into("model", nn.Linear(3, 2, bias=False), str(path), "so")
+    assert "state_dict" not in str(caught.value)
+    with pytest.raises(UserError, match=r"2 tensors missing: 0\.weight, 0\.bias\)"):
+        checkpoint.load_into("model", nn.Sequential(nn.Linear(3, 2)), str(path))
     with pytest.raises(UserError, match="holds no teacher; it has model, assigner"):
         checkpoint.load_into("teacher", nn.Linear(3, 2), str(path))
 

@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import constants
+from timm.data.constants import IMAGENET_DEFAULT_MEAN as IMAGENET_MEAN
+from timm.data.constants import IMAGENET_DEFAULT_STD as IMAGENET_STD
 
 from revit.common.checkpoint import Checkpoint, save_checkpoint
 from revit.common.errors import UserError
-from revit.common.weights.source import read_source
+from revit.common.weights.source import Source, read_source
+from revit.common.weights.start import pixel_notes
+from revit.image.data.options import PicturePixelOptions
 
 
 @pytest.mark.parametrize(
@@ -48,3 +52,30 @@ def test_a_hub_out_of_reach_is_said_at_once(
     assert time.monotonic() - start < 5
     assert "Retrying" not in caplog.text
     assert not constants.HF_HUB_OFFLINE
+
+
+def test_the_folder_of_a_run_is_its_result(tmp_path: Path) -> None:
+    head = {"head": torch.arange(3.0)}
+    save_checkpoint(tmp_path / "checkpoint.safetensors", Checkpoint("image", {}, ["a"], {"model": head}))
+    source = read_source(str(tmp_path))
+    assert torch.equal(source.tensors["head"], head["head"])
+    assert (source.kind, source.label_names) == ("image", ("a",))
+
+
+def test_a_run_without_a_result_and_a_folder_of_nothing_say_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no such file.*the folder of a run has checkpoint\.safetensors"):
+        read_source(str(tmp_path))
+    (tmp_path / "stages.json").write_text("{}")
+    with pytest.raises(UserError, match=r"a run without a result so far.*model\.safetensors"):
+        read_source(str(tmp_path))
+
+
+def test_pixels_are_noted_only_where_they_differ() -> None:
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    source = Source("a file", "image", {}, facts={"mean": list(mean), "std": [0.5, 0.5, 0.5]})
+    assert pixel_notes(source, PicturePixelOptions(mean=mean, std=(0.5, 0.5, 0.5))) == []
+    assert pixel_notes(source, PicturePixelOptions(mean=mean, std=std)) == [
+        "its pixels had std 0.5, 0.5, 0.5, here it is 0.229, 0.224, 0.225; set data.pixels.std to the same"
+    ]
+    assert len(pixel_notes(source, None)) == 2
+    assert pixel_notes(Source("a file", "image", {}), PicturePixelOptions()) == []
