@@ -108,10 +108,10 @@ def equip(network: nn.Module, options: EngineOptions) -> None:
         network.compile()
 
 
-def allow_graphs(network: nn.Module) -> None:
-    """Let the compiler keep a graph for every token grid, in training and in evaluation: past its limits it would silently
-    go on without compiling."""
-    wanted = GRAPHS_PER_GRID * max(len(getattr(network, "grids", ())), 1)
+def allow_graphs(network: nn.Module, at_least: int = 0) -> None:
+    """Let the compiler keep a graph for every token grid, in training and in evaluation, and at least so many: past its
+    limits it would silently go on without compiling."""
+    wanted = max(GRAPHS_PER_GRID * max(len(getattr(network, "grids", ())), 1), at_least)
     dynamo = torch._dynamo.config
     dynamo.recompile_limit = max(dynamo.recompile_limit, wanted)
     # Of functions that all blocks share, over all their copies.

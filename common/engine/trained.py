@@ -12,6 +12,7 @@ from revit.common.errors import UserError
 from revit.common.grid_model import GridModel
 from revit.common.tokens.adaptive import AdaptiveClassifier
 from revit.common.tokens.assigner import TokenLengthAssigner
+from revit.common.weights.start import check_without_trace
 
 INPUT_SIZES = ("data.pixels.img_size", "data.pixels.crop_size", "data.frames.num_frames")
 """What of the data decides about the shapes of a model."""
@@ -38,6 +39,7 @@ def fill_classifier(
     configuration and `options`.
     """
     checkpoint.load_into("model", model, source, trained_otherwise(checkpoint, options, "model"))
+    check_without_trace(model, checkpoint.extra.get("architecture") or {}, source)
     assigner = None
     if "assigner" in checkpoint.parts:
         assigner = build_assigner(options.assigner, len(model.grids))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from revit.common.reducers.decision import Decision
 from revit.common.tokens.layout import TokenLayout
 
 
-class Reducer(nn.Module):
+class Reducer(nn.Module, ABC):
     """Asked before every block; what it plans is carried out on the tokens, and later on whatever else has their axis.
 
     A subclass writes `plan`, and `positions_per_block` and `macs` if it works in evaluation too.
@@ -20,10 +21,10 @@ class Reducer(nn.Module):
     merges: ClassVar[bool] = False
     """Whether what it takes out is merged into what stays: then a model with patch logits still has them for all places."""
 
+    @abstractmethod
     def plan(self, number: int, patches: Tensor, layout: TokenLayout) -> Decision | None:
         """What becomes of the positions before block `number` (from 0): patches (B, S, T, D) as they are, not normalised.
         None: nothing."""
-        raise NotImplementedError
 
     def forward(self, number: int, tokens: Tensor, layout: TokenLayout) -> tuple[Tensor, TokenLayout]:
         """(B, P + S * T, D) and its layout -> both as block `number` shall see them."""

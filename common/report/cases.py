@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revit.common.engine.backend import DTYPES
+from revit.common.engine.backend import DTYPES, allow_graphs
 from revit.common.grid_model import GridModel
 from revit.common.report.flops import count
 from revit.common.report.peers import Reference, checked_twin, foreign_gmacs
@@ -120,9 +120,8 @@ def _under_autocast(model: nn.Module, inputs: Tensor, dtype: torch.dtype) -> Cal
 
 
 def _compiled(model: nn.Module) -> Any:
-    """One graph for every input shape and grid. Past its limit of graphs torch would silently stop compiling."""
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 1024)
-    torch._dynamo.config.accumulated_recompile_limit = 1 << 20
+    """One graph for every input shape and grid."""
+    allow_graphs(model, 1024)
     return torch.compile(model, dynamic=False)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -49,7 +49,7 @@ def start_from_source(
         UserError: weights that do not fit: the message lists every tensor at fault.
     """
     report = LoadReport(source.where, label_names=source.label_names, notes=list(source.notes))
-    _check(model, source)
+    check_without_trace(model, source.facts, source.where)
     report.notes += pixel_notes(source, pixels)
     tensors = dict(source.tensors)
     rename_grids(tensors, source.grids, model.grids, report)
@@ -98,10 +98,12 @@ def _of_blocks(model: nn.Module) -> dict[str, float]:
     return {} if first is None else {"num_heads": first.attn.num_heads, "skip_lam": first.skip_lam}
 
 
-def _check(model: ResizableTransformer, source: Source) -> None:
+def check_without_trace(model: nn.Module, written: Mapping[str, Any], where: str) -> None:
+    """UserError where `written` beside weights, which `where` names, says another `num_heads` or `skip_lam` than the model
+    has: the tensors would fit and answer nonsense."""
     for key, ours in _of_blocks(model).items():
-        theirs = source.facts.get(key, ours)
+        theirs = written.get(key, ours)
         if theirs != ours:
             raise UserError(
-                f"{source.where}: made with {key} {theirs:g}, the model has {ours:g}; set model.{key}={theirs:g}"
+                f"{where}: made with {key} {theirs:g}, the model has {ours:g}; set model.{key}={theirs:g}"
             )

@@ -11,9 +11,11 @@ from revit.common.checkpoint import Checkpoint, save_checkpoint
 from revit.common.config import load
 from revit.common.engine.trained import check_same_classes, fill_classifier, trained_otherwise
 from revit.common.errors import UserError
+from revit.common.weights.start import check_without_trace
 from revit.image.build import ImagePackage
 from revit.image.classifier import open_classifier
 from revit.image.demo import DIGITS
+from revit.image.models.deit import DeiT
 from revit.image.options import ImageRun
 
 ROOT = Path(__file__).parents[3]
@@ -121,3 +123,11 @@ def test_a_header_that_makes_no_model_is_named_with_its_file(tmp_path):
     with pytest.raises(UserError, match=r"reduces? .*tokens") as caught:
         open_classifier(str(path))
     assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_heads_that_leave_no_trace_in_the_shapes_are_compared():
+    model = DeiT(32, [4], num_classes=3, embed_dim=16, depth=1, num_heads=2)
+    check_without_trace(model, {"num_heads": 2, "skip_lam": 1.0}, "a.safetensors")
+    check_without_trace(model, {}, "a.safetensors")
+    with pytest.raises(UserError, match="made with num_heads 4, the model has 2"):
+        check_without_trace(model, {"num_heads": 4}, "a.safetensors")
