@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -70,15 +70,14 @@ def adaptive_report(
     report: dict[str, Any] = {"fixed": fixed}
     if adaptive in evaluation.answers:
         answers = evaluation.answers[adaptive]
-        prices = torch.tensor([costs.grids[name] for name in names])
+        prices = torch.tensor([costs.grids[name] for name in names], dtype=torch.float64)
         mean_price = float(prices[answers.lengths].mean())
+        share = _shares(answers.lengths, names)
         report["adaptive"] = {
             "top1": _percent(evaluation.correct(answers.logits, merge)),
             "top5": _percent(evaluation.correct(answers.logits, merge, topk=5)),
             "gmacs": mean_price + costs.assigner,
-            "share": {
-                name: float((answers.lengths == index).float().mean()) for index, name in enumerate(names)
-            },
+            "share": share,
             "per_second": evaluation.num_evaluated / max(answers.seconds, 1e-9),
             "assigner_gmacs": costs.assigner,
             "assigner_params": costs.num_assigner_params,
@@ -86,8 +85,13 @@ def adaptive_report(
         per_grid = torch.stack([evaluation.answers[name].logits for name in names])  # (k, N, V, K)
         drawn = _random_draws(evaluation, per_grid, answers.lengths, merge, num_draws)
         draws = [_percent(correct) for correct in drawn]
-        report["random"] = {"top1": sum(draws) / len(draws), "gmacs": mean_price, "draws": draws}
-        report["oracle"] = _oracle(evaluation, per_grid, prices, merge)
+        report["random"] = {
+            "top1": sum(draws) / len(draws),
+            "gmacs": mean_price,
+            "share": share,
+            "draws": draws,
+        }
+        report["oracle"] = _oracle(evaluation, per_grid, prices, merge, names)
         report["cascade"] = cascade_figures(
             per_grid,
             list(costs.grids.values()),
@@ -122,11 +126,12 @@ def paired_interval(differences: Tensor) -> tuple[float, float]:
     """The 95 % interval of the mean of per-sample differences (N,), each from -1 to 1.
 
     Both ways answer the same samples, so what is hard for both cancels, as in McNemar's test. One sample for either way is
-    added (Bonett and Price 2012): a plain or bootstrapped interval is too narrow where only a few samples differ. That the
-    other way's answers are a mean over random draws is in the differences.
+    added (Bonett and Price, "Adjusted Wald Confidence Interval for a Difference of Binomial Proportions Based on Paired
+    Data", 2012): a plain or bootstrapped interval is too narrow where only a few samples differ. For differences of -1, 0
+    and 1 it is theirs; here the other way's answers are a mean over random draws, so there are fractions, too.
     """
     added = torch.cat([differences.double(), torch.tensor([1.0, -1.0], dtype=torch.float64)])
-    half = Z95 * float(added.std()) / math.sqrt(len(added))
+    half = Z95 * float(added.std(correction=0)) / math.sqrt(len(added))
     return float(added.mean()) - half, float(added.mean()) + half
 
 
@@ -147,10 +152,22 @@ def verdict(report: Mapping[str, Any]) -> str:
     return f"{text}; {worth}; {other}"
 
 
-def _oracle(evaluation: Evaluation, per_grid: Tensor, prices: Tensor, merge: str) -> dict[str, float]:
+def _oracle(
+    evaluation: Evaluation, per_grid: Tensor, prices: Tensor, merge: str, names: Sequence[str]
+) -> dict[str, Any]:
     correct = torch.stack([evaluation.correct(logits, merge) for logits in per_grid], dim=1)
     lengths = smallest_correct(correct, "longest")
-    return {"top1": _percent(correct.any(dim=1)), "gmacs": float(prices[lengths].mean())}
+    return {
+        "top1": _percent(correct.any(dim=1)),
+        "gmacs": float(prices[lengths].mean()),
+        "share": _shares(lengths, names),
+    }
+
+
+def _shares(lengths: Tensor, names: Sequence[str]) -> dict[str, float]:
+    """Grid -> fraction of the positions in `lengths` that are its own."""
+    counts = torch.bincount(lengths.flatten(), minlength=len(names)).double() / max(lengths.numel(), 1)
+    return dict(zip(names, counts.tolist()))
 
 
 def _percent(correct: Tensor) -> float:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+BASELINES = ("adaptive", "random", "oracle", "cascade")
+"""Ways to choose a length for every input; no grid is called so."""
 
 Percent = Annotated[FiniteFloat, Field(ge=0, le=100)]
 Gmacs = Annotated[FiniteFloat, Field(gt=0)]
 Amount = Annotated[FiniteFloat, Field(ge=0)]
 Share = Annotated[FiniteFloat, Field(ge=0, le=1.0001)]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Shares = dict[str, Share]
 
 
 class _Part(BaseModel):
@@ -38,9 +44,15 @@ class AtGrid(Accuracy):
 class Assigned(Accuracy):
     """The assigner's choice."""
 
-    share: dict[str, Share]
+    share: Shares
     assigner_params: Count | None = None
     assigner_gmacs: Amount | None = None
+
+
+class Baseline(Accuracy):
+    """Another way to choose lengths; older runs did not write the shares."""
+
+    share: Shares | None = None
 
 
 class SpeedRow(_Part):
@@ -86,9 +98,9 @@ class Contents(_Part):
     method: str | None = None
     model: str | None = None
     adaptive: Assigned | None = None
-    random: Accuracy | None = None
-    oracle: Accuracy | None = None
-    cascade: Accuracy | None = None
+    random: Baseline | None = None
+    oracle: Baseline | None = None
+    cascade: Baseline | None = None
     speed: Speed | None = None
     budget: dict[str, Any] | None = None
     calibration: dict[str, Any] | None = None
@@ -111,4 +123,30 @@ def check_contents(content: object) -> dict[str, Any]:
             f"{place}: {first['msg']}{rest}" if place else "no mapping of keys to values"
         ) from None
     assert isinstance(content, dict)
-    return {key: value for key, value in content.items() if value is not None}
+    for place, value in _leaves(content):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{place}: {value} is no number that a run writes")
+    found = {key: value for key, value in content.items() if value is not None}
+    _check_grids(found)
+    return found
+
+
+def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Place ("cascade.curve.0.top1") and value of all that holds nothing else."""
+    if not isinstance(value, dict | list):
+        yield place, value
+        return
+    for key, one in value.items() if isinstance(value, dict) else enumerate(value):
+        yield from _leaves(one, f"{place}.{key}" if place else str(key))
+
+
+def _check_grids(content: Mapping[str, Any]) -> None:
+    """ValueError for token lengths that come twice, are called like a baseline, or get a share without being there."""
+    grids = [row["grid"] for row in content["fixed"]]
+    for number, grid in enumerate(grids):
+        if not grid or grid in BASELINES or grid in grids[:number]:
+            raise ValueError(f"fixed.{number}.grid: {grid!r} is no token length of its own")
+    for name in BASELINES:
+        for grid in content.get(name, {}).get("share") or {}:
+            if grid not in grids:
+                raise ValueError(f"{name}.share: {grid!r} is none of the token lengths, {', '.join(grids)}")

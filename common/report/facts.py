@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,9 +11,9 @@ from revit.common.errors import UserError
 from revit.common.report.compared import protocol_of, protocols, warnings
 from revit.common.report.confusion import assigned_against_needed, by_length, confused_pairs, per_class
 from revit.common.report.curves import Training, read_training
-from revit.common.report.plots import speeds
-from revit.common.report.runs import RunReport
+from revit.common.report.runs import RunReport, again
 from revit.common.report.seen import IN_RUN, Seen, load_seen
+from revit.common.report.times import measured, times
 
 SAME = 1e-4
 """Points by which two accuracies of the same answers may differ."""
@@ -50,22 +51,23 @@ class Facts:
             return None
         speed, longest = self.run.content["speed"], self.run.content["fixed"][0]["grid"]
         start = "THE SAVING DOES NOT REACH THE CLOCK: measured" if self.is_slower else "Measured"
+        one = f"for one input alone and {batched:.0%} " if alone else ""
         return (
-            f"{start} on {speed['device']}, the adaptive pass takes {alone:.0%} of the time of {longest} for one input alone "
-            f"and {batched:.0%} in the best batch"
+            f"{start} on {speed['device']}, the adaptive pass takes {alone or batched:.0%} of the time of {longest} {one}"
+            "in the best batch"
         )
 
     def _of_longest(self, best: bool) -> float:
         """The adaptive pass's time of an input over that of the longest length; 0 where it was not measured."""
-        found = speeds(self.run, best)
+        found = measured(self.run, best)
         longest = self.run.content["fixed"][0]["grid"]
         return (
             found["adaptive"]["ms"] / found[longest]["ms"] if {"adaptive", longest} <= found.keys() else 0.0
         )
 
     def rows(self) -> list[dict[str, Any]]:
-        """Those of the run, with what was measured: `alone` of an input by itself, `batched` in the best batch."""
-        alone, batched = speeds(self.run, best=False), speeds(self.run, best=True)
+        """Those of the run with their times (`times`): `alone` of an input by itself, `batched` in the best batch."""
+        alone, batched = times(self.run, best=False), times(self.run, best=True)
         views = self.run.content.get("protocol", {}).get("num_views")
         total = views if isinstance(views, int) and views > 1 else None
         return [
@@ -90,15 +92,15 @@ def gather(run: RunReport) -> Facts:
         except UserError as error:
             seen = None
             missing.append(
-                f"Nothing by class, by length and no examples: {error}. To have them, remove {run.folder / 'report.json'} and "
-                f"evaluate again: python tools/train_net.py --cfg {run.folder / 'config.yaml'}"
+                f"Nothing by class, by length and no examples: {error}. To have them, evaluate again: "
+                f"{again(run.folder, 'evaluate')}"
             )
         training = read_training(run.folder / "log.jsonl")
         if not training:
             missing.append(f"No training curves: {run.folder / 'log.jsonl'} says nothing of a training.")
     if "speed" not in run.content:
         missing.append(
-            f"No speed: it was not measured. To have it: python tools/report.py {run.name} --measure"
+            f"No speed: it was not measured. To have it: python tools/report.py {shlex.quote(run.name)} --measure"
         )
     return Facts(run, seen, training, tuple(missing))
 

@@ -9,6 +9,7 @@ from typing import Any
 from revit.common.report.compared import protocol_of, protocols, warnings
 from revit.common.report.facts import Facts
 from revit.common.report.tables import shown
+from revit.common.report.times import DERIVED
 
 
 def markdown(facts: Sequence[Facts]) -> str:
@@ -31,7 +32,10 @@ def markdown(facts: Sequence[Facts]) -> str:
         "",
         "GMACs: multiply-accumulates / 10^9 of one view, attention and assigner included; papers call them",
     ]
-    lines += ["GFLOPs. GFLOPs here are operations, two for each of them. 95 %: Wilson's interval.", ""]
+    lines += ["GFLOPs. GFLOPs here are operations, two for each of them. 95 %: Wilson's interval."]
+    if any(row[name].startswith("~") for row in rows for name in headings):
+        lines += [f"{DERIVED.replace('time:', 'rate:')}."]
+    lines += [""]
     lines += [f"- {_cell(line)}" for one in facts for line in _tested(one)]
     return "\n".join(lines) + "\n"
 
@@ -52,19 +56,26 @@ def _rows(facts: Facts, letter: str) -> list[dict[str, str]]:
             "of them assigner": row["assigner_gmacs"],
             "GFLOPs": row["gflops"],
             "parameters": row["params"],
-            "share": None if row["share"] is None else f"{100 * row['share']:.1f} %",
-            "/s, batch 1": alone.get("per_second"),
-            "p50 ms": alone.get("ms_p50"),
-            "p95 ms": alone.get("ms_p95"),
-            "/s, best batch": batched.get("per_second"),
+            "adaptive's share": None if row["share"] is None else f"{100 * row['share']:.1f} %",
+            "/s, batch 1": _rate(alone),
+            "p50 ms, batch 1": alone.get("ms_p50"),
+            "p95 ms, batch 1": alone.get("ms_p95"),
+            "/s, best batch": _rate(batched),
             "best batch": batched.get("batch"),
-            "peak MB": batched.get("peak_memory_mb"),
+            "peak MB, best batch": batched.get("peak_memory_mb"),
             "samples": run.num_evaluated,
             "failed": run.num_failed,
             "protocol": letter,
         }
         found.append({name: _cell(shown(value)) for name, value in cells.items()})
     return found
+
+
+def _rate(row: Mapping[str, Any]) -> str | None:
+    """Inputs a second of a row of `times`, marked where they are derived."""
+    if "per_second" not in row:
+        return None
+    return f"{'~' if row.get('derived') else ''}{shown(float(row['per_second']))}"
 
 
 def _tested(facts: Facts) -> list[str]:
@@ -86,7 +97,7 @@ def _tested(facts: Facts) -> list[str]:
 
 
 def _is_numeric(cell: str) -> bool:
-    return re.fullmatch(r"-|[\d,.]+( %)?", cell) is not None
+    return re.fullmatch(r"-|~?[\d,.]+( %)?", cell) is not None
 
 
 def _cell(text: str) -> str:

@@ -10,37 +10,48 @@ from revit.common.files import write_text
 from revit.common.report.compared import compared_columns, compared_rows, protocol_of, protocols, warnings
 from revit.common.report.facts import Facts, gather
 from revit.common.report.page_classes import class_parts
+from revit.common.report.page_costs import (
+    BUDGET_COLUMNS,
+    accuracy_caption,
+    cells,
+    columns,
+    flat,
+    is_derived,
+    operating_points,
+    rows_caption,
+)
 from revit.common.report.page_examples import example_parts
 from revit.common.report.page_style import STYLE
 from revit.common.report.page_template import TEMPLATE
-from revit.common.report.plots import accuracy_plot, loss_plot, rate_plot, runs_plot, time_plot, val_plot
+from revit.common.report.plots import (
+    accuracy_plot,
+    loss_plot,
+    rate_plot,
+    runs_plot,
+    time_plot,
+    val_plot,
+)
 from revit.common.report.runs import RunReport
 from revit.common.report.tables import shown
 
-COLUMNS = {
-    "length": "token length",
-    "top1": "top-1 %",
-    "interval": "95 % interval",
-    "top5": "top-5 %",
-    "gmacs": "GMACs a view",
-    "assigner_gmacs": "of them assigner",
-    "gflops": "GFLOPs a view",
-    "gmacs_total": "GMACs, all views",
-    "params": "parameters",
-    "share": "share of inputs",
-    "per_second": "samples/s in the test",
-}
 SPEED_COLUMNS = {
     "grid": "token length",
     "batch": "batch",
-    "per_second": "a second",
-    "ms_p50": "ms p50",
-    "ms_p95": "ms p95",
+    "per_second": "inputs/s",
+    "ms": "ms an input",
+    "ms_p50": "ms a call, p50",
+    "ms_p95": "ms a call, p95",
     "peak_memory_mb": "peak MB",
 }
 CLASS_COLUMNS = {"class": "class", "samples": "samples", "top1": "top-1 %", "interval": "95 % interval"}
 PAIR_COLUMNS = {"class": "class", "answered": "answered", "samples": "samples", "share": "share"}
 MOST_FAILURES = 50
+SAID = {
+    "num_views": "views a sample",
+    "merge": "views merged by",
+    "dtype": "number format",
+    "seed": "seed of the run",
+}
 
 
 def write_page(path: Path, runs: Sequence[RunReport]) -> None:
@@ -62,10 +73,11 @@ def render(facts: Sequence[Facts]) -> str:
     page = environment.from_string(TEMPLATE).render(
         style=STYLE,
         runs=[_described(one, f"r{number}") for number, one in enumerate(facts)],
-        columns=_columns(facts),
+        columns=columns(facts),
         speed_columns=SPEED_COLUMNS,
         class_columns=CLASS_COLUMNS,
         pair_columns=PAIR_COLUMNS,
+        budget_columns=BUDGET_COLUMNS,
         compared=compared_rows(runs) if len(runs) > 1 else [],
         compared_columns=compared_columns(runs),
         compared_plots=_compared_plots(runs),
@@ -87,12 +99,21 @@ def _described(facts: Facts, key: str) -> dict[str, Any]:
         "slower": facts.is_slower,
         "clock": facts.clock(),
         "headline": _headline(run),
-        "rows": [_row(row) for row in facts.rows()],
-        "rows_caption": _rows_caption(run),
-        "plots": [_plot(accuracy_plot(run, f"{key}-gmacs"), "Accuracy against compute.")],
+        "rows": [cells(row) for row in facts.rows()],
+        "rows_caption": rows_caption(facts),
+        "plots": [_plot(accuracy_plot(run, f"{key}-gmacs"), accuracy_caption(run))],
         "training": _training(facts, key),
-        "protocol": {"samples evaluated": run.num_evaluated, "samples failed": run.num_failed, **said},
-        "budget": dict(_flat(content.get("budget") or {})),
+        "protocol": {
+            "samples evaluated": run.num_evaluated,
+            "samples failed": run.num_failed,
+            **{SAID.get(name, name): value for name, value in flat(said)},
+        },
+        "operating_points": operating_points(content),
+        "points_caption": (
+            f"By the calibration on {content.get('calibration', {}).get('num_samples', '?')} samples of "
+            f"{content.get('calibration', {}).get('split', 'its split')}; model.budget or --budget picks any point between."
+        ),
+        "budget": dict(flat(content.get("budget") or {})),
         "failures": content.get("failures", [])[:MOST_FAILURES],
         "facts": {
             **{f"seconds, {stage}": seconds for stage, seconds in content.get("seconds", {}).items()},
@@ -102,30 +123,23 @@ def _described(facts: Facts, key: str) -> dict[str, Any]:
     }
     if speed is not None:
         noun = speed.get("inputs", "inputs")
-        parts["speed"] = speed["rows"]
+        parts["speed"] = [{**row, "ms": 1000 / row["per_second"]} for row in speed["rows"]]
         parts["speed_caption"] = (
             f"{noun.capitalize()} of one view on {speed['device']}, {speed['dtype']}, timed after the evaluation"
-            f"{_calls(speed)}. The adaptive rows give every length its share and include the assigner. Peak memory: weights "
-            "and what one call needed on top."
+            f"{_calls(speed)}. A call answers a whole batch. The adaptive rows give every length its share and include the "
+            "assigner. Peak memory: weights and what one call needed on top."
         )
+        hollow = " Filled: measured; hollow: derived." if is_derived(facts) else ""
         parts["time_plots"] = [
-            _plot(time_plot(run, False, f"{key}-alone"), "Accuracy against measured time of one input."),
-            _plot(time_plot(run, True, f"{key}-batched"), "The same per input in the best batch."),
+            _plot(
+                time_plot(run, False, f"{key}-alone"),
+                f"Accuracy against the time of one input alone.{hollow}",
+            ),
+            _plot(time_plot(run, True, f"{key}-batched"), f"The same per input in the best batch.{hollow}"),
         ]
     if facts.seen is not None:
         parts |= class_parts(facts.seen) | example_parts(facts.seen)
     return parts
-
-
-def _row(row: Mapping[str, Any]) -> dict[str, Any]:
-    share = row["share"]
-    return {
-        **row,
-        "top1": f"{row['top1']:.2f}",
-        "top5": None if row["top5"] is None else f"{row['top5']:.2f}",
-        "interval": f"{row['low']:.1f} to {row['high']:.1f}",
-        "share": None if share is None else f"{100 * share:.1f} %",
-    }
 
 
 def _headline(run: RunReport) -> str:
@@ -140,16 +154,6 @@ def _headline(run: RunReport) -> str:
     return f"{model}: {run.num_evaluated:,} samples evaluated{views}, {run.num_failed:,} failed{seed}."
 
 
-def _rows_caption(run: RunReport) -> str:
-    assigned = run.content.get("adaptive", {})
-    if "assigner_gmacs" not in assigned:
-        return "Every sample at each token length."
-    return (
-        f"The adaptive row's GMACs and parameters include the assigner's: {assigned['assigner_gmacs']:.3g} GMACs"
-        f" ({100 * assigned['assigner_gmacs'] / assigned['gmacs']:.1f} % of them)."
-    )
-
-
 def _calls(speed: Mapping[str, Any]) -> str:
     return f", {speed['calls']} calls of each kind or more" if speed.get("calls") else ""
 
@@ -160,7 +164,8 @@ def _training(facts: Facts, key: str) -> list[dict[str, Any]]:
         start = f"{key}-{number}"
         plots = []
         if curves.loss:
-            plots.append(_plot(loss_plot(curves, f"{start}-loss"), "Training loss."))
+            apart = " Each length has a loss of its own; they do not compare." if len(curves.loss) > 1 else ""
+            plots.append(_plot(loss_plot(curves, f"{start}-loss"), f"Training loss.{apart}"))
         if curves.learning_rate:
             plots.append(_plot(rate_plot(curves, f"{start}-rate"), "Learning rate."))
         if curves.top1:
@@ -187,28 +192,3 @@ def _compared_plots(runs: Sequence[RunReport]) -> list[dict[str, str]]:
 
 def _plot(svg: str, caption: str) -> dict[str, str]:
     return {"svg": svg, "caption": caption}
-
-
-def _columns(facts: Sequence[Facts]) -> dict[str, str]:
-    """Those of the first table that say something of some run; the test's own rate only where no speed was measured."""
-    rows = [_row(row) for one in facts for row in one.rows()]
-    unsaid = {key for key in COLUMNS if all(row[key] is None for row in rows)}
-    if all("speed" in one.run.content for one in facts):
-        unsaid.add("per_second")
-    return {key: heading for key, heading in COLUMNS.items() if key not in unsaid}
-
-
-def _flat(values: Mapping[str, Any], name: str = "") -> list[tuple[str, Any]]:
-    """Nested values under dotted names; lists of more than a few are told by their number."""
-    found: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        full = f"{name}.{key}" if name else str(key)
-        if isinstance(value, Mapping):
-            found += _flat(value, full)
-        elif isinstance(value, list) and (len(value) > 6 or any(isinstance(one, Mapping) for one in value)):
-            found.append((full, f"{len(value)} points"))
-        elif isinstance(value, list):
-            found.append((full, ", ".join(shown(one) for one in value)))
-        else:
-            found.append((full, value))
-    return found

@@ -36,6 +36,9 @@ def class_parts(seen: Seen) -> dict[str, Any]:
     parts: dict[str, Any] = {
         "classes": classes,
         "worst": classes[:MOST_WORST],
+        "worst_caption": f"The worst of {len(classes)} classes."
+        if len(classes) > MOST_WORST
+        else f"All {len(classes)} classes that have samples, the worst first.",
         "confused": [{**row, "share": f"{row['share']:.1f} %"} for row in confused_pairs(seen)],
         "answers": "Answers are the adaptive ones."
         if seen.policy == ADAPTIVE
@@ -80,7 +83,7 @@ def _length_parts(seen: Seen) -> dict[str, Any]:
             "length": "assigned",
             "inputs": "inputs",
             "share": "share",
-            "top1": "top-1 %",
+            "top1": "top-1 % as assigned",
             **fixed,
         },
         "lengths_caption": (

@@ -6,7 +6,7 @@ STYLE = """
 body { font: 16px/1.5 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; max-width: 68rem; margin: 0 auto;
   padding: 1rem; color: #1a1a1a; background: #fff; }
 h1, h2, h3, h4 { line-height: 1.25; overflow-wrap: anywhere; }
-h1 { font-size: 1.6rem; margin: .2rem 0 .8rem; }
+h1 { font-size: 1.6rem; margin: 1.4rem 0 .8rem; }
 h2 { font-size: 1.35rem; margin: 2.4rem 0 .6rem; padding-top: .8rem; border-top: 2px solid #1a1a1a; }
 h3 { font-size: 1.1rem; margin: 1.8rem 0 .4rem; }
 h4 { font-size: 1rem; margin: .9rem 0 .2rem; }
@@ -32,7 +32,7 @@ svg { display: block; width: 100%; height: auto; }
 .map { display: block; width: 100%; max-width: 34rem; height: auto; image-rendering: pixelated; border: 1px solid #ccc; }
 .kind { display: flex; flex-wrap: wrap; gap: .4rem 1.4rem; border-bottom: 1px solid #eee; padding-bottom: .5rem; }
 .cell { flex: 1 1 14rem; min-width: 0; }
-.length { display: block; font-size: .8rem; color: #444; }
+.length { display: block; font-size: .875rem; color: #444; }
 .shown { display: inline-flex; gap: 1px; margin: 2px 6px 2px 0; vertical-align: top; max-width: 100%; overflow-x: auto; }
 .shown img { display: block; height: auto; max-width: none; }
 dl { display: grid; grid-template-columns: minmax(7rem, max-content) 1fr; gap: .1rem 1rem; margin: .5rem 0; }

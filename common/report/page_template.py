@@ -36,12 +36,15 @@ TEMPLATE = """{% macro table(columns, rows, caption, label, tall=false) %}
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="data:,">
-<title>Accuracy, compute and speed of {{ runs | length }} run{{ "s" if runs | length != 1 }}</title>
+<title>{% if runs | length == 1 %}{{ runs[0].name }}: accuracy, compute and speed{% else %}Accuracy, compute and speed of {{ runs | length }} runs{% endif %}</title>
 <style>{{ style | safe }}</style>
 </head>
 <body>
 {% for run in runs %}
 <p class="verdict{{ " bad" if run.useless }}">{% if runs | length > 1 %}<a href="#{{ run.key }}">{{ run.name }}</a>: {% endif %}{{ run.verdict }}</p>
+{% if run.clock %}
+<p class="verdict{{ " bad" if run.slower }}">{% if runs | length > 1 %}<a href="#{{ run.key }}">{{ run.name }}</a>: {% endif %}{{ run.clock }}</p>
+{% endif %}
 {% endfor %}
 {% for warning in warnings %}
 <p class="verdict bad">{{ warning }}</p>
@@ -64,9 +67,6 @@ goes from the shortest length to longer ones until the answer is sure enough.</p
 {{ plots(run.plots) }}
 {% if run.speed %}
 <h3>Measured speed</h3>
-{% if run.clock %}
-<p class="verdict{{ " bad" if run.slower }}">{{ run.clock }}.</p>
-{% endif %}
 {{ table(speed_columns, run.speed, run.speed_caption, "measured speed") }}
 {{ plots(run.time_plots) }}
 {% endif %}
@@ -94,7 +94,7 @@ them. A fixed seed chose classes and inputs; an empty place means that there are
 {% if run.classes %}
 <h3>Classes</h3>
 <div class="plots">
-{{ table(class_columns, run.worst, "The worst of %d classes." % (run.classes | length), "worst classes") }}
+{{ table(class_columns, run.worst, run.worst_caption, "worst classes") }}
 {% if run.confused %}
 {{ table(pair_columns, run.confused, "Taken for another class most often; the share is of all samples of the class.", "confused classes") }}
 {% endif %}
@@ -132,8 +132,12 @@ the darker, the larger the share of the class. {{ run.answers }}</figcaption>
 {% endfor %}
 <h3>How it was measured</h3>
 <dl>{% for name, value in run.protocol.items() %}<dt>{{ name }}</dt><dd>{{ value | shown }}</dd>{% endfor %}</dl>
+{% if run.operating_points %}
+<h3>Budgets that can be asked for</h3>
+{{ table(budget_columns, run.operating_points, run.points_caption, "operating points") }}
+{% endif %}
 {% if run.budget %}
-<h3>Budget</h3>
+<h3>The budget of this run</h3>
 <dl>{% for name, value in run.budget.items() %}<dt>{{ name }}</dt><dd>{{ value | shown }}</dd>{% endfor %}</dl>
 {% endif %}
 {% if run.facts %}

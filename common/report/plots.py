@@ -5,17 +5,23 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from revit.common.report.contents import BASELINES
 from revit.common.report.curves import Curve, Training
-from revit.common.report.runs import BASELINES, RunReport
+from revit.common.report.runs import RunReport
+from revit.common.report.times import times
 
 SIZE = (4.6, 3.1)
 """Inches: at a phone's width the letters are as large as the text around them."""
-MARKS = {"adaptive": "*", "random": "x", "oracle": "^", "cascade": "D"}
-COLOURS = {"adaptive": "C3", "random": "C7", "oracle": "C2", "cascade": "C4"}
+MARKS = {"adaptive": "*", "random": "X", "oracle": "^", "cascade": "D"}
+COLOURS = {"adaptive": "C3", "random": "#555555", "oracle": "C2", "cascade": "C4"}
+SIZES = {"adaptive": 12, "random": 8, "oracle": 9, "cascade": 7}
+"""Of the marks in points; where two policies meet, the smaller one lies on top."""
+CURVES = {"cascade": {"linestyle": ":", "color": "C4"}}
+BUDGETS = {"linestyle": "--", "color": "C1"}
 
 
 def svg(draw: Callable[[Any], None], key: str, label: str) -> str:
@@ -27,7 +33,13 @@ def svg(draw: Callable[[Any], None], key: str, label: str) -> str:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    style: Any = {"svg.fonttype": "none", "svg.hashsalt": key, "font.size": 10, "font.family": "sans-serif"}
+    style: Any = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": key,
+        "font.size": 10.5,
+        "font.family": "sans-serif",
+        "text.parse_math": False,  # names are names, whatever signs are in them
+    }
     with rc_context(style):
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.subplots()
@@ -55,7 +67,7 @@ def accuracy_plot(run: RunReport, key: str, label: str = "top-1 against GMACs") 
     def draw(axes: Any) -> None:
         for name, curve in operating_curves(run).items():
             label = name if name not in BASELINES else None
-            axes.plot(*zip(*curve), "--", color=COLOURS.get(name, "C5"), linewidth=1, alpha=0.7, label=label)
+            axes.plot(*zip(*curve), **CURVES.get(name, BUDGETS), linewidth=1.6, label=label)
         _policies(axes, run.rows(), lambda row: row["gmacs"])
         axes.set(xlabel="GMACs of a view", ylabel="top-1 %")
 
@@ -63,27 +75,17 @@ def accuracy_plot(run: RunReport, key: str, label: str = "top-1 against GMACs") 
 
 
 def time_plot(run: RunReport, best: bool, key: str) -> str:
-    """Top-1 against the measured milliseconds of an input, alone or (`best`) in the best batch."""
+    """Top-1 against the milliseconds of an input, alone or (`best`) in the best batch; derived times (`times`) hollow."""
     batch = "in the best batch" if best else "alone (batch 1)"
-    took = {name: row["ms"] for name, row in speeds(run, best).items()}
+    took = times(run, best)
+    hollow = {name for name, row in took.items() if row.get("derived")}
 
     def draw(axes: Any) -> None:
         rows = [row for row in run.rows() if row["length"] in took]
-        _policies(axes, rows, lambda row: took[row["length"]])
-        axes.set(xlabel=f"measured ms of an input, {batch}", ylabel="top-1 %")
+        _policies(axes, rows, lambda row: took[row["length"]]["ms"], hollow)
+        axes.set(xlabel=f"ms of an input, {batch}", ylabel="top-1 %")
 
     return svg(draw, key, f"top-1 against measured time, {batch}")
-
-
-def speeds(run: RunReport, best: bool) -> dict[str, dict[str, Any]]:
-    """Token length -> the row of `speed` of an input alone, or (`best`) of the batch with the most inputs a second; `ms` is
-    the mean time of an input."""
-    found: dict[str, dict[str, Any]] = {}
-    for row in run.content.get("speed", {}).get("rows", []):
-        better = row["per_second"] > found.get(row["grid"], row)["per_second"]
-        if (best and (better or row["grid"] not in found)) or (not best and row["batch"] == 1):
-            found[row["grid"]] = {**row, "ms": 1000 / row["per_second"]}
-    return found
 
 
 def runs_plot(runs: Sequence[RunReport], key: str) -> str:
@@ -93,9 +95,8 @@ def runs_plot(runs: Sequence[RunReport], key: str) -> str:
         for number, run in enumerate(runs):
             colour, rows = f"C{number % 10}", run.rows()
             fixed = [row for row in rows if row["length"] not in BASELINES]
-            axes.errorbar(
-                **_bars(fixed, lambda row: row["gmacs"]), fmt="o-", color=colour, capsize=2, label=run.name
-            )
+            bars = _bars(fixed, lambda row: row["gmacs"])
+            axes.errorbar(**bars, fmt="o-", color=colour, capsize=2, label=_label(run.name))
             for row in rows:
                 if row["length"] == "adaptive":
                     axes.errorbar(
@@ -153,7 +154,12 @@ def _points(some: Any) -> Curve:
     return sorted(found)
 
 
-def _policies(axes: Any, rows: Sequence[Mapping[str, Any]], place: Callable[[Any], float]) -> None:
+def _policies(
+    axes: Any,
+    rows: Sequence[Mapping[str, Any]],
+    place: Callable[[Any], float],
+    hollow: Collection[str] = (),
+) -> None:
     fixed = [row for row in rows if row["length"] not in BASELINES]
     axes.errorbar(**_bars(fixed, place), fmt="o-", color="C0", capsize=3, label="fixed length")
     for row in fixed:
@@ -162,7 +168,7 @@ def _policies(axes: Any, rows: Sequence[Mapping[str, Any]], place: Callable[[Any
             (place(row), row["top1"]),
             textcoords="offset points",
             xytext=(6, -12),
-            fontsize=9,
+            fontsize=9.5,
             color="#333333",
         )
     for row in rows:
@@ -172,11 +178,19 @@ def _policies(axes: Any, rows: Sequence[Mapping[str, Any]], place: Callable[[Any
                 **_bars([row], place),
                 fmt=MARKS[name],
                 color=COLOURS[name],
-                markersize=10,
+                markersize=SIZES[name],
+                markerfacecolor="white" if name in hollow else COLOURS[name],
+                markeredgewidth=1.5,
                 capsize=3,
-                label=name,
+                label=f"{name}, derived" if name in hollow else name,
+                zorder=5 - SIZES[name] / 100,
             )
-    _legend(axes, 3)
+    _legend(axes, 2 if hollow else 3)
+
+
+def _label(name: str) -> str:
+    """Matplotlib leaves what begins with an underscore out of its legends."""
+    return f"\u200b{name}" if name.startswith("_") else name
 
 
 def _legend(axes: Any, columns: int) -> None:
@@ -185,7 +199,7 @@ def _legend(axes: Any, columns: int) -> None:
         loc="lower left",
         bbox_to_anchor=(0, 1),
         ncols=columns,
-        fontsize=8,
+        fontsize=9.5,
         frameon=False,
         borderaxespad=0.2,
         columnspacing=1.2,
@@ -208,7 +222,13 @@ def _bars(rows: Sequence[Mapping[str, Any]], place: Callable[[Any], float]) -> d
 def _curves(curves: Mapping[str, Curve], key: str, x: str, y: str) -> str:
     def draw(axes: Any) -> None:
         for name, curve in curves.items():
-            axes.plot(*zip(*curve), "-" if len(curve) > 12 else "o-", markersize=3, label=name, linewidth=1.3)
+            axes.plot(
+                *zip(*curve),
+                "-" if len(curve) > 12 else "o-",
+                markersize=3,
+                label=_label(name),
+                linewidth=1.3,
+            )
         axes.set(xlabel=x, ylabel=y)
         if len(curves) > 1:
             _legend(axes, 4)

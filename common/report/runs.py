@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from revit.common.errors import UserError
-from revit.common.report.contents import check_contents
+from revit.common.errors import UserError, reason_of
+from revit.common.report.contents import BASELINES, check_contents
 from revit.common.report.intervals import wilson
 
 COLUMNS = {
@@ -25,7 +26,8 @@ COLUMNS = {
     "failed": "failed",
 }
 """Keys of `RunReport.rows` and their headings."""
-BASELINES = ("adaptive", "random", "oracle", "cascade")
+BOOK = "stages.json"
+"""What a run writes first."""
 
 
 @dataclass(frozen=True)
@@ -122,17 +124,41 @@ def read_runs(folders: Sequence[str | Path]) -> list[RunReport]:
             raise UserError(f"{folder}: no such folder")
         found = sorted(folder.rglob("report.json"))
         if not found:
+            begun = "; ".join(unfinished([folder]))
             raise UserError(
-                f"{folder}: no report.json in it or below; a run writes it when its last stage is done "
-                f"(python tools/train_net.py --cfg FILE.yaml run.dir={folder})"
+                begun
+                or f"{folder}: no report.json in it or below; a run writes it when its last stage is done "
+                f"(python tools/train_net.py --cfg FILE.yaml run.dir={shlex.quote(str(folder))})"
             )
         for file in found:
             files.setdefault(file.resolve(), RunReport(str(file.parent), _read(file), file.parent))
     return list(files.values())
 
 
+def unfinished(folders: Sequence[str | Path]) -> list[str]:
+    """A sentence on every run at or below the folders that was begun and has no report.json yet."""
+    books = {book.resolve(): book for folder in folders for book in sorted(Path(folder).rglob(BOOK))}
+    return [
+        f"{book.parent}: no report.json, its run is not finished; go on with {again(book.parent)}"
+        for book in books.values()
+        if not book.with_name("report.json").exists()
+    ]
+
+
+def again(folder: Path, stage: str | None = None) -> str:
+    """The command that goes on with the run in a folder, wherever it was moved, or does one stage of it again."""
+    config, place = shlex.quote(str(folder / "config.yaml")), shlex.quote(f"run.dir={folder}")
+    return (
+        f"python tools/train_net.py --cfg {config}{f' --stage {stage}' if stage is not None else ''} {place}"
+    )
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
         return check_contents(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{file}: not the report of a run: {error}") from error
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {reason_of(error)}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{file}: not the report of a run: {error}; to write it anew: {again(file.parent, 'evaluate')}"
+        ) from error
