@@ -94,6 +94,9 @@ class Block(nn.Module):
         tokens = self.add(tokens, self.drop_path(self.attn(self.norm1(tokens, layout.grid), keys)))
         return self.add(tokens, self.drop_path(self.mlp(self.norm2(tokens, layout.grid))))
 
+    def fold(self) -> None:
+        """For inference only: join what just training needs apart. There is nothing in this block."""
+
     def add(self, tokens: Tensor, branch: Tensor) -> Tensor:
         """tokens + branch / skip_lam, in one pass over memory."""
         return torch.add(tokens, branch, alpha=1 / self.skip_lam)

@@ -39,7 +39,7 @@ class DividedBlock(Block):
         super().__init__(width, num_heads, grids, mlp_ratio, qkv_bias, drop_path_rate, layer_norm_eps)
         self.temporal_norm1 = LengthAwareLayerNorm(width, grids, layer_norm_eps)
         self.temporal_attn = Attention(width, num_heads, qkv_bias)
-        self.temporal_fc = nn.Linear(width, width)
+        self.temporal_fc: nn.Module = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor, layout: TokenLayout) -> Tensor:
         """(B, P + S * T, D) -> same, positions in row order with time fastest"""
@@ -63,3 +63,16 @@ class DividedBlock(Block):
 
         tokens = torch.cat([prefix, patches.flatten(1, 2)], dim=1)
         return tokens + self.drop_path(self.mlp(self.norm2(tokens, grid)))
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """The projection of the attention over time and `temporal_fc` as one linear layer: between them is only the stochastic
+        depth of training. Computed in float64, so that nothing but the weights' own rounding is added."""
+        first, second = self.temporal_attn.proj, self.temporal_fc
+        if not isinstance(second, nn.Linear):
+            return
+        weight = second.weight.double() @ first.weight.double()
+        bias = second.weight.double() @ first.bias.double() + second.bias.double()
+        first.weight.copy_(weight)
+        first.bias.copy_(bias)
+        self.temporal_fc = nn.Identity()
