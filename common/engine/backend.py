@@ -56,6 +56,9 @@ class Backend(Protocol):
     """Batches per update."""
     num_updates: int
     """Updates made; those skipped for gradients that overflowed in float16 do not count."""
+    works_behind: bool
+    """Whether work is only queued here, so that losses are best read when the next batch is queued, and nothing that
+    `step` decides wants them to be known good."""
 
     def prepare(self, network: nn.Module, optimizer: Optimizer, scheduler: Scheduler) -> nn.Module:
         """Take charge of the three; returns the module to call in training."""
@@ -137,6 +140,8 @@ class LocalBackend:
         self.clip_grad_norm = clip_grad_norm
         self.options = options
         self.num_updates = 0
+        # Of float16 the program asks the scale, and so waits, in any case.
+        self.works_behind = device.type == "cuda" and self.dtype != "float16"
         self._batches = 0
         self._scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == "float16")
 

@@ -69,6 +69,7 @@ class DeepSpeedBackend:
         self.effective_given = effective_given
         self.stage = int(options.zero_stage)
         self.num_updates = 0
+        self.works_behind = False  # gradients that are not finite are refused, if losses are not first
         self._batches = 0
 
     def prepare(self, network: nn.Module, optimizer: Optimizer, scheduler: Scheduler) -> nn.Module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from revit.common.data.loader import Loader
 from revit.common.engine.backend import Backend
 from revit.common.engine.distributed import World
 from revit.common.engine.log import RunLog, progress
+from revit.common.engine.loss_reader import BatchLosses, LossReader
 from revit.common.engine.meter import Meter
 from revit.common.engine.optim import MovedSchedule
 from revit.common.engine.resume import Position, States
@@ -26,6 +27,8 @@ from revit.common.errors import UserError
 
 FINE, STOP, BROKEN = range(3)
 """What the processes tell each other before an update; the largest counts."""
+BadLoss = tuple[int, str]
+"""Updates made before a batch whose loss was not finite, and what to say of it."""
 
 
 @dataclass
@@ -90,10 +93,11 @@ class Trainer:
     def _epoch(self, position: Position, states: States, update_bar: Callable[..., None]) -> None:
         self.model.train()
         meter = Meter()
+        reader = LossReader(self.backend.works_behind)
         start = position.samples
         self.loader.set_position(position.epoch, start)
         num_batches = len(self.loader) // self.backend.accumulate * self.backend.accumulate
-        broken: list[str] = []
+        broken: list[BadLoss] = []
         now = self._progress(position)
         whose = "this process alone: " if self.world.size > 1 else ""
         waited_since = time.perf_counter()
@@ -101,7 +105,7 @@ class Trainer:
             batch = batch.to(self.backend.device)
             meter.data_seconds += time.perf_counter() - waited_since
             self.task.begin(now)
-            broken += self._train_batch(batch, meter)
+            broken += self._heed(reader.put(self._train_batch(batch), batch, self.backend.num_updates), meter)
             ends_update = number % self.backend.accumulate == 0
             asked = self._agree(broken) if ends_update or self.world.size == 1 else FINE
             position.samples = min(start + self.loader.samples_in(number), self.loader.num_samples)
@@ -115,14 +119,18 @@ class Trainer:
             update_bar(note=f"epoch {position.epoch + 1}/{self.num_epochs}  {whose}{meter}")
             is_last = number == num_batches
             if updated and self.backend.num_updates % self.log_every == 0:
+                self._settle(reader, meter)
                 self._log(meter, position, num_batches - number)
             if ends_update and not is_last:
                 saves = updated and self.save_every and self.backend.num_updates % self.save_every == 0
                 if saves or asked == STOP:
+                    self._settle(reader, meter)
                     states.save(position)
                 if asked == STOP:
                     raise self._stopped(position)
             waited_since = time.perf_counter()
+        self._settle(reader, meter)
+        meter.seconds += time.perf_counter() - waited_since
         if meter.num_batches < num_batches:
             raise UserError(
                 f"epoch {position.epoch + 1} ended after {meter.num_batches} of {num_batches} batches: "
@@ -146,8 +154,8 @@ class Trainer:
                 return
             yield batch
 
-    def _train_batch(self, batch: Batch, meter: Meter) -> list[str]:
-        """Adds the batch's gradients. Returns what is wrong with its losses, if anything is."""
+    def _train_batch(self, batch: Batch) -> dict[str, Tensor]:
+        """Adds the batch's gradients. What all token grids share is done here, once: normalisation and augmentation."""
         with self.backend.autocast():
             inputs = self.pixels(batch.inputs)
             if self.augment is not None:
@@ -156,20 +164,34 @@ class Trainer:
             for name, loss in self.task.losses(self.model, inputs, batch):
                 self.backend.backward(loss)
                 losses[name] = loss.detach()
-        values = {name: float(loss) for name, loss in losses.items()}
-        meter.add(values, len(batch))
-        bad = {name: value for name, value in values.items() if not math.isfinite(value)}
-        where = f"rank {self.world.rank}: " if self.world.size > 1 else ""
-        return [f"{where}{bad}; sample ids of the batch: {batch.ids.tolist()}"] if bad else []
+        return losses
 
-    def _agree(self, broken: list[str]) -> int:
+    def _heed(self, read: Sequence[BatchLosses], meter: Meter) -> list[BadLoss]:
+        """Counts what was read. Returns what is wrong with it, if anything is."""
+        where = f"rank {self.world.rank}: " if self.world.size > 1 else ""
+        found: list[BadLoss] = []
+        for one in read:
+            meter.add(one.values, one.num_samples)
+            bad = {name: value for name, value in one.values.items() if not math.isfinite(value)}
+            if bad:
+                found.append((one.update, f"{where}{bad}; sample ids of the batch: {one.ids.tolist()}"))
+        return found
+
+    def _settle(self, reader: LossReader, meter: Meter) -> None:
+        """Read every loss there is, so that what is saved or said next is good. Called by all processes; raises UserError
+        as `_agree` does."""
+        if reader.late:
+            self._agree(self._heed(reader.rest(), meter))
+
+    def _agree(self, broken: list[BadLoss]) -> int:
         """What all processes do next. Raises UserError, everywhere, if a loss was not finite on any of them."""
         wish = BROKEN if broken else STOP if self.stop.asked is not None else FINE
         agreed = self.world.largest(wish)
         if agreed == BROKEN:
-            facts = "; ".join(fact for facts in self.world.gather(broken) for fact in facts)
+            found = [one for everyones in self.world.gather(broken) for one in everyones]
+            facts = "; ".join(fact for _, fact in found)
             raise UserError(
-                f"{self.name}: loss is not finite at update {self.backend.num_updates}: {facts}. Lower the learning rate, "
+                f"{self.name}: loss is not finite at update {min(found)[0]}: {facts}. Lower the learning rate, "
                 "clip gradients (clip_grad_norm) or use float32; the last good state is kept"
             )
         return agreed

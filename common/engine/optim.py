@@ -6,6 +6,7 @@ import re
 from functools import partial
 from typing import Any
 
+import torch
 from timm.optim import create_optimizer_v2, param_groups_weight_decay
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
@@ -17,7 +18,8 @@ from revit.common.errors import UserError
 
 
 def build_optimizer(model: nn.Module, options: OptimOptions) -> Optimizer:
-    """The optimiser over all parameters that want gradients.
+    """The optimiser over all parameters that want gradients, as one fused kernel an update: the same rules as PyTorch's
+    other forms, and states that each can read of the other, equal within rounding.
 
     Without `decay_one_dimensional`, what the model's `no_weight_decay()` names is spared as well. Raises UserError for a
     group of `options` that has no parameters.
@@ -25,6 +27,7 @@ def build_optimizer(model: nn.Module, options: OptimOptions) -> Optimizer:
     extra: dict[str, Any] = {"betas": options.betas, "eps": options.eps}
     if options.name == "sgd":
         extra = {"momentum": options.momentum}
+    extra["fused"] = True  # a fifth of AdamW's time on a CPU, and one launch on a GPU
     if options.groups:
         extra["param_group_fn"] = partial(parameter_groups, options=options)
     elif options.decay_one_dimensional:
@@ -32,13 +35,28 @@ def build_optimizer(model: nn.Module, options: OptimOptions) -> Optimizer:
         extra["param_group_fn"] = partial(
             param_groups_weight_decay, weight_decay=options.weight_decay, weight_decay_exclude_1d=False
         )
-    return create_optimizer_v2(
+    optimizer = create_optimizer_v2(
         model,
         opt=options.name,  # timm's "sgd" is Nesterov
         lr=options.lr,
         weight_decay=options.weight_decay,
         **extra,
     )
+    # An update that overflows float16 is left to the loss scaler to skip. PyTorch's fused SGD would skip it too, but go on
+    # from a momentum that was never written if it was the first one; AdamW would keep a state of zeros.
+    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+    if options.name == "sgd":
+        optimizer.register_step_pre_hook(_start_momentum)
+    return optimizer
+
+
+def _start_momentum(optimizer: Optimizer, *arguments: Any) -> None:
+    """Zeros as the first momentum, which come to the same as none: PyTorch's fused SGD fails where a parameter gets its
+    first gradient later than others of its group, as those of one token grid may."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None and optimizer.state[parameter].get("momentum_buffer") is None:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def parameter_groups(model: nn.Module, options: OptimOptions) -> list[dict[str, Any]]:

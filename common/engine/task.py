@@ -89,10 +89,15 @@ class AssignerTask(Task):
         if self.mirror:
             chosen = torch.rand(len(inputs), device=inputs.device) < 0.5
             inputs = torch.where(chosen.view(-1, *[1] * (inputs.ndim - 1)), inputs.flip(-1), inputs)
-        labels = self.labels.to(inputs.device)[batch.ids]
-        weights = None if self.weights is None else self.weights.to(inputs.device)
+        # Brought to the device once, and nothing below asks it for a number, which would be to wait for it.
+        self.labels = self.labels.to(inputs.device)
+        labels = self.labels[batch.ids]
+        labelled = labels >= 0
+        if self.weights is None:
+            mass = labelled.sum()
+        else:
+            self.weights = self.weights.to(inputs.device)
+            mass = (self.weights[labels.clamp(min=0)] * labelled).sum()
         # A batch without any label gives 0, not 0 / 0.
-        total = F.cross_entropy(model(inputs), labels, weights, ignore_index=-1, reduction="sum")
-        labelled = labels[labels >= 0]
-        mass = labelled.numel() if weights is None else weights[labelled].sum()
-        yield "assigner", total / max(float(mass), 1e-6)
+        total = F.cross_entropy(model(inputs), labels, self.weights, ignore_index=-1, reduction="sum")
+        yield "assigner", total / mass.clamp(min=1e-6)

@@ -67,7 +67,8 @@ def load_zero_optimizer_state(engine: Any, stage: int, network: nn.Module, state
         kept = inner.state[fragment.flat]
         for key, whole in state[name].items():
             if whole.ndim == 0:
-                kept[key] = torch.maximum(kept[key], whole) if key in kept else whole.clone()
+                whole = whole.to(fragment.flat.device, copy=True)  # a fused optimiser counts there
+                kept[key] = torch.maximum(kept[key], whole) if key in kept else whole
                 continue
             if key not in kept:
                 kept[key] = torch.zeros_like(fragment.flat)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
+import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from revit.common.engine.optim import build_optimizer, build_scheduler
+from revit.common.engine.optimizer_state import load_optimizer_state, optimizer_state
 from revit.common.engine.options import OptimOptions, ScheduleOptions
 from revit.image.models.deit import DeiT
 from revit.video.models.timesformer import TimeSformer
@@ -96,3 +101,65 @@ def test_published_recipe_moves_the_learning_rate_as_published():
 def test_decay_can_spare_one_dimensional_parameters():
     optimizer = build_optimizer(nn.LayerNorm(4), OptimOptions(name="adamw", decay_one_dimensional=False))
     assert {group["weight_decay"] for group in optimizer.param_groups if group["params"]} == {0.0}
+
+
+def updates(name: str, fused: bool, num_updates: int = 5) -> tuple[nn.Module, Optimizer]:
+    """A small TimeSformer after some updates with made gradients; those of its shorter grid come from update 2 on."""
+    torch.manual_seed(0)
+    model = MODELS["timesformer"]()
+    optimizer = build_optimizer(model, OptimOptions(name=name, lr=1e-2, weight_decay=0.1))
+    for group in optimizer.param_groups:
+        group["fused"] = fused
+    make_updates(model, optimizer, 0, num_updates)
+    return model, optimizer
+
+
+def make_updates(model: nn.Module, optimizer: Optimizer, first: int, last: int) -> None:
+    for number in range(first, last):
+        generator = torch.Generator().manual_seed(number)
+        for parameter_name, parameter in model.named_parameters():
+            gradient = torch.randn(parameter.shape, generator=generator)
+            parameter.grad = None if number < 2 and "short" in parameter_name else gradient
+        optimizer.step()
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_one_fused_kernel_updates_as_pytorchs_plain_code_does(name):
+    fused, optimizer = updates(name, True)
+    assert optimizer.defaults["fused"]
+    plain, _ = updates(name, False)
+    for key, weight in plain.state_dict().items():
+        torch.testing.assert_close(fused.state_dict()[key], weight, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("before", [1, 3])
+def test_a_state_of_the_plain_optimiser_goes_on_in_the_fused_one(name, before):
+    """As older runs have saved it; after update 1 it knows nothing of the shorter grid."""
+    whole, _ = updates(name, True)
+    model, plain = updates(name, False, before)
+    saved = copy.deepcopy(optimizer_state(plain, model))
+    going_on = build_optimizer(model, OptimOptions(name=name, lr=1e-2, weight_decay=0.1))
+    load_optimizer_state(going_on, model, saved)
+    assert all(group["fused"] for group in going_on.param_groups)
+    make_updates(model, going_on, before, 5)
+    for key, weight in whole.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[key], weight, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_an_update_that_overflows_leaves_the_state_as_it_was(name):
+    model = nn.Linear(2, 2)
+    before = copy.deepcopy(model.state_dict())
+    optimizer = build_optimizer(model, OptimOptions(name=name, lr=1e-2))
+    scaler = torch.amp.GradScaler("cpu")
+    for factor in (float("inf"), 1.0):
+        scaler.scale(factor * model(torch.ones(1, 2)).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        if factor != 1.0:
+            assert not optimizer.state
+            assert all(torch.equal(weight, before[key]) for key, weight in model.state_dict().items())
+    assert all(weight.isfinite().all() for weight in model.state_dict().values())
+    assert not any(torch.equal(weight, before[key]) for key, weight in model.state_dict().items())
