@@ -1,8 +1,9 @@
 """Frames of a video file by number: one open per call, nothing kept alive.
 
 Two decoders, decord and PyAV, return bit-identical frames (tested for H.264, HEVC, VP9 and MPEG-4 in 8-bit 4:2:0, full
-and limited range, BT.601 and BT.709, all rotation tags); files in which they would not are PyAV's alone. PyAV reads the list of frames in any case, so what a frame's
-number means, how many there are, and whether the file is whole does not depend on what is installed either.
+and limited range, BT.601 and BT.709, all rotation tags); files in which they would not are PyAV's alone. PyAV reads the
+list of frames in any case, so what a frame's number means, how many there are, and whether the file is whole does not
+depend on what is installed either.
 
 Handled: rotation tags (frames come upright; mirrored display matrices are not undone), variable frame rate (frames are
 numbered as shown, whatever their spacing), odd sizes, B-frames and open groups, edit lists, 10-bit and AV1 (PyAV alone),
@@ -22,7 +23,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from revit.video.data import decode_decord, decode_pyav
-from revit.video.data.frame_index import DecodeError, FrameIndex, VideoInfo, index_frames
+from revit.video.data.frame_index import FrameIndex, VideoInfo, index_frames
+from revit.video.data.opening import DecodeError
 
 __all__ = ["Backend", "ChooseIndices", "DecodeError", "VideoInfo", "probe", "read_frames", "resolve_backend"]
 
@@ -33,6 +35,15 @@ PyAV then still reads what decord cannot open or would show otherwise."""
 
 ChooseIndices = Callable[[VideoInfo], ArrayLike]
 """From what is known of the file to the frame numbers wanted: any order, repeats allowed, any shape (read flat)."""
+
+Allocate = Callable[[tuple[int, ...]], NDArray[np.uint8]]
+"""From a shape to an array of bytes to fill."""
+
+
+def new_array(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Ordinary memory."""
+    return np.empty(shape, dtype=np.uint8)
+
 
 # FFmpeg's own messages: everything worth saying is in DecodeError.
 av.logging.set_level(None)
@@ -54,23 +65,39 @@ def probe(path: str) -> VideoInfo:
     return index.info
 
 
-def read_frames(path: str, choose_indices: ChooseIndices, backend: Backend = "auto") -> NDArray[np.uint8]:
+def read_frames(
+    path: str, choose_indices: ChooseIndices, backend: Backend = "auto", allocate: Allocate = new_array
+) -> NDArray[np.uint8]:
     """Open `path`, let `choose_indices` say which frames, and return them as uint8 (n, H, W, 3), RGB, upright.
 
-    Frames are decoded once each in the file's order, then put in the order asked for. If frames that the container
-    lists turn out not to exist, `choose_indices` is asked a second time with the true number.
+    Frames are decoded once each in the file's order, then put in the order asked for. Where what the file's header says
+    turns out wrong (the size, the rotation, frames that do not exist), `choose_indices` is asked again with the truth.
+
+    allocate: makes the array that PyAV's frames are put into; decord makes its own.
 
     `DecodeError` if the file is not a readable video; `IndexError` if a number is outside 0 .. num_frames - 1.
     """
     first = resolve_backend(backend)
-    index = index_frames(path)
+    index = index_frames(path, quick=first == "pyav")
     try:
         numbers = _numbers(choose_indices(index.info), index.info)
-        frames = _decode(index, numbers, first)
+        try:
+            frames = _decode(index, numbers, first, allocate)
+        except DecodeError:
+            if not index.assumed:
+                raise
+            frames = None
+        if frames is None and index.assumed:
+            assumed = index
+            assumed.container.close()
+            index = index_frames(path)
+            if index.info != assumed.info:
+                numbers = _numbers(choose_indices(index.info), index.info)
+            frames = _decode(index, numbers, first, allocate)
         if frames is None:
             index = decode_pyav.recount(index)
             numbers = _numbers(choose_indices(index.info), index.info)
-            frames = _decode(index, numbers, "pyav")
+            frames = _decode(index, numbers, "pyav", allocate)
         if frames is None:
             raise DecodeError(
                 path, f"damaged: not every one of its {index.info.num_frames} frames can be decoded"
@@ -91,7 +118,9 @@ def _numbers(chosen: ArrayLike, info: VideoInfo) -> NDArray[np.int64]:
     return numbers
 
 
-def _decode(index: FrameIndex, numbers: NDArray[np.int64], backend: str) -> NDArray[np.uint8] | None:
+def _decode(
+    index: FrameIndex, numbers: NDArray[np.int64], backend: str, allocate: Allocate
+) -> NDArray[np.uint8] | None:
     """The frames in the order of `numbers`, or None if some of them do not come out. Each is decoded once."""
     wanted, places = np.unique(numbers, return_inverse=True)
     if backend == "decord" and decode_decord.suits(index):
@@ -102,7 +131,7 @@ def _decode(index: FrameIndex, numbers: NDArray[np.int64], backend: str) -> NDAr
     missing = set(wanted.tolist())
     for number, picture in decode_pyav.read(index, set(missing)):
         if frames is None:  # filled as pictures come, so that long clips of large frames are in memory once
-            frames = np.empty((numbers.size, *picture.shape), dtype=np.uint8)
+            frames = allocate((numbers.size, *picture.shape))
         elif picture.shape != frames.shape[1:]:
             raise DecodeError(
                 index.path, f"its frames change size from {frames.shape[1:3]} to {picture.shape[:2]}"

@@ -14,7 +14,8 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from revit.video.data.frame_index import DecodeError, FrameIndex
+from revit.video.data.frame_index import FrameIndex, picture_shape
+from revit.video.data.opening import DecodeError
 
 SKIPPABLE = ("h264",)
 """Codecs in which a picture marked as unused by others can be left undecoded without changing any other picture."""
@@ -24,7 +25,7 @@ def read(index: FrameIndex, wanted: set[int]) -> Iterator[tuple[int, NDArray[np.
     """Decode the frames numbered `wanted`: pairs of number and picture (H, W, 3), in the order they come out.
 
     Numbers whose frame the decoder does not return whole are missing: `recount` then tells a file that promises too much
-    from a damaged one. `DecodeError` where the decoder itself gives up.
+    from a damaged one. All are missing if pictures do not look as the index assumed. `DecodeError` where the decoder itself gives up.
     """
     to_rgb = Converter()
     if index.pts is None:
@@ -33,7 +34,13 @@ def read(index: FrameIndex, wanted: set[int]) -> Iterator[tuple[int, NDArray[np.
                 yield number, to_rgb(frame, index.info.rotation)
         return
     number_of = {index.pts[number]: number for number in wanted}
+    compared = not index.assumed
     for frame in _decode_runs(index, set(number_of)):
+        if not compared:
+            shape, info = picture_shape(frame), index.info
+            if shape.rotation or (shape.height, shape.width) != (info.height, info.width):
+                return
+            compared = True
         wanted_number = number_of.get(frame.pts) if frame.pts is not None else None
         if wanted_number is not None:
             yield wanted_number, to_rgb(frame, index.info.rotation)

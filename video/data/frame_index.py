@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import av
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
@@ -14,7 +13,14 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from revit.common.data.broken import BrokenSample
+from revit.video.data.bitstream import may_be_turned
+from revit.video.data.opening import (
+    DecodeError,
+    error_text,
+    open_container,
+    picture_packets,
+    refuse_truncated,
+)
 
 KEPT_BYTES = 64 << 20
 """Packets of files up to this size are kept in memory between indexing and decoding; others are read twice."""
@@ -24,10 +30,6 @@ FIRST_PACKETS = 16
 
 RATE_TOLERANCE = 0.03
 """Share by which a file's stamps may differ from the rate written in it, beside their rounding."""
-
-
-class DecodeError(BrokenSample):
-    """A video file that cannot be decoded. path: the file.  reason: one line saying what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,10 @@ class FrameIndex:
     container: InputContainer
     info: VideoInfo
     codec: str
-    pixel_format: str
+    pixel_format: str | None
+    """As decoded; None if no picture has been decoded yet."""
+    assumed: bool
+    """Whether size and rotation are those of the file's header and still to be compared with a decoded picture."""
     pts: list[int] | None
     """Time stamps in the order shown, so frame i is the one stamped pts[i]. None: stamps are missing or doubled,
     frames are counted as the decoder returns them."""
@@ -76,49 +81,15 @@ class FrameIndex:
                 yield from picture_packets(container)
 
 
-def picture_packets(container: InputContainer) -> Iterator[Packet]:
-    """Packets of the first video stream; the empty ones, which some writers use as padding, are left out.
-
-    An empty packet would also tell the decoder that the file has ended.
-    """
-    for packet in container.demux(container.streams.video[0]):
-        if packet.size > 0:
-            yield packet
-
-
-def open_container(path: str) -> InputContainer:
-    """Open `path` for reading, one thread. `DecodeError` says why it is not a video file."""
-    try:
-        if os.path.isdir(path):
-            raise DecodeError(path, "is a folder, not a video file")
-        with open(path, "rb") as file:
-            head = file.read(4096)
-    except OSError as error:
-        raise DecodeError(path, (error.strerror or str(error)).lower()) from None
-    if not head:
-        raise DecodeError(path, "the file is empty (0 bytes)")
-    try:
-        container = av.open(path, metadata_errors="ignore")
-    except (FFmpegError, OSError, ValueError) as error:
-        raise DecodeError(path, _why_unreadable(head, error)) from None
-    if not container.streams.video:
-        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        container.close()
-        raise DecodeError(path, f"has no video stream (only {kinds})")
-    stream = container.streams.video[0]
-    if stream.codec_context is None:
-        container.close()
-        raise DecodeError(path, "this build of FFmpeg has no decoder for the file's video codec")
-    stream.codec_context.thread_count = 1
-    return container
-
-
-def index_frames(path: str) -> FrameIndex:
+def index_frames(path: str, quick: bool = False) -> FrameIndex:
     """Open `path` and list its frames. The caller closes `.container`.
+
+    quick: where the header of the file can be relied on, take rotation and size from there instead of from its first
+    picture; decoding that one costs as much as all the rest here. Whoever decodes then compares (`FrameIndex.assumed`).
 
     `DecodeError` if it is no video, has no frame, or ends before its own index does (truncated).
     """
-    container = open_container(path)
+    container = open_container(path, quick)
     try:
         stream = container.streams.video[0]
         keep = os.path.getsize(path) <= KEPT_BYTES
@@ -132,52 +103,55 @@ def index_frames(path: str) -> FrameIndex:
         try:
             for packet in picture_packets(container):
                 if packet.is_corrupt:
-                    _refuse_truncated(path, container, len(stamps))
+                    refuse_truncated(path, container, len(stamps))
                     raise DecodeError(path, f"truncated: the file ends inside frame {len(stamps)}")
-                pts = packet.pts
+                pts, is_key = packet.pts, packet.is_keyframe
+                if quick and not packet_pts and not _header_suffices(stream, packet):
+                    container.close()
+                    return index_frames(path)
                 packet_pts.append(pts)
-                packet_is_key.append(packet.is_keyframe)
+                packet_is_key.append(is_key)
                 if (
                     not packet.is_discard
                 ):  # else outside the edit list: decoded when others need it, never shown
                     stamps.append(pts)
-                met_key = met_key or packet.is_keyframe
-                for head, begun in zip(heads, (True, met_key)):
-                    if begun and len(head) < FIRST_PACKETS:
-                        head.append(packet)
+                if not quick and len(heads[1]) < FIRST_PACKETS:
+                    met_key = met_key or is_key
+                    for head, begun in zip(heads, (True, met_key)):
+                        if begun and len(head) < FIRST_PACKETS:
+                            head.append(packet)
                 if keep:
                     kept.append(packet)
         except FFmpegError as error:
             raise DecodeError(path, f"damaged: {error.strerror} after {len(stamps)} frames") from None
-        _refuse_truncated(path, container, len(stamps))
+        refuse_truncated(path, container, len(stamps))
         if not stamps:
             raise DecodeError(path, "has a video stream without a single frame")
-        picture = _first_picture(path, stream.codec_context, *heads)
+        codec = stream.codec_context
+        shape = _header_shape(codec) if quick else picture_shape(_first_picture(path, codec, *heads))
         # Without stamps for every frame, or with two frames on one stamp, only counting is exact.
         shown = sorted(stamp for stamp in stamps if stamp is not None)
         shown_pts = shown if len(set(shown)) == len(stamps) else None
-        # A nonsensical display matrix has no angle (not a number, read as a huge integer): frames stay as they are.
-        turn = picture.rotation if abs(picture.rotation) <= 360 else 0
-        rotation = round(turn / 90) % 4 * 90
-        turned = rotation in (90, 270)
         fps = _frames_per_second(stream, shown_pts)
         seconds = len(stamps) / fps
         if shown_pts is not None and stream.time_base is not None:
             seconds = float((shown_pts[-1] - shown_pts[0]) * stream.time_base) + 1 / fps
+        turned = shape.rotation in (90, 270)
         info = VideoInfo(
             num_frames=len(stamps),
             fps=fps,
-            width=picture.height if turned else picture.width,
-            height=picture.width if turned else picture.height,
-            rotation=rotation,
+            width=shape.height if turned else shape.width,
+            height=shape.width if turned else shape.height,
+            rotation=shape.rotation,
             duration_seconds=seconds,
         )
         return FrameIndex(
             path=path,
             container=container,
             info=info,
-            codec=stream.codec_context.name,
-            pixel_format=picture.format.name,
+            codec=codec.name,
+            pixel_format=shape.pixel_format,
+            assumed=quick,
             pts=shown_pts,
             packet_pts=packet_pts,
             packet_is_key=packet_is_key,
@@ -186,6 +160,40 @@ def index_frames(path: str) -> FrameIndex:
     except BaseException:
         container.close()
         raise
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What pictures look like before they are turned. width, height: pixels.  rotation: see `VideoInfo`."""
+
+    width: int
+    height: int
+    rotation: int
+    pixel_format: str | None
+
+
+def picture_shape(picture: VideoFrame) -> Shape:
+    """The shape of a decoded picture."""
+    # A nonsensical display matrix has no angle (not a number, read as a huge integer): frames stay as they are.
+    turn = picture.rotation if abs(picture.rotation) <= 360 else 0
+    return Shape(picture.width, picture.height, round(turn / 90) % 4 * 90, picture.format.name)
+
+
+def _header_shape(codec: VideoCodecContext) -> Shape:
+    """The shape of pictures that are not turned, by the header of the file."""
+    return Shape(codec.width, codec.height, 0, None)
+
+
+def _header_suffices(stream: VideoStream, first: Packet) -> bool:
+    """Whether the file's header says how all pictures look, and how many there are, unless the first decoded one differs."""
+    codec = stream.codec_context
+    return (
+        "mp4" in stream.container.format.name
+        and stream.frames > 0  # all frames are listed in one place, not fragment by fragment
+        and codec.width > 0
+        and first.is_keyframe
+        and not may_be_turned(codec.name, codec.extradata, bytes(first))
+    )
 
 
 def _first_picture(
@@ -200,7 +208,7 @@ def _first_picture(
             pictures = [picture for packet in packets for picture in codec.decode(packet)]
             pictures += codec.decode(None)
         except (FFmpegError, OSError) as error:
-            reason = _text(error)
+            reason = error_text(error)
             continue
         finally:
             codec.flush_buffers()
@@ -209,20 +217,6 @@ def _first_picture(
     raise DecodeError(
         path, f"damaged, or no decoder for {codec.name}: its first frame cannot be decoded ({reason})"
     )
-
-
-def _refuse_truncated(path: str, container: InputContainer, num_packets: int) -> None:
-    """MP4 files list where every frame lies: a last frame beyond the end of the file was cut off."""
-    if "mp4" not in container.format.name:
-        return
-    entries = container.streams.video[0].index_entries
-    if len(entries) == 0:
-        return
-    last = entries[len(entries) - 1]
-    if last.pos + last.size > os.path.getsize(path):
-        raise DecodeError(
-            path, f"truncated: {num_packets} of the {len(entries)} frames of its index are in the file"
-        )
 
 
 def _frames_per_second(stream: VideoStream, pts: list[int] | None) -> float:
@@ -239,20 +233,3 @@ def _frames_per_second(stream: VideoStream, pts: list[int] | None) -> float:
     if written:
         return float(written)
     return 30.0  # a single picture without a rate: any value chooses the same frame
-
-
-def _why_unreadable(head: bytes, error: Exception) -> str:
-    if head[4:8] == b"ftyp":
-        return "its index (moov box) is missing or damaged; the recording was probably cut off"
-    if b"\0" not in head:
-        try:
-            head[:1024].decode("utf-8")
-        except UnicodeDecodeError:
-            pass
-        else:
-            return "is a text file, not a video"
-    return f"not readable as a video: {_text(error)}"
-
-
-def _text(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
