@@ -10,7 +10,7 @@ from revit.common.config import load_by_kind
 from revit.common.engine.classifier import Kind
 from revit.common.report.peers import Peers, Twin
 from revit.image.classifier import IMAGE
-from revit.image.peers import TimmDeiT, TimmFlexiViT
+from revit.image.peers import TimmViT
 from revit.video.classifier import VIDEO
 from revit.video.peers import HuggingFaceTimeSformer
 from revit.video.references import PYTORCHVIDEO
@@ -18,7 +18,7 @@ from revit.video.references import PYTORCHVIDEO
 KINDS: dict[str, Kind] = {"image": IMAGE, "video": VIDEO}
 
 PEERS: dict[str, Peers] = {
-    "image": Peers((Twin("timm", TimmDeiT), Twin("timm", TimmFlexiViT))),
+    "image": Peers((Twin("timm", TimmViT),)),
     "video": Peers((Twin("huggingface", HuggingFaceTimeSformer),), PYTORCHVIDEO),
 }
 """What is timed beside ours: implementations of the same model, and other architectures."""

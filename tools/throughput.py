@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +48,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_json(arguments)
     arguments.add_argument(
         "--peers",
-        action="store_true",
-        help="also time other implementations with the same weights, and for clips other architectures (minutes on a CPU)",
+        nargs="?",
+        const="",
+        metavar="NAME,...",
+        help="also time other implementations with the same weights, and for clips other architectures (minutes on a CPU), "
+        "at their defaults (float32, not compiled) and like ours: all of them, or those named",
     )
     arguments.add_argument("--dtypes", type=_dtypes, default="float32,bfloat16", help="default: %(default)s")
     arguments.add_argument("--batches", type=_counts, default="1,4", help="batch sizes; default: %(default)s")
-    arguments.add_argument("--compile", action="store_true", help="also time torch.compile of each model")
+    arguments.add_argument(
+        "--compile", action="store_true", help="also time torch.compile of each model and peer"
+    )
     arguments.add_argument(
         "--rounds", type=int, default=5, metavar="N", help="times each case is measured (5)"
     )
@@ -75,10 +80,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "(per second), batch; default: an A100 with NVLink, batch 128",
     )
     values = parse(arguments, argv)
+    if values.peers and "=" in values.peers:  # a setting behind a bare --peers
+        values.overrides, values.peers = [values.peers, *values.overrides], ""
     if values.rounds < 1:
         arguments.error("--rounds must be at least 1")
     if values.training:
-        if values.peers or values.compile:
+        if values.peers is not None or values.compile:
             arguments.error(
                 "--training times our own models; leave out --peers, and compile by engine.compile=true"
             )
@@ -95,36 +102,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     from revit.common.report.tables import print_table
     from revit.common.report.throughput import Case, device_name, measure
 
+    runs = [(path.stem, *load_run(path, values.overrides)) for path in values.cfg]
+    peers = _chosen(values.peers, {kind.name: PEERS[kind.name] for _, _, kind in runs})
+    compiled = (False, True) if values.compile else (False,)
     cases: list[Case] = []
     references: dict[str, Any] = {}
-    for path in values.cfg:
-        options, kind = load_run(path, values.overrides)
+    for name, options, kind in runs:
         package, device = kind.package, pick_device(options.run.device)
         model, assigner = build(options, package)
-        name = Path(path).stem
         settings: dict[str, Any] = {
             "input_shape": package.input_shape(options),
             "device": device,
             "dtypes": values.dtypes,
             "batches": values.batches,
+            "compiled": compiled,
         }
-        if values.peers:  # before our own cases, as it fills parameters that start at zero
-            twins: list[Case] = []
-            reasons: list[str] = []
-            for twin in PEERS[kind.name].twins:
-                try:
-                    twins += peer_cases(twin.name, twin.make, name, model, **settings)
-                except UserError as error:
-                    reasons.append(f"{name}: no {twin.name} beside ours: {error}")
-            cases += twins
-            for reason in [] if twins else reasons:  # that one is no twin says nothing where another is
-                print(reason, file=sys.stderr)
-            references |= {peer.name: (peer, device) for peer in PEERS[kind.name].references}
-        compiled = (False, True) if values.compile else (False,)
-        cases += model_cases(name, model, assigner, **settings, compiled=compiled)
+        for twin in peers[kind.name].twins:  # before our own cases, as it fills parameters that start at zero
+            try:
+                cases += peer_cases(twin.name, twin.make, name, model, **settings)
+            except UserError as error:
+                print(f"{name}: no {twin.name} beside ours: {error}", file=sys.stderr)
+        references |= {peer.name: (peer, device) for peer in peers[kind.name].references}
+        cases += model_cases(name, model, assigner, **settings)
     for peer, where in references.values():  # once, whatever the number of configurations
         try:
-            cases += reference_cases(peer, where, values.dtypes, values.batches)
+            cases += reference_cases(peer, where, values.dtypes, values.batches, compiled)
         except UserError as error:
             print(f"no {peer.name}: {error}", file=sys.stderr)
     rows = [row.as_json() for row in measure(cases, device, values.rounds)]
@@ -132,6 +134,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     if values.json:
         write_json(values.json, rows)
     return 0
+
+
+def _chosen(names: str | None, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Kind -> those of its peers that are named; none where `names` is None, all where it is empty. UserError for a name that
+    no kind knows."""
+    wanted = [name for name in (names or "").split(",") if name]
+    there = [name for peers in known.values() for name in peers.names]
+    unknown = [name for name in wanted if name not in there]
+    if unknown:
+        raise UserError(
+            f"--peers: {', '.join(unknown)}: no such peer of {' and '.join(known)} models; there are {', '.join(there)}"
+        )
+    if names is None:
+        return {kind: type(peers)() for kind, peers in known.items()}
+    return {kind: peers.only(wanted) for kind, peers in known.items()}
 
 
 def _training(values: argparse.Namespace) -> int:

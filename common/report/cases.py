@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -63,18 +64,51 @@ def peer_cases(
     device: torch.device,
     dtypes: Sequence[str],
     batches: Sequence[int],
+    compiled: Sequence[bool] = (False,),
 ) -> Iterator[Case]:
     """Another implementation of `model` at its longest grid, which `make_twin` fills with our weights, once its outputs
-    were compared with ours."""
+    were compared with ours: at its defaults (`DEFAULTS`) and in every dtype.
+
+    Raises:
+        UserError: there is no such implementation of this model.
+        RuntimeError: there is one, and it answers otherwise.
+    """
     longest = model.grids[0]
     cost = count(model, input_shape, longest).gmacs
     twin = checked_twin(make_twin, model, noise(input_shape, 1, torch.device("cpu"), "float32"))
-    for dtype in dtypes:
+    for dtype, fast in settings(dtypes, compiled):
         held = copy.deepcopy(twin).to(device, DTYPES[dtype]).eval()
+        runner = _compiled(held) if fast else held
         for batch in batches:
             inputs = noise(input_shape, batch, device, dtype)
-            case = (config, longest.name, dtype, False, batch, cost)
-            yield Case(name, *case, _at(held, inputs, longest), weight_bytes=weight_bytes(held))
+            if fast and not compiles(name, dtype, partial(runner, inputs)):
+                continue
+            case = (config, longest.name, dtype, fast, batch, cost)
+            yield Case(name, *case, partial(runner, inputs), weight_bytes=weight_bytes(held))
+
+
+DEFAULTS = ("float32", False)
+"""In which other implementations come: dtype, and whether compiled."""
+
+
+def settings(dtypes: Sequence[str], compiled: Sequence[bool]) -> list[tuple[str, bool]]:
+    """Dtype and whether compiled, of what is timed of a peer: its defaults, whatever is asked for, and all that is."""
+    return list(dict.fromkeys([DEFAULTS, *((dtype, fast) for dtype in dtypes for fast in compiled)]))
+
+
+def compiles(name: str, dtype: str, run: Callable[[], Any]) -> bool:
+    """Whether the compiler copes with somebody else's code; where it does not, a line on standard error says why."""
+    try:
+        with torch.inference_mode():
+            run()
+    except Exception as error:  # whatever a compiler makes of foreign code
+        print(f"no compiled {name} in {dtype}: {_first_line(error)}", file=sys.stderr)
+        return False
+    return True
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip() or 'no reason given'}".splitlines()[0]
 
 
 OTHER_ARCHITECTURE = "another architecture"
@@ -82,9 +116,14 @@ OTHER_ARCHITECTURE = "another architecture"
 
 
 def reference_cases(
-    reference: Reference, device: torch.device, dtypes: Sequence[str], batches: Sequence[int]
+    reference: Reference,
+    device: torch.device,
+    dtypes: Sequence[str],
+    batches: Sequence[int],
+    compiled: Sequence[bool] = (False,),
 ) -> Iterator[Case]:
-    """Another architecture at its own input size, which stands where ours have the token grid; nothing is compared.
+    """Another architecture at its own input size, which stands where ours have the token grid; nothing is compared. Timed
+    at its defaults and in every dtype, as a twin is.
 
     In bfloat16 it holds bfloat16 weights; where an operator of it does not exist so (pooling over time, on CPUs), it runs
     under autocast instead, as its users would.
@@ -96,7 +135,7 @@ def reference_cases(
         torch.manual_seed(0)
         model = reference.make().eval()
     shape, cost = reference.input_shape, foreign_gmacs(model, reference.input_shape)
-    for dtype in dtypes:
+    for dtype, fast in settings(dtypes, compiled):
         held = copy.deepcopy(model).to(device, DTYPES[dtype])
         mixed = False
         try:
@@ -104,14 +143,17 @@ def reference_cases(
                 held(noise(shape, 1, device, dtype))
         except NotImplementedError:
             held, mixed = copy.deepcopy(model).to(device), True
+        runner = _compiled(held) if fast else held
         for batch in batches:
             inputs = noise(shape, batch, device, "float32" if mixed else dtype)
-            run = _under_autocast(held, inputs, DTYPES[dtype]) if mixed else partial(held, inputs)
-            case = (OTHER_ARCHITECTURE, reference.input_name, dtype, False, batch, cost)
+            run = _under_autocast(runner, inputs, DTYPES[dtype]) if mixed else partial(runner, inputs)
+            if fast and not compiles(reference.name, dtype, run):
+                continue
+            case = (OTHER_ARCHITECTURE, reference.input_name, dtype, fast, batch, cost)
             yield Case(reference.name, *case, run, weight_bytes=weight_bytes(held))
 
 
-def _under_autocast(model: nn.Module, inputs: Tensor, dtype: torch.dtype) -> Callable[[], Any]:
+def _under_autocast(model: Any, inputs: Tensor, dtype: torch.dtype) -> Callable[[], Any]:
     def run() -> Any:
         with torch.autocast(inputs.device.type, dtype):
             return model(inputs)
@@ -120,7 +162,8 @@ def _under_autocast(model: nn.Module, inputs: Tensor, dtype: torch.dtype) -> Cal
 
 
 def _compiled(model: nn.Module) -> Any:
-    """One graph for every input shape and grid."""
+    """torch.compile's defaults, with one graph for every input shape and grid: by itself it would make the second batch size
+    a graph for any, which is slower."""
     allow_graphs(model, 1024)
     return torch.compile(model, dynamic=False)
 

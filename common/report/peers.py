@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from revit.common.embed.flexi import FlexiPatchify
+from revit.common.embed.patch_embed import Patchify
+from revit.common.embed.patches import Sides, sides_of
+from revit.common.errors import UserError
 from revit.common.grid_model import GridModel
-from revit.common.report.flops import TOLERANCE, on_meta, torch_macs
+from revit.common.report.flops import PRODUCTS, TOLERANCE, on_meta, torch_macs
 from revit.common.report.fvcore_count import fvcore_macs
+from revit.common.vit import ResizableTransformer
 
 LARGEST_DIFFERENCE = 1e-4
 """Of the logits, relative to their largest: float32 sums in another order."""
@@ -24,7 +29,7 @@ class Twin:
 
     name: str
     make: Callable[[Any], nn.Module]
-    """Raises UserError where there is no such implementation."""
+    """Raises UserError where there is no such implementation. Takes inputs alone."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,66 @@ class Peers:
 
     twins: tuple[Twin, ...] = ()
     references: tuple[Reference, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """What `--peers` may name."""
+        return list(
+            dict.fromkeys([*(one.name for one in self.twins), *(one.name for one in self.references)])
+        )
+
+    def only(self, names: Collection[str]) -> Peers:
+        """Those of these names; all where none is named."""
+        if not names:
+            return self
+        return Peers(
+            tuple(twin for twin in self.twins if twin.name in names),
+            tuple(one for one in self.references if one.name in names),
+        )
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A model of ours as a plain vision transformer of one patch size, which other implementations know."""
+
+    tensors: dict[str, Tensor]
+    """Published names; of a FlexiViT the position table has no row for the class token."""
+    patch: Sides
+    sides: Sides
+    """Of the pictures, without what a FlexiViT cuts off."""
+
+
+@torch.no_grad()
+def fixed_at_longest(model: GridModel, whose: str) -> Fixed:
+    """`model` at its longest grid. A FlexiViT's kernel and positions are resized to it once, where ours are resized in every
+    pass.
+
+    Raises:
+        UserError: no other implementation has its patch embedding, pads its pictures, or takes tokens away between the
+            blocks; the message says `whose` it would be.
+    """
+    embed = getattr(model, "patch_embed", None)
+    if not isinstance(model, ResizableTransformer) or not isinstance(embed, (Patchify, FlexiPatchify)):
+        with_embed = f" with {type(embed).__name__} as its patch embedding" if embed is not None else ""
+        raise UserError(f"{whose} has no {type(model).__name__}{with_embed}; nothing to compare with")
+    grid, reducer = model.grids[0], model.reducer
+    if reducer is not None:
+        positions = reducer.positions_per_block(grid.num_positions, len(model.blocks))
+        if set(positions) != {grid.num_positions}:
+            raise UserError(
+                f"{whose} takes no tokens away between blocks, as {type(reducer).__name__} does; nothing to compare with"
+            )
+    tensors, patch, sides = model.state_dict(), embed.patches[grid.name], sides_of(model.img_size)
+    whole = (grid.rows * patch[0], grid.cols * patch[1])
+    if isinstance(embed, FlexiPatchify):
+        tensors["patch_embed.proj.weight"] = embed.proj.kernel_at(patch)
+        tensors["pos_embed"] = model.position_table(grid, grid)
+    elif whole != sides:
+        raise UserError(
+            f"{whose} has no padding, and {grid.name} tokens are not whole patches of {sides[0]}x{sides[1]} pixels; nothing "
+            "to compare with"
+        )
+    return Fixed(tensors, patch, whole)
 
 
 @torch.no_grad()
@@ -80,7 +145,12 @@ def checked_twin(make_twin: Callable[[Any], nn.Module], model: GridModel, inputs
 
 
 def foreign_gmacs(model: nn.Module, input_shape: Sequence[int]) -> float | None:
-    """GMACs of a model that has no closed formula here, by fvcore and torch; None where they disagree or cannot count."""
+    """GMACs of a model that has no closed formula here: its matrix products and convolutions, by fvcore and by torch; None
+    where the two disagree or cannot count.
+
+    Norms are left out, unlike in the counts of our own models, because the papers of pytorchvideo's networks leave them out
+    (SlowFast, X3D, MViT: the counts then are the published ones within 0.3 %).
+    """
     try:
         with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -90,7 +160,7 @@ def foreign_gmacs(model: nn.Module, input_shape: Sequence[int]) -> float | None:
             by_torch = sum(torch_macs(copied, inputs).values())
     except Exception:  # whatever tracing makes of foreign code: an unknown cost is no reason not to time it
         return None
-    products = sum(traced.get(kind, 0.0) for kind in ("linear", "attention", "convolution"))
+    products = sum(traced.get(kind, 0.0) for kind in PRODUCTS)
     if unknown or abs(products - by_torch) > TOLERANCE * by_torch:
         return None
-    return sum(traced.values()) / 1e9
+    return products / 1e9

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +17,11 @@ from torch import nn
 
 from revit.common.engine.backend import DTYPES
 from revit.common.engine.log import progress
+from revit.common.report.machine import device_name, instruction_sets, package_versions
 from revit.common.report.memory import peak_bytes
+
+VERSIONS = ("revit-video", "torch", "timm", "transformers", "pytorchvideo")
+"""Of what may be timed."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,17 @@ class Row:
     fraction_of_peak: float | None
     """Operations per second of the model over those of a square matrix product of the same dtype in the same run. That is
     a yardstick and no limit: products of other shapes may suit the machine better, and then it exceeds 1."""
+    gmacs: float | None
+    """Of one input, of which `fraction_of_peak` is made."""
+    rounds: int
+    """Over which `ms_p50` and `ms_p95` are."""
+    spread: float
+    """Of the rounds' medians: the largest less the smallest, over `ms_p50`."""
+    threads: int
+    """Of a CPU's, that torch used."""
+    instructions: str
+    """Instruction sets of the CPU that matrix products depend on."""
+    versions: Mapping[str, str]
 
     def as_json(self) -> dict[str, Any]:
         """The row as plain data."""
@@ -84,17 +99,19 @@ def measure(
             case.run()
             memory.append(peak_bytes(case.run, device) + case.weight_bytes)
             repeats.append(max(1, round(min_round_seconds / seconds_of(case.run, device))))
-        samples: list[list[float]] = [[] for _ in cases]
+        samples: list[list[list[float]]] = [[] for _ in cases]  # of every case, every round
         for round_number in range(num_rounds):
             update_bar(advance=0, note=f"round {round_number + 1}")
             for yardstick in yardsticks.values():
                 yardstick.measure()
             for case, times, one in zip(cases, repeats, samples):
-                one += [seconds_of(case.run, device) / case.num_calls for _ in range(times)]
+                one.append([seconds_of(case.run, device) / case.num_calls for _ in range(times)])
             update_bar(advance=1)
     rows = []
-    for case, one, needed in zip(cases, samples, memory):
-        median = statistics.median(one)
+    versions = package_versions(*VERSIONS)
+    for case, rounds, needed in zip(cases, samples, memory):
+        every = [seconds for one in rounds for seconds in one]
+        median, medians = statistics.median(every), list(map(statistics.median, rounds))
         rate = None if case.gmacs is None else 2e9 * case.gmacs * case.batch / median
         peak = yardsticks[case.dtype].operations_per_second
         rows.append(
@@ -108,19 +125,18 @@ def measure(
                 device=device_name(device),
                 per_second=case.batch / median,
                 ms_p50=1e3 * median,
-                ms_p95=1e3 * quantile(one, 0.95),
+                ms_p95=1e3 * quantile(every, 0.95),
                 peak_memory_mb=needed / 1e6,
                 fraction_of_peak=None if rate is None else rate / peak,
+                gmacs=case.gmacs,
+                rounds=num_rounds,
+                spread=(max(medians) - min(medians)) / median,
+                threads=torch.get_num_threads(),
+                instructions=instruction_sets(),
+                versions=versions,
             )
         )
     return rows
-
-
-def device_name(device: torch.device) -> str:
-    """The GPU's name, or "cpu" with its number of threads in use."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type} ({torch.get_num_threads()} threads)"
 
 
 def weight_bytes(module: nn.Module) -> int:

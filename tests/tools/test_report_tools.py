@@ -8,6 +8,7 @@ from pathlib import Path
 
 import kinds
 import pytest
+import torch
 
 from revit.common.config import dump, load
 from revit.common.errors import UserError
@@ -104,6 +105,65 @@ def test_without_a_peer_our_own_rows_remain(tiny, tmp_path, capsys, monkeypatch)
     said = capsys.readouterr().err
     assert "tiny: no huggingface beside ours: " in said
     assert "no x: pip install it" in said
+
+
+def test_peers_by_name(tiny, tmp_path, capsys, monkeypatch):
+    made = []
+
+    def make():
+        made.append(True)
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5))
+
+    references = (Reference("x", _none, (1,)), Reference("y", make, (1, 3, 1, 2, 2)))
+    monkeypatch.setitem(kinds.PEERS, "video", Peers(kinds.PEERS["video"].twins, references))
+    out = tmp_path / "out.json"
+    arguments = [
+        "--cfg",
+        str(tiny),
+        "--dtypes",
+        "bfloat16",
+        "--batches",
+        "1",
+        "--rounds",
+        "1",
+        "--json",
+        str(out),
+    ]
+    assert tool("throughput")([*arguments, "run.device=cpu", "--peers", "y,huggingface"]) == 0
+    rows = [(row["name"], row["dtype"]) for row in json.loads(out.read_text())]
+    both = ("float32", "bfloat16")
+    ours = [("ours", "bfloat16")] * 3
+    assert rows == [*(("huggingface", one) for one in both), *ours, *(("y", one) for one in both)]
+    assert made == [True]
+    assert tool("throughput")([*arguments, "--peers", "y,timm,z"]) == 2
+    assert capsys.readouterr().err.endswith(
+        "error: --peers: timm, z: no such peer of video models; there are huggingface, x, y\n"
+    )
+
+
+def test_a_method_without_a_twin_is_told_and_a_wrong_twin_ends_the_run(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(kinds.PEERS, "video", Peers(kinds.PEERS["video"].twins))
+    arguments = [
+        "--cfg",
+        str(tiny),
+        "--dtypes",
+        "float32",
+        "--batches",
+        "1",
+        "--rounds",
+        "1",
+        "run.device=cpu",
+        "--peers",
+    ]
+    method = ["model.grids=[4x4]", "model.depth=6", "methods.dynamicvit.keep_rate=0.7"]
+    assert tool("throughput")([*arguments, *method]) == 0
+    said = capsys.readouterr()
+    assert said.err.count("tiny: no huggingface beside ours: ") == 1
+    assert "takes no tokens away between blocks, as DynamicViTReducer does" in said.err
+    assert "ours" in said.out
+    monkeypatch.setattr("revit.common.report.peers.LARGEST_DIFFERENCE", -1.0)
+    assert tool("throughput")(arguments) == 1
+    assert "logits differ from ours" in capsys.readouterr().err
 
 
 def _none():

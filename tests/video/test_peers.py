@@ -24,15 +24,36 @@ def test_the_port_computes_the_same(attention):
     torch.testing.assert_close(twin(clips), model.eval()(clips).logits, atol=1e-5, rtol=1e-4)
 
 
+def test_a_flexible_model_has_a_twin_of_its_longest_grid():
+    """Kernel and positions resized once, and 30 of 32 pixels where the grid leaves some over."""
+    model = TimeSformer(grids=(5, 2), patch_embed="flexi", kernel_size=8, position_grid=3, **SMALL)
+    clips = torch.randn(2, 3, 2, 32, 32)
+    twin = checked_twin(HuggingFaceTimeSformer, model, clips)
+    assert twin.side == 30
+    torch.testing.assert_close(twin(clips), model.eval()(clips).logits, atol=1e-5, rtol=1e-4)
+
+
 def test_no_peer_without_transformers(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match="transformers is not installed"):
         HuggingFaceTimeSformer(TimeSformer(grids=(4,), **SMALL))
 
 
-def test_models_that_the_port_lacks():
-    with pytest.raises(UserError, match="nothing to compare"):
-        HuggingFaceTimeSformer(TimeSformer(grids=(4,), attention="space_only", **SMALL))
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"attention": "space_only"}, "space_only attention"),
+        ({"patch_embed": "stem", "stem_widths": (4, 4, 8)}, "with ConvStem as its patch embedding"),
+        ({"grids": (5,)}, "5x5 tokens are not whole patches of 32x32 pixels"),
+        (
+            {"img_size": (32, 48), "grids": ("4x6",)},
+            "square frames in square patches, and these are of 32x48",
+        ),
+    ],
+)
+def test_models_that_the_port_lacks(settings, message):
+    with pytest.raises(UserError, match=f"{message}.*nothing to compare"):
+        HuggingFaceTimeSformer(TimeSformer(**{"grids": (4,), **SMALL, **settings}))
 
 
 def test_a_difference_stops_the_comparison(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -46,6 +47,36 @@ def test_cases_run_in_both_dtypes():
     ]
     assert [case.run().shape for case in cases] == [(1, 5), (2, 5)] * 2
     assert [case.run().dtype for case in cases] == [torch.float32] * 2 + [torch.bfloat16] * 2
+
+
+def test_compiled_where_the_compiler_copes(capsys, monkeypatch):
+    """Its defaults (float32, not compiled) are timed whatever is asked for."""
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: model)
+    reference = Reference("pooled", pooled, SHAPE)
+    cases = list(reference_cases(reference, torch.device("cpu"), ["bfloat16"], [2], (False, True)))
+    settings = [(case.dtype, case.compiled) for case in cases]
+    assert settings == [("float32", False), ("bfloat16", False), ("bfloat16", True)]
+
+    def fails(inputs):
+        raise RuntimeError("no such operator\nand where")
+
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: fails)
+    cases = list(reference_cases(reference, torch.device("cpu"), ["float32"], [2], (False, True)))
+    assert [(case.dtype, case.compiled) for case in cases] == [("float32", False)]
+    assert capsys.readouterr().err == "no compiled pooled in float32: RuntimeError: no such operator\n"
+
+
+PUBLISHED = {"slowfast_r50": 65.7, "x3d_s": 1.96, "x3d_m": 4.73, "mvit_base_16x4": 70.5}
+"""GMACs of a view; SlowFast's at 256 pixels."""
+
+
+@pytest.mark.parametrize("reference", PYTORCHVIDEO, ids=lambda reference: reference.name)
+def test_published_costs(reference):
+    if reference.name == "slowfast_r50":
+        reference = replace(reference, input_shape=(1, 3, 32, 256, 256))
+    assert foreign_gmacs(reference.make(), reference.input_shape) == pytest.approx(
+        PUBLISHED[reference.name], rel=3e-3
+    )
 
 
 def test_costs_are_counted_or_unknown():

@@ -37,7 +37,11 @@ def test_a_row_for_every_grid_dtype_and_batch(model):
         assert list(row.as_json()) == [
             *("name", "config", "grid", "dtype", "compiled", "batch", "device"),
             *("per_second", "ms_p50", "ms_p95", "peak_memory_mb", "fraction_of_peak"),
+            *("gmacs", "rounds", "spread", "threads", "instructions", "versions"),
         ]
+        assert row.device.startswith("cpu (")
+        assert row.rounds == 2
+        assert row.spread >= 0
         assert 0 < row.ms_p50 <= row.ms_p95
         assert row.per_second == pytest.approx(1000 * row.batch / row.ms_p50)
         assert row.fraction_of_peak > 0
@@ -61,18 +65,23 @@ def test_the_adaptive_case_gives_every_length_its_share(model, monkeypatch):
     assert case.num_calls == 2
 
 
-def test_a_peer_runs_with_our_weights(model):
+def test_a_peer_runs_with_our_weights(model, monkeypatch):
     class Twin(torch.nn.Module):
         def __init__(self, ours):
             super().__init__()
             self.ours = copy.deepcopy(ours)
 
-        def forward(self, clips, grid=None):
+        def forward(self, clips):
             return self.ours(clips).prediction
 
-    cases = list(peer_cases("peer", Twin, "tiny", model, SHAPE, CPU, ["float32"], [2]))
-    assert [(case.name, case.grid, case.batch) for case in cases] == [("peer", "4x4", 2)]
-    assert cases[0].run().shape == (2, model.num_classes)
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: model)
+    cases = list(peer_cases("peer", Twin, "tiny", model, SHAPE, CPU, ["bfloat16"], [2], (False, True)))
+    assert [(case.name, case.grid, case.batch, case.dtype, case.compiled) for case in cases] == [
+        ("peer", "4x4", 2, "float32", False),  # its defaults
+        ("peer", "4x4", 2, "bfloat16", False),
+        ("peer", "4x4", 2, "bfloat16", True),
+    ]
+    assert all(case.run().shape == (2, model.num_classes) for case in cases)
 
 
 def test_noise_is_always_the_same():
@@ -88,7 +97,7 @@ def test_peak_memory_sees_what_was_freed_again():
     assert max(peak_bytes(lambda: torch.ones(size // 4).sum(), CPU) for _ in range(5)) > size // 2
 
 
-def testquantile_of_few_samples():
+def test_quantile_of_few_samples():
     samples = [float(number) for number in range(1, 21)]
     assert quantile(samples, 0.95) == 19
     assert quantile([3.0], 0.95) == 3.0
