@@ -1,11 +1,12 @@
-"""The helper process: reads requests on standard input, answers with frames on standard output. No torch here.
+"""The helper process: reads requests on standard input, answers on standard output, puts frames into the memory behind the
+open file that is its last argument. No torch here.
 
 One request is a conversation of JSON lines, so that the caller's function can choose frames after the file is opened:
 
     -> {"path": ..., "backend": ...}
     <- {"info": {...}}                 (again after a recount)
     -> {"indices": [...]} or {"cancel": true}
-    <- {"shape": [n, H, W, 3]} followed by that many bytes, or {"error": reason}
+    <- {"shape": [n, H, W, 3]} of the frames in shared memory, valid until the next request, or {"error": reason}
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revit.video.data.decode import DecodeError, VideoInfo, read_frames
+from revit.video.data.shared_frames import SharedFrames
 
 READ: Callable[..., NDArray[np.uint8]] = read_frames
 """What answers a request; a test puts a decoder that hangs here."""
@@ -39,15 +41,22 @@ def main() -> None:
         signal.signal(
             number, signal.SIG_IGN
         )  # they are for the run: it finishes its update first, and ends this process
-    # Libraries that print must not write into the stream of frames.
+    # Libraries that print must not write into the answers.
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     requests = sys.stdin.buffer
+    shared = SharedFrames(int(sys.argv[-1]))
     _send(answers, {"ready": True})
     for line in requests:
         request = json.loads(line)
         try:
-            frames = READ(request["path"], lambda info: _ask(requests, answers, info), request["backend"])
+            frames = READ(
+                request["path"],
+                lambda info: _ask(requests, answers, info),
+                request["backend"],
+                allocate=shared.make,
+            )
+            shared.hold(frames)
         except _Cancelled:
             continue
         except DecodeError as error:
@@ -56,7 +65,6 @@ def main() -> None:
             _send(answers, {"error": f"the decoder failed: {type(error).__name__}: {error}"})
         else:
             _send(answers, {"shape": frames.shape})
-            _write(answers, np.ascontiguousarray(frames).data)
 
 
 def _ask(requests: BinaryIO, answers: BinaryIO, info: VideoInfo) -> list[int]:
@@ -68,11 +76,7 @@ def _ask(requests: BinaryIO, answers: BinaryIO, info: VideoInfo) -> list[int]:
 
 
 def _send(answers: BinaryIO, message: dict) -> None:
-    _write(answers, memoryview(json.dumps(message).encode() + b"\n"))
-
-
-def _write(answers: BinaryIO, data: memoryview) -> None:
-    left = data.cast("B")
+    left = memoryview(json.dumps(message).encode() + b"\n")
     while left:
         left = left[answers.write(left) :]
 

@@ -23,15 +23,10 @@ from revit.video.data.decode import (
     read_frames,
     resolve_backend,
 )
+from revit.video.data.shared_frames import SharedFrames, shared_file
 
 START_SECONDS = 60.0
 """How long the helper may take to start (a cold disk reads its libraries for seconds)."""
-
-PIPE_BYTES = 1 << 20
-"""Size asked for the pipe that frames come through: 8 frames of 340x256 in two pieces."""
-
-F_SETPIPE_SZ = 1031
-"""Linux's request to resize a pipe; not named by the fcntl module of Python 3.10 on every build."""
 
 
 class FrameReader:
@@ -43,7 +38,7 @@ class FrameReader:
     print is kept out of the user's sight.
 
     backend: see `read_frames`.  timeout_seconds: for one file, opening included; 0 reads in this process without a
-    time-out.  command: what to start instead of the usual helper (tests).
+    time-out.  command: what to start instead of the usual helper (tests); the number of the shared file is added to it.
     """
 
     def __init__(
@@ -110,8 +105,11 @@ class _Helper:
         self._noise = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (lives as long as the process)
         # The folder the user stands in must not shadow numpy or av in the helper.
         environment = {**os.environ, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
+        self._file = shared_file()
+        self._shared = SharedFrames(self._file)
         self.process = subprocess.Popen(
-            command,
+            (*command, str(self._file)),
+            pass_fds=(self._file,),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._noise,
@@ -122,11 +120,6 @@ class _Helper:
         assert self.process.stdout is not None
         self._requests, self._answers = self.process.stdin, self.process.stdout
         self._buffer = bytearray()
-        if sys.platform == "linux":
-            import fcntl
-
-            with contextlib.suppress(OSError):  # more than the system allows a user: the default works too
-                fcntl.fcntl(self._answers.fileno(), F_SETPIPE_SZ, PIPE_BYTES)
         self._deadline = time.monotonic() + START_SECONDS
         try:
             self._line()
@@ -147,7 +140,7 @@ class _Helper:
             if "error" in answer:
                 raise DecodeError(path, answer["error"])
             if "shape" in answer:
-                return self._frames(answer["shape"])
+                return self._shared.view(tuple(answer["shape"])).copy()
             info = VideoInfo(**answer["info"])
             numbers = np.asarray(choose_indices(info), dtype=np.int64).reshape(-1)
             if numbers.size == 0 or numbers.min() < 0 or numbers.max() >= info.num_frames:
@@ -166,6 +159,7 @@ class _Helper:
         self.process.wait()
         for file in (self._requests, self._answers, self._noise):
             file.close()
+        os.close(self._file)
 
     def _send(self, message: dict) -> None:
         self._requests.write(json.dumps(message).encode() + b"\n")
@@ -180,20 +174,6 @@ class _Helper:
         line, _, rest = self._buffer.partition(b"\n")
         self._buffer = rest
         return json.loads(line)
-
-    def _frames(self, shape: Sequence[int]) -> NDArray[np.uint8]:
-        frames = np.empty(shape, dtype=np.uint8)
-        view = frames.data.cast("B")
-        got = len(self._buffer)
-        view[:got] = self._buffer
-        self._buffer = bytearray()
-        while got < len(view):
-            self._wait()
-            num = os.readv(self._answers.fileno(), [view[got:]])
-            if num == 0:
-                raise EOFError
-            got += num
-        return frames
 
     def _wait(self) -> None:
         left = self._deadline - time.monotonic()

@@ -21,13 +21,13 @@ HELPER = """
 import ctypes, os, sys
 from revit.video.data import decode_child
 true_read = decode_child.READ
-def read(path, choose_indices, backend):
+def read(path, choose_indices, backend, **options):
     if path.endswith("hang.mp4"):
         ctypes.PyDLL(None).sleep(600)  # PyDLL keeps the interpreter lock, as decord does when it hangs
     if path.endswith("crash.mp4"):
         print("a last word", file=sys.stderr, flush=True)
         os.abort()
-    return true_read(path, choose_indices, backend)
+    return true_read(path, choose_indices, backend, **options)
 decode_child.READ = read
 decode_child.main()
 """

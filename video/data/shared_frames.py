@@ -1,0 +1,55 @@
+"""Memory that the helper process fills with frames and its owner reads, instead of sending them through a pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import mmap
+import os
+import tempfile
+
+import numpy as np
+from numpy.typing import NDArray
+
+KEPT_BYTES = 32 << 20
+"""A larger memory is given back to the system with the next, smaller clip."""
+
+
+def shared_file() -> int:
+    """An open file without a name, for a child to inherit: in memory on Linux, a temporary one elsewhere."""
+    if hasattr(os, "memfd_create"):
+        with contextlib.suppress(OSError):  # not allowed in some sandboxes
+            return os.memfd_create("frames")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+class SharedFrames:
+    """The memory behind an open file that two processes share. The one that fills it decides how large it is."""
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+        self._memory: mmap.mmap | None = None
+        self._array: NDArray[np.uint8] | None = None
+
+    def make(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """An array to fill. The one before is overwritten."""
+        num_bytes = math.prod(shape)
+        size = os.fstat(self._file).st_size
+        if num_bytes > size or size > max(num_bytes, KEPT_BYTES):
+            os.ftruncate(self._file, num_bytes)
+        self._array = self.view(shape)
+        return self._array
+
+    def hold(self, frames: NDArray[np.uint8]) -> None:
+        """Copy `frames` here, unless they are what `make` returned last."""
+        if frames is not self._array:
+            self.make(frames.shape)[:] = frames
+
+    def view(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """What the other process has put here, valid until it is asked for more."""
+        size = os.fstat(self._file).st_size
+        if self._memory is None or len(self._memory) != size:
+            self._array = None
+            self._memory = mmap.mmap(self._file, size)
+        return np.frombuffer(self._memory, np.uint8, math.prod(shape)).reshape(shape)
