@@ -48,13 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     from revit.common.report.facts import as_json, gather
     from revit.common.report.markdown import markdown
     from revit.common.report.page import render
-    from revit.common.report.runs import read_runs
+    from revit.common.report.runs import read_runs, unfinished
     from revit.common.report.tables import print_table
 
     for out in (values.html, values.markdown, values.json):
         if out is not None:
             check_writable(out)
     runs = read_runs(values.runs)
+    for sentence in unfinished(values.runs):
+        print(f"not shown: {sentence}", file=sys.stderr)
     if values.measure:
         for run in runs:
             _measure(run)

@@ -11,18 +11,11 @@ from typing import Any
 from revit.common.checkpoint import Checkpoint, is_checkpoint, load_checkpoint
 from revit.common.data.build import Split
 from revit.common.engine.backend import pick_device
-from revit.common.engine.calibrate import (
-    Calibration,
-    budget_figures,
-    calibrated,
-    calibration_of,
-    calibration_runners,
-    choose,
-    curve_of,
-)
+from revit.common.engine.calibrate import budget_figures, calibration_of, check_costs, choose, curve_of
 from revit.common.engine.distributed import ALONE, World
 from revit.common.engine.evaluate import Evaluation, Runner, evaluate, grid_runners
 from revit.common.engine.log import RunLog, console
+from revit.common.engine.operating_points import Calibration, calibrated, calibration_runners
 from revit.common.engine.package import Package
 from revit.common.engine.run_options import RecipeOptions
 from revit.common.engine.trained import check_same_classes, fill_classifier
@@ -110,15 +103,20 @@ class Evaluator:
             return {}
         saw(evaluation)
         costs, policy = self.costs(classifier), classifier.policy
-        if policy is not None and not policy.asks:
+        asks = policy is None or policy.asks
+        if not asks:
             costs = replace(costs, assigner=0.0)
+        if calibration is not None and not calibration.curve.is_of(costs.grids):
+            calibration = None  # of inputs of another size, as the settings may say
         cascade = None if calibration is None else calibration.cascade
-        report = adaptive_report(evaluation, costs, test.merge, test.num_random_draws, cascade=cascade)
+        report = adaptive_report(
+            evaluation, costs, test.merge, test.num_random_draws, cascade=cascade, asks=asks
+        )
         if calibration is not None:
             report["calibration"] = calibration.curve.summary()
-        if self._choice is not None and calibration is not None:
-            report["budget"] = budget_figures(self._choice, calibration.curve, report, policy)
         views = next(iter(evaluation.answers.values())).logits.shape[1]
+        if self._choice is not None and calibration is not None:
+            report["budget"] = budget_figures(self._choice, calibration.curve, report, policy, views)
         report |= {"method": self.options.method_name, "model": self.options.model_name}
         report["protocol"] = {
             "data": self._data_name(),
@@ -137,6 +135,7 @@ class Evaluator:
         UserError, which names what can be asked for, if there is no such operating point.
         """
         curve = curve_of(classifier, str(source))
+        check_costs(curve, self.costs(classifier).grids, str(source))
         shape, batch = self.package.input_shape(self.options), self.options.test.batch_size
         # Measured milliseconds differ from process to process; all have to choose alike.
         choice = self.world.on_main(

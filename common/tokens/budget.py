@@ -5,45 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from itertools import pairwise
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
+from typing_extensions import Self
 
 from revit.common.options import Options
+from revit.common.tokens.asked import Budget as Budget
 from revit.common.tokens.grid import TokenGrid
 from revit.common.tokens.policy import LengthPolicy, Steps
 
-Unit = Literal["gmacs", "ms", "drop"]
-FORMS = "gmacs:X (mean GMACs of a view), ms:X (mean milliseconds of a view) or drop:X (points of top-1 below the longest grid)"
-EXAMPLES = "gmacs:130, ms:40 or drop:0.5"
 KEY = "budget_curve"
 """Of a checkpoint's extra facts."""
 TOLERANCE = 0.005
 """A budget may lie outside by so much of itself: figures are copied from tables that round."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What inputs may cost in the mean, or what may be lost."""
-
-    unit: Unit
-    amount: float
-
-    @classmethod
-    def parse(cls, text: str) -> Budget:
-        """Reads `gmacs:130`, `ms:40`, `drop:0.5`. Raises ValueError for anything else."""
-        unit, _, number = text.strip().partition(":")
-        try:
-            amount = float(number)
-        except ValueError:
-            amount = math.nan
-        if unit not in get_args(Unit) or not math.isfinite(amount) or amount < 0:
-            raise ValueError(f"{text!r} is no budget; write {EXAMPLES}")
-        return cls(cast(Unit, unit), amount)
-
-    def __str__(self) -> str:
-        return f"{self.unit}:{self.amount:g}"
 
 
 @dataclass(frozen=True)
@@ -94,8 +71,27 @@ class BudgetCurve(Options):
     """From the cheapest to the dearest."""
     fits: bool
     dealt_up_to: float
-    steps_gmacs: tuple[float, ...]
+    steps_gmacs: tuple[float, ...] = Field(min_length=1)
     steps_thresholds: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """What `at` and `choose` rely on."""
+        costs, top1 = [point.gmacs for point in self.points], [point.top1 for point in self.points]
+        if any(later <= before for before, later in pairwise(costs)):
+            raise ValueError("the points' costs do not rise")
+        if any(later < before - 1e-9 for before, later in pairwise(top1)):
+            raise ValueError("the points' accuracies fall")
+        if any(set(point.share) != set(self.grids) for point in self.points):
+            raise ValueError("the points' shares are not of its grids")
+        prices = list(self.grids.values())
+        if not all(longer > shorter > 0 for longer, shorter in pairwise(prices)):
+            raise ValueError("its grids do not go from the dearest to the cheapest")
+        if len(self.steps_gmacs) != len(self.steps_thresholds):
+            raise ValueError("steps and thresholds differ in number")
+        if any(later < before for before, later in pairwise(self.steps_gmacs)):
+            raise ValueError("the steps' costs fall")
+        return self
 
     @property
     def steps(self) -> Steps:
@@ -111,11 +107,18 @@ class BudgetCurve(Options):
             curve = cls.model_validate(facts[KEY])
         except ValidationError as error:
             first = error.errors()[0]
-            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+            place = ".".join(map(str, (KEY, *first["loc"])))
+            raise ValueError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from None
         names = [grid.name for grid in grids]
         if list(curve.grids) != names:
             raise ValueError(f"it is of the grids {', '.join(curve.grids)}, not {', '.join(names)}")
         return curve
+
+    def is_of(self, costs: Mapping[str, float]) -> bool:
+        """Whether a model's grids (name -> GMACs of a view) cost what they did when this was calibrated."""
+        return list(costs) == list(self.grids) and all(
+            math.isclose(costs[name], gmacs, rel_tol=1e-3) for name, gmacs in self.grids.items()
+        )
 
     def summary(self) -> dict[str, Any]:
         """What a report shows of it, as JSON values."""
@@ -148,7 +151,7 @@ class BudgetCurve(Options):
         if budget.unit == "ms":
             return self._within(budget, milliseconds())
         low, high = self.points[0].gmacs, self.points[-1].gmacs
-        self._check(budget, low, high)
+        self._check_range(budget, low, high)
         return Choice(budget, self.at(min(max(budget.amount, low), high)))
 
     def at(self, gmacs: float) -> Point:
@@ -192,7 +195,7 @@ class BudgetCurve(Options):
         """The point of most GMACs that takes no longer than this; where the next one does, up to where it would."""
         times = [self.milliseconds_of(point, milliseconds) for point in self.points]
         try:
-            self._check(budget, min(times), max(times))
+            self._check_range(budget, min(times), max(times))
         except ValueError as error:
             raise ValueError(f"{error} ({milliseconds.how})") from None
         amount = max(budget.amount, min(times))
@@ -207,7 +210,7 @@ class BudgetCurve(Options):
                 point = inner
         return Choice(budget, point, milliseconds)
 
-    def _check(self, budget: Budget, low: float, high: float) -> None:
+    def _check_range(self, budget: Budget, low: float, high: float) -> None:
         if not low * (1 - TOLERANCE) <= budget.amount <= high * (1 + TOLERANCE):
             raise ValueError(
                 f"{budget} is out of reach: {low:.4g} is what all inputs at {list(self.grids)[-1]} take, {high:.4g} the most "

@@ -9,15 +9,11 @@ import torch
 from torch import nn
 
 from revit.common.data.batch import Batch
-from revit.common.engine.calibrate import (
-    Calibration,
-    budget_figures,
-    budget_line,
-    calibrated,
-    calibration_runners,
-    measure_milliseconds,
-)
+from revit.common.engine.calibrate import budget_figures, budget_line, check_costs
 from revit.common.engine.evaluate import evaluate, grid_runners
+from revit.common.engine.milliseconds import measure_milliseconds
+from revit.common.engine.operating_points import Calibration, calibrated, calibration_runners
+from revit.common.errors import UserError
 from revit.common.grid_model import GridModel
 from revit.common.outputs import ModelOutput
 from revit.common.report.adaptive import Costs, adaptive_report
@@ -176,6 +172,32 @@ def test_a_time_is_kept_by_the_shares(made):
 MADE_UP = Milliseconds((8.0, 2.0), 1.0, "made up")
 
 
+def test_the_clocks_milliseconds_stand_beside_those_by_shares(made):
+    _, classifier, calibration = made
+    report, figures = reported(classifier, calibration, "ms:6")
+    per_second = report["adaptive"]["per_second"]
+    assert figures["achieved"]["ms_clock"] == pytest.approx(1000 / per_second)
+    choice = calibration.curve.choose(Budget.parse("ms:6"), lambda: MADE_UP)
+    twice = budget_figures(choice, calibration.curve, report, classifier.policy, num_views=2)
+    assert twice["achieved"]["ms_clock"] == pytest.approx(500 / per_second)
+    assert "(by the clock " in budget_line(figures)
+    _, other = reported(classifier, calibration, "gmacs:2.2")
+    assert "ms_clock" not in other["achieved"]
+
+
+@pytest.mark.parametrize("ms", [2.0, 2.5, 4.0, 6.0, 7.9])
+def test_what_is_predicted_of_a_time_is_not_more_than_was_asked_for(made, ms):
+    """And is the mean of the grids' times by the point's shares, with the assigner's where it is asked."""
+    curve = made[2].curve
+    choice = curve.choose(Budget.parse(f"ms:{ms}"), lambda: MADE_UP)
+    share = choice.point.share
+    asked = MADE_UP.assigner if choice.point.how == "assigner" else 0
+    took = 8 * share["4x4"] + 2 * share["2x2"] + asked
+    assert choice.predicted(curve)["ms"] == pytest.approx(took)
+    assert took <= ms * 1.005 + 1e-9
+    assert sum(share.values()) == pytest.approx(1)
+
+
 @pytest.mark.parametrize("drop", [0.0, 1.0, 10.0, 200.0])
 def test_a_loss_gives_the_cheapest_point_that_keeps_it(made, drop):
     curve = made[2].curve
@@ -202,15 +224,45 @@ def test_a_curve_of_other_grids_is_refused(made):
 
 def test_milliseconds_where_shorter_is_no_faster_are_refused(made, monkeypatch):
     times = iter([1.0, 2.0, 0.1] * 7)
-    monkeypatch.setattr("revit.common.engine.calibrate.seconds_of", lambda run, device: next(times))
+    monkeypatch.setattr("revit.common.engine.milliseconds.seconds_of", lambda run, device: next(times))
     with pytest.raises(ValueError, match="shorter grids take no less time here"):
         measure_milliseconds(made[1], (1, 3, 8, 8), CPU, "float32", 4)
 
 
 def test_milliseconds_are_of_one_input(made, monkeypatch):
     times = iter([0.4, 0.1, 0.02] * 7)
-    monkeypatch.setattr("revit.common.engine.calibrate.seconds_of", lambda run, device: next(times))
+    monkeypatch.setattr("revit.common.engine.milliseconds.seconds_of", lambda run, device: next(times))
     found = measure_milliseconds(made[1], (1, 3, 8, 8), CPU, "float32", 4)
     assert found.grids == pytest.approx((100.0, 25.0))
     assert found.assigner == pytest.approx(5.0)
     assert "batches of 4" in found.how
+
+
+def test_costs_of_inputs_of_another_size_are_refused(made):
+    curve = made[2].curve
+    check_costs(curve, {"4x4": 4.0, "2x2": 1.0}, "a.safetensors")
+    with pytest.raises(
+        UserError, match=r"a\.safetensors: .* inputs of another size .*then: 4x4 4, 2x2 1; now: 4x4 8, 2x2 2"
+    ):
+        check_costs(curve, {"4x4": 8.0, "2x2": 2.0}, "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda curve: curve.update(points=curve["points"][::-1]), "costs do not rise"),
+        (lambda curve: curve["points"][0].update(top1=100.0), "accuracies fall"),
+        (lambda curve: curve["points"][0].update(share={"9x9": 1.0}), "shares are not of its grids"),
+        (lambda curve: curve.update(grids={"4x4": 1.0, "2x2": 4.0}), "from the dearest to the cheapest"),
+        (lambda curve: curve.update(steps_gmacs=[]), "steps_gmacs"),
+        (lambda curve: curve.update(steps_gmacs=curve["steps_gmacs"][:5]), "differ in number"),
+        (lambda curve: curve["steps_gmacs"].reverse(), "steps' costs fall"),
+        (lambda curve: curve.clear(), "budget_curve"),
+    ],
+)
+def test_a_damaged_curve_is_refused(made, spoil, reason):
+    _, classifier, calibration = made
+    facts = calibration.facts()
+    spoil(facts["budget_curve"])
+    with pytest.raises(ValueError, match=reason):
+        BudgetCurve.read(facts, classifier.grids)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
+import re
+from dataclasses import replace
 
 import pytest
 import report
@@ -10,7 +13,8 @@ import torch
 from page_check import check
 from report_cases import content_of, made_seen, save_run, with_pictures
 
-from revit.common.report.facts import gather
+from revit.common.report.facts import as_json, gather
+from revit.common.report.markdown import markdown
 from revit.common.report.page import render, write_page
 from revit.common.report.runs import RunReport, read_runs
 from revit.common.report.seen import IN_RUN, Seen
@@ -106,6 +110,66 @@ def test_what_is_of_another_evaluation_is_not_shown(tmp_path):
     facts = gather(save_run(tmp_path / "a", made_seen(), content))
     assert facts.seen is None
     assert "of another evaluation than report.json" in check(render([facts])).text
+
+
+ODD = "_<b>$\\frac{$ & \"x' $y$ \u65e5\u672c"
+
+
+def test_names_are_shown_as_they_are(tmp_path):
+    """Markup, mathematics and what a legend would leave out, in names of runs, classes, stages and losses."""
+    seen = made_seen()
+    seen = replace(seen, label_names=tuple(f"{ODD}{number}" for number in range(len(seen.label_names))))
+    content = content_of(seen)
+    content |= {"model": ODD, "method": ODD, "verdict": ODD, "protocol": {ODD: {ODD: ODD}}}
+    content["speed"]["device"] = ODD
+    runs = [save_run(tmp_path / f"{ODD} {number}", with_pictures(seen), content) for number in range(2)]
+    line = {"event": "train", "stage": ODD, "update": 1, "lr": 1e-3, "loss": {ODD: 1.0, "_": 2.0}}
+    for run in runs:
+        with (run.folder / "log.jsonl").open("a") as log:
+            log.write(json.dumps(line) + "\n")
+    facts = [gather(run) for run in runs]
+    page = check(render(facts))
+    assert {"b", "frac", "i"}.isdisjoint(page.tags)
+    for text in (f"{ODD}0", f"Training: {ODD}", f"{tmp_path}/{ODD} 0", f"{ODD}.{ODD}"):
+        assert text in page.text
+    legends = [text for text in page.texts if text.lstrip("\u200b").startswith(("_", str(tmp_path)))]
+    assert any(text == f"\u200b{ODD}" for text in legends)
+    json.dumps(as_json(facts), allow_nan=False)
+    assert "<b>" not in re.sub(r"\\<", "", markdown(facts))
+
+
+def test_what_reaches_the_clock_is_the_second_line(tmp_path):
+    run = save_run(tmp_path / "a")
+    page = check(render([gather(run)]))
+    assert page.texts[:2] == [gather(run).verdict, gather(run).clock()]
+    content = content_of(made_seen())
+    content["speed"]["rows"] = [row for row in content["speed"]["rows"] if row["batch"] > 1]
+    run = save_run(tmp_path / "a", made_seen(), content)
+    assert gather(run).clock().endswith("the adaptive pass takes 80% of the time of 6x6 in the best batch")
+
+
+def test_a_table_of_budgets(tmp_path):
+    content = content_of(made_seen())
+    points = [
+        {"gmacs": gmacs, "top1": 60 + gmacs, "interval": [50.0, 70.0], "share": {"6x6": gmacs, "3x3": 1 - gmacs}, "how": how}
+        for gmacs, how in ((0.0, "fixed"), *((number / 30, "assigner") for number in range(1, 30)), (1.0, "fixed"))
+    ]  # fmt: skip
+    content["calibration"] = {"split": "val", "num_samples": 77, "points": points}
+    page = check(render([gather(save_run(tmp_path / "a", made_seen(), content))]))
+    assert "Budgets that can be asked for" in page.text
+    assert "all alike: 3x3 100 %" in page.text
+    assert "all alike: 6x6 100 %" in page.text
+    assert "By the calibration on 77 samples of val" in page.text
+    assert 8 < page.source.count("by the assigner: ") <= 14
+    del points[3]["share"]
+    assert "Budgets that" not in render([gather(save_run(tmp_path / "a", made_seen(), content))])
+
+
+@pytest.mark.parametrize("num", [1, 2])
+def test_hardly_any_samples(tmp_path, num):
+    seen = with_pictures(made_seen(num=num, classes=2))
+    page = check(render([gather(save_run(tmp_path / "a", seen))]))
+    assert f"{num} samples evaluated" in page.text or f"{num} sample evaluated" in page.text
 
 
 def test_a_damaged_file_is_told(tmp_path):

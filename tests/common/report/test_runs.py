@@ -7,9 +7,10 @@ import json
 import re
 
 import pytest
+import report
 
 from revit.common.errors import UserError
-from revit.common.report.runs import RunReport, read_runs
+from revit.common.report.runs import RunReport, read_runs, unfinished
 from revit.common.report.tables import print_table, shown
 
 CONTENT = {
@@ -115,6 +116,15 @@ def test_foreign_files(tmp_path, text):
         ("protocol", "three crops"),
         ("failures", [{"path": "a.mp4"}]),
         ("failures", 2),
+        ("fixed.1.grid", "14x14"),
+        ("fixed.1.grid", "adaptive"),
+        ("fixed.1.grid", ""),
+        ("adaptive.share", {"9x9": 1.0}),
+        ("random.share", {"9x9": 1.0}),
+        ("samples.evaluated", 10**400),
+        ("protocol", {"deep": [1, {"in": float("nan")}]}),
+        ("cascade", {"top1": 1.0, "gmacs": 1.0, "curve": [{"top1": float("inf")}]}),
+        ("of_a_later_version", {"x": float("-inf")}),
     ],
 )
 def test_what_no_run_writes_is_refused_with_its_place(tmp_path, place, value):
@@ -144,6 +154,23 @@ def test_folders_without_a_report(tmp_path):
     save(tmp_path, CONTENT)
     with pytest.raises(UserError, match=rf"report\.json: a file; give its folder, {tmp_path}"):
         read_runs([tmp_path / "report.json"])
+
+
+def test_runs_that_are_not_finished_are_told(tmp_path, capsys):
+    run = tmp_path / "a run"
+    run.mkdir()
+    (run / "stages.json").write_text("{}")
+    with pytest.raises(
+        UserError, match=r"a run: no report\.json, its run is not finished; go on with python tools/"
+    ):
+        read_runs([run])
+    save(tmp_path / "done", CONTENT)
+    (tmp_path / "done" / "stages.json").write_text("{}")
+    assert report.main([str(tmp_path)]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"not shown: {run}: ")
+    assert f"--cfg '{run}/config.yaml' 'run.dir={run}'" in line
+    assert unfinished([tmp_path, run]) == unfinished([tmp_path])
 
 
 def test_table_cells(capsys):

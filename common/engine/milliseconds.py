@@ -1,0 +1,56 @@
+"""What a view takes at every grid on this device, for budgets in milliseconds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from revit.common.engine.backend import autocast
+from revit.common.report.throughput import seconds_of
+from revit.common.tokens.adaptive import AdaptiveClassifier
+from revit.common.tokens.budget import Milliseconds
+
+
+@torch.inference_mode()
+def measure_milliseconds(
+    classifier: AdaptiveClassifier,
+    input_shape: Sequence[int],
+    device: torch.device,
+    dtype: str,
+    batch: int,
+    rounds: int = 5,
+) -> Milliseconds:
+    """Milliseconds of one input at every grid and of the assigner, in batches of `batch` noise inputs: the median of
+    interleaved rounds after two that warm up, so that a machine's other work meets all alike."""
+    inputs = torch.randn(batch, *input_shape[1:], generator=torch.Generator().manual_seed(0)).to(device)
+    model, assigner = classifier.model, classifier.assigner
+    runs: list[tuple[nn.Module, tuple[Any, ...]]] = [(model, (inputs, grid)) for grid in model.grids]
+    if assigner is not None:
+        runs.append((assigner, (inputs,)))
+    times: list[list[float]] = [[] for _ in runs]
+    with autocast(device, dtype):
+        for number in range(rounds + 2):
+            for (network, arguments), one in zip(runs, times):
+                seconds = seconds_of(lambda net=network, args=arguments: net(*args), device)  # type: ignore[misc]
+                if number >= 2:
+                    one.append(1000 * seconds / batch)
+    medians = [statistics.median(one) for one in times]
+    if medians[0] <= medians[len(model.grids) - 1]:
+        shown = ", ".join(f"{grid} {ms:.3g} ms" for grid, ms in zip(model.grids, medians))
+        raise ValueError(
+            f"shorter grids take no less time here ({shown}, batches of {batch}); ask for gmacs: or drop:, or for larger batches"
+        )
+    where = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{device}, {torch.get_num_threads()} threads"
+    )
+    return Milliseconds(
+        grids=tuple(medians[: len(model.grids)]),
+        assigner=medians[-1] if assigner is not None else 0.0,
+        how=f"measured on {where}, {dtype}, batches of {batch}, median of {rounds} rounds",
+    )
