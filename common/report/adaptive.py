@@ -39,6 +39,7 @@ def adaptive_report(
     num_draws: int = 5,
     adaptive: str = "adaptive",
     cascade: CascadeTable | None = None,
+    asks: bool = True,
 ) -> dict[str, Any]:
     """The figures of RUN_DIR/report.json that an evaluation gives.
 
@@ -51,7 +52,7 @@ def adaptive_report(
       thresholds are `cascade`'s; without, they are found on the samples themselves, which needs no targets.
 
     `adaptive` also says how many points it gains over random lengths, with the 95 % interval of that (`paired_interval`),
-    and `verdict` puts it into words.
+    and `verdict` puts it into words. asks: whether the assigner decided; a small budget deals lengths out without it.
     """
     names = list(costs.grids)
     fixed = []
@@ -103,7 +104,7 @@ def adaptive_report(
         gains = evaluation.correct(answers.logits, merge).double() - drawn.double().mean(dim=0)
         report["adaptive"]["gain_over_random"] = 100 * float(gains.mean())
         report["adaptive"]["interval"] = [100 * limit for limit in paired_interval(gains)]
-        report["verdict"] = verdict(report)
+        report["verdict"] = verdict(report, asks)
     report["samples"] = {"evaluated": evaluation.num_evaluated, "failed": len(evaluation.failures)}
     report["failures"] = [{"path": failure.path, "reason": failure.reason} for failure in evaluation.failures]
     return report
@@ -135,8 +136,8 @@ def paired_interval(differences: Tensor) -> tuple[float, float]:
     return float(added.mean()) - half, float(added.mean()) + half
 
 
-def verdict(report: Mapping[str, Any]) -> str:
-    """What the assigner is worth, the worst news first."""
+def verdict(report: Mapping[str, Any], asks: bool = True) -> str:
+    """What the assigner is worth, the worst news first. Where nobody asked it, it is not judged."""
     adaptive, longest, cascade = report["adaptive"], report["fixed"][0], report["cascade"]
     gain, (low, high) = adaptive["gain_over_random"], adaptive["interval"]
     worth = (
@@ -147,6 +148,8 @@ def verdict(report: Mapping[str, Any]) -> str:
         f" ({adaptive['top1'] - longest['top1']:+.2f} points)"
     )
     other = f"a confidence cascade gets {cascade['top1']:.2f} % at {cascade['gmacs'] / longest['gmacs']:.0%}"
+    if not asks:
+        return f"the assigner was not asked, at this budget it costs more than it gains: {text}; {other}"
     if low <= 0:
         return f"THE ASSIGNER IS NO BETTER THAN CHANCE: {worth}; {text}; {other}"
     return f"{text}; {worth}; {other}"
