@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 
@@ -16,8 +16,10 @@ from revit.video.data.convert_options import ENCODER, ConvertSettings
 from revit.video.data.convert_plan import ConvertPlan
 from revit.video.data.convert_pool import convert_all
 from revit.video.data.convert_records import Record, Records, opened
-from revit.video.data.convert_speed import ReadingSpeed, measure_reading
 from revit.video.data.convert_worker import Broken, Job
+
+if TYPE_CHECKING:
+    from revit.video.data.convert_speed import ReadingSpeed
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,9 @@ def convert_data_set(plan: ConvertPlan, settings: ConvertSettings, num_workers: 
                 f"{plan.samples.source}: none of its {len(in_order)} clips can be converted; the first, {first[0]}: {first[1]}"
             )
         plan.write(in_order)
+        # Here, as it brings torch along, which converting does without.
+        from revit.video.data.convert_speed import measure_reading
+
         reading = measure_reading([(source, str(plan.out / one.name)) for source, one in records.items()])
     return Converted(plan, settings, records, in_order, len(new), seconds, reading)
 
