@@ -8,6 +8,7 @@ from typing import Any
 
 from revit.common.files import write_text
 from revit.common.report.compared import compared_columns, compared_rows, protocol_of, protocols, warnings
+from revit.common.report.curve_plots import loss_plot, rate_plot, val_plot
 from revit.common.report.facts import Facts, gather
 from revit.common.report.page_classes import class_parts
 from revit.common.report.page_costs import (
@@ -23,14 +24,7 @@ from revit.common.report.page_costs import (
 from revit.common.report.page_examples import example_parts
 from revit.common.report.page_style import STYLE
 from revit.common.report.page_template import TEMPLATE
-from revit.common.report.plots import (
-    accuracy_plot,
-    loss_plot,
-    rate_plot,
-    runs_plot,
-    time_plot,
-    val_plot,
-)
+from revit.common.report.plots import accuracy_plot, runs_plot, time_plot
 from revit.common.report.runs import RunReport
 from revit.common.report.tables import shown
 

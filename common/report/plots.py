@@ -7,10 +7,12 @@ import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from html import escape
+from pathlib import PurePath
 from typing import Any
+from warnings import catch_warnings, filterwarnings
 
 from revit.common.report.contents import BASELINES
-from revit.common.report.curves import Curve, Training
+from revit.common.report.curves import Curve
 from revit.common.report.runs import RunReport
 from revit.common.report.times import times
 
@@ -20,15 +22,19 @@ MARKS = {"adaptive": "*", "random": "X", "oracle": "^", "cascade": "D"}
 COLOURS = {"adaptive": "C3", "random": "#555555", "oracle": "C2", "cascade": "C4"}
 SIZES = {"adaptive": 12, "random": 8, "oracle": 9, "cascade": 7}
 """Of the marks in points; where two policies meet, the smaller one lies on top."""
+SHAPES = "osv^D"
+"""Of runs side by side, ten colours each."""
+LONGEST = 44
+"""Letters of a run's name in a legend."""
 CURVES = {"cascade": {"linestyle": ":", "color": "C4"}}
 BUDGETS = {"linestyle": "--", "color": "C1"}
 
 
-def svg(draw: Callable[[Any], None], key: str, label: str) -> str:
+def svg(draw: Callable[[Any], None], key: str, label: str, size: tuple[float, float] = SIZE) -> str:
     """An SVG element of what `draw` puts on matplotlib's axes, with nothing that points outside of it.
 
     key: letters, digits and dashes that begin all its ids, so that they differ from those of the page's other elements.
-    label: what it shows, for those who cannot see it.
+    label: what it shows, for those who cannot see it. size: inches.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -40,8 +46,10 @@ def svg(draw: Callable[[Any], None], key: str, label: str) -> str:
         "font.family": "sans-serif",
         "text.parse_math": False,  # names are names, whatever signs are in them
     }
-    with rc_context(style):
-        figure = Figure(figsize=SIZE, layout="constrained")
+    with rc_context(style), catch_warnings():
+        # The browser has letters that matplotlib's font has not.
+        filterwarnings("ignore", message="Glyph .* missing")
+        figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
         axes.grid(alpha=0.3)
         axes.margins(0.12)
@@ -90,13 +98,15 @@ def time_plot(run: RunReport, best: bool, key: str) -> str:
 
 def runs_plot(runs: Sequence[RunReport], key: str) -> str:
     """All runs in one plot: their fixed lengths, and a star for the assigner."""
+    names = _short([run.name for run in runs])
 
     def draw(axes: Any) -> None:
         for number, run in enumerate(runs):
             colour, rows = f"C{number % 10}", run.rows()
+            shape = SHAPES[number // 10 % len(SHAPES)]
             fixed = [row for row in rows if row["length"] not in BASELINES]
             bars = _bars(fixed, lambda row: row["gmacs"])
-            axes.errorbar(**bars, fmt="o-", color=colour, capsize=2, label=_label(run.name))
+            axes.errorbar(**bars, fmt=f"{shape}-", color=colour, capsize=2, label=legend_label(names[number]))
             for row in rows:
                 if row["length"] == "adaptive":
                     axes.errorbar(
@@ -107,24 +117,10 @@ def runs_plot(runs: Sequence[RunReport], key: str) -> str:
                         capsize=2,
                     )
         axes.set(xlabel="GMACs of a view", ylabel="top-1 %")
-        _legend(axes, 1)
+        draw_legend(axes, 1)
 
-    return svg(draw, key, "top-1 against GMACs of all runs")
-
-
-def loss_plot(training: Training, key: str) -> str:
-    """Loss over updates, a line for each token length."""
-    return _curves(training.loss, key, "updates", "loss")
-
-
-def rate_plot(training: Training, key: str) -> str:
-    """Learning rate over updates."""
-    return _curves({"learning rate": training.learning_rate}, key, "updates", "learning rate")
-
-
-def val_plot(training: Training, key: str) -> str:
-    """Top-1 on the val list over epochs, a line for each token length."""
-    return _curves(training.top1, key, "epochs", "top-1 % on val")
+    width, height = SIZE
+    return svg(draw, key, "top-1 against GMACs of all runs", (width, height + 0.19 * len(runs)))
 
 
 def operating_curves(run: RunReport) -> dict[str, Curve]:
@@ -185,15 +181,29 @@ def _policies(
                 label=f"{name}, derived" if name in hollow else name,
                 zorder=5 - SIZES[name] / 100,
             )
-    _legend(axes, 2 if hollow else 3)
+    draw_legend(axes, 2 if hollow else 3)
 
 
-def _label(name: str) -> str:
+def _short(names: Sequence[str]) -> list[str]:
+    """Paths without the folders that all are in, and of long ones the end."""
+    shared = max(
+        (
+            len(parent) + 1
+            for parent in map(str, PurePath(names[0]).parents)
+            if all(name.startswith(f"{parent}/") for name in names)
+        ),
+        default=0,
+    )
+    rests = [name[shared:] for name in names]
+    return [rest if len(rest) <= LONGEST else f"\u2026{rest[1 - LONGEST :]}" for rest in rests]
+
+
+def legend_label(name: str) -> str:
     """Matplotlib leaves what begins with an underscore out of its legends."""
     return f"\u200b{name}" if name.startswith("_") else name
 
 
-def _legend(axes: Any, columns: int) -> None:
+def draw_legend(axes: Any, columns: int) -> None:
     """Above the plot, where it hides nothing."""
     axes.legend(
         loc="lower left",
@@ -217,21 +227,3 @@ def _bars(rows: Sequence[Mapping[str, Any]], place: Callable[[Any], float]) -> d
         ],
         "elinewidth": 1,
     }
-
-
-def _curves(curves: Mapping[str, Curve], key: str, x: str, y: str) -> str:
-    def draw(axes: Any) -> None:
-        for name, curve in curves.items():
-            axes.plot(
-                *zip(*curve),
-                "-" if len(curve) > 12 else "o-",
-                markersize=3,
-                label=_label(name),
-                linewidth=1.3,
-            )
-        axes.set(xlabel=x, ylabel=y)
-        if len(curves) > 1:
-            _legend(axes, 4)
-        axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
-
-    return svg(draw, key, f"{y} over {x}")
