@@ -1,26 +1,33 @@
-"""How fast and how steadily clips are read, against bare decord and bare PyAV.
+"""How fast and how steadily clips are read, against bare decord, bare PyAV and pytorchvideo.
 
-    python benchmarks/loading.py                      about two minutes
+    python benchmarks/loading.py                      about three minutes
     python benchmarks/loading.py --clips 0            the speed alone
+    python benchmarks/loading.py --json OUT           the speed, also as rows of README's table of targets
 
-Speed: 8 spread frames of a 10-second 340x256 H.264 file that this script makes, all readers taking turns in one run, so
-that a busy machine slows all alike. The ratio that counts is the one to the faster of the two bare libraries; the target
-is 1.10. Memory: a training loader with 2 workers over 2,000 clips; resident megabytes of workers and decoding helpers.
+Speed: 8 spread frames of a 10-second 340x256 H.264 file that this script makes, with two distances of key frames; all
+readers return the same frames, or it stops. They take turns on one core, so that a busy machine slows all alike. What
+counts is processor time, of all threads and of this project's helper process together; times by the clock stand beside
+it and say the same on a machine that does nothing else. One run is the median over its rounds; the spread is that of the
+runs. Memory: a training loader with 2 workers over 2,000 clips; resident megabytes of workers and decoding helpers.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 
+from revit.common.report.machine import machine_name
 from revit.video.data.clips import build_train_loader
 from revit.video.data.decode_decord import installed as decord_installed
 from revit.video.data.frame_reader import FrameReader
@@ -28,6 +35,12 @@ from revit.video.data.options import ClipOptions
 
 INDICES = [0, 36, 72, 109, 145, 182, 218, 255]
 """Published 8x32 test view of a file of 300 frames at 30 per second."""
+
+TARGETS = {"pytorchvideo": 4.0, "bare": 1.2}
+"""How many times as fast this project should be as pytorchvideo, and as the faster of the bare libraries."""
+
+OURS = "this project"
+Reader = Callable[[str], np.ndarray]
 
 
 def make_clip(
@@ -71,33 +84,98 @@ def bare_decord(path: str) -> np.ndarray:
     return decord.VideoReader(path, num_threads=1).get_batch(INDICES).asnumpy()
 
 
-def compare_speed(path: str, rounds: int) -> None:
-    """Print milliseconds and ratios of all readers; stop if their frames differ."""
-    readers: dict[str, Callable[[str], np.ndarray]] = {"bare PyAV": bare_pyav}
+def by_pytorchvideo(path: str) -> np.ndarray:
+    """What its data sets do: the clip over the span decoded whole, then frames chosen from the tensor."""
+    from pytorchvideo.data.encoded_video import EncodedVideo
+
+    video = EncodedVideo.from_path(path, decode_audio=False, decoder="pyav")
+    clip = video.get_clip(0, (INDICES[-1] + 1) / 30)["video"]
+    frames: np.ndarray = clip[:, INDICES].permute(1, 2, 3, 0).byte().numpy()
+    video.close()
+    return frames
+
+
+def processor_seconds(reader: FrameReader) -> float:
+    """Seconds that this process and the helper of `reader`, if it has one, have been on a processor, all threads."""
+    seconds = time.process_time()
+    if reader._helper is not None:
+        for file in Path(f"/proc/{reader._helper.process.pid}/task").glob("*/schedstat"):
+            seconds += int(file.read_text().split()[0]) / 1e9
+    return seconds
+
+
+def one_run(path: str, readers: dict[str, Reader], ours: FrameReader, rounds: int) -> dict[str, list[float]]:
+    """Reader -> median milliseconds of processor time and of the clock."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in readers}
+    for _ in range(rounds):
+        for name, read in readers.items():
+            begin = processor_seconds(ours), time.perf_counter()
+            read(path)
+            end = processor_seconds(ours), time.perf_counter()
+            times[name].append((end[0] - begin[0], end[1] - begin[1]))
+    return {name: [1e3 * statistics.median(column) for column in zip(*times[name])] for name in readers}
+
+
+def compare_speed(path: str, group: int, num_runs: int, rounds: int, machine: str) -> list[dict[str, Any]]:
+    """Print milliseconds and ratios of all readers, and return the rows for the table of targets.
+
+    RuntimeError if their frames differ.
+    """
+    ours, same = FrameReader("auto", 30.0), FrameReader("auto", 0.0)
+    bare: dict[str, Reader] = {"bare PyAV": bare_pyav}
     if decord_installed():
-        readers["bare decord"] = bare_decord
-    bare = list(readers)
-    for backend in ("pyav", "decord") if decord_installed() else ("pyav",):
-        for name, timeout in (("helper process", 30.0), ("same process", 0.0)):
-            reader = FrameReader(backend, timeout)  # type: ignore[arg-type]
-            readers[f"this project, {backend}, {name}"] = lambda path, r=reader: r.read(
-                path, lambda _: INDICES
-            )
+        bare["bare decord"] = bare_decord
+    readers: dict[str, Reader] = {
+        "pytorchvideo": by_pytorchvideo,
+        **bare,
+        OURS: lambda path: ours.read(path, lambda _: INDICES),
+        f"{OURS}, without its helper": lambda path: same.read(path, lambda _: INDICES),
+    }
     expected = bare_pyav(path)
     for name, read in readers.items():
         if not np.array_equal(read(path), expected):
             raise RuntimeError(f"{name} returned other frames than bare PyAV")
-    times: dict[str, list[float]] = {name: [] for name in readers}
-    for _ in range(rounds):
-        for name, read in readers.items():
-            begin = time.perf_counter()
-            read(path)
-            times[name].append(1e3 * (time.perf_counter() - begin))
-    faster = min(statistics.median(times[name]) for name in bare)
-    print(f"{'':42}{'ms (median)':>12}{'ms (best)':>12}{'ratio to the faster bare one':>31}")
-    for name, values in times.items():
-        median = statistics.median(values)
-        print(f"{name:42}{median:12.1f}{min(values):12.1f}{median / faster:31.2f}")
+    runs = [one_run(path, readers, ours, rounds) for _ in range(num_runs)]
+    ours.close()
+    ratios: dict[str, list[float]] = {"pytorchvideo": [], "bare": []}
+    for run in runs:
+        ratios["pytorchvideo"].append(run["pytorchvideo"][0] / run[OURS][0])
+        ratios["bare"].append(min(run[name][0] for name in bare) / run[OURS][0])
+    print(
+        f"8 frames of a 10-second 340x256 H.264 file, a key frame every {group} frames; milliseconds, "
+        f"{num_runs} runs of {rounds} rounds"
+    )
+    print(f"{'':30}{'processor: min, median, max':>34}{'clock: min, median, max':>34}")
+    for name in readers:
+        columns = [spread_of([run[name][column] for run in runs]) for column in (0, 1)]
+        print(
+            f"{name:30}" + "".join(f"{low:14.1f}{middle:10.1f}{high:10.1f}" for low, middle, high in columns)
+        )
+    command = f"python benchmarks/loading.py --clips 0 --runs {num_runs} --rounds {rounds}"
+    rows = []
+    for peer, against in (
+        ("pytorchvideo", "pytorchvideo"),
+        ("bare", f"the faster of {' and '.join(bare)}"),
+    ):
+        low, middle, high = spread_of(ratios[peer])
+        print(f"{middle:.2f} times ({low:.2f} to {high:.2f}) as fast as {against}; target {TARGETS[peer]:g}")
+        rows.append(
+            {
+                "work": f"8 frames of a 10 s 340x256 H.264 file, key frame every {group}, one core, against {against}",
+                "target": f"{TARGETS[peer]:g} times",
+                "measured": f"{middle:.2f} times",
+                "spread": f"{low:.2f} to {high:.2f}",
+                "runs": num_runs,
+                "command": command,
+                "machine": machine,
+            }
+        )
+    return rows
+
+
+def spread_of(values: list[float]) -> tuple[float, float, float]:
+    """Smallest, median, largest."""
+    return min(values), statistics.median(values), max(values)
 
 
 def family_megabytes() -> float:
@@ -132,15 +210,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=30, help="turns of every reader (default 30)")
+    parser.add_argument("--runs", type=int, default=5, help="measurements, each of all readers (default 5)")
+    parser.add_argument("--rounds", type=int, default=9, help="turns of every reader in a run (default 9)")
     parser.add_argument(
         "--clips", type=int, default=2000, help="clips of the memory part (default 2000, 0 skips it)"
     )
+    parser.add_argument("--json", type=Path, help="write the rows for README's table of targets there")
     arguments = parser.parse_args()
+    warnings.filterwarnings("ignore", module="pytorchvideo|torchvision")
     with tempfile.TemporaryDirectory() as folder:
+        rows, machine = [], machine_name()
+        cores = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {max(cores)})
         for group in (250, 30):
-            print(f"8 frames of a 10-second 340x256 H.264 file, a key frame every {group} frames")
-            compare_speed(make_clip(Path(folder) / f"group{group}.mp4", 0, group), arguments.rounds)
+            path = make_clip(Path(folder) / f"group{group}.mp4", 0, group)
+            rows += compare_speed(path, group, arguments.runs, arguments.rounds, machine)
+        os.sched_setaffinity(0, cores)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
         if arguments.clips:
             print(
                 "resident memory of 2 workers and their decoding helpers (a page shared by two counts twice)"
