@@ -109,6 +109,21 @@ def equip(network: nn.Module, options: EngineOptions) -> None:
     if options.compile:
         allow_graphs(network)
         network.compile()
+        _any_batch_in_evaluation(network)
+
+
+def _any_batch_in_evaluation(network: nn.Module) -> None:
+    """Of a compiled network: training's batches are all of one size, evaluation's last one is shorter. Told beforehand, the
+    compiler makes one graph for all of a token grid (and one more for a batch of one), not a second when it meets it."""
+    module = cast(Any, network)
+    compiled = module._compiled_call_impl
+
+    def call(inputs: Tensor, *more: Any, **named: Any) -> Any:
+        if not network.training:
+            torch._dynamo.maybe_mark_dynamic(inputs, 0)
+        return compiled(inputs, *more, **named)
+
+    module._compiled_call_impl = call
 
 
 def allow_graphs(network: nn.Module, at_least: int = 0) -> None:

@@ -47,7 +47,7 @@ def attention_by_products(qkv: Tensor) -> Tensor:
     in the cache. Scores and weights are rounded to the dtype of `qkv`, where the fused kernel keeps float32."""
     B, N, _, heads, head_dim = qkv.shape
     mixed = qkv.new_empty(B, N, heads, head_dim)
-    at_once = max(1, SCORES_AT_ONCE * torch.get_num_threads() // (heads * N * N))
+    at_once = max(1, SCORES_AT_ONCE * _num_threads() // (heads * N * N))
     for part, result in zip(qkv.split(at_once), mixed.split(at_once)):
         # The one copy: three of (batch * heads, N, head width).
         query, key, value = part.permute(2, 0, 3, 1, 4).contiguous().flatten(1, 2).unbind(0)
@@ -59,6 +59,12 @@ def attention_by_products(qkv: Tensor) -> Tensor:
             weights = scores.softmax(dim=-1)
         result.copy_((weights @ value).unflatten(0, (-1, heads)).transpose(1, 2))
     return mixed.flatten(2)
+
+
+@torch.compiler.assume_constant_result
+def _num_threads() -> int:
+    """A constant to a compiler, which would otherwise break the graph here."""
+    return torch.get_num_threads()
 
 
 def products_are_faster(qkv: Tensor) -> bool:

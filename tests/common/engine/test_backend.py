@@ -7,13 +7,16 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
-from torch._dynamo.testing import CompileCounter
+from torch._dynamo.testing import CompileCounter, CompileCounterWithBackend
 
+from revit.common.data.batch import Batch
 from revit.common.engine.backend import LocalBackend, equip
 from revit.common.engine.optim import build_optimizer, build_scheduler
 from revit.common.engine.optimizer_state import load_optimizer_state
 from revit.common.engine.options import EngineOptions, OptimOptions, ScheduleOptions
+from revit.common.engine.task import ResizableTask
 from revit.common.tokens.grid import TokenGrid
+from revit.image.models.deit import DeiT
 from revit.video.models.timesformer import TimeSformer
 
 CPU = torch.device("cpu")
@@ -68,21 +71,85 @@ class OneLayerPerGrid(nn.Module):
 
 def test_every_token_grid_is_compiled(monkeypatch):
     """In training and in evaluation, and never again."""
-    limits, counter = torch._dynamo.config, CompileCounter()
-    monkeypatch.setattr(limits, "recompile_limit", 8)
-    monkeypatch.setattr(limits, "accumulated_recompile_limit", 8)
-    monkeypatch.setattr(limits, "fail_on_recompile_limit_hit", True)  # instead of going on uncompiled
+    counter = CompileCounter()
     compiled = partial(torch.compile, backend=counter)
     monkeypatch.setattr(torch, "compile", lambda function, *given, **more: compiled(function))
     torch.compiler.reset()
     network = OneLayerPerGrid()
-    equip(network, EngineOptions(compile=True))
-    for _ in range(2):
-        for grid in network.grids:
-            network.train()(torch.ones(1, 2), grid)
-            with torch.no_grad():
-                network.eval()(torch.ones(1, 2), grid)
+    # The last: instead of going on uncompiled.
+    limits = {"recompile_limit": 8, "accumulated_recompile_limit": 8, "fail_on_recompile_limit_hit": True}
+    with torch._dynamo.config.patch(limits):
+        equip(network, EngineOptions(compile=True))
+        for _ in range(2):
+            for grid in network.grids:
+                network.train()(torch.ones(1, 2), grid)
+                with torch.no_grad():
+                    network.eval()(torch.ones(1, 2), grid)
     assert counter.frame_count == 2 * len(network.grids)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["pictures", "clips"])
+def test_one_graph_per_token_grid_in_training_and_one_in_evaluation(monkeypatch, kind, dtype):
+    """With accumulated batches, a last short batch of evaluation, and later epochs: nothing is compiled again."""
+    counter = CompileCounterWithBackend("eager")
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **_: compiled(function, backend=counter))
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
+    grids, frames = ["4x4", "3x3", "2x2"], (2,) if kind == "clips" else ()
+    model: nn.Module = DeiT(12, grids, 3, 16, 2, 2)
+    if kind == "clips":
+        model = TimeSformer(12, grids, 2, 3, 16, 2, 2, drop_path_rate=0.5)
+    backend = LocalBackend(CPU, dtype, accumulate=2, clip_grad_norm=1.0, options=EngineOptions(compile=True))
+    optimizer = build_optimizer(model, OptimOptions(name="adamw", lr=1e-3))
+    backend.prepare(model, optimizer, build_scheduler(optimizer, ScheduleOptions(name="constant"), 1))
+    for _ in range(2):
+        model.train()
+        for _ in range(4):
+            numbers = torch.arange(4) % 3
+            with backend.autocast():
+                batch = Batch(torch.empty(0), numbers, numbers)
+                for _, loss in ResizableTask().losses(model, torch.randn(4, 3, *frames, 12, 12), batch):
+                    backend.backward(loss)
+            backend.step()
+        assert counter.frame_count in (len(grids), 2 * len(grids))
+        model.eval()
+        with torch.inference_mode(), backend.autocast():
+            for size in (5, 5, 2):
+                for grid in model.grids:
+                    assert model(torch.randn(size, 3, *frames, 12, 12), grid).logits.isfinite().all()
+        assert counter.frame_count == 2 * len(grids)
+    assert not torch._dynamo.utils.counters["graph_break"]
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_bfloat16_learns_and_keeps_float32_weights(name):
+    torch.manual_seed(0)
+    network = TimeSformer(16, [4, 2], 2, 3, 16, 2, 2)
+    backend = LocalBackend(CPU, "bfloat16")
+    optimizer = build_optimizer(network, OptimOptions(name=name, lr={"sgd": 0.05, "adamw": 5e-3}[name]))
+    called = backend.prepare(
+        network, optimizer, build_scheduler(optimizer, ScheduleOptions(name="constant"), 1)
+    )
+    classes = torch.arange(12) % 3
+    clips = classes.view(-1, 1, 1, 1, 1) - 1 + 0.1 * torch.randn(12, 3, 2, 16, 16)
+    first, last = {}, {}
+    for _ in range(40):
+        with backend.autocast():
+            for grid, loss in ResizableTask().losses(called, clips, Batch(clips, classes, classes)):
+                backend.backward(loss)
+                last[grid] = float(loss.detach())
+        first = first or dict(last)
+        assert backend.step()
+    assert all(last[grid] < 0.5 * first[grid] for grid in ("4x4", "2x2"))
+    state = backend.state_dict()
+    tensors = [
+        *state["model"].values(),
+        *(one for kept in state["optimizer"].values() for one in kept.values()),
+    ]
+    assert {tensor.dtype for tensor in tensors} == {torch.float32}
 
 
 def test_recomputing_calls_every_block_twice():
