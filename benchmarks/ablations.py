@@ -15,6 +15,7 @@ go on.
 from __future__ import annotations
 
 import json
+import shlex
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ from revit.common.engine.evaluate import grid_runners
 from revit.common.engine.recipe import Recipe
 from revit.common.errors import UserError
 from revit.common.files import write_json
+from revit.common.report.machine import machine_name, package_versions
 from revit.image.build import ImagePackage
 from revit.image.options import ImageRun
 
@@ -148,7 +150,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     print(table(results))
     if values.json:
-        write_json(values.json, results)
+        command = shlex.join(["python", "benchmarks/ablations.py", *(sys.argv[1:] if argv is None else argv)])
+        about = {"command": command, "machine": machine_name(), "versions": package_versions("torch")}
+        write_json(values.json, {**about, "rows": results})
     return 0
 
 

@@ -13,6 +13,7 @@ spread over its training; one whose methods cannot share out the grids has no re
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -130,6 +131,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         except UserError as error:
             print(f"no {peer.name}: {error}", file=sys.stderr)
     rows = [row.as_json() for row in measure(cases, device, values.rounds)]
+    kinds = {name: kind.name for name, _, kind in runs}
+    kinds |= {peer.name: kind for kind, those in peers.items() for peer in those.references}
+    command = shlex.join(["python", "tools/throughput.py", *(sys.argv[1:] if argv is None else argv)])
+    for row in rows:
+        row |= {"kind": kinds[row["name"] if row["name"] in kinds else row["config"]], "command": command}
     print_table(f"Speed on {device_name(device)}, median of {values.rounds} rounds or more", COLUMNS, rows)
     if values.json:
         write_json(values.json, rows)
