@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from copy import deepcopy
 
 import torch
@@ -56,14 +56,6 @@ def folded(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     return copy.to(dtype)
 
 
-def linear_layers(network: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
-    """Every linear layer below `network`: the module that holds it, its name there, and itself."""
-    for parent in list(network.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear:  # a subclass may compute something else
-                yield parent, name, child
-
-
 def pack(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     """`folded`, with every linear layer a `PackedLinear` where the machine has that: on a CPU, in float32 or bfloat16.
 
@@ -71,15 +63,21 @@ def pack(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     it cannot be trained, saved, or moved to another device or dtype, and compilers do not see into packed weights.
     """
     copy = folded(network, dtype)
-    first = next(copy.parameters(), None)
-    if first is None or not can_pack(first.device, dtype):
-        return copy
-    for parent, name, linear in linear_layers(copy):
-        gelu = isinstance(parent, Mlp) and linear is parent.fc1 and _exact_gelu(parent.act)
-        setattr(parent, name, PackedLinear(linear, gelu))
-        if gelu:
-            parent.act = nn.Identity()
+    replace_linears(copy, PackedLinear)
     return copy
+
+
+def replace_linears(network: nn.Module, make: Callable[[nn.Linear, bool], nn.Module]) -> None:
+    """Puts what `make` makes of a linear layer, and of whether an exact GELU follows it, in the place of both: of every linear
+    layer below `network` that can be packed."""
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            # A subclass of nn.Linear may compute something else.
+            if type(child) is nn.Linear and can_pack(child.weight.device, child.weight.dtype):
+                gelu = isinstance(parent, Mlp) and child is parent.fc1 and _exact_gelu(parent.act)
+                setattr(parent, name, make(child, gelu))
+                if gelu:
+                    parent.act = nn.Identity()
 
 
 def _exact_gelu(layer: nn.Module) -> bool:
