@@ -36,6 +36,7 @@ return JSON.stringify({
   pictures: images.length,
   broken: images.filter((one) => !one.complete || !one.naturalWidth).length,
   drawings: document.querySelectorAll("svg").length,
+  tables: document.querySelectorAll("table").length,
   empty: [...document.querySelectorAll("svg")].filter((one) => one.getBoundingClientRect().height < 50).length,
   width: root.scrollWidth, window: root.clientWidth, height: root.scrollHeight});
 })()"""
@@ -153,8 +154,8 @@ def problems_of(events: Sequence[dict[str, Any]], found: dict[str, Any], page: P
             problems.append(f"console: {json.dumps(told)[:300]}")
     if found["broken"] or found["empty"]:
         problems.append(f"{found['broken']} pictures and {found['empty']} drawings are not there")
-    if not found["drawings"]:
-        problems.append("no drawing in it")
+    if not found["tables"]:
+        problems.append("no table in it")
     if found["width"] > found["window"]:
         problems.append(f"wider than its window: {found['width']} of {found['window']} pixels")
     return problems

@@ -27,6 +27,7 @@ from revit.common.report.page_template import TEMPLATE
 from revit.common.report.plots import accuracy_plot, runs_plot, time_plot
 from revit.common.report.runs import RunReport
 from revit.common.report.tables import shown
+from revit.common.report.times import times
 
 SPEED_COLUMNS = {
     "grid": "token length",
@@ -72,6 +73,7 @@ def render(facts: Sequence[Facts]) -> str:
         class_columns=CLASS_COLUMNS,
         pair_columns=PAIR_COLUMNS,
         budget_columns=BUDGET_COLUMNS,
+        adaptive=any("adaptive" in run.content for run in runs),
         compared=compared_rows(runs) if len(runs) > 1 else [],
         compared_columns=compared_columns(runs),
         compared_plots=_compared_plots(runs),
@@ -95,7 +97,10 @@ def _described(facts: Facts, key: str) -> dict[str, Any]:
         "headline": _headline(run),
         "rows": [cells(row) for row in facts.rows()],
         "rows_caption": rows_caption(facts),
-        "plots": [_plot(accuracy_plot(run, f"{key}-gmacs"), accuracy_caption(run))],
+        # One point alone is no plot; it stands in the table.
+        "plots": [_plot(accuracy_plot(run, f"{key}-gmacs"), accuracy_caption(run))]
+        if len(run.rows()) > 1
+        else [],
         "training": _training(facts, key),
         "protocol": {
             "samples evaluated": run.num_evaluated,
@@ -118,11 +123,16 @@ def _described(facts: Facts, key: str) -> dict[str, Any]:
     if speed is not None:
         noun = speed.get("inputs", "inputs")
         parts["speed"] = [{**row, "ms": 1000 / row["per_second"]} for row in speed["rows"]]
+        mixed = (
+            " The adaptive rows give every length its share and include the assigner."
+            if "adaptive" in content
+            else ""
+        )
         parts["speed_caption"] = (
             f"{noun.capitalize()} of one view on {speed['device']}, {speed['dtype']}, timed after the evaluation"
-            f"{_calls(speed)}. A call answers a whole batch. The adaptive rows give every length its share and include the "
-            "assigner. Peak memory: weights and what one call needed on top."
+            f"{_calls(speed)}. A call answers a whole batch.{mixed} Peak memory: weights and what one call needed on top."
         )
+    if speed is not None and len(times(run, best=True)) > 1:
         hollow = " Filled: measured; hollow: derived." if is_derived(facts) else ""
         parts["time_plots"] = [
             _plot(

@@ -34,7 +34,7 @@ BUDGET_COLUMNS = {
 }
 MOST_POINTS = 12
 """Of a calibration's curve in the table."""
-HOW = {"fixed": "all alike", "dealt": "dealt out, no assigner", "assigner": "by the assigner"}
+HOW = {"fixed": "all at", "dealt": "dealt out without the assigner:", "assigner": "by the assigner:"}
 """How an operating point chooses lengths, in words."""
 
 
@@ -81,7 +81,7 @@ def rows_caption(facts: Facts) -> str:
         )
     if is_derived(facts):
         sentences.append(f"{DERIVED}; sorting inputs into batches not counted.")
-    return " ".join(sentences or ["Every sample at each token length."])
+    return " ".join(sentences)
 
 
 def accuracy_caption(run: RunReport) -> str:
@@ -101,7 +101,7 @@ def operating_points(content: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "gmacs": float(point["gmacs"]),
                 "top1": f"{point['top1']:.2f}",
                 "interval": "{:.1f} to {:.1f}".format(*point["interval"]),
-                "how": f"{HOW.get(point['how'], point['how'])}: {_shares(point['share'])}",
+                "how": f"{HOW.get(point['how'], point['how'])} {_shares(point['share'])}",
             }
             for point in points or []
         ]
@@ -112,7 +112,10 @@ def operating_points(content: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _shares(share: Mapping[str, float]) -> str:
-    return ", ".join(f"{grid} {100 * part:.0f} %" for grid, part in share.items() if part > 0)
+    taken = {grid: part for grid, part in share.items() if part > 0}
+    if len(taken) == 1:
+        return next(iter(taken))
+    return ", ".join(f"{grid} {100 * part:.0f} %" for grid, part in taken.items())
 
 
 def flat(values: Mapping[str, Any], name: str = "") -> list[tuple[str, Any]]:

@@ -52,9 +52,11 @@ TEMPLATE = """{% macro table(columns, rows, caption, label, tall=false) %}
 <h1>Accuracy, compute and speed</h1>
 <p class="note">GMACs are multiply-accumulates / 10<sup>9</sup> of one view, attention and assigner included; papers of this field
 call them GFLOPs. GFLOPs here are operations, two for each multiply-accumulate. Intervals and error bars are Wilson's, 95 %.
+{% if adaptive %}
 <em>Adaptive</em> is the assigner's choice of a token length for every input, <em>random</em> deals the same lengths out by
 chance, <em>oracle</em> takes for each sample the shortest length that is right, and <em>cascade</em>, where there is one,
-goes from the shortest length to longer ones until the answer is sure enough.</p>
+goes from the shortest length to longer ones until the answer is sure enough.
+{% endif %}</p>
 {% if compared %}
 {{ table(compared_columns, compared, "All runs. Seconds are those of the stages.", "all runs") }}
 {{ plots(compared_plots) }}
@@ -68,7 +70,7 @@ goes from the shortest length to longer ones until the answer is sure enough.</p
 {% if run.speed %}
 <h3>Measured speed</h3>
 {{ table(speed_columns, run.speed, run.speed_caption, "measured speed") }}
-{{ plots(run.time_plots) }}
+{{ plots(run.time_plots or []) }}
 {% endif %}
 {% if run.lengths %}
 <h3>Token lengths</h3>

@@ -11,7 +11,7 @@ import pytest
 import report
 import torch
 from page_check import check
-from report_cases import content_of, made_seen, save_run, with_pictures
+from report_cases import content_of, made_seen, save_run, speed_row, with_pictures
 
 from revit.common.report.facts import as_json, gather
 from revit.common.report.markdown import markdown
@@ -78,6 +78,18 @@ def test_several_runs_stand_side_by_side(tmp_path):
     assert "NOT COMPARABLE" in page.text
     assert "Runs of protocol A" in page.text
     assert "Runs of protocol B" not in page.text  # there is one
+
+
+def test_one_way_to_answer_is_no_plot(tmp_path):
+    """Nor are the policies explained that the run has not."""
+    row = {"grid": "6x6", "top1": 50.0, "gmacs": 1.0}
+    speed = {"device": "cpu", "dtype": "float32", "rows": [speed_row("6x6", 1, 10.0)]}
+    content = {"fixed": [row], "samples": {"evaluated": 10, "failed": 0}, "speed": speed}
+    page = check(render([gather(RunReport("nowhere", content))]))
+    assert "<svg" not in page.source
+    assert "Measured speed" in page.text
+    for word in ("oracle", "adaptive", "cascade"):
+        assert word not in page.text.lower()
 
 
 def test_a_run_of_one_length(tmp_path):
@@ -157,8 +169,8 @@ def test_a_table_of_budgets(tmp_path):
     content["calibration"] = {"split": "val", "num_samples": 77, "points": points}
     page = check(render([gather(save_run(tmp_path / "a", made_seen(), content))]))
     assert "Budgets that can be asked for" in page.text
-    assert "all alike: 3x3 100 %" in page.text
-    assert "all alike: 6x6 100 %" in page.text
+    assert "all at 3x3" in page.text
+    assert "all at 6x6" in page.text
     assert "By the calibration on 77 samples of val" in page.text
     assert 8 < page.source.count("by the assigner: ") <= 14
     del points[3]["share"]
