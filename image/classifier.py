@@ -70,6 +70,7 @@ def from_source(source: Source) -> Classifier:
         AdaptiveClassifier(model).eval(),
         Pictures(inferred.pictures),
         PixelNorm(pixels.mean, pixels.std),
+        (1, 3, *pixels.size),
         inferred.label_names,
         report=report,
         assumed=inferred.assumed,

@@ -6,7 +6,7 @@ Exit status 0 if every PATH led to an answer (of a folder: at least one file in 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from kinds import KINDS
@@ -14,13 +14,13 @@ from kinds import KINDS
 from revit.common.cli import add_json, parse, parser, tool
 from revit.common.data.label_names import read_label_names
 from revit.common.drawing.gallery import Gallery
-from revit.common.engine.backend import DTYPES, pick_device
 from revit.common.engine.calibrate import budget_line
 from revit.common.engine.classifier import Classifier, open_classifier
-from revit.common.engine.predict import Answer, Predictor, find_files
 from revit.common.errors import UserError
 from revit.common.files import write_json
-from revit.common.tokens.grid import TokenGrid
+from revit.common.inference.answer import Answer, find_files
+from revit.common.inference.load import engine_of
+from revit.common.inference.runtime import PRECISIONS
 
 
 @tool
@@ -65,7 +65,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     arguments.add_argument("--labels", metavar="FILE", help="class names, for a checkpoint that has none")
     arguments.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
-    arguments.add_argument("--dtype", default="float32", choices=list(DTYPES))
+    arguments.add_argument(
+        "--dtype",
+        default="auto",
+        choices=("auto", *PRECISIONS),
+        help="auto (default): float32 or bfloat16, whichever a short measurement finds faster here",
+    )
+    arguments.add_argument(
+        "--compile",
+        default="auto",
+        choices=("auto", "eager", "compile"),
+        help="auto (default): torch.compile where it saves more time than it takes",
+    )
+    arguments.add_argument(
+        "--batch", type=int, metavar="N", help="views at the longest grid that run together"
+    )
+    arguments.add_argument("--readers", type=int, metavar="N", help="threads that read files ahead")
     add_json(arguments)
     values = parse(arguments, argv)
     if values.topk < 1:
@@ -73,47 +88,82 @@ def main(argv: Sequence[str] | None = None) -> int:
     if values.grid is not None and values.budget is not None:
         raise UserError("--grid and --budget both say what is spent on a file; give one of them")
 
+    for name in ("batch", "readers"):
+        if (number := getattr(values, name)) is not None and number < 1:
+            raise UserError(f"--{name} {number}: at least 1")
+
     classifier = _with_labels(open_classifier(values.checkpoint, list(KINDS.values())), values.labels)
     _say_what_was_opened(classifier)
     gallery = None if values.draw is None else Gallery(values.draw)
-    inputs = classifier.inputs
+    search = _Search(values.paths, classifier, gallery)
     answers: list[Answer] = []
-    unanswered = 0
-
-    def give(answer: Answer) -> None:
-        answers.append(answer)
-        _show(answer)
-
-    def tell_unreadable(error: OSError) -> None:
-        reason = f"this folder cannot be read ({(error.strerror or str(error)).lower()})"
-        give(Answer(str(error.filename), error=reason))
-
-    with Predictor(
+    with engine_of(
         classifier,
-        pick_device(values.device),
-        values.dtype,
-        values.views,
-        _grid(values.grid),
-        values.topk,
-        gallery,
-        None if values.grid is not None else values.budget or classifier.budget,
-    ) as predict:
-        for path in values.paths:
-            before = len(answers)
-            for file in find_files(path, inputs.extensions, tell_unreadable):
-                if gallery is None or not gallery.holds(file) or file == path:
-                    give(predict(file))
-            if len(answers) == before:
-                give(Answer(path, error=f"no {inputs.noun}s in this folder"))
-            unanswered += all(answer.error is not None for answer in answers[before:])
-        budget = predict.budget
+        views=values.views,
+        grid=values.grid,
+        topk=values.topk,
+        budget=values.budget,
+        gallery=gallery,
+        device=values.device,
+        dtype=values.dtype,
+        compile=values.compile,
+        max_batch=values.batch,
+        num_readers=values.readers,
+        num_inputs=search.count(),
+    ) as engine:
+        for answer in engine.predict(search):
+            answers.append(answer)
+            _show(answer)
+        budget = engine.budget
     if budget is not None:
         print(budget_line(budget), file=sys.stderr)
     if values.json:
         # The same for every file: it is about all of them.
         spent = {} if budget is None else {"budget": budget}
         write_json(values.json, [answer.as_json() | spent for answer in answers])
-    return 2 if unanswered else 0
+    return 0 if search.all_answered(answers) else 2
+
+
+class _Search:
+    """The files that the command line's paths mean, and which path each was found by."""
+
+    def __init__(self, paths: Sequence[str], classifier: Classifier, gallery: Gallery | None) -> None:
+        self._paths = paths
+        self._inputs = classifier.inputs
+        self._gallery = gallery
+        self._found_by: list[int] = []
+
+    def __iter__(self) -> Iterator[str | Answer]:
+        """Paths of files, and answers about folders that cannot be read or have none."""
+        self._found_by.clear()
+        for number, path in enumerate(self._paths):
+            before = len(self._found_by)
+            unreadable: list[OSError] = []
+            for file in find_files(path, self._inputs.extensions, unreadable.append):
+                yield from self._refusals(number, unreadable)
+                if self._gallery is None or not self._gallery.holds(file) or file == path:
+                    self._found_by.append(number)
+                    yield file
+            yield from self._refusals(number, unreadable)
+            if len(self._found_by) == before:
+                self._found_by.append(number)
+                yield Answer(path, error=f"no {self._inputs.noun}s in this folder")
+
+    def count(self) -> int:
+        """How many there are now."""
+        return sum(isinstance(one, str) for one in self)
+
+    def all_answered(self, answers: Sequence[Answer]) -> bool:
+        """Whether every path led to an answer; `answers` in the order of the files."""
+        led = {number for number, answer in zip(self._found_by, answers) if answer.error is None}
+        return len(led) == len(self._paths)
+
+    def _refusals(self, number: int, errors: list[OSError]) -> Iterator[Answer]:
+        for error in errors:
+            reason = f"this folder cannot be read ({(error.strerror or str(error)).lower()})"
+            self._found_by.append(number)
+            yield Answer(str(error.filename), error=reason)
+        errors.clear()
 
 
 def _with_labels(classifier: Classifier, file: str | None) -> Classifier:
@@ -133,13 +183,6 @@ def _say_what_was_opened(classifier: Classifier) -> None:
         lines.append("this checkpoint names no classes: numbers are shown; give names with --labels FILE")
     if lines:
         print("\n".join(lines), file=sys.stderr)
-
-
-def _grid(text: str | None) -> TokenGrid | None:
-    try:
-        return None if text is None else TokenGrid.parse(text)
-    except ValueError as error:
-        raise UserError(f"--grid: {error}") from None
 
 
 def _show(answer: Answer) -> None:

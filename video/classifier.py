@@ -93,6 +93,7 @@ def from_source(source: Source) -> Classifier:
         AdaptiveClassifier(model).eval(),
         Clips(inferred.clips),
         PixelNorm(pixels.mean, pixels.std),
+        (1, 3, inferred.clips.frames.num_frames, pixels.crop_size, pixels.crop_size),
         report.label_names,
         report=report,
         assumed=(*inferred.assumed, *(method.assumption for method in methods)),

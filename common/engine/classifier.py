@@ -59,6 +59,8 @@ class Classifier:
     inputs: Inputs
     pixels: nn.Module
     """uint8 inputs -> normalised floats."""
+    input_shape: tuple[int, ...]
+    """(1, C, ...) of one input."""
     label_names: tuple[str, ...]
     """One per class; empty where the checkpoint names none."""
     merge: str = "logits"
@@ -67,8 +69,6 @@ class Classifier:
     """What became of the tensors of weights made elsewhere."""
     assumed: tuple[str, ...] = ()
     """What those weights do not say and was taken from the published recipes."""
-    input_shape: tuple[int, ...] | None = None
-    """Of one input, batch 1; None for weights made elsewhere."""
     budget: str | None = None
     """What the checkpoint's own configuration allows a view to cost, see `revit.common.tokens.budget.Budget`."""
     hold_budget: bool = True
@@ -152,9 +152,9 @@ def _from_checkpoint(path: Path, checkpoint: Checkpoint, kind: Kind) -> Classifi
         networks,
         kind.inputs(run),
         kind.package.pixels(run),
+        tuple(kind.package.input_shape(run)),
         names,
         run.test.merge,
-        input_shape=tuple(kind.package.input_shape(run)),
         # What is saved before the calibration cannot keep it.
         budget=run.model.budget if KEY in checkpoint.extra else None,
         hold_budget=run.test.hold_budget,

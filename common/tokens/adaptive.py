@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +72,14 @@ class AdaptiveClassifier(nn.Module):
         self.confidence = confidence
         self.policy: LengthPolicy | None = None
         self.facts: Mapping[str, Any] = facts or {}
+
+    def served_by(self, model: GridModel) -> AdaptiveClassifier:
+        """The same in evaluation mode with another implementation of the model, and an assigner of its own."""
+        served = AdaptiveClassifier(
+            model, copy.deepcopy(self.assigner), self.max_batch, self.confidence, self.grids, self.facts
+        )
+        served.policy = self.policy
+        return served.eval()
 
     def assign(self, inputs: Tensor) -> Tensor:
         """(B, C, ...) -> (B,) grid positions. Without an assigner and a policy, the longest grid for all."""

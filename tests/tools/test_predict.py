@@ -17,8 +17,8 @@ from predict import main
 from revit.common.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from revit.common.drawing.gallery import Gallery
 from revit.common.drawing.look import looks_of
-from revit.common.engine.predict import Predictor
 from revit.common.engine.trained import build_assigner
+from revit.common.inference.load import engine_of
 from revit.common.reducers.decision import Shorter
 from revit.common.reducers.reducer import Reducer
 from revit.common.tokens.grid import TokenGrid
@@ -138,7 +138,7 @@ def test_the_answer_is_the_model_s(place: Path) -> None:
     classifier = open_classifier(str(place / "run"))
     clip = str(place / "clips" / "inner" / "clip 1.mp4")
     grid = TokenGrid(2, 2)
-    with Predictor(classifier, torch.device("cpu"), views="2x1", grid=grid, topk=3) as predict:
+    with engine_of(classifier, views="2x1", grid=grid, topk=3, dtype="float32", device="cpu") as predict:
         answer = predict(clip)
     pixels = load_views(clip, classifier.inputs.options, ViewOptions(num_temporal_views=2)).float() / 255
     mean, std = (torch.tensor(values).view(3, 1, 1, 1) for values in ((0.3, 0.4, 0.5), (0.225,) * 3))
@@ -249,12 +249,14 @@ def test_a_clip_is_drawn_frame_by_frame(place: Path, tmp_path: Path, attention: 
     classifier = open_classifier(str(file))
     classifier.networks.model.reducer = Brightest()
     path = str(place / "clips" / "inner" / "clip 0.mp4")
-    with Predictor(
-        classifier, torch.device("cpu"), views="2x1", gallery=Gallery(tmp_path / "made")
-    ) as predict:
+    gallery = Gallery(tmp_path / "made")
+    with engine_of(classifier, views="2x1", gallery=gallery, dtype="float32", device="cpu") as predict:
         answer = predict(path)
-        views = predict.reader.read(path)
-        _, output = predict._classify(views)
+    reader = classifier.inputs.open("2x1")
+    views = reader.read(path)
+    reader.close()
+    with torch.no_grad():
+        output = classifier.networks(classifier.pixels(views))
     assert answer.drawing == str(tmp_path / "made" / "clip 0.tokens.png")
     with Image.open(answer.drawing) as drawing:
         assert drawing.height > 2 * drawing.width * 0.8  # two views, each before and after, of two frames
@@ -263,7 +265,7 @@ def test_a_clip_is_drawn_frame_by_frame(place: Path, tmp_path: Path, attention: 
         assert look.num_left == 8
         (fates,) = look.trail
         assert fates.shape == ((16,) if attention == "divided_space_time" else (2, 16))
-        inputs = predict.normalise(views[number : number + 1])
+        inputs = classifier.pixels(views[number : number + 1])
         with torch.no_grad():
             alone = classifier.networks.model(inputs, TokenGrid(4, 4)).reduction
         assert alone is not None

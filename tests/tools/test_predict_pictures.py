@@ -14,9 +14,9 @@ from PIL import Image
 from predict import main
 
 from revit.common.checkpoint import Checkpoint, save_checkpoint
-from revit.common.engine.predict import Predictor
 from revit.common.engine.trained import build_assigner
 from revit.common.errors import UserError
+from revit.common.inference.load import engine_of
 from revit.common.tokens.grid import TokenGrid
 from revit.image.build import build_model
 from revit.image.classifier import open_classifier
@@ -91,7 +91,7 @@ def test_pictures_of_a_folder(place: Path, capsys: Any) -> None:
 def test_the_answer_is_the_model_s(place: Path) -> None:
     classifier = open_classifier(str(place / "run"))
     picture, grid = str(place / "pictures" / "inner" / "picture 0.png"), TokenGrid(2, 2)
-    with Predictor(classifier, torch.device("cpu"), grid=grid, topk=3) as predict:
+    with engine_of(classifier, device="cpu", dtype="float32", grid=grid, topk=3) as predict:
         answer = predict(picture)
     options = ImageRun.model_validate(CONFIG).data
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.3, 0.4, 0.5), options.pixels.std))

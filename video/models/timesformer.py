@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -76,9 +76,10 @@ class TimeSformer(ResizableTransformer):
             nn.init.trunc_normal_(self.time_embed, std=time_std)
         for layer in self.blocks:
             if isinstance(layer, DividedBlock):
-                nn.init.zeros_(layer.temporal_fc.weight)
+                weight = cast(Tensor, layer.temporal_fc.weight)
+                nn.init.zeros_(weight)
                 if temporal_fc_std > 0:
-                    nn.init.trunc_normal_(layer.temporal_fc.weight, std=temporal_fc_std)
+                    nn.init.trunc_normal_(weight, std=temporal_fc_std)
         self.start_short_grids()
 
     def forward(self, clips: Tensor, grid: TokenGrid | None = None) -> ModelOutput:

@@ -1,0 +1,300 @@
+"""The inference engine: a stream of inputs in, one answer for each out, in the same order.
+
+from revit.video import load
+
+with load("runs/demo") as engine:
+    for answer in engine.predict(["one.mp4", "two.mp4"]):
+        print(answer.path, answer.grid, answer.guesses[0].label)
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from revit.common.drawing.gallery import Gallery
+from revit.common.engine.backend import pick_device
+from revit.common.engine.calibrate import achieved, choose, curve_of
+from revit.common.engine.classifier import Classifier
+from revit.common.engine.evaluate import merge_views
+from revit.common.errors import UserError
+from revit.common.inference.answer import Answer, Guess
+from revit.common.inference.batches import InFlight, StreamBatches
+from revit.common.inference.plan import Compile, choose_plan
+from revit.common.inference.reading import EndOfStream, ReadAhead, Reading
+from revit.common.inference.runtime import INT8, Runtime
+from revit.common.inference.transfer import Transfer
+from revit.common.tokens.adaptive import AdaptiveClassifier
+from revit.common.tokens.budget import BudgetCurve, Choice
+from revit.common.tokens.grid import TokenGrid
+
+ASSIGNED_TOGETHER = {"cpu": 1, "cuda": 8}
+"""Inputs that the assigner sees at once: on a GPU single ones are all launching and waiting."""
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How an engine works; what is left open, it finds out."""
+
+    device: str = "auto"
+    """auto (CUDA where there is one), cpu, cuda, cuda:1, ..."""
+    dtype: str = "auto"
+    """float32, bfloat16, float16, int8 (weights, on CPUs), or auto: what is faster here of the first two."""
+    compile: Compile = "auto"
+    """Whether to use torch.compile; auto: where it saves more than it takes, see `choose_plan`."""
+    max_batch: int | None = None
+    """Views at the longest token grid that run together. Shorter grids take as many more as they have fewer tokens."""
+    max_wait_seconds: float = 0.5
+    """How long a view may wait for others of its token length."""
+    num_readers: int | None = None
+    """Threads that read files ahead."""
+    memory_mb: int = 1024
+    """Of pixels that are under way."""
+    num_inputs: int | None = None
+    """How many are to come, if that is known: decides whether compiling is worth it."""
+
+
+class Engine:
+    """Answers for files, or for pixels that are in memory already; what cannot be read gets an answer that says why.
+
+    Views of all inputs of a stream that were given the same token length run together, though other inputs came between
+    them. A batch runs when it is full, when its oldest view has waited too long, or when there is no room for more inputs.
+    Files are read ahead in threads and decoded in processes of their own. Answers come in the order of the inputs, each
+    exactly once. Memory is bounded, whatever the length of the stream.
+
+    Close it (or use it as a context) to end what it holds open.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        serving: Serving = Serving(),
+        *,
+        views: str = "1",
+        grid: TokenGrid | None = None,
+        topk: int = 5,
+        budget: str | None = None,
+        gallery: Gallery | None = None,
+    ) -> None:
+        """views: as on the command line, see `Inputs.open`. grid: for all inputs, instead of the assigner's. gallery: takes a
+        drawing of every input answered. budget: what a view may cost in the mean, as on the command line; None takes the
+        checkpoint's own, if it has one and no grid is given.
+
+        Raises UserError for views that this kind of file does not have, a grid that the model was not made for, a budget
+        that it cannot keep, or a device that is not there.
+        """
+        self.classifier, self.serving = classifier, serving
+        self.views, self.topk, self.gallery = views, topk, gallery
+        self.device = pick_device(serving.device)
+        if serving.dtype == INT8 and self.device.type != "cpu":
+            raise UserError(f"dtype int8 is for CPUs, not for {self.device}; choose bfloat16")
+        networks = classifier.networks if grid is None else _at(classifier.networks, grid)
+        self._reader = classifier.inputs.open(views)
+        shape = classifier.input_shape
+        self.plan = choose_plan(
+            networks.model,
+            shape,
+            self.device,
+            serving.dtype,
+            serving.compile,
+            serving.max_batch,
+            serving.num_inputs,
+        )
+        runtime = Runtime(
+            networks.model, self.device, self.plan.dtype, self.plan.compiled, self.plan.max_batch
+        )
+        self.networks = networks.served_by(runtime).to(self.device)
+        self._limits = [runtime.limit(one) for one in networks.grids]
+        self._normalise = classifier.pixels.to(self.device)
+        self._transfer = Transfer(self.device)
+        self._chosen: tuple[BudgetCurve, Choice] | None = None
+        if grid is None and (wanted := budget or classifier.budget) is not None:
+            self._chosen = self._choose(wanted)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End what reading single files holds open. Streams end theirs by themselves."""
+        self._reader.close()
+
+    def __call__(self, item: str | Tensor) -> Answer:
+        """The answer to one input, which is read here and now."""
+        reading = Reading(item)
+        if isinstance(item, str):
+            reading.read(self._reader)
+        batches, one = self._batches(), self._opened(reading)
+        batches.add([one])
+        batches.finish()
+        return self._answer(one)
+
+    def predict(self, items: Iterable[str | Tensor | Answer]) -> Iterator[Answer]:
+        """Answers to a stream of inputs, in its order: paths of files, or pixels uint8 (V, C, ...) as the model is to see them,
+        resized and cropped. An Answer goes through as it is.
+
+        Raises what the stream itself raises, and UserError where a drawing cannot be written.
+        """
+        num_readers = self.serving.num_readers or min(8, torch.get_num_threads())
+        together = ASSIGNED_TOGETHER[self.device.type]
+        room = num_readers + together  # until the first input was read, and it is known how large they are
+        reads = ReadAhead(items, lambda: self.classifier.inputs.open(self.views), num_readers, room)
+        batches = self._batches()
+        line: deque[InFlight] = deque()
+        fresh: list[InFlight] = []
+        measured, more = False, True
+        try:
+            while more or line:
+                if more and len(line) < room:
+                    try:
+                        reading = reads.get(self._patience(batches, bool(fresh)))
+                    except EndOfStream:
+                        reading, more = None, False
+                    if reading is not None:
+                        line.append(self._opened(reading))
+                        fresh.append(line[-1])
+                        if not measured and reading.views is not None:
+                            measured, before = True, room
+                            room = max(room, self._room(reading.views))
+                            if room > before:
+                                reads.release(room - before)
+                        if len(fresh) < together:
+                            continue
+                batches.add(fresh)
+                fresh = []
+                batches.run_due()
+                if not more:
+                    batches.finish()
+                elif len(line) >= room and not line[0].is_done:
+                    batches.run_oldest()
+                while line and line[0].is_done:
+                    yield self._answer(line.popleft())
+                    reads.release()
+        finally:
+            reads.close()
+
+    @property
+    def budget(self) -> dict[str, Any] | None:
+        """What was asked for, predicted, and achieved with the inputs so far, as JSON values; None without a budget."""
+        policy = self.networks.policy
+        if self._chosen is None or policy is None:
+            return None
+        curve, choice = self._chosen
+        return {
+            "asked": str(choice.budget),
+            "predicted": choice.predicted(curve),
+            "achieved": achieved(choice, curve, policy),
+            "how": choice.point.how,
+            "held": policy.hold,
+            "calibrated_on": curve.split,
+            **({} if choice.milliseconds is None else {"milliseconds": choice.milliseconds.how}),
+        }
+
+    def label(self, number: int) -> str:
+        """What a class is called; its number where it has no name."""
+        names = self.classifier.label_names
+        return names[number] if names else f"class {number}"
+
+    def _batches(self) -> StreamBatches:
+        return StreamBatches(
+            self.networks, self._normalise, self._transfer, self._limits, self.serving.max_wait_seconds
+        )
+
+    def _patience(self, batches: StreamBatches, are_fresh: bool) -> float | None:
+        """How long the next input may take before what is there goes on without it."""
+        left = batches.seconds_left()
+        waits = [math.inf if left is None else left, self.serving.max_wait_seconds if are_fresh else math.inf]
+        return None if math.isinf(min(waits)) else min(waits)
+
+    def _room(self, views: Tensor) -> int:
+        """Inputs that may be under way: enough to fill the batches of all lengths, as far as memory goes."""
+        full = 2 * sum(self._limits) // len(views) + 8
+        return max(2, min(full, self.serving.memory_mb * 1_000_000 // views.numel()))
+
+    def _opened(self, reading: Reading) -> InFlight:
+        """What was read, ready to be computed: with views, or with the reason why not."""
+        one = InFlight(reading, error=reading.error)
+        if isinstance(reading.item, Answer):
+            one.error = "it was answered before"
+        elif isinstance(reading.item, Tensor):
+            reading.views = reading.item
+        wanted = self.classifier.input_shape[1:]
+        if reading.views is not None and (
+            reading.views.dtype != torch.uint8 or tuple(reading.views.shape[1:]) != tuple(wanted)
+        ):
+            shape = " x ".join(map(str, wanted))
+            one.error = f"its pixels are {reading.views.dtype} {tuple(reading.views.shape)}; the model wants uint8 V x {shape}"
+        return one
+
+    @torch.inference_mode()
+    def _answer(self, one: InFlight) -> Answer:
+        item = one.reading.item
+        if isinstance(item, Answer):
+            return item
+        path = item if isinstance(item, str) else ""
+        if one.error is not None:
+            return Answer(path, error=one.error)
+        probabilities = self._merged(torch.stack([logits for logits in one.logits if logits is not None]))
+        if not bool(probabilities.isfinite().all()):
+            return Answer(path, error="the model's answer is not a number; its weights are damaged")
+        best = probabilities.topk(min(self.topk, len(probabilities)))
+        guesses = tuple(
+            Guess(number, self.label(number), probability)
+            for number, probability in zip(best.indices.tolist(), best.values.tolist())
+        )
+        names = tuple(self.networks.grids[length].name for length in one.lengths)
+        drawing = None if self.gallery is None else self._drawn(path, one, guesses[0])
+        times = (one.reading.milliseconds, 1000 * one.seconds)
+        return Answer(path, guesses, names, *times, drawing=drawing, gmacs=self._spent_on(names))
+
+    def _merged(self, logits: Tensor) -> Tensor:
+        """(V, K) -> probabilities (K,)."""
+        views = logits.unsqueeze(0)
+        if self.classifier.merge == "logits":
+            # Summed logits decide; their mean, which has the same order, makes sensible probabilities.
+            return (merge_views(views, "logits") / len(logits)).softmax(dim=1)[0]
+        return merge_views(views, self.classifier.merge)[0]
+
+    def _drawn(self, path: str, one: InFlight, best: Guess) -> str | None:
+        # Imported here: drawing letters is of no use to the others.
+        from revit.common.drawing.look import looks_of
+        from revit.common.drawing.sheet import draw_sheet
+
+        assert self.gallery is not None
+        title = f"{best.label}: {100 * best.probability:.1f} %"
+        grids = [self.networks.grids[length] for length in one.lengths]
+        looks = looks_of(self.classifier.networks.model, one.views, grids, one.reductions)
+        return self.gallery.save(path, draw_sheet(title, looks))
+
+    def _choose(self, budget: str) -> tuple[BudgetCurve, Choice]:
+        networks, shape = self.networks, self.classifier.input_shape
+        curve = curve_of(networks, "this checkpoint")
+        choice = choose(budget, curve, networks, shape, self.device, "float32", self.plan.max_batch)
+        networks.policy = curve.policy(choice.point, choice.holds and self.classifier.hold_budget)
+        return curve, choice
+
+    def _spent_on(self, names: tuple[str, ...]) -> float | None:
+        policy = self.networks.policy
+        if self._chosen is None or policy is None:
+            return None
+        prices = self._chosen[0].grids
+        return round(sum(prices[name] for name in names) / len(names) + policy.assigner_price, 9)
+
+
+def _at(networks: AdaptiveClassifier, grid: TokenGrid) -> AdaptiveClassifier:
+    """The same at one grid. UserError for one that the model was not made for."""
+    try:
+        networks.model.check_grid(grid)
+    except (KeyError, ValueError) as error:
+        names = ", ".join(known.name for known in networks.grids)
+        flexible = f" ({error.args[0]})" if getattr(networks.model, "is_flexible", False) else ""
+        raise UserError(f"the model runs at {names}, not at {grid}{flexible}") from error
+    return AdaptiveClassifier(networks.model, max_batch=networks.max_batch, grids=(grid,)).eval()

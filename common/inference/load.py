@@ -1,0 +1,35 @@
+"""A classifier ready to answer, in one call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from revit.common.drawing.gallery import Gallery
+from revit.common.engine.classifier import Classifier
+from revit.common.errors import UserError
+from revit.common.inference.engine import Engine, Serving
+from revit.common.tokens.grid import TokenGrid
+
+
+def engine_of(
+    classifier: Classifier,
+    *,
+    views: str = "1",
+    grid: TokenGrid | str | None = None,
+    topk: int = 5,
+    budget: str | None = None,
+    gallery: Gallery | None = None,
+    **serving: Any,
+) -> Engine:
+    """An engine for a classifier that was opened. `serving`: fields of `Serving`; the rest as `Engine`.
+
+    Raises UserError as `Engine`, and for a grid that cannot be read; TypeError for a keyword that there is not.
+    """
+    if isinstance(grid, str):
+        try:
+            grid = TokenGrid.parse(grid)
+        except ValueError as error:
+            raise UserError(f"grid: {error}") from None
+    return Engine(
+        classifier, Serving(**serving), views=views, grid=grid, topk=topk, budget=budget, gallery=gallery
+    )

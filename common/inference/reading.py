@@ -1,0 +1,152 @@
+"""Inputs read ahead by threads, handed on in the order in which they were asked for."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from revit.common.data.broken import BrokenSample
+
+
+class Reader(Protocol):
+    """Reads one file after the other."""
+
+    def read(self, path: str) -> Tensor:
+        """uint8 (V, C, ...). Raises BrokenSample."""
+
+    def close(self) -> None:
+        """Let go of what is held open."""
+
+
+@dataclass
+class Reading:
+    """One input: what was asked for, and what came of it once `done` is set."""
+
+    item: Any
+    views: Tensor | None = None
+    """uint8 (V, C, ...)."""
+    error: str | None = None
+    milliseconds: float = 0.0
+    done: threading.Event = field(default_factory=threading.Event)
+
+    def read(self, reader: Reader) -> None:
+        """Read the file; whatever is wrong with it becomes its error."""
+        start = time.perf_counter()
+        try:
+            self.views = reader.read(self.item)
+        except BrokenSample as error:
+            self.error = " ".join(error.reason.split())
+        except MemoryError:
+            self.error = "not enough memory to read it"
+        except Exception as error:  # a fault of the reading, which is not to cost the others their answers
+            self.error = f"reading it failed: {type(error).__name__}: {error}"
+        self.milliseconds = 1000 * (time.perf_counter() - start)
+
+
+@dataclass
+class _End:
+    """The last thing in line: nothing more comes, or why the stream of inputs broke."""
+
+    error: BaseException | None = None
+
+
+class EndOfStream(Exception):
+    """There are no more inputs."""
+
+
+class ReadAhead:
+    """Reads files in threads of its own; whatever is not a path goes through unread.
+
+    At most `window` inputs are under way: being read, read, or handed on and not yet given back by `release`. So memory is
+    bounded however long the stream is and however fast files are read. The stream itself is walked in a thread, so that it
+    may be endless and slow. Decoding happens in processes of the readers' own, or outside the interpreter lock.
+    """
+
+    def __init__(
+        self, items: Iterable[Any], open_reader: Callable[[], Reader], num_readers: int, window: int
+    ) -> None:
+        self._items = items
+        self._room = threading.Semaphore(window)
+        self._work: queue.SimpleQueue[Reading | None] = queue.SimpleQueue()
+        self._line: queue.SimpleQueue[Reading | _End] = queue.SimpleQueue()
+        self._first: deque[Reading | _End] = deque(maxlen=1)
+        self._stopped = threading.Event()
+        self._readers = [open_reader() for _ in range(num_readers)]
+        self._threads = [
+            threading.Thread(target=self._read, args=(reader,), daemon=True) for reader in self._readers
+        ]
+        threads = torch.get_num_threads()
+        started = threading.Barrier(num_readers + 1)
+        self._started = started
+        for thread in self._threads:
+            thread.start()
+        started.wait()
+        # What a thread sets is also what threads started later begin with; that is for the reading ones only.
+        torch.set_num_threads(threads)
+        threading.Thread(target=self._feed, daemon=True).start()
+
+    def get(self, timeout: float | None) -> Reading | None:
+        """The next input in order, once it is read; None if it is not within `timeout` seconds (None: wait for it).
+
+        Raises EndOfStream after the last one, and what the stream of inputs itself raised.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if not self._first:
+            try:
+                self._first.append(self._line.get(timeout=timeout))
+            except queue.Empty:
+                return None
+        first = self._first[0]
+        if isinstance(first, _End):
+            raise EndOfStream if first.error is None else first.error
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not first.done.wait(left):
+            return None
+        self._first.clear()
+        return first
+
+    def release(self, count: int = 1) -> None:
+        """Room for so many more inputs."""
+        self._room.release(count)
+
+    def close(self) -> None:
+        """End the threads, once each has finished the file it reads, and what their readers hold open."""
+        self._stopped.set()
+        self._room.release(1 << 20)
+        for _ in self._threads:
+            self._work.put(None)
+        for thread, reader in zip(self._threads, self._readers):
+            thread.join()
+            reader.close()
+
+    def _feed(self) -> None:
+        try:
+            for item in self._items:
+                self._room.acquire()
+                if self._stopped.is_set():
+                    return
+                reading = Reading(item)
+                self._line.put(reading)
+                if isinstance(item, str):
+                    self._work.put(reading)
+                else:
+                    reading.done.set()
+        except BaseException as error:
+            self._line.put(_End(error))
+        else:
+            self._line.put(_End())
+
+    def _read(self, reader: Reader) -> None:
+        torch.set_num_threads(1)  # the readers are the parallelism
+        self._started.wait()
+        while (reading := self._work.get()) is not None and not self._stopped.is_set():
+            reading.read(reader)
+            reading.done.set()
