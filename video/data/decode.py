@@ -1,7 +1,7 @@
 """Frames of a video file by number: one open per call, nothing kept alive.
 
-Two decoders, decord and PyAV, return bit-identical frames (tested for H.264, HEVC, VP9 and MPEG-4 in 8-bit 4:2:0, full
-and limited range, BT.601 and BT.709, all rotation tags); files in which they would not are PyAV's alone. PyAV reads the
+Three decoders, decord, torchcodec and PyAV, return bit-identical frames (tested for H.264, HEVC, VP9 and MPEG-4 in 8-bit
+4:2:0, full and limited range, BT.601 and BT.709, all rotation tags); files in which they would not are PyAV's alone. PyAV reads the
 list of frames in any case, so what a frame's number means, how many there are, and whether the file is whole does not
 depend on what is installed either.
 
@@ -22,16 +22,21 @@ import av
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from revit.video.data import decode_decord, decode_pyav
+from revit.video.data import decode_decord, decode_pyav, decode_torchcodec
 from revit.video.data.frame_index import FrameIndex, VideoInfo, index_frames
 from revit.video.data.opening import DecodeError
 
 __all__ = ["Backend", "ChooseIndices", "DecodeError", "VideoInfo", "probe", "read_frames", "resolve_backend"]
 
-Backend = Literal["auto", "decord", "pyav"]
-"""Who decodes. `auto` is PyAV: the frames are the same and, reading only what the wanted frames depend on, it took 0.6 to
-0.95 of bare decord's time on every codec tried (`benchmarks/loading.py` measures it here). `decord` asks for decord;
-PyAV then still reads what decord cannot open or would show otherwise."""
+Backend = Literal["auto", "decord", "pyav", "torchcodec"]
+"""Who decodes. `auto` is PyAV: the frames are the same and, reading only what the wanted frames depend on, it took two
+thirds of the time of bare decord (`benchmarks/loading.py` measures it here). `decord` and `torchcodec` ask for those; PyAV
+then still reads what they cannot open or would show otherwise."""
+
+Decoder = Literal["decord", "pyav", "torchcodec"]
+
+OTHERS = {"decord": decode_decord, "torchcodec": decode_torchcodec}
+"""The decoders that are not PyAV: each says what suits it, and reads that."""
 
 ChooseIndices = Callable[[VideoInfo], ArrayLike]
 """From what is known of the file to the frame numbers wanted: any order, repeats allowed, any shape (read flat)."""
@@ -49,13 +54,16 @@ def new_array(shape: tuple[int, ...]) -> NDArray[np.uint8]:
 av.logging.set_level(None)
 
 
-def resolve_backend(backend: Backend) -> Literal["decord", "pyav"]:
-    """Which decoder is tried first. ValueError if decord is asked for and not installed."""
-    if backend != "decord":
+def resolve_backend(backend: Backend) -> Decoder:
+    """Which decoder is tried first. ValueError if one is asked for that is not installed."""
+    if backend == "auto" or backend == "pyav":
         return "pyav"
-    if not decode_decord.installed():
-        raise ValueError("decoder 'decord' is not installed here; install it, or use 'auto' or 'pyav'")
-    return "decord"
+    if not OTHERS[backend].installed():
+        libraries = " with the FFmpeg libraries that it needs" if backend == "torchcodec" else ""
+        raise ValueError(
+            f"decoder {backend!r} is not installed here; install it{libraries}, or use 'auto' or 'pyav'"
+        )
+    return backend
 
 
 def probe(path: str) -> VideoInfo:
@@ -73,7 +81,7 @@ def read_frames(
     Frames are decoded once each in the file's order, then put in the order asked for. Where what the file's header says
     turns out wrong (the size, the rotation, frames that do not exist), `choose_indices` is asked again with the truth.
 
-    allocate: makes the array that PyAV's frames are put into; decord makes its own.
+    allocate: makes the array that PyAV's frames are put into; the others make their own.
 
     `DecodeError` if the file is not a readable video; `IndexError` if a number is outside 0 .. num_frames - 1.
     """
@@ -123,8 +131,9 @@ def _decode(
 ) -> NDArray[np.uint8] | None:
     """The frames in the order of `numbers`, or None if some of them do not come out. Each is decoded once."""
     wanted, places = np.unique(numbers, return_inverse=True)
-    if backend == "decord" and decode_decord.suits(index):
-        pictures = decode_decord.read(index, wanted)
+    other = OTHERS.get(backend)
+    if other is not None and other.suits(index):
+        pictures = other.read(index, wanted)
         if pictures is not None:
             return pictures if np.array_equal(wanted, numbers) else pictures[places]
     frames: NDArray[np.uint8] | None = None

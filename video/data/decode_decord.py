@@ -24,10 +24,10 @@ def installed() -> bool:
     return importlib.util.find_spec("decord") is not None
 
 
-def suits(index: FrameIndex) -> bool:
+def suits(index: FrameIndex, codecs: tuple[str, ...] = IDENTICAL_CODECS) -> bool:
     """Whether decord returns the same frames as PyAV for this file: known format, every frame with its own stamp."""
     even = index.info.width % 2 == 0 and index.info.height % 2 == 0
-    known = index.codec in IDENTICAL_CODECS and index.pixel_format in IDENTICAL_PIXELS
+    known = index.codec in codecs and index.pixel_format in IDENTICAL_PIXELS
     return index.pts is not None and even and known
 
 
@@ -41,7 +41,7 @@ def read(index: FrameIndex, wanted: NDArray[np.int64]) -> NDArray[np.uint8] | No
     import decord
 
     decord.logging.set_level(decord.logging.ERROR)
-    before = _noise_bytes()
+    before = noise_bytes()
     try:
         reader = decord.VideoReader(index.path, ctx=decord.cpu(0), num_threads=1)
         if len(reader) != index.info.num_frames:
@@ -53,12 +53,12 @@ def read(index: FrameIndex, wanted: NDArray[np.int64]) -> NDArray[np.uint8] | No
         Exception
     ):  # decord raises RuntimeError, IndexError and DECORDError, which derives from Exception alone
         return None
-    if pictures.shape[1:3] != (index.info.height, index.info.width) or _noise_bytes() != before:
+    if pictures.shape[1:3] != (index.info.height, index.info.width) or noise_bytes() != before:
         return None
     return pictures
 
 
-def _noise_bytes() -> int:
+def noise_bytes() -> int:
     """Bytes of complaints in the file that standard error goes to.
 
     FFmpeg inside decord fills holes in damaged frames and only complains on standard error. In the helper process that

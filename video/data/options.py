@@ -83,7 +83,7 @@ class ViewOptions(Options):
 class ClipLoadingOptions(LoadingOptions):
     """How files of clips are read."""
 
-    decoder: Literal["auto", "decord", "pyav"] = "auto"
+    decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto"
     """Frames are the same with each; see `revit.video.data.decode.Backend`."""
     decode_timeout_seconds: float = Field(default=30.0, ge=0)
     """A file that takes longer is given up as broken. 0: decode without a helper process and without a limit."""

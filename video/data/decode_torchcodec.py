@@ -1,0 +1,60 @@
+"""Frames by number through torchcodec, for the formats in which it returns exactly what PyAV returns.
+
+It decodes with the FFmpeg libraries of the system (4 to 8) and imports torch, which makes the helper process that uses it
+larger by some hundred megabytes and its first file later by seconds.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revit.video.data import decode_decord
+from revit.video.data.frame_index import FrameIndex
+
+IDENTICAL_CODECS = (*decode_decord.IDENTICAL_CODECS, "libdav1d")
+"""Codecs whose frames were compared; AV1 among them."""
+
+
+EXACT_CONTAINERS = ("mp4", "matroska")
+"""Containers with a list of key frames. In a transport stream torchcodec 0.17 returned later frames than those asked for."""
+
+
+def installed() -> bool:
+    """Whether torchcodec can be used here: installed, and it finds FFmpeg libraries that it was built for."""
+    # Read once, when the library is loaded: complaints are how `read` hears of damage.
+    os.environ.setdefault("TORCHCODEC_FFMPEG_LOG_LEVEL", "ERROR")
+    try:
+        import torchcodec.decoders  # noqa: F401
+    except (ImportError, RuntimeError, OSError):
+        return False
+    return True
+
+
+def suits(index: FrameIndex) -> bool:
+    """Whether torchcodec returns the same frames as PyAV for this file; see `decode_decord.suits`."""
+    names = index.container.format.name.split(",")
+    return any(name in names for name in EXACT_CONTAINERS) and decode_decord.suits(index, IDENTICAL_CODECS)
+
+
+def read(index: FrameIndex, wanted: NDArray[np.int64]) -> NDArray[np.uint8] | None:
+    """The frames numbered `wanted` (sorted, each once) as (n, H, W, 3), or None if torchcodec fails, complains or disagrees
+    about the file: PyAV has the last word.
+    """
+    from torchcodec.decoders import VideoDecoder
+
+    before = decode_decord.noise_bytes()
+    try:
+        # "exact" reads all packets first, so that numbers mean what they mean here.
+        decoder = VideoDecoder(
+            index.path, dimension_order="NHWC", num_ffmpeg_threads=1, device="cpu", seek_mode="exact"
+        )
+        if len(decoder) != index.info.num_frames:
+            return None
+        pictures: NDArray[np.uint8] = decoder.get_frames_at(wanted.tolist()).data.numpy()
+    except (RuntimeError, ValueError, IndexError):
+        return None
+    whole = pictures.shape[1:3] == (index.info.height, index.info.width)
+    return pictures if whole and decode_decord.noise_bytes() == before else None
