@@ -20,7 +20,9 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .65rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
 thead th { background: #f4f6f8; font-size: .875rem; vertical-align: bottom; white-space: normal; }
 th:first-child, td:first-child { text-align: left; }
-tbody th:first-child { position: sticky; left: 0; background: #fff; } /* stays while a wide table scrolls */
+/* Token lengths are short and stay in sight while a wide table scrolls; names of runs and classes would hide it. */
+[aria-label="accuracy and compute"] tbody th, [aria-label="measured speed"] tbody th {
+  position: sticky; left: 0; background: #fff; }
 tbody th { font-weight: 600; }
 .verdict { padding: .6rem .8rem; margin: .5rem 0; background: #eef4fb; border-left: 4px solid #2a6cab; }
 .bad { background: #fdeeee; border-left-color: #b3261e; }
@@ -40,5 +42,5 @@ dl { display: grid; grid-template-columns: minmax(7rem, max-content) 1fr; gap: .
 dt { color: #444; }
 dd { margin: 0; overflow-wrap: anywhere; }
 summary { cursor: pointer; padding: .3rem 0; }
-@media (max-width: 30rem) { tbody th:first-child { max-width: 40vw; white-space: normal; overflow-wrap: anywhere; } body { padding: .75rem; } th, td { padding: .3rem .5rem; } }
+@media (max-width: 30rem) { body { padding: .75rem; } th, td { padding: .3rem .5rem; } }
 """
