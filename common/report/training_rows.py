@@ -23,13 +23,15 @@ TRAINING_COLUMNS = {
     "relative": "x longest",
     "cpu_ms": "CPU ms",
     "cpu_relative": "x longest",
+    "sum_relative": "x sum of plain",
     "modelled_ms": "GPU: ms",
     "modelled_relative": "x longest",
     "modelled_exposed_ms": "waits ms",
     "modelled_busy": "computing",
 }
 """CPU: processor time of the process that works most. GPU: the model; it waits for gradients, and computes for a share of
-all devices' time. x longest: over a step of the longest grid alone."""
+all devices' time. x longest: over a step of the longest grid alone. x sum of plain: Algorithm 1's whole step over the forward
+and backward passes of the plain models of all its grids, which is what it has to cost at least."""
 
 
 def training_rows(
@@ -38,10 +40,12 @@ def training_rows(
     """One row for Algorithm 1 in one process and one for replicas; the latter is missing where there is one length.
 
     `relative` is the median step over the median step of the longest grid alone, which takes turns with it; `cpu_relative`
-    the same of processor time, which other users of the machine do not change (None on a GPU). Peak memory is not measured.
+    the same of processor time, which other users of the machine do not change (None on a GPU). `sum_relative` is the median
+    over the rounds of a step of Algorithm 1 over the plain models of its grids in that round, by processor time on a CPU;
+    `sum_relative_spread` its smallest and largest. Both are None for replicas. Peak memory is not measured.
 
     Of a run with methods it is the mean step over the mean step of the plain model, as their steps may change with the
-    training's progress; what they cost on a GPU is not modelled.
+    training's progress; what they cost on a GPU is not modelled, and there is no sum of plain steps.
     """
     model, _ = build(case.options, case.package)
     shape = case.package.input_shape(case.options)
@@ -57,7 +61,9 @@ def training_rows(
 
     on_cpu = case.device.type == "cpu"
 
-    def row(name: str, steps: list[list[float]], devices: int, modelled: StepCost) -> dict[str, Any]:
+    def row(
+        name: str, steps: list[list[float]], devices: int, modelled: StepCost, sums: list[float]
+    ) -> dict[str, Any]:
         seconds, cpu_seconds = zip(*steps)
         median, mean, cpu = statistics.median(seconds), typical(seconds), typical(cpu_seconds)
         rate = 3 * 2e9 * sum(gmacs.values()) * case.batch / median  # a backward pass is two forward passes
@@ -81,6 +87,8 @@ def training_rows(
             "relative": mean / base,
             "cpu_ms": 1e3 * cpu if on_cpu else None,
             "cpu_relative": cpu / cpu_base if on_cpu else None,
+            "sum_relative": statistics.median(sums) if sums else None,
+            "sum_relative_spread": [min(sums), max(sums)] if sums else None,
             "modelled_batch": gpu_batch,
             "modelled_ms": None if methods else 1e3 * modelled.seconds,
             "modelled_relative": None if methods else modelled.seconds / alone,
@@ -89,8 +97,15 @@ def training_rows(
         }
 
     one_process = sequential_step(gmacs, num_parameters, gpu_batch, machine)
-    rows = [row("one process", measured.sequential, 1, one_process)]
+    rows = [row("one process", measured.sequential, 1, one_process, over_plain(measured, on_cpu))]
     if case.dealing.size > 1:
         shared = replica_step(gmacs, case.dealing.grids_per_rank, num_parameters, gpu_batch, machine)
-        rows.append(row("replicas", measured.replicas, case.dealing.size, shared))
+        rows.append(row("replicas", measured.replicas, case.dealing.size, shared, []))
     return rows
+
+
+def over_plain(measured: Measured, by_processor: bool) -> list[float]:
+    """For every round, a whole step of Algorithm 1 over the forward and backward passes of its grids' plain models."""
+    return [
+        step[by_processor] / apart[by_processor] for step, apart in zip(measured.sequential, measured.apart)
+    ]

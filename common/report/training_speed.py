@@ -1,11 +1,12 @@
 """Measured time of a training step against the number of token lengths (ReViT figure 7): one process, and replicas.
 
 Each number of lengths is measured in processes of its own, one per rank of a group. Every round they take turns: first
-rank 0 alone trains the longest grid, then all grids (Algorithm 1), while the others wait; then all make one step together.
-So what a machine does meanwhile falls on all three alike.
+rank 0 alone trains the longest grid, then runs the plain model of every grid forward and backward (what Algorithm 1 has
+to cost at least), then trains all grids (Algorithm 1), while the others wait; then all make one step together. So what a
+machine does meanwhile falls on all alike.
 
-Of a run with methods the first is the plain model at the longest grid, without them. The rounds are spread evenly over the
-training, so that a method whose steps change with its progress is measured at all of them.
+Of a run with methods the first is the plain model at the longest grid, without them, and the second is left out. The rounds
+are spread evenly over the training, so that a method whose steps change with its progress is measured at all of them.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import Tensor
 
 from revit.common.data.batch import Batch
-from revit.common.engine.backend import DTYPES, LocalBackend
+from revit.common.engine.backend import DTYPES, LocalBackend, equip
 from revit.common.engine.dealing import Dealing, deal
 from revit.common.engine.exchange import OneProcess, SharesLengths
 from revit.common.engine.log import progress
@@ -163,9 +165,12 @@ class Measured:
 
     alone: list[list[float]]
     """The longest grid by itself."""
+    apart: list[list[float]]
+    """Forward and backward passes of the plain models of all grids, each with weights of its own; nothing is updated. Empty
+    for a run with methods."""
     sequential: list[list[float]]
     replicas: list[list[float]]
-    """Until the slowest rank is done."""
+    """Until the slowest rank is done. Empty where there is one rank."""
     operations_per_second: float
     """Of a matrix product of the same dtype, on one device."""
     device: str
@@ -232,18 +237,25 @@ def _turns(case: TrainingCase, dealing: Dealing, device: torch.device, num_round
 
     settings: dict[str, Any] = {"dtype": case.dtype, "options": case.options.engine}
     settings["clip_grad_norm"] = case.options.train.clip_grad_norm
-    shared = ReplicaBackend(device, dealing=dealing, **settings)
-    task = task_of(options, case.package, model)
-    shared.share(task)
-    steps = {"replicas": stepper(shared, task, model, options)}
+    steps: dict[str, Step] = {}
+    if dealing.size > 1:
+        shared = ReplicaBackend(device, dealing=dealing, **settings)
+        task = task_of(options, case.package, model)
+        shared.share(task)
+        steps["replicas"] = stepper(shared, task, model, options)
     if dealing.rank == 0:
         everything = task_of(options, case.package, model)
         steps["sequential"] = stepper(LocalBackend(device, **settings), everything, model, options)
         alone: Any = case.package.task(plain)
         alone.exchange = LongestOnly()
         steps["alone"] = stepper(LocalBackend(device, **settings), alone, plain_model, plain)
+        if not options.methods:
+            steps["apart"] = _apart(case, device, inputs, batch)
         yardstick = Yardstick(device, DTYPES[case.dtype])
-    seconds: dict[str, list[list[float]]] = {"alone": [], "sequential": [], "replicas": []}
+    kinds = ["alone", *(["apart"] if not options.methods else []), "sequential"]
+    seconds: dict[str, list[list[float]]] = {
+        name: [] for name in [*kinds, *(["replicas"] if dealing.size > 1 else [])]
+    }
     for number in range(WARM_UP + num_rounds):
         done = max(number - WARM_UP, 0)
         now = Progress(done, done / num_rounds, (done + 1) / num_rounds)
@@ -257,9 +269,31 @@ def _turns(case: TrainingCase, dealing: Dealing, device: torch.device, num_round
             times.append(slowest.tolist())
         if dealing.rank == 0:
             yardstick.measure()
-    timed = {name: times[WARM_UP:] for name, times in seconds.items()}
+    timed = {name: seconds.get(name, [])[WARM_UP:] for name in ("alone", "apart", "sequential", "replicas")}
     rate = yardstick.operations_per_second if dealing.rank == 0 else 0.0
     return Measured(**timed, operations_per_second=rate, device=device_name(device))
+
+
+def _apart(case: TrainingCase, device: torch.device, inputs: Tensor, batch: Batch) -> Step:
+    """Forward and backward passes of the plain model of every grid, one after the other."""
+    backend = LocalBackend(device, case.dtype, options=case.options.engine)
+    models, tasks = [], []
+    for grid in case.grids:
+        of_one = case.options.model.model_copy(update={"grids": (str(grid),)})
+        options = case.options.model_copy(update={"model": of_one})
+        models.append(build(options, case.package)[0].to(device).train())
+        tasks.append(case.package.task(options))
+        equip(models[-1], options.engine)
+
+    def step(now: Progress) -> None:
+        for model, task in zip(models, tasks):
+            model.zero_grad(set_to_none=True)
+            task.begin(now)
+            with backend.autocast():
+                for _, loss in task.losses(model, inputs, batch):
+                    backend.backward(loss)
+
+    return step
 
 
 class LongestOnly(OneProcess):

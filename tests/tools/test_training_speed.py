@@ -59,11 +59,15 @@ def test_rows_of_one_process_and_of_replicas(main, tiny, tmp_path, capfd, monkey
         assert row["grids_per_rank"] == [["4x4"], ["3x3", "2x2"]]
         assert row["per_second"] == pytest.approx(1000 * row["batch"] / row["ms_p50"])
         assert min(row[key] for key in ("relative", "cpu_relative", "cpu_ms", "fraction_of_peak")) > 0
+        assert (row["sum_relative"] is None) == (row["name"] == "replicas")
         assert row["modelled_batch"] == 64
         assert row["modelled_relative"] >= 1
     printed = capfd.readouterr().out
     assert "989 TFLOPS" in printed
     assert "x longest" in printed
+    assert "x sum of plain" in printed
+    low, high = rows[0]["sum_relative_spread"]
+    assert low <= rows[0]["sum_relative"] <= high
 
 
 def test_a_method_is_measured_beside_the_plain_model_and_its_replicas(main, tiny, tmp_path):
@@ -77,7 +81,13 @@ def test_a_method_is_measured_beside_the_plain_model_and_its_replicas(main, tiny
     ]
     for row in rows:
         assert row["relative"] > 0
-        assert row["fraction_of_peak"] is row["modelled_ms"] is row["modelled_busy"] is None
+        assert (
+            row["fraction_of_peak"]
+            is row["modelled_ms"]
+            is row["modelled_busy"]
+            is row["sum_relative"]
+            is None
+        )
 
 
 def test_a_method_that_refuses_replicas_is_measured_without(main, tiny, tmp_path, capfd):
