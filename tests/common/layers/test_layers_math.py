@@ -4,7 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from revit.common.layers.attention import Attention, explicit_attention
+from revit.common.layers.attention import (
+    Attention,
+    attention_by_products,
+    explicit_attention,
+    fused_attention,
+)
 from revit.common.layers.block import Block, DropPath
 from revit.common.layers.norm import LengthAwareLayerNorm
 from revit.common.layers.pixels import PixelNorm
@@ -23,6 +28,29 @@ def test_fused_and_written_out_attention_agree(shape):
         assert not attention.fused
         assert torch.allclose(attention(x), fused, atol=1e-6)
     assert attention.fused
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-6), (torch.bfloat16, 3e-2)])
+@pytest.mark.parametrize("num_tokens", [1, 8, 31, 32, 197])
+@torch.no_grad()
+def test_attention_by_products_equals_the_fused_kernel(num_tokens, dtype, error, monkeypatch):
+    qkv = torch.randn(5, num_tokens, 3, 4, 16).to(dtype)
+    exact = fused_attention(qkv.double())
+    assert torch.allclose(attention_by_products(qkv).double(), exact, atol=error)
+    monkeypatch.setattr("revit.common.layers.attention.SCORES_AT_ONCE", 1)  # sequence by sequence
+    assert torch.allclose(attention_by_products(qkv).double(), exact, atol=error)
+
+
+def test_gradients_always_take_the_fused_kernel():
+    attention = Attention(32, 4)
+    x = torch.randn(2, 9, 32, requires_grad=True)
+    plain = attention(x)
+    attention.products = True
+    assert torch.equal(attention(x), plain)
+    attention(x).sum().backward()
+    assert x.grad is not None
+    with torch.no_grad():
+        assert torch.allclose(attention(x), plain, atol=1e-6)
 
 
 def test_attention_against_the_formula_per_head():
