@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     evaluator = Evaluator(options, kind.package)
     file = checkpoint_file(values.checkpoint)
     classifier = evaluator.load(file)
-    budget = values.budget or options.model.budget
+    budget = options.model.budget if values.budget is None else values.budget
     if budget is not None:
         evaluator.choose(classifier, budget, file)
     report = evaluator.report(classifier)

@@ -114,7 +114,8 @@ class Engine:
         self._normalise = classifier.pixels.to(self.device)
         self._transfer = Transfer(self.device)
         self._chosen: tuple[BudgetCurve, Choice] | None = None
-        if grid is None and (wanted := budget or classifier.budget) is not None:
+        wanted = classifier.budget if budget is None else budget
+        if grid is None and wanted is not None:
             self._chosen = self._choose(wanted)
 
     def __enter__(self) -> Engine:
