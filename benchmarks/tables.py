@@ -21,7 +21,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from made_tables import costs, runs, speed
@@ -83,8 +83,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.add_argument("--readme", type=Path, default=ROOT / "README.md")
     arguments.add_argument("--runs", type=Path, default=ROOT / "runs", help="folder of measurements and runs")
     values = parse(arguments, argv)
+    makers = {name: cache(make) for name, make in makers_of(values.runs).items()}
+    refreshed(values.readme.read_text(encoding="utf-8"), makers, values.names)
+    # Counting takes minutes, in which somebody may have edited the file: it is read again for what is written.
     old = values.readme.read_text(encoding="utf-8")
-    new = refreshed(old, makers_of(values.runs), values.names)
+    new = refreshed(old, makers, values.names)
     if new != old:
         values.readme.write_text(new, encoding="utf-8")
     return 0

@@ -90,6 +90,22 @@ def test_without_measurements_all_that_is_measured_stays(tmp_path, capsys):
     assert all(f"{name} stays; first: " in said for name in names)
 
 
+def test_what_is_edited_meanwhile_stays(tmp_path, monkeypatch):
+    readme = tmp_path / "README.md"
+    readme.write_text(TEXT)
+    calls = []
+
+    def slow():
+        calls.append(True)
+        readme.write_text(TEXT.replace("after", "edited"))
+        return "new\n"
+
+    monkeypatch.setattr("tables.makers_of", lambda folder: {"one": slow, "two": lambda: None})
+    assert main(["--readme", str(readme)]) == 0
+    assert readme.read_text() == TEXT.replace("after", "edited").replace("old", "new")
+    assert calls == [True]
+
+
 def test_speed_names_the_machine_of_the_measurement(tmp_path):
     timm = {**ROW, "name": "timm", "per_second": 10.0, "fraction_of_peak": None}
     clip = {**ROW, "kind": "video"}
