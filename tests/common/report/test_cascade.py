@@ -145,7 +145,7 @@ def test_a_handful_of_samples_that_differ_proves_nothing():
 
 
 def from_counts(only_one, only_other, num, z=1.959964):
-    """Bonett and Price 2012, equation 2: the interval of a difference of paired proportions from McNemar's counts."""
+    """Bonett and Price 2012: the interval of a difference of paired proportions from McNemar's counts."""
     p12, p21 = (only_one + 1) / (num + 2), (only_other + 1) / (num + 2)
     half = z * math.sqrt((p12 + p21 - (p12 - p21) ** 2) / (num + 2))
     return p12 - p21 - half, p12 - p21 + half
