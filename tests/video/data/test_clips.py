@@ -123,10 +123,10 @@ HANGING = """
 import time
 from revit.video.data import decode_child
 true_read = decode_child.READ
-def read(path, *others):
+def read(path, *others, **options):
     if path.endswith("3.mp4"):
         time.sleep(600)
-    return true_read(path, *others)
+    return true_read(path, *others, **options)
 decode_child.READ = read
 decode_child.main()
 """
