@@ -8,10 +8,12 @@ from typing import Any
 
 from revit.common.config import load_by_kind
 from revit.common.engine.classifier import Kind
+from revit.common.report.loading_rates import Decoders
 from revit.common.report.peers import Peers, Twin
 from revit.image.classifier import IMAGE
 from revit.image.peers import TimmViT
 from revit.video.classifier import VIDEO
+from revit.video.data.decoders import CLIP_DECODERS
 from revit.video.peers import HuggingFaceTimeSformer
 from revit.video.references import PYTORCHVIDEO
 
@@ -22,6 +24,9 @@ PEERS: dict[str, Peers] = {
     "video": Peers((Twin("huggingface", HuggingFaceTimeSformer),), PYTORCHVIDEO),
 }
 """What is timed beside ours: implementations of the same model, and other architectures."""
+
+DECODERS: dict[str, Decoders] = {"video": CLIP_DECODERS}
+"""What files can be read with, where there is a choice."""
 
 
 def load_run(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Any, Kind]:

@@ -8,6 +8,9 @@ those of a model, of other shapes, may suit the machine's caches better.
 (ReViT's Algorithm 1), and a replica per length in processes of their own (its Figure 4). Beside it stands what a model of
 GPUs says, with all it assumes. A run with methods is measured against the plain model at its longest token grid, in rounds
 spread over its training; one whose methods cannot share out the grids has no replicas, and is told why.
+
+--data measures loading on your own files instead: which decoder, how many workers, and whether the loader or the model is
+waited for; the last line says what to set.
 """
 
 from __future__ import annotations
@@ -43,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     example = """
         python tools/throughput.py --cfg configs/video/timesformer_8x224.yaml --peers --dtypes bfloat16 --batches 1
         python tools/throughput.py --cfg configs/image/revit_deit_small.yaml --training --lengths 1,2,3 --batches 4
+        python tools/throughput.py --cfg configs/video/demo.yaml --data runs/demo/data/train
     """
     arguments = parser(__doc__ or "", example)
     add_config(arguments, several=True)
@@ -80,11 +84,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="with --training: the modelled GPU, of tflops, utilisation, link_gb (per second), latency_us, memory_gb "
         "(per second), batch; default: an A100 with NVLink, batch 128",
     )
+    arguments.add_argument(
+        "--data",
+        metavar="LIST",
+        help="measure decoders, loaders and the model on these files instead (a list, or a folder of classes), and say "
+        "what to set",
+    )
+    arguments.add_argument(
+        "--workers",
+        type=_workers,
+        default=None,
+        metavar="N,...",
+        help="with --data: loading processes (0,1,2,4)",
+    )
+    arguments.add_argument(
+        "--seconds",
+        type=float,
+        default=None,
+        metavar="S",
+        help="with --data: about how long it may take (60)",
+    )
     values = parse(arguments, argv)
     if values.peers and "=" in values.peers:  # a setting behind a bare --peers
         values.overrides, values.peers = [values.peers, *values.overrides], ""
     if values.rounds < 1:
         arguments.error("--rounds must be at least 1")
+    if values.data is not None:
+        return _data(arguments, values)
+    if values.workers or values.seconds is not None:
+        arguments.error("--workers and --seconds belong to --data")
     if values.training:
         if values.peers is not None or values.compile:
             arguments.error(
@@ -189,6 +217,39 @@ def _training(values: argparse.Namespace) -> int:
     if values.json:
         write_json(values.json, rows)
     return 0
+
+
+def _data(arguments: argparse.ArgumentParser, values: argparse.Namespace) -> int:
+    if values.training or values.peers is not None or values.compile:
+        arguments.error(
+            "--data measures loading beside our own model; leave out --training, --peers and --compile"
+        )
+    if len(values.cfg) > 1:
+        arguments.error("--data measures one configuration")
+    seconds = 60.0 if values.seconds is None else values.seconds
+    if not seconds > 0:
+        arguments.error(f"--seconds {seconds:g}: more than 0")
+
+    from kinds import DECODERS, load_run
+
+    from revit.common.data.loader import dead_workers_explained
+    from revit.common.engine.backend import pick_device
+    from revit.common.report.data_speed import measure_data, print_data
+
+    options, kind = load_run(values.cfg[0], values.overrides)
+    device, workers = pick_device(options.run.device), values.workers or [0, 1, 2, 4]
+    with dead_workers_explained():
+        found = measure_data(options, kind, DECODERS.get(kind.name), values.data, device, workers, seconds)
+    print_data(found)
+    if values.json:
+        write_json(values.json, found.as_json())
+    return 0
+
+
+def _workers(text: str) -> list[int]:
+    if not all(part.isdigit() for part in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r}: whole numbers from 0, such as 0,1,2,4")
+    return sorted({int(part) for part in text.split(",")})
 
 
 def _dtypes(text: str) -> list[str]:
