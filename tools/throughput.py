@@ -234,7 +234,8 @@ def _data(arguments: argparse.ArgumentParser, values: argparse.Namespace) -> int
 
     from revit.common.data.loader import dead_workers_explained
     from revit.common.engine.backend import pick_device
-    from revit.common.report.data_speed import measure_data, print_data
+    from revit.common.report.data_advice import print_data
+    from revit.common.report.data_speed import measure_data
 
     options, kind = load_run(values.cfg[0], values.overrides)
     device, workers = pick_device(options.run.device), values.workers or [0, 1, 2, 4]

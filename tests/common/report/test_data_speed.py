@@ -11,7 +11,8 @@ import torch
 
 from revit.common.data.batch import Batch
 from revit.common.data.broken import BrokenSample
-from revit.common.report.data_speed import DataSpeed, LoaderRate, _spread, rows
+from revit.common.report.data_advice import DataSpeed, LoaderRate, rows
+from revit.common.report.data_speed import spread
 from revit.common.report.loading_rates import (
     Checked,
     DecoderRate,
@@ -98,7 +99,7 @@ def test_the_fastest_decoder_of_those_that_are_right():
 
 @pytest.mark.parametrize("num", [1, 3, 64, 1000, 240_000])
 def test_a_sample_lies_all_over_the_list(num):
-    positions = list(_spread(num))
+    positions = list(spread(num))
     assert len(set(positions)) == len(positions) <= min(num, 64)
     assert len(positions) > min(num, 64) / 2
     assert set(positions) <= set(range(num))
