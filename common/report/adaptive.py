@@ -15,6 +15,7 @@ from torch import Tensor
 from revit.common.engine.evaluate import Evaluation
 from revit.common.report.cascade import CascadeTable, cascade_figures, gather_answers
 from revit.common.report.intervals import Z95
+from revit.common.report.machine import machine_name
 from revit.common.tokens.labels import smallest_correct
 
 PACKAGES = ("revit-video", "torch", "torchvision", "timm", "numpy", "av", "decord", "fvcore", "deepspeed")
@@ -181,7 +182,7 @@ def versions() -> dict[str, str]:
     """Versions of what the figures depend on."""
     found = {
         "python": platform.python_version(),
-        "machine": f"{platform.machine()} {platform.processor()}".strip(),
+        "machine": machine_name(),
     }
     for package in PACKAGES:
         try:
