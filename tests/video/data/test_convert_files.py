@@ -176,3 +176,18 @@ def test_the_check_finds_another_picture(make_video, tmp_path):
     written = encode_clip(make_video("upside_down.mp4", rotation=180, num_frames=30), target, SMALL, int)
     with pytest.raises(CheckError, match="differs from its source"):
         check_clip(source, target, written, SMALL)
+
+
+def test_noise_is_no_reason_to_refuse_a_clip(tmp_path):
+    source = str(tmp_path / "noise.mp4")
+    random = np.random.default_rng(0)
+    with av.open(source, "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "10", "preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = 160, 128, "yuv420p"
+        stream.codec_context.thread_count = 1
+        for _ in range(8):
+            picture = random.integers(0, 256, (128, 160, 1), dtype=np.uint8).repeat(3, 2)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    for settings in (ConvertSettings(), ConvertSettings(short_side=64, crf=28)):
+        convert(source, tmp_path, settings)
