@@ -174,7 +174,10 @@ def test_report_tool(tmp_path, capsys):
     assert tool("report")([str(tmp_path)]) == 2
     assert "no report.json" in capsys.readouterr().err
     report = {
-        "fixed": [{"grid": "4x4", "top1": 50.0, "gmacs": 1.0}],
+        "fixed": [
+            {"grid": "4x4", "top1": 50.0, "gmacs": 1.0},
+            {"grid": "2x2", "top1": 40.0, "gmacs": 0.3},
+        ],
         "samples": {"evaluated": 10, "failed": 0},
     }
     (tmp_path / "report.json").write_text(json.dumps(report))
