@@ -16,7 +16,7 @@ from revit.common.made_data import SPLITS, MadeData, Plan, Row, make_once
 from revit.common.made_digits import read_digits, split_digits
 from revit.video.demo_clip import MOTIONS, MotionOptions, draw_clip, render, write_clip
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever equal options would give other files."""
 COLUMNS = ("path", "split", "label", "motion", "hard", "digit_pixels", "extent", "picture", "digit")
 
