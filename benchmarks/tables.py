@@ -6,12 +6,16 @@ A table stands between `<!-- table: NAME -->` and `<!-- end -->`. Costs are coun
 measured before, with the machine that it was measured on:
 
     speed-KIND          RUNS/speed/*.json, each by tools/throughput.py --peers --json
+    training-lengths    RUNS/training_lengths.json, by tools/throughput.py --training --json
     dynamicvit-speed    RUNS/dynamicvit_speed.json, by benchmarks/methods.py --json
+    budgets-KIND        RUNS/budgets/KIND.json, by benchmarks/budgets.py --json
+    flexivit-accuracy   RUNS/KIND_flexivit, by tools/train_net.py, and other_sizes.json in it by tools/test_net.py
+    asvit-searches      RUNS/image_asvit_five, by tools/search_asvit.py
     demo                RUNS/demo, by make demo
     seeds-KIND          RUNS/seedN and RUNS/image_seedN, by tools/train_net.py with run.seed=N data.demo.seed=N
     methods-KIND        RUNS/methods/KIND, by benchmarks/compare_methods.py
     ablations           RUNS/ablations.json, by benchmarks/ablations.py --json
-    targets             RUNS/targets.json, rows of what was to be reached
+    targets             RUNS/targets.json, by benchmarks/targets.py
 
 A table whose measurements are not there stays as it is, and a line says what to run. NAME makes only those.
 """
@@ -24,7 +28,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
-from made_tables import costs, runs, speed
+from made_tables import budgets, costs, flexivit, runs, searches, speed, targets, training
 
 from revit.common.cli import parse, parser, tool
 from revit.common.errors import UserError
@@ -38,7 +42,10 @@ def makers_of(folder: Path) -> dict[str, Maker]:
     """Table -> what makes it, from the measurements under `folder`; it answers None where there are none."""
     makers: dict[str, Maker] = {
         "demo": partial(runs.demo, folder / "demo"),
-        "targets": partial(speed.targets, folder / "targets.json"),
+        "targets": partial(targets.targets, folder / "targets.json"),
+        "training-lengths": partial(training.training, folder / "training_lengths.json"),
+        "flexivit-accuracy": partial(flexivit.flexivit, folder),
+        "asvit-searches": partial(searches.searches, folder / "image_asvit_five"),
         "ablations": partial(runs.ablation, folder / "ablations.json"),
         "dynamicvit-costs": costs.dynamicvit,
         "dynamicvit-speed": partial(speed.dynamicvit_speed, folder / "dynamicvit_speed.json"),
@@ -47,6 +54,7 @@ def makers_of(folder: Path) -> dict[str, Maker]:
     for kind, pattern in (("image", "image_seedN"), ("video", "seedN")):
         makers[f"flops-{kind}"] = partial(costs.costs, kind)
         makers[f"speed-{kind}"] = partial(speed.speed, kind, folder / "speed")
+        makers[f"budgets-{kind}"] = partial(budgets.budgets, kind, folder / "budgets" / f"{kind}.json")
         makers[f"methods-{kind}"] = partial(runs.methods, kind, folder / "methods" / kind)
         makers[f"seeds-{kind}"] = partial(runs.seeds, kind, folder, pattern)
     return makers

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ablations
 from made_tables.markdown import listed, read_json, stays, table
+from made_tables.recipes import SEEDS, is_recipe, where
 
-from revit.common.config import load
-from revit.common.errors import UserError
 from revit.common.report.compared import compared_columns, compared_rows
 from revit.common.report.runs import RunReport, read_runs
-from revit.image.options import ImageRun
-from revit.video.options import VideoRun
-
-NAMED = ("python", "torch")
-CONFIGS = Path(__file__).parents[2] / "configs"
-RUN_OPTIONS: Mapping[str, Any] = {"image": ImageRun, "video": VideoRun}
-SEEDS = ("run.seed", "data.demo.seed")
 
 
 def seeds(kind: str, folder: Path, pattern: str) -> str | None:
@@ -52,25 +43,8 @@ def _by_seed(kind: str, folder: Path, pattern: str) -> list[tuple[int, RunReport
     wanted = re.compile(re.escape(pattern).replace("N", r"(\d+)"))
     names = sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
     found = [(int(match[1]), folder / name) for name in names if (match := wanted.fullmatch(name))]
-    done = [(seed, path) for seed, path in sorted(found) if is_recipe(path, kind)]
+    done = [(seed, path) for seed, path in sorted(found) if is_recipe(path, kind, free=SEEDS)]
     return [(seed, run) for seed, path in done for run in read_runs([path])]
-
-
-def is_recipe(folder: Path, kind: str) -> bool:
-    """Whether there is a finished run of the demo as its configuration reads now, but for its place and its seeds. A run with
-    other settings is named on standard error."""
-    if not (folder / "report.json").is_file():
-        return False
-    options, config = RUN_OPTIONS[kind], CONFIGS / kind / "demo.yaml"
-    try:
-        seen = load(options, folder / "config.yaml", [f"{key}=0" for key in SEEDS])
-    except UserError as error:
-        print(f"{folder} is left out: {str(error).splitlines()[0]}", file=sys.stderr)
-        return False
-    wanted = load(options, config, [f"run.dir={seen.run.dir}", *(f"{key}=0" for key in SEEDS)])
-    if seen != wanted:
-        print(f"{folder} is left out: its settings are not those of {config}; remove it", file=sys.stderr)
-    return seen == wanted
 
 
 def _seed_row(run: RunReport, longest: str) -> dict[str, Any]:
@@ -91,7 +65,7 @@ def _seed_row(run: RunReport, longest: str) -> dict[str, Any]:
 
 def demo(folder: Path) -> str | None:
     """`make demo`'s own run."""
-    if not is_recipe(folder, "video"):
+    if not is_recipe(folder, "video", free=SEEDS):
         stays("demo", "make demo")
         return None
     run = read_runs([folder])[0]
@@ -149,10 +123,5 @@ def ablation(path: Path) -> str | None:
 
 
 def _note(command: str, runs: Sequence[RunReport]) -> str:
-    said: Mapping[str, None] = dict.fromkeys(_where(run.content.get("versions", {})) for run in runs)
+    said: Mapping[str, None] = dict.fromkeys(where(run.content.get("versions", {})) for run in runs)
     return f"By {command} on {'; '.join(said)}."
-
-
-def _where(versions: Mapping[str, str]) -> str:
-    known = {name: versions[name] for name in NAMED if name in versions}
-    return ", ".join(part for part in (versions.get("machine", "an unnamed machine"), listed(known)) if part)

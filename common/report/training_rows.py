@@ -7,6 +7,7 @@ from typing import Any
 
 from revit.common.report.costs import build
 from revit.common.report.flops import count
+from revit.common.report.machine import instruction_sets, package_versions
 from revit.common.report.throughput import quantile
 from revit.common.report.training_cost import Machine, StepCost, replica_step, sequential_step
 from revit.common.report.training_speed import Measured, TrainingCase
@@ -42,7 +43,8 @@ def training_rows(
     `relative` is the median step over the median step of the longest grid alone, which takes turns with it; `cpu_relative`
     the same of processor time, which other users of the machine do not change (None on a GPU). `sum_relative` is the median
     over the rounds of a step of Algorithm 1 over the plain models of its grids in that round, by processor time on a CPU;
-    `sum_relative_spread` its smallest and largest. Both are None for replicas. Peak memory is not measured.
+    `sum_relative_spread` its smallest and largest. Both are None for replicas. Peak memory is not measured. `threads` and
+    `instructions` are of a CPU, each process's.
 
     Of a run with methods it is the mean step over the mean step of the plain model, as their steps may change with the
     training's progress; what they cost on a GPU is not modelled, and there is no sum of plain steps.
@@ -60,6 +62,7 @@ def training_rows(
     base, cpu_base = (typical(kind) for kind in zip(*measured.alone))
 
     on_cpu = case.device.type == "cpu"
+    versions = package_versions("revit-video", "torch")
 
     def row(
         name: str, steps: list[list[float]], devices: int, modelled: StepCost, sums: list[float]
@@ -94,6 +97,10 @@ def training_rows(
             "modelled_relative": None if methods else modelled.seconds / alone,
             "modelled_exposed_ms": None if methods else 1e3 * modelled.exposed,
             "modelled_busy": None if methods else modelled.busy,
+            "rounds": len(steps),
+            "threads": case.num_threads,
+            "instructions": instruction_sets() if on_cpu else "",
+            "versions": versions,
         }
 
     one_process = sequential_step(gmacs, num_parameters, gpu_batch, machine)

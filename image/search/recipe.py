@@ -17,6 +17,7 @@ from revit.common.engine.stages import LOCK
 from revit.common.engine.stop import StopRequest
 from revit.common.errors import UserError
 from revit.common.files import locked, write_json, write_text
+from revit.common.report.adaptive import versions
 from revit.image.build import ImagePackage
 from revit.image.models.genotype import SEED_TOPOLOGY, Genotype
 from revit.image.search.baselines import Comparison, compare, statistics
@@ -153,6 +154,7 @@ class SearchRecipe:
                 for name, (mean, std) in table.items()
             },
             "random": [one.record() for one in self.comparisons],
+            "versions": versions(),
         }
         write_json(self.folder / "search.json", content)
         draw_searches(self.searches, self.folder / "search.png")

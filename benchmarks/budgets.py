@@ -1,0 +1,128 @@
+"""What is asked of a calibrated run in budgets, and what it comes to: by test_net.py and by predict.py.
+
+    python benchmarks/budgets.py --run runs/demo --json runs/budgets/video.json
+    python benchmarks/budgets.py --run runs/image_demo --budgets gmacs:0.006 drop:0.5
+
+Both tools run over the same files, those that the run made for its test: the one in batches of the test list, with every
+grid beside the budget's, the other as a stream of files. Without --budgets: five costs spread over what the checkpoint
+reaches, and losses of 0.5 and of 2 points. To reach: achieved GMACs within 3 % of those asked for, and accuracy that does
+not fall along the curve by more than its interval.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+
+import predict
+import test_net
+
+from revit.common.checkpoint import checkpoint_file, load_checkpoint
+from revit.common.cli import add_json, parse, parser, tool
+from revit.common.engine.calibrate import HOW
+from revit.common.engine.log import progress
+from revit.common.errors import UserError
+from revit.common.files import write_json
+from revit.common.report.adaptive import versions
+from revit.common.report.tables import print_table
+from revit.common.tokens.budget import KEY
+
+SHARES = (0.02, 0.25, 0.5, 0.75, 0.95)
+"""Of the way from the cheapest cost to the dearest."""
+DROPS = ("drop:0.5", "drop:2")
+COLUMNS = {
+    "asked": "asked",
+    "predicted_top1": "predicted top-1",
+    "predicted_gmacs": "predicted GMACs",
+    "test_gmacs": "test_net: GMACs",
+    "test_top1": "top-1",
+    "predict_gmacs": "predict: GMACs",
+    "predict_top1": "top-1",
+}
+
+
+def usual_budgets(run: Path) -> list[str]:
+    """Those of `SHARES` and `DROPS`. UserError for a run without a budget curve."""
+    file = checkpoint_file(run)
+    facts = load_checkpoint(file).extra
+    if KEY not in facts:
+        raise UserError(f"{file}: it has no budget curve yet; calibrate it: {HOW}")
+    points = facts[KEY]["points"]
+    low, high = points[0]["gmacs"], points[-1]["gmacs"]
+    return [*(f"gmacs:{low + share * (high - low):.3g}" for share in SHARES), *DROPS]
+
+
+def measure(run: Path, budget: str) -> dict[str, Any]:
+    """One row. UserError for a budget that is out of reach, after the tool named what is not."""
+    checkpoint = ["--checkpoint", str(run), "--budget", budget]
+    tested = _json_of(test_net.main, ["--cfg", str(run / "config.yaml"), *checkpoint])["budget"]
+    answers = _json_of(predict.main, [*checkpoint, str(run / "data" / "test")])
+    # The files lie in folders that are called as their classes are.
+    right = [one["top"][0]["label"] == Path(one["path"]).parent.name for one in answers]
+    predicted, achieved = tested["predicted"], tested["achieved"]
+    return {
+        "asked": budget,
+        "predicted_top1": predicted["top1"],
+        "predicted_interval": predicted.get("interval"),
+        "predicted_gmacs": predicted["gmacs"],
+        "test_gmacs": achieved["gmacs"],
+        "test_top1": achieved["top1"],
+        "predict_gmacs": answers[0]["budget"]["achieved"]["gmacs"],
+        "predict_top1": 100 * sum(right) / len(right),
+        "samples": len(right),
+    }
+
+
+def _json_of(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> Any:
+    """What a tool writes; what it prints is kept back unless it fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, said = Path(folder) / "out.json", io.StringIO()
+        with redirect_stdout(io.StringIO()), redirect_stderr(said):
+            status = main([*arguments, "--json", str(out)])
+        if status != 0:
+            raise UserError(f"{shlex.join(arguments)}: {said.getvalue().strip() or f'ended with {status}'}")
+        return json.loads(out.read_text(encoding="utf-8"))
+
+
+@tool
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser(
+        __doc__ or "", "python benchmarks/budgets.py --run runs/demo --json runs/budgets/video.json"
+    )
+    arguments.add_argument(
+        "--run",
+        type=Path,
+        default=Path("runs/demo"),
+        help="folder of a calibrated run on made data (runs/demo)",
+    )
+    arguments.add_argument("--budgets", nargs="+", metavar="UNIT:X", help="instead of the usual seven")
+    add_json(arguments)
+    values = parse(arguments, argv)
+    if not (values.run / "data" / "test").is_dir():
+        raise UserError(
+            f"{values.run}: no data/test in it; give the folder of a run that made its own data, as the demos do"
+        )
+    budgets = values.budgets or usual_budgets(values.run)
+    rows = []
+    with progress("budgets", len(budgets)) as update_bar:
+        for budget in budgets:
+            rows.append(measure(values.run, budget))
+            update_bar(advance=1)
+    print_table(f"Budgets of {values.run}", COLUMNS, rows)
+    if values.json:
+        command = shlex.join(["python", "benchmarks/budgets.py", *(sys.argv[1:] if argv is None else argv)])
+        write_json(values.json, {"command": command, "versions": versions(), "rows": rows})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
