@@ -7,8 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from av.packet import Packet
+
 ORIENTATION = 47
 """Payload type of the message that says how pictures are to be turned, in both standards."""
+
+SLICES = 32
+"""HEVC's types of units below this are parts of pictures."""
 
 WITHOUT_ORIENTATION = ("mpeg4", "vp8", "vp9", "libvpx-vp9", "libdav1d")
 """Codecs whose streams cannot say it; the container's header still can."""
@@ -28,6 +33,27 @@ def may_be_turned(codec: str, extradata: bytes | None, packet: bytes) -> bool:
             unit[0] >> 1 & 63 in (39, 40) and ORIENTATION in _messages(unit[2:]) for unit in everything
         )
     return True
+
+
+def sub_layer(codec: str, extradata: bytes | None, packet: Packet) -> int | None:
+    """Temporal sub-layer, from 0, of a packet's picture: pictures are built on those of their own and lower ones alone.
+
+    H.264's mark of an unused picture holds for all others, which is as good as one sub-layer. None for other codecs, and
+    for HEVC in another layout than that of MP4 and Matroska.
+    """
+    if codec == "h264":
+        return 0
+    if codec != "hevc" or extradata is None or len(extradata) <= 22 or extradata[0] != 1:
+        return None
+    data, length_size, at = memoryview(packet), (extradata[21] & 3) + 1, 0
+    while at + length_size + 1 < len(data):
+        length = int.from_bytes(data[at : at + length_size], "big")
+        header = int.from_bytes(data[at + length_size : at + length_size + 2], "big")
+        unit_type, view_layer, layer = header >> 9 & 63, header >> 3 & 63, (header & 7) - 1
+        if unit_type < SLICES and view_layer == 0:
+            return layer
+        at += length_size + length
+    return None
 
 
 def units_of(packet: bytes, length_size: int) -> Iterator[bytes]:

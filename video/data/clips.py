@@ -19,12 +19,12 @@ from revit.common.data.dataset import Sample
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
 from revit.common.errors import UserError
-from revit.video.data.decode import VideoInfo
+from revit.video.data.decode import VideoInfo, Wanted
 from revit.video.data.frame_reader import FrameReader
 from revit.video.data.lists import read_clips
 from revit.video.data.options import ClipLoadingOptions, ClipOptions, FrameOptions, ViewOptions
 from revit.video.data.sampling import clip_indices, random_start, segment_indices, span_frames, view_starts
-from revit.video.data.transforms import eval_pixels, train_pixels
+from revit.video.data.transforms import eval_pixels, eval_short_side, train_pixels, train_short_side
 
 
 def read_split(options: ClipOptions, split: Split) -> SampleList:
@@ -102,7 +102,7 @@ def load_views(
             return load_views(path, options, views, own)
         finally:
             own.close()
-    frames = reader.read(path, lambda info: eval_indices(info, options.frames, views))
+    frames = reader.read(path, lambda info: eval_wanted(info, options, views))
     pixels = eval_pixels(_to_clip(frames), options.pixels, views.num_crops)
     # (crops, C, K*T, H, W) -> (K, crops, C, T, H, W) -> (V, C, T, H, W)
     split = pixels.unflatten(2, (views.num_temporal_views, options.frames.num_frames))
@@ -116,6 +116,13 @@ def eval_indices(info: VideoInfo, frames: FrameOptions, views: ViewOptions) -> T
     span = span_frames(frames.num_frames, frames.sampling_rate, info.fps, frames.target_fps)
     starts = view_starts(info.num_frames, span, views.num_temporal_views, frames.one_view)
     return torch.stack([clip_indices(info.num_frames, start, span, frames.num_frames) for start in starts])
+
+
+def eval_wanted(info: VideoInfo, options: ClipOptions, views: ViewOptions) -> Wanted:
+    """The frames of all temporal views, and to what the decoder shrinks them, if it is to."""
+    short_side = eval_short_side(options.pixels, views.num_crops)
+    numbers = eval_indices(info, options.frames, views)
+    return Wanted(numbers, short_side if options.pixels.resize == "decoder" else None)
 
 
 def train_indices(info: VideoInfo, frames: FrameOptions, generator: Generator) -> Tensor:
@@ -137,10 +144,16 @@ class TrainClips:
 
     def __call__(self, index: int, generator: Generator) -> Sample:
         """uint8 (1, C, T, H, W) and its class number."""
-        frames = self.reader.read(
-            self.clips.path(index), lambda info: train_indices(info, self.options.frames, generator)
-        )
-        clip = train_pixels(_to_clip(frames), self.options.pixels, generator)
+        pixels, short_side = self.options.pixels, 0
+
+        def choose(info: VideoInfo) -> Wanted:
+            nonlocal short_side
+            numbers = train_indices(info, self.options.frames, generator)
+            short_side = train_short_side(pixels, generator)
+            return Wanted(numbers, short_side if pixels.resize == "decoder" else None)
+
+        frames = self.reader.read(self.clips.path(index), choose)
+        clip = train_pixels(_to_clip(frames), pixels, short_side, generator)
         return Sample(clip[None], self.clips.label(index))
 
 

@@ -1,7 +1,8 @@
 """Frames of a video file by number: one open per call, nothing kept alive.
 
 Three decoders, decord, torchcodec and PyAV, return bit-identical frames (tested for H.264, HEVC, VP9 and MPEG-4 in 8-bit
-4:2:0, full and limited range, BT.601 and BT.709, all rotation tags); files in which they would not are PyAV's alone. PyAV reads the
+4:2:0, full and limited range, BT.601 and BT.709, all rotation tags); files in which they would not, and frames that are
+shrunk as they are read (decord's differ by 3 to 4 levels on average), are PyAV's alone. PyAV reads the
 list of frames in any case, so what a frame's number means, how many there are, and whether the file is whole does not
 depend on what is installed either.
 
@@ -16,6 +17,7 @@ Nothing here imports torch: the helper process that decodes must start fast.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import av
@@ -26,7 +28,16 @@ from revit.video.data import decode_decord, decode_pyav, decode_torchcodec
 from revit.video.data.frame_index import FrameIndex, VideoInfo, index_frames
 from revit.video.data.opening import DecodeError
 
-__all__ = ["Backend", "ChooseIndices", "DecodeError", "VideoInfo", "probe", "read_frames", "resolve_backend"]
+__all__ = [
+    "Backend",
+    "ChooseIndices",
+    "DecodeError",
+    "VideoInfo",
+    "Wanted",
+    "probe",
+    "read_frames",
+    "resolve_backend",
+]
 
 Backend = Literal["auto", "decord", "pyav", "torchcodec"]
 """Who decodes. `auto` is PyAV: the frames are the same and, reading only what the wanted frames depend on, it took two
@@ -38,8 +49,20 @@ Decoder = Literal["decord", "pyav", "torchcodec"]
 OTHERS = {"decord": decode_decord, "torchcodec": decode_torchcodec}
 """The decoders that are not PyAV: each says what suits it, and reads that."""
 
-ChooseIndices = Callable[[VideoInfo], ArrayLike]
-"""From what is known of the file to the frame numbers wanted: any order, repeats allowed, any shape (read flat)."""
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be read of a file."""
+
+    numbers: ArrayLike
+    """Of the frames: any order, repeats allowed, any shape (read flat)."""
+    short_side: int | None = None
+    """Pixels: frames with a larger one are shrunk to it, as `short_side_size` says, while their colours are converted;
+    smaller ones stay as they are. None: all do."""
+
+
+ChooseIndices = Callable[[VideoInfo], "ArrayLike | Wanted"]
+"""From what is known of the file to the frames wanted; their numbers alone mean frames as they are."""
 
 Allocate = Callable[[tuple[int, ...]], NDArray[np.uint8]]
 """From a shape to an array of bytes to fill."""
@@ -78,6 +101,8 @@ def read_frames(
 ) -> NDArray[np.uint8]:
     """Open `path`, let `choose_indices` say which frames, and return them as uint8 (n, H, W, 3), RGB, upright.
 
+    H and W are those of the file unless a short side was asked for (`Wanted`).
+
     Frames are decoded once each in the file's order, then put in the order asked for. Where what the file's header says
     turns out wrong (the size, the rotation, frames that do not exist), `choose_indices` is asked again with the truth.
 
@@ -88,9 +113,9 @@ def read_frames(
     first = resolve_backend(backend)
     index = index_frames(path, quick=first == "pyav")
     try:
-        numbers = _numbers(choose_indices(index.info), index.info)
+        wanted = checked(choose_indices(index.info), index.info)
         try:
-            frames = _decode(index, numbers, first, allocate)
+            frames = _decode(index, wanted, first, allocate)
         except DecodeError:
             if not index.assumed:
                 raise
@@ -100,12 +125,12 @@ def read_frames(
             assumed.container.close()
             index = index_frames(path)
             if index.info != assumed.info:
-                numbers = _numbers(choose_indices(index.info), index.info)
-            frames = _decode(index, numbers, first, allocate)
+                wanted = checked(choose_indices(index.info), index.info)
+            frames = _decode(index, wanted, first, allocate)
         if frames is None:
             index = decode_pyav.recount(index)
-            numbers = _numbers(choose_indices(index.info), index.info)
-            frames = _decode(index, numbers, "pyav", allocate)
+            wanted = checked(choose_indices(index.info), index.info)
+            frames = _decode(index, wanted, "pyav", allocate)
         if frames is None:
             raise DecodeError(
                 path, f"damaged: not every one of its {index.info.num_frames} frames can be decoded"
@@ -115,36 +140,44 @@ def read_frames(
         index.container.close()
 
 
-def _numbers(chosen: ArrayLike, info: VideoInfo) -> NDArray[np.int64]:
-    numbers = np.asarray(chosen, dtype=np.int64).reshape(-1)
+@dataclass(frozen=True)
+class Checked:
+    """Frames that are in the file. numbers: int64 (n,).  short_side: see `Wanted`."""
+
+    numbers: NDArray[np.int64]
+    short_side: int | None
+
+
+def checked(chosen: ArrayLike | Wanted, info: VideoInfo) -> Checked:
+    """What was chosen, in one form. `IndexError` if it is nothing or not in the file, ValueError for a size below 1."""
+    wanted = chosen if isinstance(chosen, Wanted) else Wanted(chosen)
+    if wanted.short_side is not None and wanted.short_side < 1:
+        raise ValueError(f"short_side {wanted.short_side}: at least 1 pixel, or None for frames as they are")
+    numbers = np.asarray(wanted.numbers, dtype=np.int64).reshape(-1)
     if numbers.size == 0:
         raise IndexError("no frame was asked for")
     if numbers.min() < 0 or numbers.max() >= info.num_frames:
         raise IndexError(
             f"frames {numbers.min()}..{numbers.max()} asked of a video of {info.num_frames} frames"
         )
-    return numbers
+    return Checked(numbers, wanted.short_side)
 
 
-def _decode(
-    index: FrameIndex, numbers: NDArray[np.int64], backend: str, allocate: Allocate
-) -> NDArray[np.uint8] | None:
-    """The frames in the order of `numbers`, or None if some of them do not come out. Each is decoded once."""
-    wanted, places = np.unique(numbers, return_inverse=True)
+def _decode(index: FrameIndex, wanted: Checked, backend: str, allocate: Allocate) -> NDArray[np.uint8] | None:
+    """The frames in the order of the numbers, or None if some of them do not come out. Each is decoded once."""
+    numbers, short_side = wanted.numbers, wanted.short_side
+    distinct, places = np.unique(numbers, return_inverse=True)
     other = OTHERS.get(backend)
-    if other is not None and other.suits(index):
-        pictures = other.read(index, wanted)
+    as_they_are = short_side is None or min(index.info.height, index.info.width) <= short_side
+    if other is not None and as_they_are and other.suits(index):
+        pictures = other.read(index, distinct)
         if pictures is not None:
-            return pictures if np.array_equal(wanted, numbers) else pictures[places]
+            return pictures if np.array_equal(distinct, numbers) else pictures[places]
     frames: NDArray[np.uint8] | None = None
-    missing = set(wanted.tolist())
-    for number, picture in decode_pyav.read(index, set(missing)):
+    missing = set(distinct.tolist())
+    for number, picture in decode_pyav.read(index, set(missing), short_side):
         if frames is None:  # filled as pictures come, so that long clips of large frames are in memory once
             frames = allocate((numbers.size, *picture.shape))
-        elif picture.shape != frames.shape[1:]:
-            raise DecodeError(
-                index.path, f"its frames change size from {frames.shape[1:3]} to {picture.shape[:2]}"
-            )
         frames[numbers == number] = picture
         missing.discard(number)
     return None if missing else frames

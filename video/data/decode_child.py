@@ -5,7 +5,7 @@ One request is a conversation of JSON lines, so that the caller's function can c
 
     -> {"path": ..., "backend": ...}
     <- {"info": {...}}                 (again after a recount)
-    -> {"indices": [...]} or {"cancel": true}
+    -> {"indices": [...], "short_side": pixels or null} or {"cancel": true}
     <- {"shape": [n, H, W, 3]} of the frames in shared memory, valid until the next request, or {"error": reason}
 """
 
@@ -23,7 +23,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from revit.video.data.decode import DecodeError, VideoInfo, read_frames
+from revit.video.data.decode import DecodeError, VideoInfo, Wanted, read_frames
 from revit.video.data.shared_frames import SharedFrames
 
 READ: Callable[..., NDArray[np.uint8]] = read_frames
@@ -67,12 +67,12 @@ def main() -> None:
             _send(answers, {"shape": frames.shape})
 
 
-def _ask(requests: BinaryIO, answers: BinaryIO, info: VideoInfo) -> list[int]:
+def _ask(requests: BinaryIO, answers: BinaryIO, info: VideoInfo) -> Wanted:
     _send(answers, {"info": asdict(info)})
     reply = json.loads(requests.readline())
     if reply.get("cancel"):
         raise _Cancelled
-    return reply["indices"]
+    return Wanted(reply["indices"], reply["short_side"])
 
 
 def _send(answers: BinaryIO, message: dict) -> None:

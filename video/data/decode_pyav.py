@@ -16,22 +16,36 @@ from numpy.typing import NDArray
 
 from revit.video.data.frame_index import FrameIndex, picture_shape
 from revit.video.data.opening import DecodeError
-
-SKIPPABLE = ("h264",)
-"""Codecs in which a picture marked as unused by others can be left undecoded without changing any other picture."""
+from revit.video.data.sizes import short_side_size
 
 
-def read(index: FrameIndex, wanted: set[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def read(
+    index: FrameIndex, wanted: set[int], short_side: int | None = None
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Decode the frames numbered `wanted`: pairs of number and picture (H, W, 3), in the order they come out.
 
     Numbers whose frame the decoder does not return whole are missing: `recount` then tells a file that promises too much
-    from a damaged one. All are missing if pictures do not look as the index assumed. `DecodeError` where the decoder itself gives up.
+    from a damaged one. All are missing if pictures do not look as the index assumed.
+
+    short_side: see `Converter`.  `DecodeError` where the decoder itself gives up, or frames change size.
     """
-    to_rgb = Converter()
+    to_rgb = Converter(short_side)
+    size: tuple[int, int] | None = None
+    for number, frame in _frames(index, wanted):
+        if size is not None and size != (frame.height, frame.width):
+            raise DecodeError(
+                index.path, f"its frames change size from {size} to {(frame.height, frame.width)}"
+            )
+        size = frame.height, frame.width
+        yield number, to_rgb(frame, index.info.rotation)
+
+
+def _frames(index: FrameIndex, wanted: set[int]) -> Iterator[tuple[int, VideoFrame]]:
+    """The frames numbered `wanted` as the decoder returns them."""
     if index.pts is None:
-        for number, frame in _count(index, stop_after=max(wanted)):
-            if number in wanted:
-                yield number, to_rgb(frame, index.info.rotation)
+        yield from (
+            (number, frame) for number, frame in _count(index, stop_after=max(wanted)) if number in wanted
+        )
         return
     number_of = {index.pts[number]: number for number in wanted}
     compared = not index.assumed
@@ -43,7 +57,7 @@ def read(index: FrameIndex, wanted: set[int]) -> Iterator[tuple[int, NDArray[np.
             compared = True
         wanted_number = number_of.get(frame.pts) if frame.pts is not None else None
         if wanted_number is not None:
-            yield wanted_number, to_rgb(frame, index.info.rotation)
+            yield wanted_number, frame
 
 
 def recount(index: FrameIndex) -> FrameIndex:
@@ -66,16 +80,30 @@ class Converter:
     That is swscale with the bilinear flag and neither accurate rounding nor full chroma interpolation, at the size of
     the frame, with the colour matrix and range of the frame's tags; measured equal for 8-bit 4:2:0 at even sizes. (Accurate
     rounding would move pixels by 7 levels on average, because it also smooths chroma.)
+
+    short_side: larger frames are shrunk to it in the same step, each colour plane from its own size to the new one.
+    swscale's bilinear filter covers all pixels that it stands for, as the transform's does with `antialias`: against that
+    one, luma differs by about 45 dB (PSNR), and RGB by less where colours change sharply, as the planes of colour
+    are enlarged by repetition when they are converted first. Without `antialias` the transform keeps aliasing that is
+    not made here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, short_side: int | None = None) -> None:
         self._reformatter = VideoReformatter()
+        self.short_side = short_side
 
     def __call__(self, frame: VideoFrame, rotation: int) -> NDArray[np.uint8]:
         """`frame` as (H, W, 3) uint8, turned counter-clockwise by `rotation` degrees."""
-        rgb = self._reformatter.reformat(
-            frame, format="rgb24", interpolation=Interpolation.BILINEAR, threads=1
-        )
+        if self.short_side is None or min(frame.height, frame.width) <= self.short_side:
+            rgb = self._reformatter.reformat(
+                frame, format="rgb24", interpolation=Interpolation.BILINEAR, threads=1
+            )
+        else:
+            height, width = short_side_size(frame.height, frame.width, self.short_side)
+            # In planes: swscale takes twice as long to scale into interleaved RGB, and halves the colours at even widths.
+            rgb = self._reformatter.reformat(
+                frame, width, height, format="gbrp", interpolation=Interpolation.BILINEAR, threads=1
+            )
         picture: NDArray[np.uint8] = rgb.to_ndarray().astype(np.uint8, copy=False)
         return np.rot90(picture, rotation // 90) if rotation else picture
 
@@ -83,19 +111,32 @@ class Converter:
 def _decode_runs(index: FrameIndex, wanted: set[int]) -> Iterator[VideoFrame]:
     """Frames of the runs of packets that the wanted stamps need; everything else in the file is passed over.
 
+    In a run, pictures that say of themselves that no other is built on them are left undecoded unless they are wanted:
+    in H.264 those with nal_ref_idc 0, in HEVC "sub-layer non-reference" ones, which say so for their own temporal
+    sub-layer and those below (`FrameIndex.packet_layers`), so that the wanted ones must not be of a higher one. Neither
+    changes any other picture: their order and numbers do not enter the decoding of the rest.
+
+    B-pictures that others are built on (pyramids) are decoded, needed or not. Which pictures use them is in lists inside
+    the others' slice headers, which FFmpeg does not tell before it decodes, and those after them may: x264 by default
+    lets P-pictures refer to the B-picture in the middle of the group before, and a decoder that leaves it out shows
+    other pictures from there to the next key frame. VP9 and AV1 mark pictures as not shown, not as not used: all are
+    decoded.
+
     Stops early, leaving frames out, at a frame that is incomplete: those after it may be built on it.
     """
     codec = index.container.streams.video[0].codec_context
-    skip = codec.name in SKIPPABLE
     packets = enumerate(index.read_packets())
+    layers = index.packet_layers
     for start, stop in plan_runs(index.packet_pts, index.packet_is_key, wanted):
         codec.flush_buffers()
         first_pts = index.packet_pts[start]
+        highest = _highest([layers[at] for at in range(start, stop) if index.packet_pts[at] in wanted])
         for position, packet in packets:
             if position < start:
                 continue
-            if skip:
-                codec.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+            layer = layers[position]
+            needed = packet.pts in wanted or layer is None or highest is None or layer < highest
+            codec.skip_frame = "DEFAULT" if needed else "NONREF"
             last = position == stop - 1
             frames = _decode(index, packet)
             for frame in (*frames, *_decode(index, None)) if last else frames:
@@ -105,6 +146,11 @@ def _decode_runs(index: FrameIndex, wanted: set[int]) -> Iterator[VideoFrame]:
                     return
             if last:
                 break
+
+
+def _highest(layers: Sequence[int | None]) -> int | None:
+    known = [layer for layer in layers if layer is not None]
+    return max(known) if len(known) == len(layers) else None
 
 
 def plan_runs(

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revit.common.report.loading_rates import Decoders
-from revit.video.data.clips import eval_indices, make_reader
+from revit.video.data.clips import eval_wanted, make_reader
 from revit.video.data.decode import Backend, resolve_backend
 from revit.video.data.frame_reader import FrameReader
-from revit.video.data.options import FrameOptions, ViewOptions
+from revit.video.data.options import ClipOptions, ViewOptions
 
 ONE_VIEW = ViewOptions(num_temporal_views=1, num_crops=1)
 
@@ -21,12 +21,12 @@ ONE_VIEW = ViewOptions(num_temporal_views=1, num_crops=1)
 class ClipFrames:
     """The frames of a test's central clip, by one decoder."""
 
-    frames: FrameOptions
+    options: ClipOptions
     reader: FrameReader
 
     def read(self, path: str) -> NDArray[np.uint8]:
         """uint8 (T, H, W, 3). `DecodeError` if it cannot be read."""
-        return self.reader.read(path, lambda info: eval_indices(info, self.frames, ONE_VIEW))
+        return self.reader.read(path, lambda info: eval_wanted(info, self.options, ONE_VIEW))
 
     def close(self) -> None:
         """End the helper process."""
@@ -50,7 +50,7 @@ def installed_decoders() -> tuple[str, ...]:
 def open_frames(options: Any, name: str) -> ClipFrames:
     """options: of a video run."""
     loading = options.data.loading.model_copy(update={"decoder": name})
-    return ClipFrames(options.data.frames, make_reader(loading))
+    return ClipFrames(options.data, make_reader(loading))
 
 
 CLIP_DECODERS = Decoders(

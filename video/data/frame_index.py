@@ -13,7 +13,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from revit.video.data.bitstream import may_be_turned
+from revit.video.data.bitstream import may_be_turned, sub_layer
 from revit.video.data.opening import (
     DecodeError,
     error_text,
@@ -69,6 +69,9 @@ class FrameIndex:
     """Time stamp of every packet in file order."""
     packet_is_key: list[bool]
     """Whether decoding can begin at that packet, in file order."""
+    packet_layers: list[int | None]
+    """Temporal sub-layer of every packet's picture in file order: none is built on pictures of higher ones. None where
+    it is unknown, or marks of unused pictures cannot be relied on: all are then decoded."""
     packets: list[Packet] | None
     """Packets in file order, or None when the file is too large to keep them."""
 
@@ -96,6 +99,9 @@ def index_frames(path: str, quick: bool = False) -> FrameIndex:
         kept: list[Packet] = []
         packet_pts: list[int | None] = []
         packet_is_key: list[bool] = []
+        packet_layers: list[int | None] = []
+        codec = stream.codec_context
+        header = codec.extradata
         stamps: list[int | None] = []
         # The first packets of the file, and those from its first key frame on.
         heads: tuple[list[Packet], list[Packet]] = ([], [])
@@ -111,6 +117,7 @@ def index_frames(path: str, quick: bool = False) -> FrameIndex:
                     return index_frames(path)
                 packet_pts.append(pts)
                 packet_is_key.append(is_key)
+                packet_layers.append(sub_layer(codec.name, header, packet))
                 if (
                     not packet.is_discard
                 ):  # else outside the edit list: decoded when others need it, never shown
@@ -127,7 +134,6 @@ def index_frames(path: str, quick: bool = False) -> FrameIndex:
         refuse_truncated(path, container, len(stamps))
         if not stamps:
             raise DecodeError(path, "has a video stream without a single frame")
-        codec = stream.codec_context
         shape = _header_shape(codec) if quick else picture_shape(_first_picture(path, codec, *heads))
         # Without stamps for every frame, or with two frames on one stamp, only counting is exact.
         shown = sorted(stamp for stamp in stamps if stamp is not None)
@@ -155,6 +161,7 @@ def index_frames(path: str, quick: bool = False) -> FrameIndex:
             pts=shown_pts,
             packet_pts=packet_pts,
             packet_is_key=packet_is_key,
+            packet_layers=packet_layers,
             packets=kept if keep else None,
         )
     except BaseException:

@@ -20,6 +20,7 @@ from revit.video.data.decode import (
     ChooseIndices,
     DecodeError,
     VideoInfo,
+    checked,
     read_frames,
     resolve_backend,
 )
@@ -142,11 +143,12 @@ class _Helper:
             if "shape" in answer:
                 return self._shared.view(tuple(answer["shape"])).copy()
             info = VideoInfo(**answer["info"])
-            numbers = np.asarray(choose_indices(info), dtype=np.int64).reshape(-1)
-            if numbers.size == 0 or numbers.min() < 0 or numbers.max() >= info.num_frames:
-                self._send({"cancel": True})
-                raise IndexError(f"frames {numbers.tolist()} asked of a video of {info.num_frames} frames")
-            self._send({"indices": numbers.tolist()})
+            try:
+                wanted = checked(choose_indices(info), info)
+            except Exception:
+                self._send({"cancel": True})  # or it would take the next request for this answer
+                raise
+            self._send({"indices": wanted.numbers.tolist(), "short_side": wanted.short_side})
 
     def last_words(self) -> str:
         """The last line the helper printed, to go behind a reason, or nothing."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from typing_extensions import Self
 
 from revit.common.data.options import LoadingOptions, SourceOptions
@@ -43,6 +43,10 @@ class PixelOptions(Options):
     """Training: `published` leaves out the last row and column of offsets, an off-by-one of the published code."""
     antialias: bool = False
     """Smooth before shrinking. The published code does not."""
+    resize: Literal["transform", "decoder"] = "transform"
+    """Who resizes. `decoder`: frames larger than wanted are shrunk while their colours are converted to RGB, which saves
+    time on large files. It always smooths first, whatever `antialias` says, and differs a little from the transform even
+    then (see `revit.video.data.decode_pyav.Converter`); frames to be enlarged stay the transform's."""
     channel_order: Literal["rgb", "bgr"] = "rgb"
     """`bgr` only for the published Something-Something weights, which saw it by accident."""
     mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
@@ -64,6 +68,14 @@ class PixelOptions(Options):
         if min(self.std) <= 0:
             raise ValueError(f"std {self.std} must be positive in every channel")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """`resize` only where it is set: what runs from before it was there have noted stays what they are compared with."""
+        values: dict[str, Any] = serialize(self)
+        if self.resize == "transform":
+            values.pop("resize", None)
+        return values
 
 
 class ViewOptions(Options):

@@ -2,7 +2,8 @@
 
 Resizing happens on uint8 before normalisation; the published code normalises first, in floats. Both are linear, so the
 results differ by the rounding to whole levels only. Without `antialias` (the published choice and the default) shrinking
-picks up aliasing.
+picks up aliasing. Where the decoder has resized already (`pixels.resize`), frames come with the wanted short side and are
+left as they are.
 
 Letters: C channels, T frames, H and W height and width.
 """
@@ -17,6 +18,7 @@ from torch import Generator, Tensor
 from torchvision.transforms.v2 import functional as F
 
 from revit.video.data.options import PixelOptions
+from revit.video.data.sizes import short_side_size
 
 
 def resize_short_side(clip: Tensor, short_side: int, antialias: bool = False) -> Tensor:
@@ -24,11 +26,7 @@ def resize_short_side(clip: Tensor, short_side: int, antialias: bool = False) ->
     height, width = clip.shape[-2:]
     if min(height, width) == short_side:
         return clip
-    if width < height:
-        size = [math.floor(height / width * short_side), short_side]
-    else:
-        size = [short_side, math.floor(width / height * short_side)]
-    return F.resize(clip, size, antialias=antialias)
+    return F.resize(clip, list(short_side_size(height, width, short_side)), antialias=antialias)
 
 
 def random_short_side(
@@ -71,9 +69,13 @@ def spatial_crop(clip: Tensor, size: int, position: Literal[0, 1, 2]) -> Tensor:
     return F.crop(clip, top, left, size, size)
 
 
-def train_pixels(clip: Tensor, options: PixelOptions, generator: Generator) -> Tensor:
-    """Jitter, crop and flip one clip: uint8 (T, C, H, W) to (C, T, size, size)."""
-    short_side = random_short_side(options.jitter_min, options.jitter_max, options.scale_sampling, generator)
+def train_short_side(options: PixelOptions, generator: Generator) -> int:
+    """The jittered short side of one clip, drawn before the clip is read so that the decoder can do the resizing."""
+    return random_short_side(options.jitter_min, options.jitter_max, options.scale_sampling, generator)
+
+
+def train_pixels(clip: Tensor, options: PixelOptions, short_side: int, generator: Generator) -> Tensor:
+    """Resize, crop and flip one clip: uint8 (T, C, H, W) to (C, T, size, size)."""
     clip = resize_short_side(clip, short_side, options.antialias)
     clip = random_crop(clip, options.crop_size, options.crop_offsets, generator)
     if float(torch.rand((), generator=generator)) < options.flip_probability:
@@ -81,17 +83,19 @@ def train_pixels(clip: Tensor, options: PixelOptions, generator: Generator) -> T
     return _finish(clip, options)
 
 
+def eval_short_side(options: PixelOptions, num_crops: int) -> int:
+    """One crop: `jitter_min`. Three: the crop size itself. (Published.)"""
+    return options.jitter_min if num_crops == 1 else options.crop_size
+
+
 def eval_pixels(clip: Tensor, options: PixelOptions, num_crops: int) -> Tensor:
     """The crops of one clip: uint8 (T, C, H, W) to (num_crops, C, T, size, size).
 
-    One crop: short side to `jitter_min`, then the centre. Three: short side to the crop size itself, then left, centre
-    and right, or top, centre and bottom. (Published.)
+    Resized to `eval_short_side`; one crop is the centre, three are left, centre and right, or top, centre and bottom.
     """
-    if num_crops == 1:
-        clip = resize_short_side(clip, options.jitter_min, options.antialias)
-        return _finish(spatial_crop(clip, options.crop_size, 1), options)[None]
-    clip = resize_short_side(clip, options.crop_size, options.antialias)
-    return torch.stack([_finish(spatial_crop(clip, options.crop_size, at), options) for at in (0, 1, 2)])
+    clip = resize_short_side(clip, eval_short_side(options, num_crops), options.antialias)
+    places: tuple[Literal[0, 1, 2], ...] = (1,) if num_crops == 1 else (0, 1, 2)
+    return torch.stack([_finish(spatial_crop(clip, options.crop_size, at), options) for at in places])
 
 
 def _finish(clip: Tensor, options: PixelOptions) -> Tensor:

@@ -13,6 +13,7 @@ from revit.video.data.transforms import (
     resize_short_side,
     spatial_crop,
     train_pixels,
+    train_short_side,
 )
 
 
@@ -80,7 +81,7 @@ def test_all_frames_get_the_same_jitter_crop_and_flip():
     options = PixelOptions(crop_size=32, jitter_min=40, jitter_max=60)
     flips = set()
     for seed in range(8):
-        clip = train_pixels(ramp(90, 120, 4), options, generator(seed))
+        clip = train_pixels(ramp(90, 120, 4), options, train_short_side(options, generator(seed)), generator(seed))
         assert clip.shape == (3, 4, 32, 32)
         assert clip.is_contiguous()
         assert (clip[:2] == clip[:2, :1]).all()
@@ -90,14 +91,14 @@ def test_all_frames_get_the_same_jitter_crop_and_flip():
 
 def test_the_same_generator_gives_the_same_clip():
     options = PixelOptions(crop_size=32, jitter_min=40, jitter_max=60)
-    clips = [train_pixels(ramp(90, 120), options, generator(3)) for _ in range(2)]
+    clips = [train_pixels(ramp(90, 120), options, 50, generator(3)) for _ in range(2)]
     assert torch.equal(*clips)
 
 
 def test_flip_probability_bounds():
     for probability, flipped in ((0.0, False), (1.0, True)):
         options = PixelOptions(crop_size=32, jitter_min=40, jitter_max=60, flip_probability=probability)
-        clip = train_pixels(ramp(90, 120), options, generator())
+        clip = train_pixels(ramp(90, 120), options, 50, generator())
         assert bool(clip[0, 0, 0, 0] > clip[0, 0, 0, -1]) == flipped
 
 
