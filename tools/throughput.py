@@ -1,8 +1,13 @@
 """Measure speed: every token grid and the adaptive pass, in one interleaved run, against a plain matrix product.
 
-Weights are random: speed does not depend on them. The adaptive pass gives each token length the same share of inputs,
-with the assigner's time included. "of matmul rate" may come out a little above 1: the product is one square size, and
-those of a model, of other shapes, may suit the machine's caches better.
+Weights are random: speed does not depend on them. "ours" is the plain model as it is trained, never compiled; "ours,
+served" is the same as the inference engine runs it (weights packed once, float32 heads; with --compile also as frozen
+graphs), after its answers were compared with the plain float32 model's. The adaptive pass gives each token length the same
+share of inputs, with the assigner's time included. "of matmul rate" may come out a little above 1: the product is one
+square size, and those of a model, of other shapes, may suit the machine's caches better; int8 has no such rate.
+
+Every grid, dtype, batch size, and plain or served, is a row that takes two calls to warm up and one or more each round:
+--ours served, one dtype and one batch size make a short run of it.
 
 --training measures an update of training instead, against the number of token lengths: all of them in one process
 (ReViT's Algorithm 1), and a replica per length in processes of their own (its Figure 4). Beside it stands what a model of
@@ -26,6 +31,7 @@ from revit.common.cli import add_config, add_json, parse, parser, tool
 from revit.common.errors import UserError
 from revit.common.files import write_json
 
+INT8 = "int8"
 COLUMNS = {
     "name": "model",
     "config": "config",
@@ -59,10 +65,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="also time other implementations with the same weights, and for clips other architectures (minutes on a CPU), "
         "at their defaults (float32, not compiled) and like ours: all of them, or those named",
     )
-    arguments.add_argument("--dtypes", type=_dtypes, default="float32,bfloat16", help="default: %(default)s")
+    arguments.add_argument(
+        "--dtypes",
+        type=_dtypes,
+        default="float32,bfloat16",
+        help="of float32, bfloat16 and int8 (on CPUs, of the served model alone); default: %(default)s",
+    )
+    arguments.add_argument(
+        "--ours",
+        choices=("plain", "served", "both"),
+        default="both",
+        help="which of our own models are timed; default: %(default)s",
+    )
     arguments.add_argument("--batches", type=_counts, default="1,4", help="batch sizes; default: %(default)s")
     arguments.add_argument(
-        "--compile", action="store_true", help="also time torch.compile of each model and peer"
+        "--compile", action="store_true", help="also time torch.compile of each served model and peer"
     )
     arguments.add_argument(
         "--rounds", type=int, default=5, metavar="N", help="times each case is measured (5)"
@@ -109,15 +126,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         values.overrides, values.peers = [values.peers, *values.overrides], ""
     if values.rounds < 1:
         arguments.error("--rounds must be at least 1")
+    if values.ours == "plain" and values.dtypes == [INT8]:
+        arguments.error("--dtypes int8: the plain model has no int8; leave out --ours plain")
     if values.data is not None:
         return _data(arguments, values)
     if values.workers or values.seconds is not None:
         arguments.error("--workers and --seconds belong to --data")
     if values.training:
-        if values.peers is not None or values.compile:
+        if values.peers is not None or values.compile or values.ours != "both":
             arguments.error(
-                "--training times our own models; leave out --peers, and compile by engine.compile=true"
+                "--training times our own models; leave out --peers and --ours, and compile by engine.compile=true"
             )
+        if INT8 in values.dtypes:
+            arguments.error("--training: nothing trains in int8; choose float32 or bfloat16")
         return _training(values)
     if values.lengths or values.gpu:
         arguments.error("--lengths and --gpu belong to --training")
@@ -128,12 +149,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from revit.common.engine.backend import pick_device
     from revit.common.report.cases import model_cases, peer_cases, reference_cases
     from revit.common.report.costs import build
+    from revit.common.report.served import served_cases
     from revit.common.report.tables import print_table
     from revit.common.report.throughput import Case, device_name, measure
 
     runs = [(path.stem, *load_run(path, values.overrides)) for path in values.cfg]
     peers = _chosen(values.peers, {kind.name: PEERS[kind.name] for _, _, kind in runs})
     compiled = (False, True) if values.compile else (False,)
+    dtypes = [dtype for dtype in values.dtypes if dtype != INT8]  # of what is not served
     cases: list[Case] = []
     references: dict[str, Any] = {}
     for name, options, kind in runs:
@@ -142,20 +165,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings: dict[str, Any] = {
             "input_shape": package.input_shape(options),
             "device": device,
-            "dtypes": values.dtypes,
             "batches": values.batches,
-            "compiled": compiled,
         }
         for twin in peers[kind.name].twins:  # before our own cases, as it fills parameters that start at zero
             try:
-                cases += peer_cases(twin.name, twin.make, name, model, **settings)
+                cases += peer_cases(
+                    twin.name, twin.make, name, model, dtypes=dtypes, compiled=compiled, **settings
+                )
             except UserError as error:
                 print(f"{name}: no {twin.name} beside ours: {error}", file=sys.stderr)
         references |= {peer.name: (peer, device) for peer in peers[kind.name].references}
-        cases += model_cases(name, model, assigner, **settings)
+        if values.ours != "served":
+            cases += model_cases(name, model, assigner, dtypes=dtypes, **settings)
+        if values.ours != "plain":
+            cases += served_cases(name, model, assigner, dtypes=values.dtypes, compiled=compiled, **settings)
     for peer, where in references.values():  # once, whatever the number of configurations
         try:
-            cases += reference_cases(peer, where, values.dtypes, values.batches, compiled)
+            cases += reference_cases(peer, where, dtypes, values.batches, compiled)
         except UserError as error:
             print(f"no {peer.name}: {error}", file=sys.stderr)
     rows = [row.as_json() for row in measure(cases, device, values.rounds)]
@@ -255,8 +281,10 @@ def _workers(text: str) -> list[int]:
 
 def _dtypes(text: str) -> list[str]:
     names = text.split(",")
-    if any(name not in ("float32", "bfloat16") for name in names):
-        raise argparse.ArgumentTypeError(f"{text!r}: choose from float32, bfloat16, or both with a comma")
+    if any(name not in ("float32", "bfloat16", INT8) for name in names):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: choose from float32, bfloat16 and int8, with commas between"
+        )
     return names
 
 

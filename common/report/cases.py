@@ -1,4 +1,4 @@
-"""The cases of a throughput run: a model at every grid and adaptively, in every dtype and batch size."""
+"""The cases of a throughput run: a plain model at every grid and adaptively, and its peers, in every dtype and batch size."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from revit.common.report.peers import Reference, checked_twin, foreign_gmacs
 from revit.common.report.throughput import Case, weight_bytes
 from revit.common.tokens.adaptive import AdaptiveClassifier
 
+OURS = "ours"
+"""The plain model, as it is trained."""
+
 
 def model_cases(
     config: str,
@@ -27,9 +30,9 @@ def model_cases(
     device: torch.device,
     dtypes: Sequence[str],
     batches: Sequence[int],
-    compiled: Sequence[bool] = (False,),
 ) -> Iterator[Case]:
-    """Every grid of `model`, and with an assigner the adaptive pass; inputs are noise of `input_shape` (batch 1)."""
+    """Every grid of `model`, and with an assigner the adaptive pass; inputs are noise of `input_shape` (batch 1). Not
+    compiled: `served_cases` has what compiling makes of it."""
     costs = [count(model, input_shape, grid).gmacs for grid in model.grids]
     assigner_cost = count(assigner, input_shape).gmacs if assigner is not None else 0.0
     for dtype in dtypes:
@@ -37,22 +40,20 @@ def model_cases(
         held_assigner = (
             copy.deepcopy(assigner).to(device, DTYPES[dtype]).eval() if assigner is not None else None
         )
-        for fast in compiled:
-            runner = _compiled(held) if fast else held
-            for batch in batches:
-                inputs = noise(input_shape, batch, device, dtype)
-                for grid, cost in zip(model.grids, costs):
-                    case = (config, grid.name, dtype, fast, batch, cost)
-                    yield Case("ours", *case, _at(runner, inputs, grid), weight_bytes=weight_bytes(held))
-                if held_assigner is not None:
-                    mean = sum(costs) / len(costs) + assigner_cost
-                    yield Case(
-                        "ours",
-                        *(config, "adaptive", dtype, fast, batch, mean),
-                        _adaptive(runner, held_assigner, inputs),
-                        num_calls=len(model.grids),
-                        weight_bytes=weight_bytes(held) + weight_bytes(held_assigner),
-                    )
+        for batch in batches:
+            inputs = noise(input_shape, batch, device, dtype)
+            for grid, cost in zip(model.grids, costs):
+                case = (config, grid.name, dtype, False, batch, cost)
+                yield Case(OURS, *case, partial(held, inputs, grid), weight_bytes=weight_bytes(held))
+            if held_assigner is not None:
+                classifier = AdaptiveClassifier(held, held_assigner, max_batch=batch)
+                yield Case(
+                    OURS,
+                    *(config, "adaptive", dtype, False, batch, sum(costs) / len(costs) + assigner_cost),
+                    even_pass(classifier, inputs),
+                    num_calls=len(model.grids),
+                    weight_bytes=weight_bytes(classifier),
+                )
 
 
 def peer_cases(
@@ -174,22 +175,22 @@ def noise(input_shape: Sequence[int], batch: int, device: torch.device, dtype: s
     return torch.randn(batch, *input_shape[1:], generator=generator).to(device, DTYPES[dtype])
 
 
-def _at(model: Any, inputs: Tensor, grid: Any) -> Callable[[], Any]:
-    return lambda: model(inputs, grid)
+def even_mixtures(num_grids: int, batch: int, device: torch.device) -> list[Tensor]:
+    """Grid positions (batch,) for one call per grid: over all calls each grid gets the same share, whatever the batch size."""
+    places = torch.arange(batch, device=device)
+    return [(places + shift) % num_grids for shift in range(num_grids)]
 
 
-def _adaptive(model: Any, assigner: nn.Module, inputs: Tensor) -> Callable[[], Any]:
-    """One call per grid of the model, in which the lengths are dealt out evenly: over all calls each grid gets the
-    same share, whatever the batch size. The assigner runs, and an even mixture takes the place of what an untrained
+def even_pass(classifier: AdaptiveClassifier, inputs: Tensor) -> Callable[[], list[Tensor]]:
+    """A call for each of `even_mixtures` -> its logits. The assigner runs, and the mixture takes the place of what an untrained
     one says."""
-    grids = model.grids
-    classifier = AdaptiveClassifier(model, assigner, max_batch=len(inputs))
-    places = torch.arange(len(inputs), device=inputs.device)
-    mixtures = [(places + shift) % len(grids) for shift in range(len(grids))]
+    mixtures = even_mixtures(len(classifier.grids), len(inputs), inputs.device)
 
-    def run() -> None:
+    def run() -> list[Tensor]:
+        found = []
         for lengths in mixtures:
             classifier.assign(inputs)
-            classifier(inputs, lengths)
+            found.append(classifier(inputs, lengths).prediction)
+        return found
 
     return run

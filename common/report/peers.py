@@ -117,20 +117,25 @@ def fixed_at_longest(model: GridModel, whose: str) -> Fixed:
 
 
 @torch.no_grad()
+def fill_zeros(model: nn.Module) -> None:
+    """Fills parameters that are all zero with noise, always the same: what they multiply would take no part in a comparison."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if not parameter.any():
+            parameter.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
+
+
+@torch.no_grad()
 def checked_twin(make_twin: Callable[[Any], nn.Module], model: GridModel, inputs: Tensor) -> nn.Module:
     """The other implementation with our weights, after both gave the same logits for `inputs` (float32, on the CPU).
 
-    Parameters that start at zero are filled with noise first, in `model` too: otherwise whatever they multiply would
-    take no part in the comparison.
+    Parameters that start at zero are filled with noise first, in `model` too (`fill_zeros`).
 
     Raises:
         UserError: as `make_twin`, where there is no such implementation.
         RuntimeError: the two differ, so timing them against each other would mean nothing.
     """
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        if not parameter.any():
-            parameter.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
+    fill_zeros(model)
     twin = make_twin(model).eval()
     training = model.training
     ours, theirs = model.eval()(inputs).prediction, twin(inputs)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from revit.common.engine.backend import DTYPES
 from revit.common.engine.log import progress
@@ -32,7 +32,8 @@ class Case:
     config: str
     grid: str
     dtype: str
-    """A key of `revit.common.engine.backend.DTYPES`."""
+    """A key of `revit.common.engine.backend.DTYPES`, or what has no matrix product of torch's own (int8), which leaves
+    `fraction_of_peak` out."""
     compiled: bool
     batch: int
     gmacs: float | None
@@ -59,7 +60,8 @@ class Row:
     """Milliseconds of one call, median."""
     ms_p95: float
     peak_memory_mb: float
-    """Weights and what one call needed on top, in 1e6 bytes: allocated on CUDA, resident on a CPU."""
+    """Weights and what one call needed on top, in 1e6 bytes: allocated on CUDA, resident on a CPU. Copies that a compiler made
+    of weights are not in it."""
     fraction_of_peak: float | None
     """Operations per second of the model over those of a square matrix product of the same dtype in the same run. That is
     a yardstick and no limit: products of other shapes may suit the machine better, and then it exceeds 1."""
@@ -69,6 +71,9 @@ class Row:
     """Over which `ms_p50` and `ms_p95` are."""
     spread: float
     """Of the rounds' medians: the largest less the smallest, over `ms_p50`."""
+    round_ms: Sequence[float]
+    """The rounds' medians. Every round ran each case once or in a row, so two rows of one run are best compared round by
+    round, see `round_ratios`."""
     threads: int
     """Of a CPU's, that torch used."""
     instructions: str
@@ -92,7 +97,9 @@ def measure(
     with torch.inference_mode(), progress("throughput", num_rounds) as update_bar:
         update_bar(advance=0, note="warming up")
         yardsticks = {
-            dtype: Yardstick(device, DTYPES[dtype]) for dtype in dict.fromkeys(case.dtype for case in cases)
+            dtype: Yardstick(device, DTYPES[dtype])
+            for dtype in dict.fromkeys(case.dtype for case in cases)
+            if dtype in DTYPES
         }
         repeats, memory = [], []
         for case in cases:
@@ -112,8 +119,10 @@ def measure(
     for case, rounds, needed in zip(cases, samples, memory):
         every = [seconds for one in rounds for seconds in one]
         median, medians = statistics.median(every), list(map(statistics.median, rounds))
-        rate = None if case.gmacs is None else 2e9 * case.gmacs * case.batch / median
-        peak = yardsticks[case.dtype].operations_per_second
+        share = None
+        if case.gmacs is not None and case.dtype in yardsticks:
+            rate = 2e9 * case.gmacs * case.batch / median
+            share = rate / yardsticks[case.dtype].operations_per_second
         rows.append(
             Row(
                 name=case.name,
@@ -127,10 +136,11 @@ def measure(
                 ms_p50=1e3 * median,
                 ms_p95=1e3 * quantile(every, 0.95),
                 peak_memory_mb=needed / 1e6,
-                fraction_of_peak=None if rate is None else rate / peak,
+                fraction_of_peak=share,
                 gmacs=case.gmacs,
                 rounds=num_rounds,
                 spread=(max(medians) - min(medians)) / median,
+                round_ms=[1e3 * seconds for seconds in medians],
                 threads=torch.get_num_threads(),
                 instructions=instruction_sets(),
                 versions=versions,
@@ -139,17 +149,28 @@ def measure(
     return rows
 
 
+def round_ratios(one: Row, other: Row) -> list[float]:
+    """How many times as long as `other` `one` took for an input, round by round of the run that both are of."""
+    return [(mine / one.batch) / (theirs / other.batch) for mine, theirs in zip(one.round_ms, other.round_ms)]
+
+
 def weight_bytes(module: nn.Module) -> int:
-    """Bytes of parameters and buffers."""
-    tensors = [*module.parameters(), *module.buffers()]
+    """Bytes of parameters and buffers, and of the packed weights that layers made for serving hold instead."""
+    held = (value for one in module.modules() for value in vars(one).values())
+    packed = [value for value in held if isinstance(value, Tensor)]
+    tensors = [*module.parameters(), *module.buffers(), *packed]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+SIDES = {"cuda": 8192}
+"""Of the yardstick's matrices; elsewhere 2048."""
 
 
 class Yardstick:
     """Square matrix products, large enough to reach the machine's rate and small enough to take little time."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
-        side = 8192 if device.type == "cuda" else 2048
+        side = SIDES.get(device.type, 2048)
         self.device = device
         self.operations = 2 * side**3
         self.left = torch.randn(side, side, device=device).to(dtype)

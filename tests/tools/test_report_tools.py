@@ -13,6 +13,7 @@ import torch
 from revit.common.config import dump, load
 from revit.common.errors import UserError
 from revit.common.report.peers import Peers, Reference
+from revit.common.report.throughput import SIDES
 from revit.video.options import VideoRun
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +26,11 @@ data:
 model: {grids: [4x4, 2x2], num_classes: 5, embed_dim: 16, depth: 1, num_heads: 2}
 run: {dir: RUN_DIR}
 """
+
+
+@pytest.fixture(autouse=True)
+def small_yardstick(monkeypatch):
+    monkeypatch.setitem(SIDES, "cpu", 64)
 
 
 def tool(name):
@@ -86,11 +92,35 @@ def test_throughput_rows(tiny, tmp_path, capsys):
     ]
     assert tool("throughput")(["--cfg", str(tiny), *arguments]) == 0
     rows = json.loads(out.read_text())
-    assert [(row["grid"], row["batch"]) for row in rows] == [
-        (grid, batch) for batch in (1, 2) for grid in ("4x4", "2x2", "adaptive")
+    assert [(row["name"], row["grid"], row["batch"]) for row in rows] == [
+        (name, grid, batch)
+        for name in ("ours", "ours, served")
+        for batch in (1, 2)
+        for grid in ("4x4", "2x2", "adaptive")
     ]
-    assert {row["name"] for row in rows} == {"ours"}
+    assert {row["kind"] for row in rows} == {"video"}
     assert "Speed on cpu" in capsys.readouterr().out
+
+
+def test_throughput_of_the_served_model_alone(tiny, tmp_path, capsys):
+    out = tmp_path / "out.json"
+    arguments = ["--cfg", str(tiny), "--batches", "1", "--rounds", "1", "model.grids=[4x4]", "run.device=cpu"]
+    both = ["--dtypes", "float32,bfloat16", "--json", str(out)]
+    assert tool("throughput")([*arguments, *both, "--ours", "served"]) == 0
+    rows = json.loads(out.read_text())
+    assert [(row["name"], row["dtype"], row["compiled"]) for row in rows] == [
+        ("ours, served", "float32", False),
+        ("ours, served", "bfloat16", False),
+    ]
+    for wrong, said in (
+        (["--ours", "plain", "--dtypes", "int8"], "the plain model has no int8"),
+        (["--training", "--dtypes", "int8"], "nothing trains in int8"),
+        (["--training", "--ours", "plain"], "leave out --peers and --ours"),
+        (["--dtypes", "int4"], "choose from float32, bfloat16 and int8"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            tool("throughput")([*arguments, *wrong])
+        assert said in capsys.readouterr().err
 
 
 def test_without_a_peer_our_own_rows_remain(tiny, tmp_path, capsys, monkeypatch):
@@ -101,7 +131,7 @@ def test_without_a_peer_our_own_rows_remain(tiny, tmp_path, capsys, monkeypatch)
     arguments = ["--dtypes", "float32", "--batches", "1", "--rounds", "1", "--json", str(out), "--peers"]
     stem = ["model.patch_embed=stem", "model.stem_widths=[4,4,8]", "run.device=cpu"]
     assert tool("throughput")(["--cfg", str(tiny), *arguments, *stem]) == 0
-    assert [row["name"] for row in json.loads(out.read_text())] == ["ours"] * 3
+    assert [row["name"] for row in json.loads(out.read_text())] == [*["ours"] * 3, *["ours, served"] * 3]
     said = capsys.readouterr().err
     assert "tiny: no huggingface beside ours: " in said
     assert "no x: pip install it" in said
@@ -132,7 +162,7 @@ def test_peers_by_name(tiny, tmp_path, capsys, monkeypatch):
     assert tool("throughput")([*arguments, "run.device=cpu", "--peers", "y,huggingface"]) == 0
     rows = [(row["name"], row["dtype"]) for row in json.loads(out.read_text())]
     both = ("float32", "bfloat16")
-    ours = [("ours", "bfloat16")] * 3
+    ours = [*[("ours", "bfloat16")] * 3, *[("ours, served", "bfloat16")] * 3]
     assert rows == [*(("huggingface", one) for one in both), *ours, *(("y", one) for one in both)]
     assert made == [True]
     assert tool("throughput")([*arguments, "--peers", "y,timm,z"]) == 2

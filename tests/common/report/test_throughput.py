@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
 
 from revit.common.report.cases import model_cases, noise, peer_cases
 from revit.common.report.memory import peak_bytes
-from revit.common.report.throughput import measure, quantile
+from revit.common.report.throughput import SIDES, measure, quantile, round_ratios
 from revit.common.tokens.assigner import TokenLengthAssigner
 from revit.video.models.timesformer import TimeSformer
 
 CPU = torch.device("cpu")
 SHAPE = (1, 3, 2, 32, 32)
+
+
+@pytest.fixture(autouse=True)
+def small_yardstick(monkeypatch):
+    monkeypatch.setitem(SIDES, "cpu", 64)
 
 
 @pytest.fixture
@@ -37,15 +43,26 @@ def test_a_row_for_every_grid_dtype_and_batch(model):
         assert list(row.as_json()) == [
             *("name", "config", "grid", "dtype", "compiled", "batch", "device"),
             *("per_second", "ms_p50", "ms_p95", "peak_memory_mb", "fraction_of_peak"),
-            *("gmacs", "rounds", "spread", "threads", "instructions", "versions"),
+            *("gmacs", "rounds", "spread", "round_ms", "threads", "instructions", "versions"),
         ]
         assert row.device.startswith("cpu (")
         assert row.rounds == 2
-        assert row.spread >= 0
+        low, high = min(row.round_ms), max(row.round_ms)
+        assert len(row.round_ms) == 2
+        assert row.spread == pytest.approx((high - low) / row.ms_p50)
+        assert low <= row.ms_p50 <= high
         assert 0 < row.ms_p50 <= row.ms_p95
         assert row.per_second == pytest.approx(1000 * row.batch / row.ms_p50)
         assert row.fraction_of_peak > 0
         assert row.peak_memory_mb > 0
+
+
+def test_rows_are_compared_round_by_round(model):
+    one, two = measure(list(model_cases("tiny", model, None, SHAPE, CPU, ["float32"], [1, 4]))[::2], CPU, 1)
+    one = dataclasses.replace(one, round_ms=[2.0, 6.0, 5.0])
+    two = dataclasses.replace(two, round_ms=[4.0, 8.0, 10.0])
+    assert (one.batch, two.batch) == (1, 4)
+    assert round_ratios(one, two) == [2.0, 3.0, 2.0]
 
 
 def test_the_adaptive_case_gives_every_length_its_share(model, monkeypatch):
