@@ -66,15 +66,19 @@ def choose(
     device: torch.device,
     dtype: str,
     batch: int,
+    served: str | None = None,
 ) -> Choice:
-    """The operating point for a budget as it was written. UserError, which names what can be asked for, if there is none."""
+    """The operating point for a budget as it was written. dtype, batch, served: as `measure_milliseconds`.
+
+    UserError, which names what can be asked for, if there is none.
+    """
     try:
         budget = Budget.parse(text)
     except ValueError as error:
         raise UserError(f"budget: {error}; this checkpoint reaches {curve.ranges()}") from None
     try:
         return curve.choose(
-            budget, lambda: measure_milliseconds(classifier, input_shape, device, dtype, batch)
+            budget, lambda: measure_milliseconds(classifier, input_shape, device, dtype, batch, served)
         )
     except ValueError as error:
         raise UserError(f"budget: {error}") from None
@@ -109,14 +113,18 @@ def budget_figures(
     return figures if choice.milliseconds is None else figures | {"milliseconds": choice.milliseconds.how}
 
 
-def achieved(choice: Choice, curve: BudgetCurve, policy: LengthPolicy) -> dict[str, Any]:
-    """What the inputs cost that a policy was asked about so far."""
+def achieved(
+    choice: Choice, curve: BudgetCurve, policy: LengthPolicy, ms_clock: float | None = None
+) -> dict[str, Any]:
+    """What the inputs cost that a policy was asked about so far. ms_clock: what one took by the clock, for a budget in
+    milliseconds; see `budget_figures`."""
     share = dict(zip(curve.grids, (count / max(policy.num_inputs, 1) for count in policy.counts)))
     return {
         "inputs": policy.num_inputs,
         "gmacs": policy.mean,
         "share": share,
         **_milliseconds(choice, share, policy.asks),
+        **({} if choice.milliseconds is None or ms_clock is None else {"ms_clock": ms_clock}),
     }
 
 

@@ -15,9 +15,11 @@ from revit.common.data.broken import Failure
 from revit.common.engine.backend import autocast
 from revit.common.engine.distributed import ALONE, World
 from revit.common.engine.log import progress
+from revit.common.engine.streamed import Streamed
 from revit.common.tokens.adaptive import AdaptiveClassifier, AdaptiveOutput
 
-Runner = Callable[[Tensor], AdaptiveOutput]
+Runner = Callable[[Tensor], AdaptiveOutput] | Streamed
+"""Answers normalised inputs batch by batch, or batches its inputs by itself."""
 
 
 def merge_views(logits: Tensor, how: str) -> Tensor:
@@ -99,8 +101,8 @@ def evaluate(
     collected = {name: _Collected() for name in runners}
     own_share = None if num_samples is None else len(range(world.rank, num_samples, world.size))
     with progress(description, own_share) as update_bar:
-        for batch in loader:
-            batch = batch.to(device)
+        for read in loader:
+            batch = read.to(device)
             failures += batch.failures
             update_bar(advance=len(batch.ids) + len(batch.failures))
             if not len(batch.ids):
@@ -110,10 +112,18 @@ def evaluate(
             with autocast(device, dtype):
                 inputs = pixels(batch.inputs)
                 for name, runner in runners.items():
-                    _run(runner, inputs, batch.num_views, collected[name])
-    answers = {
-        name: Answers(_cat(one.logits), _cat(one.lengths), one.seconds) for name, one in collected.items()
-    }
+                    if isinstance(runner, Streamed):
+                        runner.add(read.inputs, batch.num_views)
+                    else:
+                        _run(runner, inputs, batch.num_views, collected[name])
+    answers = {}
+    for name, runner in runners.items():
+        if isinstance(runner, Streamed):
+            with autocast(device, dtype):
+                answers[name] = Answers(*runner.finish(), runner.seconds)
+        else:
+            one = collected[name]
+            answers[name] = Answers(_cat(one.logits), _cat(one.lengths), one.seconds)
     own = Evaluation(_cat(ids), _cat(targets), answers, failures)
     if not world.any(own.num_evaluated > 0):
         failures = [failure for some in world.gather(failures) for failure in some]
@@ -147,7 +157,9 @@ def _cat(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(tensors)) if tensors else torch.empty(0, dtype=torch.int64)
 
 
-def _run(runner: Runner, inputs: Tensor, num_views: int, into: _Collected) -> None:
+def _run(
+    runner: Callable[[Tensor], AdaptiveOutput], inputs: Tensor, num_views: int, into: _Collected
+) -> None:
     _wait(inputs.device)
     start = time.perf_counter()
     output = runner(inputs)

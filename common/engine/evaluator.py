@@ -18,9 +18,12 @@ from revit.common.engine.log import RunLog, console
 from revit.common.engine.operating_points import Calibration, calibrated, calibration_runners
 from revit.common.engine.package import Package
 from revit.common.engine.run_options import RecipeOptions
+from revit.common.engine.streamed import Streamed
 from revit.common.engine.trained import check_same_classes, fill_classifier
 from revit.common.errors import UserError
 from revit.common.grid_model import GridModel
+from revit.common.inference.plan import Compile, Plan, choose_plan
+from revit.common.inference.runtime import Runtime
 from revit.common.methods.registry import check_installed
 from revit.common.report.adaptive import Costs, adaptive_report, versions
 from revit.common.report.flops import count
@@ -41,6 +44,7 @@ class Evaluator:
         self.device = pick_device(options.run.device)
         self.dtype = "float32" if options.run.dtype == "auto" else options.run.dtype
         self._choice: Choice | None = None
+        self._served: tuple[AdaptiveClassifier, Plan] | None = None
 
     def load(self, path: str | Path) -> AdaptiveClassifier:
         """Model, and assigner where there is one, in eval mode: from our checkpoint file or from a published one.
@@ -70,17 +74,51 @@ class Evaluator:
             )
         return AdaptiveClassifier(model.to(self.device).eval(), max_batch=self.options.test.batch_size)
 
+    def serve(
+        self, classifier: AdaptiveClassifier, dtype: str | None = None, compile: Compile = "auto"
+    ) -> Plan:
+        """Has `report` measure `classifier`, which `load` gave, as the inference engine serves it; before `choose`.
+
+        dtype: of `revit.common.inference.runtime.PRECISIONS`, or auto; None is the run's own precision. UserError for one
+        that the device does not have.
+        """
+        test, model = self.options.test, classifier.model
+        num_inputs = len(self.package.paths(self.options, test.split)) * self.package.num_views(self.options)
+        shape = self.package.input_shape(self.options)
+        # What is measured differs from process to process; all have to serve alike.
+        plan = self.world.on_main(
+            lambda: choose_plan(
+                model, shape, self.device, dtype or self.dtype, compile, test.batch_size, num_inputs
+            )
+        )
+        runtime = Runtime(model, self.device, plan.dtype, plan.compiled, plan.max_batch)
+        self._served = classifier.served_by(runtime).to(self.device), plan
+        return plan
+
+    @property
+    def precision(self) -> str:
+        """What `report` measures in, in words."""
+        return self.dtype if self._served is None else str(self._served[1])
+
     def evaluate(
-        self, runners: dict[str, Runner], split: Split, name: str, one_view: bool = False
+        self,
+        runners: dict[str, Runner],
+        split: Split,
+        name: str,
+        one_view: bool = False,
+        dtype: str | None = None,
     ) -> Evaluation:
-        """Every runner's answers on a split; on another rank than 0 only to its share. UserError if no sample can be read."""
+        """Every runner's answers on a split; on another rank than 0 only to its share. dtype: of autocast, instead of the
+        run's. UserError if no sample can be read."""
         options, world = self.options, self.world
         loader = self.package.eval_loader(
             options, split, options.test.batch_size, one_view, world.rank, world.size
         )
         pixels = self.package.pixels(self.options).to(self.device)
         try:
-            return evaluate(runners, loader, pixels, self.device, self.dtype, loader.num_samples, name, world)
+            return evaluate(
+                runners, loader, pixels, self.device, dtype or self.dtype, loader.num_samples, name, world
+            )
         except ValueError as error:
             with world.own_errors():  # another process may have good answers
                 raise UserError(f"split {split}: {error}") from error
@@ -93,12 +131,16 @@ class Evaluator:
 
         A budget (`choose`) decides how lengths are assigned. UserError if it cannot be met.
         """
-        runners: dict[str, Runner] = grid_runners(classifier)
+        networks = classifier if self._served is None else self._served[0]
+        runners: dict[str, Runner] = grid_runners(networks)
         if classifier.assigner is not None:
-            runners["adaptive"] = classifier
+            pixels = self.package.pixels(self.options).to(self.device)
+            runners["adaptive"] = Streamed(networks, pixels, self.device)
         test = self.options.test
         calibration = calibration_of(classifier)
-        evaluation = self.evaluate(runners, test.split, "evaluate")
+        # What is served computes in a dtype of its own.
+        dtype = None if self._served is None else "float32"
+        evaluation = self.evaluate(runners, test.split, "evaluate", dtype=dtype)
         if not self.world.is_main:
             return {}
         saw(evaluation)
@@ -124,7 +166,8 @@ class Evaluator:
             "num_views": views,
             "merge": test.merge,
             "device": str(self.device),
-            "dtype": self.dtype,
+            "dtype": self.dtype if self._served is None else self._served[1].dtype,
+            **({} if self._served is None else {"served": str(self._served[1])}),
             "seed": self.options.run.seed,
         }
         return report | {"versions": versions()}
@@ -137,12 +180,14 @@ class Evaluator:
         curve = curve_of(classifier, str(source))
         check_costs(curve, self.costs(classifier).grids, str(source))
         shape, batch = self.package.input_shape(self.options), self.options.test.batch_size
+        networks, plan = (classifier, None) if self._served is None else self._served
         # Measured milliseconds differ from process to process; all have to choose alike.
         choice = self.world.on_main(
-            lambda: choose(budget, curve, classifier, shape, self.device, self.dtype, batch)
+            lambda: choose(budget, curve, networks, shape, self.device, self.dtype, batch, plan and plan.how)
         )
         self._choice = choice
-        classifier.policy = curve.policy(choice.point, choice.holds and self.options.test.hold_budget)
+        policy = curve.policy(choice.point, choice.holds and self.options.test.hold_budget)
+        classifier.policy = networks.policy = policy
 
     def calibrate(self, classifier: AdaptiveClassifier, split: Split, num_points: int) -> Calibration | None:
         """The operating points of the assigner on a split, with the test's views; None on other ranks than 0."""

@@ -22,17 +22,21 @@ def measure_milliseconds(
     device: torch.device,
     dtype: str,
     batch: int,
+    served: str | None = None,
     rounds: int = 5,
 ) -> Milliseconds:
     """Milliseconds of one input at every grid and of the assigner, in batches of `batch` noise inputs: the median of
-    interleaved rounds after two that warm up, so that a machine's other work meets all alike."""
+    interleaved rounds after two that warm up, so that a machine's other work meets all alike.
+
+    dtype: of autocast. served: how the model is served where it has a dtype of its own, in words; then there is no autocast.
+    """
     inputs = torch.randn(batch, *input_shape[1:], generator=torch.Generator().manual_seed(0)).to(device)
     model, assigner = classifier.model, classifier.assigner
     runs: list[tuple[nn.Module, tuple[Any, ...]]] = [(model, (inputs, grid)) for grid in model.grids]
     if assigner is not None:
         runs.append((assigner, (inputs,)))
     times: list[list[float]] = [[] for _ in runs]
-    with autocast(device, dtype):
+    with autocast(device, dtype if served is None else "float32"):
         for number in range(rounds + 2):
             for (network, arguments), one in zip(runs, times):
                 seconds = seconds_of(lambda net=network, args=arguments: net(*args), device)  # type: ignore[misc]
@@ -52,5 +56,5 @@ def measure_milliseconds(
     return Milliseconds(
         grids=tuple(medians[: len(model.grids)]),
         assigner=medians[-1] if assigner is not None else 0.0,
-        how=f"measured on {where}, {dtype}, batches of {batch}, median of {rounds} rounds",
+        how=f"measured on {where}, {served or dtype}, batches of {batch}, median of {rounds} rounds",
     )

@@ -6,14 +6,16 @@ import contextlib
 import copy
 import hashlib
 import json
+import math
 import os
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 from revit.common.errors import UserError
 from revit.common.files import write_json
 from revit.common.grid_model import GridModel
-from revit.common.inference.runtime import Runtime
+from revit.common.inference.runtime import INT8, PRECISIONS, Runtime
 from revit.common.report.throughput import device_name, seconds_of
 
 Compile = Literal["auto", "eager", "compile"]
@@ -46,9 +48,13 @@ class Plan:
     max_batch: int
     """Inputs at the longest grid that run together."""
 
+    @property
+    def how(self) -> str:
+        """Without the batch size."""
+        return f"{self.dtype}, {'compiled' if self.compiled else 'eager'}"
+
     def __str__(self) -> str:
-        how = "compiled" if self.compiled else "eager"
-        return f"{self.dtype}, {how}, batches of up to {self.max_batch}"
+        return f"{self.how}, batches of up to {self.max_batch}"
 
 
 @dataclass
@@ -74,7 +80,10 @@ def choose_plan(
     What is measured is kept in `cache_folder()` for this architecture, device, number of threads and torch. `dtype` "auto"
     is float32 or bfloat16. `compile` "auto" compiles where the time that it saves over `num_inputs` is more than what the
     compiler takes; without that number it does not.
+
+    Raises UserError for a dtype that there is not, int8 elsewhere than on a CPU, or another word than these for `compile`.
     """
+    _check(dtype, compile, device)
     file = cache_folder() / f"{_key(model, input_shape, device)}.json"
     measured = _read(file)
     before = dict(measured.milliseconds), measured.compile_seconds
@@ -98,6 +107,15 @@ def choose_plan(
     if (measured.milliseconds, measured.compile_seconds) != before:
         _write(file, measured)
     return Plan(chosen, compiled, best)
+
+
+def _check(dtype: str, compile: str, device: torch.device) -> None:
+    if dtype not in ("auto", *PRECISIONS):
+        raise UserError(f"dtype {dtype}: write auto or one of {', '.join(PRECISIONS)}")
+    if compile not in get_args(Compile):
+        raise UserError(f"compile {compile}: write one of {', '.join(get_args(Compile))}")
+    if dtype == INT8 and device.type != "cpu":
+        raise UserError(f"dtype int8 is for CPUs, not for {device}; choose bfloat16")
 
 
 class _Timer:
@@ -165,7 +183,13 @@ def cache_folder() -> Path:
     own = os.environ.get("REVIT_CACHE")
     if own:
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "revit-video"
+    home = os.environ.get("XDG_CACHE_HOME")
+    if not home:
+        try:
+            home = str(Path.home() / ".cache")
+        except RuntimeError:  # a user of no name and no home, as containers have
+            home = tempfile.gettempdir()
+    return Path(home) / "revit-video"
 
 
 def _probe_of(model: GridModel) -> tuple[GridModel, float]:
@@ -186,6 +210,7 @@ def _name(dtype: str, batch: int, compiled: bool) -> str:
 def _key(model: GridModel, input_shape: Sequence[int], device: torch.device) -> str:
     """Tells architectures, devices and versions apart; of the weights only their shapes matter."""
     shapes = [(name, tuple(weight.shape)) for name, weight in model.named_parameters()]
+    shapes += [(repr(model.reducer), ())]  # some have no weights
     machine = (device_name(device), platform.processor() or platform.machine(), _cpu_model())
     said = repr((type(model).__name__, shapes, tuple(input_shape), machine, torch.__version__, VERSION))
     return hashlib.sha256(said.encode()).hexdigest()[:24]
@@ -207,8 +232,10 @@ def _read(file: Path) -> Measured:
     try:
         stored = json.loads(file.read_text(encoding="utf-8"))
         times = {str(name): float(value) for name, value in stored["milliseconds"].items()}
-        seconds = stored["compile_seconds"]
-        return Measured(times, None if seconds is None else float(seconds))
+        seconds = None if stored["compile_seconds"] is None else float(stored["compile_seconds"])
+        if not all(math.isfinite(value) and value > 0 for value in (*times.values(), seconds or 1.0)):
+            return Measured({})
+        return Measured(times, seconds)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or a damaged one: measure
         return Measured({})
 

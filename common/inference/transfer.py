@@ -29,9 +29,9 @@ class Transfer:
         return torch.cuda.stream(self._side) if self._is_cuda else nullcontext()
 
     def to_device(self, views: Tensor) -> Tensor:
-        """uint8 on the CPU -> the same on the device; call it `aside`."""
-        if not self._is_cuda:
-            return views
+        """uint8 -> the same on the device; call it `aside`."""
+        if not self._is_cuda or views.is_cuda:
+            return views.to(self.device)
         moved = views.pin_memory().to(self.device, non_blocking=True)
         # The batch that it will be part of runs on the main stream, and its memory must not be used anew before that.
         moved.record_stream(torch.cuda.default_stream(self.device))
