@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from kinds import load_run
 
@@ -13,6 +14,8 @@ from revit.common.cli import add_config, add_json, parse, parser, tool
 from revit.common.engine.calibrate import budget_line
 from revit.common.engine.evaluator import Evaluator
 from revit.common.files import write_json
+from revit.common.inference.plan import Compile
+from revit.common.inference.runtime import PRECISIONS
 from revit.common.report.runs import COLUMNS, RunReport
 from revit.common.report.tables import print_table
 
@@ -23,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         __doc__ or "",
         "python tools/test_net.py --cfg configs/video/demo.yaml --checkpoint runs/demo/checkpoint.safetensors\n"
         "python tools/test_net.py --cfg configs/image/demo.yaml --checkpoint runs/image_demo --budget drop:0.5\n"
+        "python tools/test_net.py --cfg configs/image/demo.yaml --checkpoint runs/image_demo --dtype bfloat16\n"
         "python tools/test_net.py --cfg configs/video/timesformer_8x224.yaml --checkpoint TimeSformer_divST_8x32_224_K400.pyth\n"
         "python tools/test_net.py --cfg configs/image/deit_small.yaml --checkpoint timm:deit_small_patch16_224",
     )
@@ -39,11 +43,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="what a view may cost in the mean, instead of model.budget: gmacs:130, ms:40 or drop:0.5 (points of top-1 below the "
         "longest grid); the checkpoint has to be calibrated (train_net --stage calibrate)",
     )
+    arguments.add_argument(
+        "--dtype",
+        choices=("auto", *PRECISIONS),
+        help="measure the model as predict serves it, in this precision (auto: float32 or bfloat16, whichever a short "
+        "measurement finds faster here); default: the network as it was trained, in run.dtype",
+    )
+    arguments.add_argument(
+        "--compile",
+        choices=get_args(Compile),
+        help="measure the model as predict serves it, by torch.compile or not (auto, default with --dtype: where it saves more "
+        "time than it takes)",
+    )
     values = parse(arguments, argv)
     options, kind = load_run(values.cfg, values.overrides)
     evaluator = Evaluator(options, kind.package)
     file = checkpoint_file(values.checkpoint)
     classifier = evaluator.load(file)
+    if values.dtype is not None or values.compile is not None:
+        evaluator.serve(classifier, values.dtype, values.compile or "auto")
     budget = options.model.budget if values.budget is None else values.budget
     if budget is not None:
         evaluator.choose(classifier, budget, file)
@@ -51,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = RunReport(Path(values.checkpoint).name, report)
     if "verdict" in report:
         print(report["verdict"])
-    print_table(f"Accuracy on {values.cfg}", COLUMNS, run.rows())
+    print_table(f"Accuracy on {values.cfg}, in {evaluator.precision}", COLUMNS, run.rows())
     if "budget" in report:
         print(budget_line(report["budget"]))
     if values.json:

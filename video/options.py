@@ -38,6 +38,11 @@ class VideoModel(ModelOptions):
     temporal_fc_std: float = Field(default=0.0, ge=0)
     """Spread of the layer after time attention; 0 keeps an image model intact."""
 
+    @property
+    def name(self) -> str:
+        """What reports call it; there is no other."""
+        return "timesformer"
+
     @model_validator(mode="after")
     def _fits(self) -> VideoModel:
         if self.embed_dim % self.num_heads:
