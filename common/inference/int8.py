@@ -19,6 +19,8 @@ LARGEST = 127
 """Of a signed byte; -128 is left out, so that signs are alike."""
 ZERO = 128
 """The byte that stands for 0 in activations: oneDNN's fast products take them without a sign."""
+ROWS = 512
+"""Tokens that go through a layer together: bytes, sums and results of that many stay in the processor's caches."""
 
 
 def to_bytes(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,22 +52,20 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D')"""
         rows = x.flatten(0, -2)
+        out = x.new_empty(len(rows), self.out_features)
+        for part, result in zip(rows.split(ROWS), out.split(ROWS)):
+            result.copy_(self._of_rows(part))
+        return out.unflatten(0, x.shape[:-1])
+
+    def _of_rows(self, rows: Tensor) -> Tensor:
+        """(N, D) -> (N, D')"""
         quantized, scale = to_bytes(rows)
         weight = (self.packed, self.scales, self.zeros)
-        result: Any = (
-            None,
-            1.0,
-            0,
-            torch.float32,
-            "none",
-            [],
-            "",
-        )  # no bias yet: every token has another scale
+        # No bias yet: every token has another scale.
+        result: Any = (None, 1.0, 0, torch.float32, "none", [], "")
         sums = torch.ops.onednn.qlinear_pointwise(quantized, 1.0, ZERO, *weight, *result)
-        out = torch.addcmul(self.bias, sums, scale, out=sums).to(x.dtype)
-        if self.gelu:
-            out = nn.functional.gelu(out)
-        return out.unflatten(0, x.shape[:-1])
+        out = torch.addcmul(self.bias, sums, scale, out=sums).to(rows.dtype)
+        return nn.functional.gelu(out) if self.gelu else out
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, int8, then {'gelu' if self.gelu else 'none'}"

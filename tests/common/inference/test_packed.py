@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from revit.common.inference.int8 import Int8Linear, to_bytes, to_int8
+from revit.common.inference.int8 import ROWS, Int8Linear, to_bytes, to_int8
 from revit.common.inference.packed import PackedLinear, can_pack, folded, pack
 from revit.common.reducers.dynamicvit import DynamicViTReducer
 from revit.common.reducers.toe import Growth, TokenExpansion
@@ -121,6 +121,16 @@ def test_an_int8_layer_is_exact_on_whole_numbers():
     x = torch.randint(-126, 127, (5, 16)).float()
     x[:, 0] = 127
     assert torch.allclose(Int8Linear(layer)(x), layer(x), atol=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("gelu", [False, True])
+@torch.inference_mode()
+def test_rows_that_go_through_an_int8_layer_apart_have_the_bytes_of_all_at_once(dtype, gelu):
+    layer = Int8Linear(nn.Linear(24, 40), gelu)
+    x = (torch.randn(2, ROWS + 3, 24) * torch.logspace(-3, 3, ROWS + 3)[:, None]).to(dtype)
+    assert torch.equal(layer(x), layer._of_rows(x.flatten(0, 1)).unflatten(0, (2, -1)))
+    assert layer(x[:, :0]).shape == (2, 0, 40)
 
 
 @torch.inference_mode()
