@@ -180,10 +180,11 @@ class Evaluator:
         curve = curve_of(classifier, str(source))
         check_costs(curve, self.costs(classifier).grids, str(source))
         shape, batch = self.package.input_shape(self.options), self.options.test.batch_size
-        networks, plan = (classifier, None) if self._served is None else self._served
+        networks = classifier if self._served is None else self._served[0]
+        served = None if self._served is None else self._served[1].how
         # Measured milliseconds differ from process to process; all have to choose alike.
         choice = self.world.on_main(
-            lambda: choose(budget, curve, networks, shape, self.device, self.dtype, batch, plan and plan.how)
+            lambda: choose(budget, curve, networks, shape, self.device, self.dtype, batch, served)
         )
         self._choice = choice
         policy = curve.policy(choice.point, choice.holds and self.options.test.hold_budget)

@@ -10,6 +10,8 @@ with load("runs/demo") as engine:
 from __future__ import annotations
 
 import math
+import os
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -28,7 +30,7 @@ from revit.common.inference.answer import Answer, Guess
 from revit.common.inference.batches import InFlight, StreamBatches
 from revit.common.inference.plan import Compile, choose_plan
 from revit.common.inference.reading import EndOfStream, ReadAhead, Reading
-from revit.common.inference.runtime import INT8, Runtime
+from revit.common.inference.runtime import Runtime
 from revit.common.inference.transfer import Transfer
 from revit.common.tokens.adaptive import AdaptiveClassifier
 from revit.common.tokens.budget import BudgetCurve, Choice
@@ -59,6 +61,17 @@ class Serving:
     num_inputs: int | None = None
     """How many are to come, if that is known: decides whether compiling is worth it."""
 
+    def __post_init__(self) -> None:
+        for name in ("max_batch", "num_readers"):
+            if (number := getattr(self, name)) is not None and number < 1:
+                raise UserError(f"{name} {number}: at least 1; leave it out to have it chosen")
+        if not self.max_wait_seconds >= 0:
+            raise UserError(f"max_wait_seconds {self.max_wait_seconds}: at least 0")
+
+
+Input = str | os.PathLike[str] | Tensor | Answer
+"""A file, pixels uint8 (V, C, ...) as the model is to see them (resized and cropped), or what is answered already."""
+
 
 class Engine:
     """Answers for files, or for pixels that are in memory already; what cannot be read gets an answer that says why.
@@ -87,14 +100,15 @@ class Engine:
         checkpoint's own, if it has one and no grid is given.
 
         Raises UserError for views that this kind of file does not have, a grid that the model was not made for, a budget
-        that it cannot keep, or a device that is not there.
+        that it cannot keep, a device that is not there, or a dtype that it has not.
         """
+        if topk < 1:
+            raise UserError(f"topk {topk}: name at least 1 class")
         self.classifier, self.serving = classifier, serving
         self.views, self.topk, self.gallery = views, topk, gallery
         self.device = pick_device(serving.device)
-        if serving.dtype == INT8 and self.device.type != "cpu":
-            raise UserError(f"dtype int8 is for CPUs, not for {self.device}; choose bfloat16")
         networks = classifier.networks if grid is None else _at(classifier.networks, grid)
+        # Before anything is measured: the views may be wrong. It starts helpers with the first file only.
         self._reader = classifier.inputs.open(views)
         shape = classifier.input_shape
         self.plan = choose_plan(
@@ -113,6 +127,7 @@ class Engine:
         self._limits = [runtime.limit(one) for one in networks.grids]
         self._normalise = classifier.pixels.to(self.device)
         self._transfer = Transfer(self.device)
+        self._clock_seconds, self._num_clocked = 0.0, 0
         self._chosen: tuple[BudgetCurve, Choice] | None = None
         wanted = classifier.budget if budget is None else budget
         if grid is None and wanted is not None:
@@ -128,41 +143,46 @@ class Engine:
         """End what reading single files holds open. Streams end theirs by themselves."""
         self._reader.close()
 
-    def __call__(self, item: str | Tensor) -> Answer:
+    def __call__(self, item: Input) -> Answer:
         """The answer to one input, which is read here and now."""
-        reading = Reading(item)
-        if isinstance(item, str):
+        reading = Reading(_named(item))
+        if isinstance(reading.item, str):
             reading.read(self._reader)
         batches, one = self._batches(), self._opened(reading)
         batches.add([one])
         batches.finish()
         return self._answer(one)
 
-    def predict(self, items: Iterable[str | Tensor | Answer]) -> Iterator[Answer]:
-        """Answers to a stream of inputs, in its order: paths of files, or pixels uint8 (V, C, ...) as the model is to see them,
-        resized and cropped. An Answer goes through as it is.
+    def predict(self, items: Iterable[Input] | Input) -> Iterator[Answer]:
+        """Answers to a stream of inputs (or to a single one), in its order. An Answer goes through as it is.
 
-        Raises what the stream itself raises, and UserError where a drawing cannot be written.
+        Raises what the stream itself raises, after the answers to what came before, and UserError where a drawing cannot be
+        written.
         """
+        if isinstance(items, str | os.PathLike | Tensor | Answer):
+            items = [items]
         num_readers = self.serving.num_readers or min(8, torch.get_num_threads())
         together = ASSIGNED_TOGETHER[self.device.type]
         room = num_readers + together  # until the first input was read, and it is known how large they are
-        reads = ReadAhead(items, lambda: self.classifier.inputs.open(self.views), num_readers, room)
+        reads = ReadAhead(
+            map(_named, items), lambda: self.classifier.inputs.open(self.views), num_readers, room
+        )
         batches = self._batches()
         line: deque[InFlight] = deque()
         fresh: list[InFlight] = []
         measured, more = False, True
+        broken: BaseException | None = None
         try:
             while more or line:
                 if more and len(line) < room:
                     try:
                         reading = reads.get(self._patience(batches, bool(fresh)))
-                    except EndOfStream:
-                        reading, more = None, False
+                    except EndOfStream as end:
+                        reading, more, broken = None, False, end.error
                     if reading is not None:
                         line.append(self._opened(reading))
                         fresh.append(line[-1])
-                        if not measured and reading.views is not None:
+                        if not measured and reading.views is not None and line[-1].error is None:
                             measured, before = True, room
                             room = max(room, self._room(reading.views))
                             if room > before:
@@ -179,6 +199,8 @@ class Engine:
                 while line and line[0].is_done:
                     yield self._answer(line.popleft())
                     reads.release()
+            if broken is not None:
+                raise broken
         finally:
             reads.close()
 
@@ -189,10 +211,11 @@ class Engine:
         if self._chosen is None or policy is None:
             return None
         curve, choice = self._chosen
+        ms_clock = 1000 * self._clock_seconds / self._num_clocked if self._num_clocked else None
         return {
             "asked": str(choice.budget),
             "predicted": choice.predicted(curve),
-            "achieved": achieved(choice, curve, policy),
+            "achieved": achieved(choice, curve, policy, ms_clock),
             "how": choice.point.how,
             "held": policy.hold,
             "calibrated_on": curve.split,
@@ -213,7 +236,8 @@ class Engine:
         """How long the next input may take before what is there goes on without it."""
         left = batches.seconds_left()
         waits = [math.inf if left is None else left, self.serving.max_wait_seconds if are_fresh else math.inf]
-        return None if math.isinf(min(waits)) else min(waits)
+        # No longer than a lock can wait.
+        return None if math.isinf(min(waits)) else min(*waits, threading.TIMEOUT_MAX)
 
     def _room(self, views: Tensor) -> int:
         """Inputs that may be under way: enough to fill the batches of all lengths, as far as memory goes."""
@@ -227,12 +251,22 @@ class Engine:
             one.error = "it was answered before"
         elif isinstance(reading.item, Tensor):
             reading.views = reading.item
+        elif not isinstance(reading.item, str):
+            one.error = (
+                f"it is a {type(reading.item).__name__}; give the path of a file, or pixels as a tensor"
+            )
         wanted = self.classifier.input_shape[1:]
-        if reading.views is not None and (
-            reading.views.dtype != torch.uint8 or tuple(reading.views.shape[1:]) != tuple(wanted)
+        views = reading.views
+        if views is not None and (
+            views.dtype != torch.uint8
+            or not views.ndim
+            or not len(views)
+            or tuple(views.shape[1:]) != tuple(wanted)
         ):
             shape = " x ".join(map(str, wanted))
-            one.error = f"its pixels are {reading.views.dtype} {tuple(reading.views.shape)}; the model wants uint8 V x {shape}"
+            one.error = (
+                f"its pixels are {views.dtype} {tuple(views.shape)}; the model wants uint8 V x {shape}"
+            )
         return one
 
     @torch.inference_mode()
@@ -243,6 +277,8 @@ class Engine:
         path = item if isinstance(item, str) else ""
         if one.error is not None:
             return Answer(path, error=one.error)
+        self._clock_seconds += one.seconds
+        self._num_clocked += len(one.lengths)
         probabilities = self._merged(torch.stack([logits for logits in one.logits if logits is not None]))
         if not bool(probabilities.isfinite().all()):
             return Answer(path, error="the model's answer is not a number; its weights are damaged")
@@ -278,7 +314,9 @@ class Engine:
     def _choose(self, budget: str) -> tuple[BudgetCurve, Choice]:
         networks, shape = self.networks, self.classifier.input_shape
         curve = curve_of(networks, "this checkpoint")
-        choice = choose(budget, curve, networks, shape, self.device, "float32", self.plan.max_batch)
+        choice = choose(
+            budget, curve, networks, shape, self.device, self.plan.dtype, self.plan.max_batch, self.plan.how
+        )
         networks.policy = curve.policy(choice.point, choice.holds and self.classifier.hold_budget)
         return curve, choice
 
@@ -288,6 +326,11 @@ class Engine:
             return None
         prices = self._chosen[0].grids
         return round(sum(prices[name] for name in names) / len(names) + policy.assigner_price, 9)
+
+
+def _named(item: Any) -> Any:
+    """A path as text; anything else as it is."""
+    return os.fspath(item) if isinstance(item, os.PathLike) else item
 
 
 def _at(networks: AdaptiveClassifier, grid: TokenGrid) -> AdaptiveClassifier:

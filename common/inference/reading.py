@@ -59,7 +59,11 @@ class _End:
 
 
 class EndOfStream(Exception):
-    """There are no more inputs."""
+    """There are no more inputs. `error`: what the stream itself raised, where that ended it."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        super().__init__()
+        self.error = error
 
 
 class ReadAhead:
@@ -96,7 +100,7 @@ class ReadAhead:
     def get(self, timeout: float | None) -> Reading | None:
         """The next input in order, once it is read; None if it is not within `timeout` seconds (None: wait for it).
 
-        Raises EndOfStream after the last one, and what the stream of inputs itself raised.
+        Raises EndOfStream after the last one.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         if not self._first:
@@ -106,7 +110,7 @@ class ReadAhead:
                 return None
         first = self._first[0]
         if isinstance(first, _End):
-            raise EndOfStream if first.error is None else first.error
+            raise EndOfStream(first.error)
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         if not first.done.wait(left):
             return None

@@ -109,8 +109,9 @@ def test_a_stream_that_breaks_says_so_after_what_came_before() -> None:
     assert first is not None
     assert first.item == "1"
     for _ in range(2):  # it stays broken
-        with pytest.raises(RuntimeError, match="the list ends here"):
+        with pytest.raises(EndOfStream) as end:
             reads.get(None)
+        assert str(end.value.error) == "the list ends here"
     reads.close()
 
 
