@@ -1,15 +1,10 @@
-"""Started as several processes by test_deepspeed.py: trains with DeepSpeed and writes how far each run is from the same
-run in one process.
-
-    torchrun --nproc-per-node 2 deepspeed_runs.py train FOLDER
-    deepspeed --num_gpus 3 deepspeed_runs.py resume FOLDER
-"""
+"""What the processes of test_deepspeed.py do: train with DeepSpeed, and write how far each run is from the same run in one
+process."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -26,7 +21,10 @@ from revit.common.errors import UserError
 from revit.video.models.timesformer import TimeSformer
 
 CPU = torch.device("cpu")
-NUM_UPDATES, HALF = 20, 10
+FOLDER = Path()
+NUM_UPDATES = 20
+KEPT, FEW = 15, 5
+"""Updates before a state that others go on from, and of what need not be long."""
 BATCH = 6  # over 1, 2 and 3 processes
 OPTIMIZERS = {
     "sgd": OptimOptions(name="sgd", lr=5e-2),  # with Nesterov momentum
@@ -132,16 +130,16 @@ def train() -> None:
     halves: dict[tuple[str, int], dict] = {}
     for kind in OPTIMIZERS:
         alone = local(kind)
-        alone.updates(0, HALF)
+        alone.updates(0, KEPT)
         half = alone.backend.state_dict()
         with torch.no_grad():
             expected = alone.network(CLIPS[0]).logits
-        alone.updates(HALF, NUM_UPDATES)
+        alone.updates(KEPT, NUM_UPDATES)
         whole = alone.backend.state_dict()
         ends = {}
         for stage in range(4):
             run = distributed(kind, stage)
-            run.updates(0, HALF)
+            run.updates(0, KEPT)
             halves[kind, stage] = run.backend.state_dict()
             note(f"{kind} {stage} half", difference(halves[kind, stage], half))
             with run.backend.whole() as network, torch.no_grad():
@@ -149,7 +147,7 @@ def train() -> None:
                 if dist.get_rank() == 0:  # the others do not take part
                     note_alone = float((network(CLIPS[0]).logits - expected).abs().max())
             note(f"{kind} {stage} whole forward", note_alone if dist.get_rank() == 0 else 0.0)
-            run.updates(HALF, NUM_UPDATES)
+            run.updates(KEPT, NUM_UPDATES)
             ends[stage] = run.backend.state_dict()
             note(f"{kind} {stage} end", difference(ends[stage], whole))
             note(f"{kind} {stage} rate", abs(run.backend.learning_rate - alone.backend.learning_rate))
@@ -157,11 +155,11 @@ def train() -> None:
             again = distributed(kind, stage)
             again.backend.load_state_dict(halves[kind, stage])
             note(f"{kind} {stage} loaded", difference(again.backend.state_dict(), halves[kind, stage]))
-            again.updates(HALF, NUM_UPDATES)
+            again.updates(KEPT, NUM_UPDATES)
             note(f"{kind} {stage} same", difference(again.backend.state_dict(), ends[stage]))
         elsewhere = local(kind)
         elsewhere.backend.load_state_dict(halves[kind, 3])
-        elsewhere.updates(HALF, NUM_UPDATES)
+        elsewhere.updates(KEPT, NUM_UPDATES)
         note(f"{kind} 3 local", difference(elsewhere.backend.state_dict(), whole))
         if dist.get_rank() == 0:
             states = {str(stage): halves[kind, stage] for stage in range(4)}
@@ -175,24 +173,24 @@ def train() -> None:
 def offload() -> None:
     """Sums of gradients in the host's memory are DeepSpeed's other code path."""
     alone = local("sgd")
-    alone.updates(0, HALF)
+    alone.updates(0, FEW)
     for stage, what in ((1, "optimizer"), (2, "optimizer"), (3, "parameters")):
         run = distributed("sgd", stage, offload=what)
-        run.updates(0, HALF)
+        run.updates(0, FEW)
         note(f"offload {stage}", difference(run.backend.state_dict(), alone.backend.state_dict()))
 
 
 def low_precision(dtype: str) -> None:
     exact = local("sgd")
-    exact.updates(0, HALF)
+    exact.updates(0, FEW)
     reference = exact.backend.state_dict()
     start = {"model": small_model().state_dict(), "optimizer": {}}
     moved = difference({**reference, "optimizer": {}}, start)
     for stage in (0, 2, 3):
         run = distributed("sgd", stage, dtype)
-        losses = [loss for loss, _ in run.batches(0, 2 * HALF)]
+        losses = [loss for loss, _ in run.batches(0, 2 * FEW)]
         state = run.backend.state_dict()
-        note(f"{dtype} {stage} skipped", HALF - run.backend.num_updates)
+        note(f"{dtype} {stage} skipped", FEW - run.backend.num_updates)
         note(f"{dtype} {stage} finite", not torch.tensor(losses).isfinite().all())
         note(
             f"{dtype} {stage} types", any(weight.dtype != torch.float32 for weight in state["model"].values())
@@ -240,14 +238,14 @@ def resume() -> None:
         for stage, source in targets:
             run = distributed(kind, stage)
             run.backend.load_state_dict(saved["states"][source])
-            run.updates(HALF, NUM_UPDATES)
+            run.updates(KEPT, NUM_UPDATES)
             note(f"{kind} {source} to {stage}", difference(run.backend.state_dict(), saved["whole"]))
 
 
-if __name__ == "__main__":
-    work, folder = [word for word in sys.argv[1:] if not word.startswith("--local_rank")]
-    FOLDER = Path(folder)
-    torch.set_num_threads(1)
+def run(work: str, folder: Path) -> None:
+    """One process: trains, or goes on with what two have trained."""
+    global FOLDER
+    FOLDER = folder
     dist.init_process_group("gloo")
     if dist.get_rank() == 0:
         (FOLDER / "split_small_weights.json").write_text(

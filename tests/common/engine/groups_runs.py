@@ -1,4 +1,4 @@
-"""Started as two processes by test_groups.py: trains a DynamicViT with groups of parameters by DeepSpeed, and writes how far
+"""What the two processes of test_groups.py do: train a DynamicViT with groups of parameters by DeepSpeed, and write how far
 that is from the same in one process.
 
 Decisions are the more probable ones instead of draws, which every process would make otherwise.
@@ -7,7 +7,6 @@ Decisions are the more probable ones instead of draws, which every process would
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -42,9 +41,6 @@ def most_probable(scores: Tensor, *_: object, **__: object) -> Tensor:
     soft = scores.softmax(dim=-1)
     hard = torch.zeros_like(soft).scatter(-1, soft.argmax(dim=-1, keepdim=True), 1.0)
     return hard - soft.detach() + soft
-
-
-F.gumbel_softmax = most_probable
 
 
 class Run:
@@ -82,6 +78,8 @@ def difference(one: dict, two: dict) -> float:
 
 
 def main(folder: Path) -> None:
+    F.gumbel_softmax = most_probable
+    dist.init_process_group("gloo")
     rank = dist.get_rank()
     alone = Run(LocalBackend(CPU))
     start = alone.backend.state_dict()["model"]
@@ -119,10 +117,4 @@ def main(folder: Path) -> None:
         found[f"{stage} again"] = difference(again.backend.state_dict(), end)
     if rank == 0:
         (folder / "found.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
-    main(Path(sys.argv[1]))
     dist.destroy_process_group()

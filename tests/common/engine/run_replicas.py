@@ -1,12 +1,11 @@
-"""Started by torchrun: replicas against Algorithm 1 in one process, on the same batches. Rank 0 writes what it found.
+"""What the processes of test_replicas.py do: replicas against Algorithm 1 in one process, on the same batches. Rank 0 writes what it found.
 
-Argument: the file to write. Findings are largest differences, or true and false.
+Findings are largest differences, or true and false.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -203,7 +202,3 @@ def main(out: str) -> None:
     if dist.get_rank() == 0:
         Path(out).write_text(json.dumps(found))
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

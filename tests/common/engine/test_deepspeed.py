@@ -1,43 +1,20 @@
 """Training by DeepSpeed equals training in one process, whatever is split over the ranks; states go on anywhere.
 
-One start of two processes by torchrun and one of three by the deepspeed launcher do everything (deepspeed_runs.py), since
-starting takes longer than training; the tests read what they found.
+Two processes and then three do everything (deepspeed_runs.py), since starting takes longer than training; the tests read
+what they found.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
+import deepspeed_runs
 import pytest
+from ranks import run_ranks
 
-SCRIPT = Path(__file__).with_name("deepspeed_runs.py")
-BIN = Path(sys.executable).parent
 STAGES, PARTLY = (0, 1, 2, 3), (0, 2, 3)
 EXACT = 1e-5
-
-
-def start(command: list[str], folder: Path, work: str) -> dict[str, float]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(
-        [*command, str(SCRIPT), work, str(folder)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return json.loads((folder / f"{work}.json").read_text())
-
-
-def free_port() -> str:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return str(found.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +22,19 @@ def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("deepspeed")
 
 
+def found(work: str, size: int, folder: Path) -> dict[str, float]:
+    run_ranks(size, deepspeed_runs.run, work, folder, folder=folder)
+    return json.loads((folder / f"{work}.json").read_text())
+
+
 @pytest.fixture(scope="module")
 def trained(folder) -> dict[str, float]:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    return start([*torchrun, "--master-port", free_port()], folder, "train")
+    return found("train", 2, folder)
 
 
 @pytest.fixture(scope="module")
 def resumed(folder, trained) -> dict[str, float]:
-    launcher = [str(BIN / "deepspeed"), "--num_gpus", "3", "--master_port", free_port()]
-    return start(launcher, folder, "resume")
+    return found("resume", 3, folder)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from itertools import pairwise
-from pathlib import Path
 
+import groups_runs
 import pytest
 import torch
 import torch.nn.functional as F
+from ranks import run_ranks
 from torch import nn
 
 from revit.common.engine.backend import LocalBackend
@@ -144,16 +142,7 @@ def test_frozen_parameters_stand_still_and_get_gradients():
 def two_processes(tmp_path_factory) -> dict[str, float]:
     """What groups_runs.py found."""
     folder = tmp_path_factory.mktemp("groups")
-    script = Path(__file__).with_name("groups_runs.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*command, str(script), str(folder)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    run_ranks(2, groups_runs.main, folder, folder=folder)
     return json.loads((folder / "found.json").read_text())
 
 

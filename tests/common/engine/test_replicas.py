@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+import run_replicas
 import torch
 import torch.distributed as dist
+from ranks import run_ranks
 from torch import nn
 
 from revit.common.engine.dealing import block_cost, deal
@@ -20,22 +18,13 @@ from revit.common.engine.replica_backend import ReplicaBackend
 from revit.common.errors import UserError
 from revit.common.tokens.grid import longest_first
 
-SCRIPT = Path(__file__).with_name("run_replicas.py")
 PAPER = longest_first([14, 10, 7])
 
 
 @pytest.mark.parametrize("processes", [2, 3, 4])
 def test_replicas_equal_one_process(processes, tmp_path):
     out = tmp_path / "found.json"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-    run = subprocess.run(
-        [*command, str(processes), str(SCRIPT), str(out)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
+    run_ranks(processes, run_replicas.main, str(out), folder=tmp_path)
     found = json.loads(out.read_text())
     assert found.pop("random", 0.0) < 1e-5
     assert found
