@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from revit.common.errors import UserError
 from revit.common.inference import plan as planning
 from revit.common.inference.plan import Plan, choose_plan
+from revit.common.methods.toe import ToE, ToEOptions
 from revit.video.models.timesformer import TimeSformer
 
 SHAPE = (1, 3, 2, 32, 32)
@@ -122,3 +124,56 @@ def test_a_home_that_cannot_be_written_to_is_no_reason_to_stop(
     monkeypatch.setenv("REVIT_CACHE", str(tmp_path / "file" / "below"))
     Times(monkeypatch)
     assert choose_plan(small(), SHAPE, CPU).dtype == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    "damage", ['"float32/1/eager": NaN', '"float32/1/eager": -1.0', '"float32/1/eager": "x"']
+)
+def test_kept_times_that_no_clock_shows_are_measured_again(
+    damage: str, monkeypatch: pytest.MonkeyPatch, empty_cache: Path
+) -> None:
+    times = Times(monkeypatch)
+    first = choose_plan(small(), SHAPE, CPU)
+    count = len(times.timed)
+    (file,) = empty_cache.iterdir()
+    file.write_text(f'{{"milliseconds": {{{damage}, "bfloat16/1/eager": 9.0}}, "compile_seconds": null}}')
+    assert choose_plan(small(), SHAPE, CPU) == first
+    assert len(times.timed) == 2 * count
+
+
+def test_times_are_of_one_architecture_and_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {planning._key(small(), SHAPE, CPU), planning._key(small(depth=5), SHAPE, CPU)}
+    names.add(planning._key(small(), (1, 3, 4, 32, 32), CPU))
+    reduced = small()
+    ToE(ToEOptions()).attach(reduced)  # has no weights
+    names.add(planning._key(reduced, SHAPE, CPU))
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "get_num_threads", lambda: 77)
+        names.add(planning._key(small(), SHAPE, CPU))
+    assert len(names) == 5
+    assert planning._key(small(), SHAPE, CPU) in names
+
+
+def test_a_folder_in_the_place_of_the_file_and_a_user_without_a_home(
+    monkeypatch: pytest.MonkeyPatch, empty_cache: Path
+) -> None:
+    Times(monkeypatch)
+    (empty_cache / f"{planning._key(small(), SHAPE, CPU)}.json").mkdir(parents=True)
+    assert choose_plan(small(), SHAPE, CPU).dtype == "bfloat16"
+
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("REVIT_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert planning.cache_folder().name == "revit-video"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "compile", "device"),
+    [("int8", "eager", "cuda"), ("fp16", "eager", "cpu"), ("float32", "fast", "cpu")],
+)
+def test_what_cannot_be_served_is_refused(dtype: str, compile: Any, device: str) -> None:
+    with pytest.raises(UserError, match=r"int8 is for CPUs|write auto or one of|write one of"):
+        choose_plan(small(), SHAPE, torch.device(device), dtype, compile, 1)
