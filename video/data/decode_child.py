@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revit.video.data.decode import DecodeError, VideoInfo, Wanted, read_frames
-from revit.video.data.shared_frames import SharedFrames
+from revit.video.data.shared_frames import NoRoom, SharedFrames
 
 READ: Callable[..., NDArray[np.uint8]] = read_frames
 """What answers a request; a test puts a decoder that hangs here."""
@@ -61,6 +61,8 @@ def main() -> None:
             continue
         except DecodeError as error:
             _send(answers, {"error": error.reason})
+        except NoRoom as error:
+            _send(answers, {"error": str(error)})
         except Exception as error:
             _send(answers, {"error": f"the decoder failed: {type(error).__name__}: {error}"})
         else:

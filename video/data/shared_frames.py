@@ -1,4 +1,7 @@
-"""Memory that the helper process fills with frames and its owner reads, instead of sending them through a pipe."""
+"""Memory that the helper process fills with frames and its owner reads, instead of sending them through a pipe.
+
+It has no name anywhere, /dev/shm included: the system takes it back when the last of the two processes ends, however.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,10 @@ def shared_file() -> int:
         return os.dup(file.fileno())
 
 
+class NoRoom(Exception):
+    """There is not enough memory (or, without memory files, disk) for the frames of a clip. The message is one line."""
+
+
 class SharedFrames:
     """The memory behind an open file that two processes share. The one that fills it decides how large it is."""
 
@@ -33,12 +40,22 @@ class SharedFrames:
         self._array: NDArray[np.uint8] | None = None
 
     def make(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """An array to fill. The one before is overwritten."""
+        """An array to fill. The one before is overwritten. `NoRoom` if there is none."""
         num_bytes = math.prod(shape)
         size = os.fstat(self._file).st_size
-        if num_bytes > size or size > max(num_bytes, KEPT_BYTES):
-            os.ftruncate(self._file, num_bytes)
-        self._array = self.view(shape)
+        try:
+            if num_bytes > size or size > max(num_bytes, KEPT_BYTES):
+                os.ftruncate(self._file, num_bytes)
+                if hasattr(os, "posix_fallocate"):
+                    # Now: a page that cannot be had when it is written to would end this process.
+                    os.posix_fallocate(self._file, 0, num_bytes)
+            self._array = self.view(shape)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, 0)
+            self._memory = self._array = None
+            reason = (error.strerror or str(error)).lower()
+            raise NoRoom(f"no room for its frames, {num_bytes / 1e6:.0f} MB ({reason})") from None
         return self._array
 
     def hold(self, frames: NDArray[np.uint8]) -> None:

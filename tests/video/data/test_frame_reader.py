@@ -98,6 +98,10 @@ def test_broken_files_and_wrong_numbers_leave_the_helper_usable(make_video, numb
         reader.read(path, lambda info: [info.num_frames])
     assert numbers_of(reader.read(path, lambda _: [2])) == [2]
     assert pid_of(reader) == first
+    with pytest.raises(IndexError, match="list index"):  # of the caller's own making
+        reader.read(path, lambda _: [][0])
+    assert numbers_of(reader.read(path, lambda _: [2])) == [2]
+    assert pid_of(reader) == first
     with pytest.raises(ZeroDivisionError):
         reader.read(path, lambda _: 1 // 0)
     assert numbers_of(reader.read(path, lambda _: [2])) == [2]
