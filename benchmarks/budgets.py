@@ -28,10 +28,12 @@ import test_net
 
 from revit.common.checkpoint import checkpoint_file, load_checkpoint
 from revit.common.cli import add_json, parse, parser, tool
+from revit.common.data.read_lists import read_list
 from revit.common.engine.calibrate import HOW
 from revit.common.engine.log import progress
 from revit.common.errors import UserError
 from revit.common.files import write_json
+from revit.common.made_data import MadeData
 from revit.common.report.adaptive import versions
 from revit.common.report.tables import print_table
 from revit.common.tokens.budget import KEY
@@ -65,9 +67,11 @@ def measure(run: Path, budget: str) -> dict[str, Any]:
     """One row. UserError for a budget that is out of reach, after the tool named what is not."""
     checkpoint = ["--checkpoint", str(run), "--budget", budget]
     tested = _json_of(test_net.main, ["--cfg", str(run / "config.yaml"), *checkpoint])["budget"]
-    answers = _json_of(predict.main, [*checkpoint, str(run / "data" / "test")])
-    # The files lie in folders that are called as their classes are.
-    right = [one["top"][0]["label"] == Path(one["path"]).parent.name for one in answers]
+    made = MadeData.under(run / "data")
+    answers = _json_of(predict.main, [*checkpoint, str(made.root / "test")])
+    listed = read_list(str(made.test), "files", prefix=str(made.root))
+    labels = {Path(listed.path(number)): listed.label(number) for number in range(len(listed))}
+    right = [one["top"][0]["class"] == labels[Path(one["path"])] for one in answers]
     predicted, achieved = tested["predicted"], tested["achieved"]
     return {
         "asked": budget,

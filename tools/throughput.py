@@ -122,6 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="with --data: about how long it may take (60)",
     )
     values = parse(arguments, argv)
+    values.command = shlex.join(["python", "tools/throughput.py", *(sys.argv[1:] if argv is None else argv)])
     if values.peers and "=" in values.peers:  # a setting behind a bare --peers
         values.overrides, values.peers = [values.peers, *values.overrides], ""
     if values.rounds < 1:
@@ -187,9 +188,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = [row.as_json() for row in measure(cases, device, values.rounds)]
     kinds = {name: kind.name for name, _, kind in runs}
     kinds |= {peer.name: kind for kind, those in peers.items() for peer in those.references}
-    command = shlex.join(["python", "tools/throughput.py", *(sys.argv[1:] if argv is None else argv)])
     for row in rows:
-        row |= {"kind": kinds[row["name"] if row["name"] in kinds else row["config"]], "command": command}
+        row |= {
+            "kind": kinds[row["name"] if row["name"] in kinds else row["config"]],
+            "command": values.command,
+        }
     print_table(f"Speed on {device_name(device)}, median of {values.rounds} rounds or more", COLUMNS, rows)
     if values.json:
         write_json(values.json, rows)
@@ -234,7 +237,8 @@ def _training(values: argparse.Namespace) -> int:
                 print(f"{Path(path).stem}: no replicas: {case.no_replicas}", file=sys.stderr)
                 told = True
             measured = measure_training(case, values.rounds)
-            rows += training_rows(Path(path).stem, case, measured, machine, gpu_batch)
+            made = training_rows(Path(path).stem, case, measured, machine, gpu_batch)
+            rows += [{**row, "command": values.command} for row in made]
     title = f"A training step on {rows[0]['device']} per process, median of {values.rounds} rounds"
     print_table(title, TRAINING_COLUMNS, rows)
     print("The model of a GPU assumes:")

@@ -8,11 +8,13 @@ import random
 import re
 from dataclasses import replace
 
+import budgets
 import predict
 import pytest
 import report
 import test_net as tool_test_net
 import train_net
+from made_tables.budgets import budgets as table_of_budgets
 
 from revit.common.checkpoint import load_checkpoint, save_checkpoint
 from revit.common.tokens.budget import KEY
@@ -176,6 +178,28 @@ def test_predict_keeps_a_budget(finished, capsys):
     assert predict.main([*arguments, "--grid", "3x3"]) == 2
     assert predict.main([*arguments[:3], "--budget", "banana"]) == 2
     assert "this checkpoint reaches gmacs:" in capsys.readouterr().err
+
+
+def test_the_table_of_budgets_is_of_both_tools(finished, capsys):
+    out = finished / "budgets.json"
+    run = ["--run", str(finished / "run"), "--json", str(out)]
+    usual = budgets.usual_budgets(finished / "run")
+    assert [budget.split(":")[0] for budget in usual] == [*["gmacs"] * 5, "drop", "drop"]
+    assert budgets.main([*run, "--budgets", usual[2]]) == 0
+    assert usual[2] in capsys.readouterr().out
+    (row,) = json.loads(out.read_text())["rows"]
+    assert row["samples"] == 240
+    assert row["test_gmacs"] == pytest.approx(row["predicted_gmacs"], rel=0.03)
+    assert row["predict_gmacs"] == pytest.approx(row["predicted_gmacs"], rel=0.03)
+    assert row["predict_top1"] == pytest.approx(row["test_top1"], abs=5)
+    made = table_of_budgets("image", out)
+    assert made is not None
+    assert f"| `{usual[2]}` | {row['predicted_top1']:.1f} (" in made
+    assert "240 test pictures" in made
+    assert budgets.main([*run, "--budgets", "gmacs:100"]) == 2
+    assert "out of reach" in capsys.readouterr().err
+    assert budgets.main(["--run", str(finished)]) == 2
+    assert "no data/test in it" in capsys.readouterr().err
 
 
 def test_a_checkpoint_without_a_curve_says_how_to_get_one(finished, tmp_path, capsys):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import throughput
 from PIL import Image
 
-TOOL = Path(__file__).parents[2] / "tools" / "throughput.py"
 CLIPS = """
 kind: video
 data:
@@ -29,16 +28,6 @@ model: {name: deit_small, grids: [4x4], num_classes: 5, embed_dim: 16, depth: 1,
 run: {dir: RUN_DIR, device: cpu}
 """
 QUICK = ["--workers", "0,1", "--seconds", "4"]
-
-
-@pytest.fixture
-def main():
-    spec = importlib.util.spec_from_file_location("tool_throughput", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
 
 
 @pytest.fixture
@@ -71,10 +60,10 @@ def clips(tmp_path):
     return tmp_path / "clips"
 
 
-def test_clips(main, config, clips, tmp_path, capfd, monkeypatch):
+def test_clips(config, clips, tmp_path, capfd, monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
     out = tmp_path / "out.json"
-    assert main(["--cfg", config(CLIPS), "--data", str(clips), *QUICK, "--json", str(out)]) == 0
+    assert throughput.main(["--cfg", config(CLIPS), "--data", str(clips), *QUICK, "--json", str(out)]) == 0
     found = json.loads(out.read_text())
     assert found["files"]["listed"] == 4
     assert found["files"]["read"] == 2
@@ -97,7 +86,7 @@ def test_clips(main, config, clips, tmp_path, capfd, monkeypatch):
     assert "loading, 1 worker " in printed
 
 
-def test_pictures_have_no_choice_of_decoders(main, config, tmp_path, capfd):
+def test_pictures_have_no_choice_of_decoders(config, tmp_path, capfd):
     random = np.random.default_rng(0)
     lines = []
     for number in range(6):
@@ -108,7 +97,7 @@ def test_pictures_have_no_choice_of_decoders(main, config, tmp_path, capfd):
     (tmp_path / "list.csv").write_text("\n".join(lines))
     out = tmp_path / "out.json"
     data = ["--data", str(tmp_path / "list.csv"), f"data.source.prefix={path.parent}"]
-    assert main(["--cfg", config(PICTURES), *data, *QUICK, "--json", str(out)]) == 0
+    assert throughput.main(["--cfg", config(PICTURES), *data, *QUICK, "--json", str(out)]) == 0
     found = json.loads(out.read_text())
     assert found["files"] == {"listed": 6, "read": 6, "broken": []}
     assert found["decoders"] == []
@@ -117,15 +106,15 @@ def test_pictures_have_no_choice_of_decoders(main, config, tmp_path, capfd):
     assert found["advice"].startswith("Set data.loading.num_workers=1: ")
 
 
-def test_files_of_which_none_can_be_read_are_one_message(main, config, tmp_path, capfd):
+def test_files_of_which_none_can_be_read_are_one_message(config, tmp_path, capfd):
     text = tmp_path / "text.mp4"
     text.write_text("no video")
     (tmp_path / "list.csv").write_text(f"{text} 0\n{tmp_path}/gone.mp4 1\n")
-    assert main(["--cfg", config(CLIPS), "--data", str(tmp_path / "list.csv"), *QUICK]) == 2
+    assert throughput.main(["--cfg", config(CLIPS), "--data", str(tmp_path / "list.csv"), *QUICK]) == 2
     said = capfd.readouterr().err
     assert "none of the 2 files tried can be read" in said
     assert "Traceback" not in said
-    assert main(["--cfg", config(CLIPS), "--data", str(tmp_path / "none.csv")]) == 2
+    assert throughput.main(["--cfg", config(CLIPS), "--data", str(tmp_path / "none.csv")]) == 2
 
 
 @pytest.mark.parametrize(
@@ -137,8 +126,8 @@ def test_files_of_which_none_can_be_read_are_one_message(main, config, tmp_path,
         (["--data", "x", "--workers", "two"], "whole numbers from 0"),
     ],
 )
-def test_contradicting_arguments_end_with_status_two(main, config, capsys, arguments, part):
+def test_contradicting_arguments_end_with_status_two(config, capsys, arguments, part):
     with pytest.raises(SystemExit) as stopped:
-        main(["--cfg", config(CLIPS), *arguments])
+        throughput.main(["--cfg", config(CLIPS), *arguments])
     assert stopped.value.code == 2
     assert part in capsys.readouterr().err

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
+import throughput
 import torch
 from kinds import load_run
+from made_tables.training import training
 
 from revit.common.errors import UserError
 from revit.common.report.training_speed import training_cases
 
-TOOL = Path(__file__).parents[2] / "tools" / "throughput.py"
 TINY = """
 kind: image
 data: {pixels: {img_size: 32}}
@@ -24,28 +23,27 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def main():
-    spec = importlib.util.spec_from_file_location("tool_throughput", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
-@pytest.fixture
 def tiny(tmp_path):
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY.replace("RUN_DIR", str(tmp_path / "run")))
     return path
 
 
-def test_rows_of_one_process_and_of_replicas(main, tiny, tmp_path, capfd, monkeypatch):
+def test_rows_of_one_process_and_of_replicas(tiny, tmp_path, capfd, monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)  # a parallel test run sets it, and headings would be folded
     out = tmp_path / "out.json"
     arguments = ["--training", "--lengths", "3", "--dtypes", "float32", "--batches", "2", "--rounds", "1"]
-    assert main(["--cfg", str(tiny), *arguments, "--gpu", "tflops=989,batch=64", "--json", str(out)]) == 0
+    assert (
+        throughput.main(["--cfg", str(tiny), *arguments, "--gpu", "tflops=989,batch=64", "--json", str(out)])
+        == 0
+    )
     rows = json.loads(out.read_text())
+    made = training(out)
+    assert made is not None
+    assert "| 4x4, 3x3, 2x2 | replicas (3x3 and 2x2 share one) | 2 |" in made
+    assert "GPU, ms at batch 64" in made
+    assert f"By `python tools/throughput.py --cfg {tiny} --training --lengths 3" in made
+    assert "median of 1 rounds" in made
     assert [(row["name"], row["devices"], row["lengths"]) for row in rows] == [
         ("one process", 1, 3),
         ("replicas", 2, 3),
@@ -70,10 +68,15 @@ def test_rows_of_one_process_and_of_replicas(main, tiny, tmp_path, capfd, monkey
     assert low <= rows[0]["sum_relative"] <= high
 
 
-def test_a_method_is_measured_beside_the_plain_model_and_its_replicas(main, tiny, tmp_path):
+def test_a_method_is_measured_beside_the_plain_model_and_its_replicas(tiny, tmp_path):
     out = tmp_path / "out.json"
     arguments = ["--training", "--lengths", "2", "--dtypes", "float32", "--batches", "2", "--rounds", "3"]
-    assert main(["--cfg", str(tiny), *arguments, "model.depth=2", "methods.toe={}", "--json", str(out)]) == 0
+    assert (
+        throughput.main(
+            ["--cfg", str(tiny), *arguments, "model.depth=2", "methods.toe={}", "--json", str(out)]
+        )
+        == 0
+    )
     rows = json.loads(out.read_text())
     assert [(row["name"], row["method"], row["grid"]) for row in rows] == [
         ("one process", "revit + toe", "4x4+3x3"),
@@ -90,16 +93,16 @@ def test_a_method_is_measured_beside_the_plain_model_and_its_replicas(main, tiny
         )
 
 
-def test_a_method_that_refuses_replicas_is_measured_without(main, tiny, tmp_path, capfd):
+def test_a_method_that_refuses_replicas_is_measured_without(tiny, tmp_path, capfd):
     out = tmp_path / "out.json"
     flexible = ["methods.flexivit={grids: [4x4, 2x2], position_grid: 2x2}", "model.grids=[4x4]"]
     arguments = ["--cfg", str(tiny), "--training", "--dtypes", "float32", "--batches", "2", "--rounds", "2"]
-    assert main([*arguments, *flexible, "--json", str(out)]) == 0
+    assert throughput.main([*arguments, *flexible, "--json", str(out)]) == 0
     (row,) = json.loads(out.read_text())
     assert (row["name"], row["devices"], row["grid"]) == ("one process", 1, "4x4+2x2")
     said = capfd.readouterr().err
     assert "tiny: no replicas: methods.flexivit trains one token grid per update" in said
-    assert main([*arguments, *flexible, "--lengths", "1"]) == 2
+    assert throughput.main([*arguments, *flexible, "--lengths", "1"]) == 2
     assert "the run's methods choose its 2 token grids" in capfd.readouterr().err
 
 
@@ -128,8 +131,8 @@ def test_cases_are_those_asked_for(tiny):
         (["--training", "--lengths", "0"], "whole numbers from 1"),
     ],
 )
-def test_contradicting_arguments_end_with_status_two(main, tiny, capsys, arguments, part):
+def test_contradicting_arguments_end_with_status_two(tiny, capsys, arguments, part):
     with pytest.raises(SystemExit) as stopped:
-        main(["--cfg", str(tiny), *arguments])
+        throughput.main(["--cfg", str(tiny), *arguments])
     assert stopped.value.code == 2
     assert part in capsys.readouterr().err
