@@ -110,6 +110,7 @@ class Engine:
         networks = classifier.networks if grid is None else _at(classifier.networks, grid)
         # Before anything is measured: the views may be wrong. It starts helpers with the first file only.
         self._reader = classifier.inputs.open(views)
+        self._one_at_a_time = threading.Lock()  # a server asks from several threads; a reader talks with one
         shape = classifier.input_shape
         self.plan = choose_plan(
             networks.model,
@@ -147,7 +148,8 @@ class Engine:
         """The answer to one input, which is read here and now."""
         reading = Reading(_named(item))
         if isinstance(reading.item, str):
-            reading.read(self._reader)
+            with self._one_at_a_time:
+                reading.read(self._reader)
         batches, one = self._batches(), self._opened(reading)
         batches.add([one])
         batches.finish()
