@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import flops
@@ -15,11 +13,11 @@ import pytest
 import test_net as tool_test_net
 import torch
 import train_net
+from ranks import run_ranks
 
 from revit.common.checkpoint import load_checkpoint
 from revit.common.methods.dynamicvit import DynamicViTTask
 
-TOOLS = Path(__file__).parents[2] / "tools"
 PICTURES = """
 kind: image
 data:
@@ -155,16 +153,8 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(pictures, whole, monkeypatch
 
 def test_two_processes_train_and_one_goes_on(pictures):
     arguments = from_start(pictures, "two")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    path = os.pathsep.join([str(TOOLS), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
-        [*command, str(TOOLS / "train_net.py"), *arguments, "train.batch_size=8", "engine.zero_stage=3"],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    arguments += ["train.batch_size=8", "engine.zero_stage=3"]
+    run_ranks(2, train_net.main, arguments, folder=pictures)
     before, after = weights(pictures / "run"), weights(pictures / "two")
     same = {name for name, tensor in after.items() if torch.equal(tensor, before[name])}
     assert same == {"cls_token", "pos_embed"}

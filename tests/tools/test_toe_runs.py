@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import train_net
+from ranks import run_ranks
 
 from revit.common.checkpoint import load_checkpoint
 from revit.common.methods.toe import ToETask
 from revit.common.reducers.toe import TokenExpansion
 
-TOOLS = Path(__file__).parents[2] / "tools"
 DIGITS = """
 kind: image
 data:
@@ -165,11 +162,7 @@ def test_two_processes_end_where_one_does(short, tmp_path, stage):
     """DeepSpeed with ZeRO, blocks recomputed; the same 16 pictures an update."""
     engine = (f"engine.zero_stage={stage}", "engine.activation_checkpointing=true")
     arguments = on_the_same_data(short, tmp_path, "run.dtype=float32", *engine)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(TOOLS / "train_net.py"), *arguments, "--stage", "model"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_ranks(2, train_net.main, [*arguments, "--stage", "model"], folder=tmp_path)
     ours = load_checkpoint(tmp_path / "run" / "model.safetensors").parts["raw"]
     alone = load_checkpoint(short / "run" / "model.safetensors").parts["raw"]
     assert ours.keys() == alone.keys()
