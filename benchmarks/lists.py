@@ -2,6 +2,7 @@
 
     python benchmarks/lists.py                      a million clips, 2 workers: under a minute
     python benchmarks/lists.py --start spawn        as on macOS and Windows, where every worker gets a copy of the list
+    python benchmarks/lists.py --runs 5 --json OUT  five times, also as rows of README's table of targets
 
 The same training loader runs over the long list and over one of 1,000 clips, each in a process of its own; reading a clip
 is replaced by looking up its path and label. The difference is what the list costs; the rest is Python and torch. Targets
@@ -19,13 +20,17 @@ import json
 import multiprocessing
 import os
 import resource
+import shlex
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Generator
@@ -35,10 +40,18 @@ from revit.common.data.dataset import Sample
 from revit.common.data.lists import SampleList
 from revit.common.data.options import LoadingOptions
 from revit.common.data.read_lists import read_list
+from revit.common.errors import UserError
+from revit.common.files import check_writable, write_json
+from revit.common.report.machine import machine_name
 
 SHORT = 1000
 NUM_BATCHES = 300
 BATCH_SIZE = 16
+MOST_SECONDS, MOST_MEGABYTES = 5, 300
+"""To reach with a million clips: of the first batch, and of a worker."""
+
+Found = dict[str, dict[str, float]]
+"""Of one list: seconds, and memory of every process."""
 
 
 @dataclass
@@ -78,7 +91,7 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measure(path: Path, num_workers: int) -> dict[str, dict[str, float]]:
+def measure(path: Path, num_workers: int) -> Found:
     """Seconds to the first batch, and memory after some hundred, of one loader over the list at `path`."""
     before, begin, cpu = peak(), time.perf_counter(), time.process_time()
     samples = read_list(str(path), "clips")
@@ -100,14 +113,14 @@ def measure(path: Path, num_workers: int) -> dict[str, dict[str, float]]:
     return rows | {f"worker {number}": memory(pid) for number, pid in enumerate(workers)}
 
 
-def in_own_process(path: Path, arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+def in_own_process(path: Path, arguments: argparse.Namespace) -> Found:
     """`measure` in a fresh process."""
     command = [sys.executable, __file__, "--start", arguments.start, "--workers", str(arguments.workers)]
     done = subprocess.run([*command, "--measure", str(path)], check=True, capture_output=True, text=True)
     return json.loads(done.stdout)
 
 
-def show(long: dict[str, dict[str, float]], short: dict[str, dict[str, float]]) -> None:
+def show(long: Found, short: Found) -> None:
     """The tables: seconds, then megabytes with the list's part in brackets."""
     for name, value in long["seconds"].items():
         print(f"{name:24}{value:10.2f} s")
@@ -121,6 +134,30 @@ def show(long: dict[str, dict[str, float]], short: dict[str, dict[str, float]]) 
     print(f"peak while reading the list: {long['main process']['peak while reading']:+.0f} MB")
 
 
+def target_rows(runs: Sequence[Found], num_samples: int, command: str) -> list[dict[str, Any]]:
+    """README's rows of what was to be reached, from the long list's figures of every run: the median, and the spread. Memory is
+    the PSS of the worker that has most."""
+    seconds = [run["seconds"]["first batch"] for run in runs]
+    megabytes = [max(run[name]["PSS"] for name in run if name.startswith("worker")) for run in runs]
+    rows = []
+    for what, values, unit, digits, most in (
+        ("first batch", seconds, "s", 1, MOST_SECONDS),
+        ("memory of a worker (PSS)", megabytes, "MB", 0, MOST_MEGABYTES),
+    ):
+        rows.append(
+            {
+                "work": f"an epoch over a list of {num_samples:,} clips: {what}",
+                "target": f"at most {most} {unit}",
+                "measured": f"{statistics.median(values):.{digits}f} {unit}",
+                "spread": f"{min(values):.{digits}f} to {max(values):.{digits}f}",
+                "runs": len(values),
+                "command": command,
+                "machine": machine_name(),
+            }
+        )
+    return rows
+
+
 def main() -> None:
     """Measure a long and a short list and print both."""
     parser = argparse.ArgumentParser(
@@ -131,8 +168,17 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=int, default=2, help="loading processes (default 2)")
     parser.add_argument("--start", choices=["fork", "spawn"], default="fork", help="how workers are started")
+    parser.add_argument("--runs", type=int, default=1, help="measurements of both lists (default 1)")
+    parser.add_argument("--json", type=Path, help="write the rows for README's table of targets there")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.runs < 1 or (arguments.json is not None and arguments.workers < 1):
+        parser.error("--runs must be at least 1, and with --json there must be a worker")
+    if arguments.json is not None:
+        try:  # said before the work, not after it
+            check_writable(arguments.json)
+        except UserError as error:
+            parser.error(str(error))
     if arguments.measure is not None:
         multiprocessing.set_start_method(arguments.start)
         print(json.dumps(measure(arguments.measure, arguments.workers)))
@@ -142,7 +188,13 @@ def main() -> None:
         for number, path in paths.items():
             write_list(path, number)
         print(f"{arguments.samples:,} clips, {arguments.workers} workers ({arguments.start})\n")
-        show(in_own_process(paths[arguments.samples], arguments), in_own_process(paths[SHORT], arguments))
+        runs = []
+        for _ in range(arguments.runs):
+            runs.append(in_own_process(paths[arguments.samples], arguments))
+            show(runs[-1], in_own_process(paths[SHORT], arguments))
+    if arguments.json is not None:
+        command = shlex.join(["python", "benchmarks/lists.py", *sys.argv[1:]])
+        write_json(arguments.json, target_rows(runs, arguments.samples, command))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import lists
 import pytest
 from made_tables.speed import dynamicvit_speed, speed
 from made_tables.targets import targets
@@ -171,6 +172,21 @@ def test_why_a_target_was_missed_stands_below(tmp_path):
         "What was missed, and why:\n\n- DeiT-S against timm, ours, eager: it is fast too\n"
         "- DeiT-S against timm, ours, eager: a reason: of its own\n"
     )
+
+
+def test_targets_of_long_lists(tmp_path):
+    found = [
+        {"seconds": {"first batch": seconds}, "worker 0": {"PSS": pss}, "worker 1": {"PSS": 100.0}}
+        for seconds, pss in ((1.4, 160.0), (1.5, 170.0), (6.0, 90.0))
+    ]
+    path = tmp_path / "targets.json"
+    path.write_text(json.dumps(lists.target_rows(found, 1_000_000, "python benchmarks/lists.py --runs 3")))
+    made = targets(path)
+    assert made is not None
+    first, second = cells_of(made)[1:]
+    assert first[0] == "an epoch over a list of 1,000,000 clips: first batch"
+    assert first[1:4] == ["at most 5 s", "1.5 s (1.4 to 6.0 in 3 runs)", "yes"]
+    assert second[1:4] == ["at most 300 MB", "160 MB (100 to 170 in 3 runs)", "yes"]
 
 
 def test_speed_of_dynamicvit(tmp_path):
