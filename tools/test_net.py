@@ -69,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = RunReport(Path(values.checkpoint).name, report)
     if "verdict" in report:
         print(report["verdict"])
-    print_table(f"Accuracy on {values.cfg}, in {evaluator.precision}", COLUMNS, run.rows())
+    print(f"measured in {evaluator.precision} on {evaluator.device}")
+    print_table(f"Accuracy on {values.cfg}", COLUMNS, run.rows())
     if "budget" in report:
         print(budget_line(report["budget"]))
     if values.json:

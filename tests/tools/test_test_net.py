@@ -50,6 +50,7 @@ def test_our_checkpoint_gives_the_runs_own_figures(run, capfd):
     again, first = (json.loads((run / name).read_text()) for name in ("out.json", "run/report.json"))
     assert again["fixed"][0]["top1"] == first["fixed"][0]["top1"]
     assert again["protocol"]["num_views"] == 3
+    assert again["model"] == first["model"] == "timesformer"
     assert "6x6" in capfd.readouterr().out
 
 
