@@ -38,7 +38,7 @@ def targets(path: Path) -> str | None:
         UserError: a row lacks a key, or there is no number in it.
     """
     if not path.is_file():
-        stays("targets", f"write {path}: rows of {', '.join(TARGET_KEYS)}")
+        stays("targets", "python benchmarks/targets.py, whose --help says what it reads")
         return None
     rows, reasons = [], []
     for number, row in enumerate(read_json(path), start=1):

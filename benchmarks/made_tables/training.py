@@ -10,7 +10,7 @@ from made_tables.markdown import listed, read_json, stays, table
 
 COMMAND = (
     "python tools/throughput.py --cfg configs/image/revit_deit_small.yaml --training --lengths 1,2,3 --batches 4 "
-    "--dtypes float32 --rounds 7 --json"
+    "--dtypes float32 --rounds 7 --json {path} run.device=cpu"
 )
 
 
@@ -21,7 +21,7 @@ def training(path: Path) -> str | None:
     the range of the rounds.
     """
     if not path.is_file():
-        stays("training-lengths", f"{COMMAND} {path}")
+        stays("training-lengths", COMMAND.format(path=f"{path.parent.name}/{path.name}"))
         return None
     rows = read_json(path)
     first = rows[0]
