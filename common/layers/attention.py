@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 
 import torch
 import torch.nn.functional as F
@@ -37,9 +39,12 @@ SCORES_AT_ONCE = 2**20
 """Scores that one core keeps near: in bfloat16 two megabytes, a usual second-level cache."""
 SHORT_ROW = 32
 """Fewer keys than a vector register has places for: the softmax then runs along the other axes."""
+MEASURED_TOKENS = 1024
+"""In a measurement of what is faster: some milliseconds each time."""
+CLEARLY = 1.1
+"""By this factor the fused kernel must be faster to be chosen: where both are alike, processes should not differ by chance."""
 LONG_ROW = 640
-HAS_MATRIX_UNIT = torch.cpu._is_amx_tile_supported()
-"""Of the CPU (AMX), which the fused kernel makes use of."""
+"""From so many keys on the scores would take too much memory."""
 
 
 def attention_by_products(qkv: Tensor) -> Tensor:
@@ -68,13 +73,46 @@ def _num_threads() -> int:
 
 
 def products_are_faster(qkv: Tensor) -> bool:
-    """Whether two products beat the fused kernel, for (B, N, 3, heads, head width): as measured on CPUs.
+    """Whether two products beat the fused kernel, for (B, N, 3, heads, head width).
 
-    In bfloat16 they take a third of its time for a video's few frames, and two thirds for a picture's tokens on CPUs without
-    a matrix unit; in float32 they are slower. Above `LONG_ROW` keys the scores would take too much memory.
+    Nothing but bfloat16 on a CPU is in question: in float32 the fused kernel is the faster one. There it depends on the
+    processor's instructions (with AVX512-bf16 alone the products take half of its time for a video's few frames, and three
+    quarters for a picture's tokens), so it is measured, once in a process for each power of two of N and each size of a head:
+    equal shapes always go the same way, whatever their batch.
     """
-    few = qkv.shape[1] < (SHORT_ROW if HAS_MATRIX_UNIT else LONG_ROW)
-    return few and qkv.device.type == "cpu" and qkv.dtype == torch.bfloat16
+    _, N, _, heads, head_dim = qkv.shape
+    if qkv.device.type != "cpu" or qkv.dtype != torch.bfloat16 or N >= LONG_ROW:
+        return False
+    return _products_win(N.bit_length(), heads, head_dim, _num_threads())
+
+
+_MEASURING = Lock()
+_WINS: dict[tuple[int, ...], bool] = {}
+
+
+@torch.compiler.assume_constant_result
+def _products_win(bits: int, heads: int, head_dim: int, num_threads: int) -> bool:
+    """The measurement, at three quarters of the largest number of tokens that has so many bits."""
+    shape = bits, heads, head_dim, num_threads
+    with _MEASURING:  # two threads that ask at once get one answer
+        if shape not in _WINS:
+            _WINS[shape] = _measured(max(1, 3 * 2**bits // 4), heads, head_dim)
+        return _WINS[shape]
+
+
+@torch.inference_mode()
+def _measured(N: int, heads: int, head_dim: int) -> bool:
+    B = max(1, MEASURED_TOKENS // N)
+    qkv = torch.zeros(B, N, 3, heads, head_dim, dtype=torch.bfloat16)  # times do not depend on the values
+    times: dict[Callable[[Tensor], Tensor], list[float]] = {attention_by_products: [], fused_attention: []}
+    for _ in range(
+        5
+    ):  # in turns, and the fastest counts: what else the machine does falls on both, or on neither
+        for attend, seconds in times.items():
+            start = time.perf_counter()
+            attend(qkv)
+            seconds.append(time.perf_counter() - start)
+    return min(times[attention_by_products]) < CLEARLY * min(times[fused_attention])
 
 
 class Attention(nn.Module):
@@ -94,7 +132,7 @@ class Attention(nn.Module):
         self.num_heads = num_heads
         self.fused = True
         self.products: bool | None = None
-        """Without gradients: True for `attention_by_products`, False for the fused kernel, None for the faster one by rule."""
+        """Without gradients: True for `attention_by_products`, False for the fused kernel, None for the faster one as measured."""
         self.qkv = nn.Linear(width, 3 * inner, bias=qkv_bias)
         self.proj = nn.Linear(inner, width)
 
@@ -108,8 +146,9 @@ class Attention(nn.Module):
         # (..., N, 3D) -> (B, N, 3, heads, head width)
         qkv = self.qkv(x).flatten(0, -3).unflatten(-1, (3, self.num_heads, -1))
         if self.fused and keys is None:
-            products = products_are_faster(qkv) if self.products is None else self.products
-            by_products = products and not torch.is_grad_enabled()
+            by_products = not torch.is_grad_enabled() and (
+                products_are_faster(qkv) if self.products is None else self.products
+            )
             mixed = attention_by_products(qkv) if by_products else fused_attention(qkv)
         else:
             query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)

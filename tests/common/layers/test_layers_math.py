@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+import revit.common.layers.attention as attention_layer
 from revit.common.layers.attention import (
     Attention,
     attention_by_products,
     explicit_attention,
     fused_attention,
+    products_are_faster,
 )
 from revit.common.layers.block import Block, DropPath
 from revit.common.layers.norm import LengthAwareLayerNorm
@@ -51,6 +53,35 @@ def test_gradients_always_take_the_fused_kernel():
     assert x.grad is not None
     with torch.no_grad():
         assert torch.allclose(attention(x), plain, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_what_is_faster_is_measured_once_for_all_batches_and_near_shapes(monkeypatch):
+    measured = []
+    monkeypatch.setattr(attention_layer, "_WINS", {})
+    monkeypatch.setattr(
+        attention_layer, "_measured", lambda *shape: measured.append(shape) or len(measured) == 1
+    )
+
+    def chosen(*shape, dtype=torch.bfloat16):
+        return products_are_faster(torch.zeros(*shape, 3, 2, 8, dtype=dtype))
+
+    assert [chosen(1, 8), chosen(5, 8), chosen(2, 15)] == [True] * 3
+    assert [chosen(1, 16), chosen(4, 31)] == [False] * 2
+    assert measured == [(12, 2, 8), (24, 2, 8)]
+    assert not chosen(1, attention_layer.LONG_ROW)
+    assert not chosen(1, 8, dtype=torch.float32)
+    assert len(measured) == 2
+
+
+def test_the_measurement_itself_draws_nothing_and_training_asks_for_none(monkeypatch):
+    monkeypatch.setattr(attention_layer, "_WINS", {})
+    state = torch.get_rng_state()
+    assert isinstance(attention_layer._measured(6, 2, 8), bool)
+    assert torch.equal(torch.get_rng_state(), state)
+    attention = Attention(16, 2).bfloat16()
+    attention(torch.zeros(1, 4, 16, dtype=torch.bfloat16)).sum().backward()
+    assert not attention_layer._WINS
 
 
 def test_attention_against_the_formula_per_head():
