@@ -103,11 +103,11 @@ def _products_win(bits: int, heads: int, head_dim: int, num_threads: int) -> boo
 @torch.inference_mode()
 def _measured(N: int, heads: int, head_dim: int) -> bool:
     B = max(1, MEASURED_TOKENS // N)
-    qkv = torch.zeros(B, N, 3, heads, head_dim, dtype=torch.bfloat16)  # times do not depend on the values
+    # Times do not depend on the values.
+    qkv = torch.zeros(B, N, 3, heads, head_dim, dtype=torch.bfloat16, device="cpu")
     times: dict[Callable[[Tensor], Tensor], list[float]] = {attention_by_products: [], fused_attention: []}
-    for _ in range(
-        5
-    ):  # in turns, and the fastest counts: what else the machine does falls on both, or on neither
+    # In turns, and the fastest counts: what else the machine does falls on both, or on neither.
+    for _ in range(5):
         for attend, seconds in times.items():
             start = time.perf_counter()
             attend(qkv)

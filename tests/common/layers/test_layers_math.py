@@ -59,9 +59,12 @@ def test_gradients_always_take_the_fused_kernel():
 def test_what_is_faster_is_measured_once_for_all_batches_and_near_shapes(monkeypatch):
     measured = []
     monkeypatch.setattr(attention_layer, "_WINS", {})
-    monkeypatch.setattr(
-        attention_layer, "_measured", lambda *shape: measured.append(shape) or len(measured) == 1
-    )
+
+    def measure(*shape):
+        measured.append(shape)
+        return len(measured) == 1
+
+    monkeypatch.setattr(attention_layer, "_measured", measure)
 
     def chosen(*shape, dtype=torch.bfloat16):
         return products_are_faster(torch.zeros(*shape, 3, 2, 8, dtype=dtype))
