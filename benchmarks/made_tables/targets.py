@@ -18,12 +18,10 @@ TARGETS = {
     "target": "to reach",
     "measured": "measured (spread)",
     "reached": "reached",
-    "command": "command",
-    "machine": "machine",
+    "by": "by",
 }
 TARGET_KEYS = ("work", "target", "measured", "spread", "runs", "command", "machine")
 NOT_MEASURED = "not measured"
-NOTE = "Each row on the machine that it names, by its command."
 
 
 def targets(path: Path) -> str | None:
@@ -32,7 +30,8 @@ def targets(path: Path) -> str | None:
 
     `measured` and the ends of `spread` are numbers, or texts with their unit; a spread is a text or the two ends, `runs` a
     number or the list of their figures. A row whose `measured` is null or reads "not measured" was not reached nor missed;
-    `why` says the reason. The `why` of a row that missed its target stands in a list below the table.
+    `why` says the reason. Below the table stand the commands with their machines, and the `why` of every row that missed its
+    target.
 
     Raises:
         UserError: a row lacks a key, or there is no number in it.
@@ -41,17 +40,29 @@ def targets(path: Path) -> str | None:
         stays("targets", "python benchmarks/targets.py, whose --help says what it reads")
         return None
     rows, reasons = [], []
+    measurements: dict[str, int] = {}
     for number, row in enumerate(read_json(path), start=1):
         where = f"{path}, row {number}"
         if missing := [key for key in TARGET_KEYS if key not in row]:
             raise UserError(f"{where}: no {', '.join(missing)}; a row has {', '.join(TARGET_KEYS)}")
         reached = _reached(row, where)
-        command = None if row["command"] is None else f"`{row['command']}`"
-        rows.append({**row, "measured": _measured(row), "reached": reached, "command": command})
+        by = _by(row)
+        number_of = None if by is None else measurements.setdefault(by, len(measurements) + 1)
+        rows.append({**row, "measured": _measured(row), "reached": reached, "by": number_of})
         if reached is False and row.get("why"):
             reasons.append(f"- {row['work']}: {_without(row['work'], row['why'])}")
-    below = [f"{NOTE} What was missed, and why:", "", *reasons] if reasons else [NOTE]
+    below = [f"{number}. {by}" for by, number in measurements.items()]
+    if reasons:
+        below += ["", "What was missed, and why:", "", *reasons]
     return table(TARGETS, rows, "\n".join(below))
+
+
+def _by(row: Row) -> str | None:
+    """The command, and the machine that it ran on: for a list below the table, as both are long and many rows share them."""
+    if not row["command"]:
+        return f"on {row['machine']}" if row["machine"] else None
+    said = f"`{row['command']}`" + (f" on {row['machine']}" if row["machine"] else "")
+    return f"to be measured by {said}" if _is_unmeasured(row) else said
 
 
 def _measured(row: Row) -> str:

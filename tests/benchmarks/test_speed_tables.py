@@ -117,15 +117,14 @@ def test_what_differs_between_rows_has_a_column_and_each_file_a_table(tmp_path):
 def test_targets_say_what_was_reached(tmp_path):
     path = tmp_path / "targets.json"
     short = {**TARGET, "measured": "1.1 times"}
-    limited = {**TARGET, "target": "at most 1.05 times", "measured": "1.04 times"}
+    limited = {**TARGET, "target": "at most 1.05 times", "measured": "1.04 times", "machine": "Another"}
     path.write_text(json.dumps([TARGET, short, limited]))
     made = targets(path)
     assert made is not None
-    assert (
-        "| 1.15 times | 1.2 times (1.18 to 1.22 in 5 runs) | yes | `python x.py` | Some Processor |" in made
-    )
+    assert "| 1.15 times | 1.2 times (1.18 to 1.22 in 5 runs) | yes | 1 |" in made
     assert [row[3] for row in cells_of(made)[1:]] == ["yes", "no", "yes"]
-    assert made.endswith("Each row on the machine that it names, by its command.\n")
+    assert [row[4] for row in cells_of(made)[1:]] == ["1", "1", "2"]
+    assert made.endswith("\n\n1. `python x.py` on Some Processor\n2. `python x.py` on Another\n")
     path.write_text(json.dumps([{key: value for key, value in TARGET.items() if key != "machine"}]))
     with pytest.raises(UserError, match="row 1: no machine"):
         targets(path)
@@ -154,6 +153,7 @@ def test_a_figure_and_the_lack_of_one(tmp_path, changes, measured, reached):
     made = targets(path)
     assert made is not None
     assert cells_of(made)[1][2:4] == [measured, reached]
+    assert ("1. to be measured by `python x.py` on" in made) == (reached == "-" and "command" not in changes)
     assert "What was missed" not in made
 
 
