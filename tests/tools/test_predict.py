@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -149,6 +152,29 @@ def test_the_answer_is_the_model_s(place: Path) -> None:
     for guess in answer.guesses:
         assert guess.probability == pytest.approx(float(expected[guess.number]), abs=1e-5)
         assert guess.label == NAMES[guess.number]
+
+
+def test_a_stream_of_clips_left_early_ends_its_helper_processes(place: Path) -> None:
+    classifier = open_classifier(str(place / "run"))
+    options = classifier.inputs.options
+    loading = options.loading.model_copy(update={"decode_timeout_seconds": 60.0})
+    inputs = replace(classifier.inputs, options=options.model_copy(update={"loading": loading}))
+    clips = itertools.cycle(str(place / "clips" / "inner" / f"clip {number}.mp4") for number in range(3))
+
+    def helpers() -> set[int]:
+        running = psutil.Process().children()
+        return {one.pid for one in running if any("decode_child" in word for word in one.cmdline())}
+
+    before = helpers()
+    with engine_of(
+        replace(classifier, inputs=inputs), dtype="float32", compile="eager", device="cpu", num_readers=2
+    ) as engine:
+        stream = engine.predict(clips)
+        assert next(stream).error is None
+        assert next(stream).error is None
+        assert helpers() - before
+        stream.close()  # type: ignore[attr-defined]
+        assert helpers() == before
 
 
 def test_a_folder_that_cannot_be_read_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,10 +39,10 @@ def run(tmp_path_factory):
     return folder
 
 
-def figures(folder: Path, checkpoint: Path) -> int:
+def figures(folder: Path, checkpoint: Path, *more: str) -> int:
     """The tool's exit status; its figures are in `out.json`."""
     arguments = ["--cfg", folder / "config.yaml", "--checkpoint", checkpoint, "--json", folder / "out.json"]
-    return main([str(argument) for argument in arguments])
+    return main([str(argument) for argument in (*arguments, *more)])
 
 
 def test_our_checkpoint_gives_the_runs_own_figures(run, capfd):
@@ -52,6 +52,15 @@ def test_our_checkpoint_gives_the_runs_own_figures(run, capfd):
     assert again["protocol"]["num_views"] == 3
     assert again["model"] == first["model"] == "timesformer"
     assert "6x6" in capfd.readouterr().out
+
+
+def test_clips_of_several_views_as_they_are_served(run):
+    assert figures(run, run / "run", "--dtype", "bfloat16", "--compile", "eager") == 0
+    served, first = (json.loads((run / name).read_text()) for name in ("out.json", "run/report.json"))
+    assert served["protocol"]["served"] == "bfloat16, eager, batches of up to 8"
+    assert served["protocol"]["num_views"] == 3
+    assert served["fixed"][0]["gmacs"] == first["fixed"][0]["gmacs"]
+    assert served["samples"] == first["samples"]
 
 
 def test_a_published_file_is_tested_with_the_configs_views(run):
