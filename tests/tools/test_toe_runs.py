@@ -36,7 +36,7 @@ run: {dir: RUN, evaluate_every: null}
 CLIPS = """
 kind: video
 data:
-  demo: {train_clips: 192, val_clips: 8, test_clips: 100, frames: 13, hard_share: 0, num_workers: 1}
+  demo: {train_clips: 96, val_clips: 4, test_clips: 40, frames: 13, hard_share: 0, num_workers: 1, motions: [left, right]}
   frames: {num_frames: 4, sampling_rate: 3, target_fps: 12}
   pixels: {crop_size: 48, jitter_min: 48, jitter_max: 48, flip_probability: 0}
   test_views: {num_crops: 1}
@@ -48,7 +48,7 @@ train:
   batch_size: 8
   clip_grad_norm: 5
   optim: {name: adamw, lr: 2e-3, weight_decay: 0.05, decay_one_dimensional: false}
-  schedule: {name: cosine, epochs: 10, warmup_epochs: 0.5}
+  schedule: {name: cosine, epochs: 6, warmup_epochs: 0.5}
 test: {batch_size: 50}
 run: {dir: RUN, evaluate_every: null}
 """
@@ -107,8 +107,7 @@ def test_digits_are_learned(tmp_path, monkeypatch):
 
 def test_motions_are_learned(tmp_path):
     assert train_net.main(["--cfg", str(write(tmp_path, CLIPS))]) == 0
-    names = load_checkpoint(tmp_path / "run" / "checkpoint.safetensors").label_names
-    assert report_of(tmp_path)["fixed"][0]["top1"] > 100 / len(names) + 15
+    assert report_of(tmp_path)["fixed"][0]["top1"] > 70  # chance is 50
 
 
 @pytest.fixture(scope="module")
