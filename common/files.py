@@ -60,10 +60,17 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_lines(path: str | Path, lines: Iterable[str]) -> None:
-    """`write_text` of pieces that come one at a time. Names of files that are no text are written as they are."""
+    """`write_text` of pieces that come one at a time. Names of files that are no text are written as they are.
+
+    A device or a pipe (`/dev/null`, `/dev/stdout`) is written to: a file put in its place would take it from everybody.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        if _is_stream(path):
+            with open(path, "w", encoding="utf-8", errors="surrogateescape") as stream:
+                stream.writelines(lines)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.writelines(lines)
@@ -86,11 +93,20 @@ def check_writable(path: str | Path) -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError(21, "a folder has that name")
+        if _is_stream(path):
+            if not os.access(path, os.W_OK):
+                raise PermissionError(13, "Permission denied")
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether this is something to write to that is neither a file nor a folder."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def write_json(path: str | Path, value: Any) -> None:
