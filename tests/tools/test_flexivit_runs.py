@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import predict
@@ -16,11 +14,12 @@ import test_net as tool_test_net
 import torch
 import train_net
 from made_tables import flexivit
+from noted_sizes import train_noting_sizes
+from ranks import run_ranks
 
 from revit.common.checkpoint import load_checkpoint
 from revit.common.methods.flexivit import FlexiTask
 
-TOOLS = Path(__file__).parents[2] / "tools"
 PICTURES = """
 kind: image
 data:
@@ -163,30 +162,9 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(pictures, whole):
 def test_two_processes_run_at_the_same_sizes_as_one(pictures, whole):
     """Under ZeRO 3, where the kernel lies in pieces; each loads its own samples, so losses differ and sizes do not."""
     arguments = short_run(pictures, "two")
-    script = pictures / "noted.py"
-    script.write_text(
-        "import os, sys, json, train_net\n"
-        "from revit.common.methods.flexivit import FlexiTask\n"
-        "losses, sizes = FlexiTask.losses, []\n"
-        "def noted(task, model, inputs, batch):\n"
-        "    sizes.append(task.grid.name)\n"
-        "    yield from losses(task, model, inputs, batch)\n"
-        "FlexiTask.losses = noted\n"
-        "status = train_net.main(sys.argv[2:])\n"
-        "open(sys.argv[1] + os.environ['RANK'], 'w').write(json.dumps(sizes))\n"
-        "sys.exit(status)\n"
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    path = os.pathsep.join([str(TOOLS), *filter(None, [os.environ.get("PYTHONPATH")])])
     out = str(pictures / "sizes")
-    done = subprocess.run(
-        [*command, str(script), out, *arguments, "train.batch_size=8", "engine.zero_stage=3"],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    arguments += ["train.batch_size=8", "engine.zero_stage=3"]
+    run_ranks(2, train_noting_sizes, out, arguments, folder=pictures)
     first, second = (json.loads(Path(out + rank).read_text()) for rank in "01")
     assert first == second == whole[1]
     assert set(top1_of(pictures / "two" / "report.json")) == {"4x4", "3x3", "2x2"}

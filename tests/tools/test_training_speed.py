@@ -9,8 +9,10 @@ import throughput
 import torch
 from kinds import load_run
 from made_tables.training import training
+from ranks import start_server
 
 from revit.common.errors import UserError
+from revit.common.report import training_speed
 from revit.common.report.training_speed import training_cases
 
 TINY = """
@@ -20,6 +22,18 @@ model: {name: deit_small, grids: [4x4, 3x3, 2x2], num_classes: 5, embed_dim: 16,
 run: {dir: RUN_DIR, device: cpu}
 """
 CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Processes have their libraries from the start. The first test starts them as a user does."""
+    start_server()
+    start = training_speed.mp.start_processes
+    monkeypatch.setattr(
+        training_speed.mp,
+        "start_processes",
+        lambda *given, **settings: start(*given, **settings | {"start_method": "forkserver"}),
+    )
 
 
 @pytest.fixture
@@ -68,7 +82,7 @@ def test_rows_of_one_process_and_of_replicas(tiny, tmp_path, capfd, monkeypatch)
     assert low <= rows[0]["sum_relative"] <= high
 
 
-def test_a_method_is_measured_beside_the_plain_model_and_its_replicas(tiny, tmp_path):
+def test_a_method_is_measured_beside_the_plain_model_and_its_replicas(forked, tiny, tmp_path):
     out = tmp_path / "out.json"
     arguments = ["--training", "--lengths", "2", "--dtypes", "float32", "--batches", "2", "--rounds", "3"]
     assert (
@@ -93,7 +107,7 @@ def test_a_method_is_measured_beside_the_plain_model_and_its_replicas(tiny, tmp_
         )
 
 
-def test_a_method_that_refuses_replicas_is_measured_without(tiny, tmp_path, capfd):
+def test_a_method_that_refuses_replicas_is_measured_without(forked, tiny, tmp_path, capfd):
     out = tmp_path / "out.json"
     flexible = ["methods.flexivit={grids: [4x4, 2x2], position_grid: 2x2}", "model.grids=[4x4]"]
     arguments = ["--cfg", str(tiny), "--training", "--dtypes", "float32", "--batches", "2", "--rounds", "2"]

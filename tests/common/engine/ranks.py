@@ -39,16 +39,8 @@ def run_ranks(
     `work` is a function of a module. AssertionError with what the processes said (in `folder`) if one fails, returns a
     status other than 0, or is not done in time.
     """
+    start_server()
     context = multiprocessing.get_context("forkserver")
-    if getattr(forkserver._forkserver, "_forkserver_pid", None) is None:
-        context.set_forkserver_preload(LIBRARIES)
-        before = dict(os.environ)
-        os.environ |= ONE_THREAD
-        try:
-            forkserver.ensure_running()
-        finally:
-            os.environ.clear()
-            os.environ |= before
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(OF_A_LAUNCHER)}
     inherited |= ONE_THREAD | {
         "MASTER_ADDR": "127.0.0.1",
@@ -73,6 +65,20 @@ def run_ranks(
         process.kill()
         process.join()
     assert statuses == [0] * size, (statuses, *(path.read_text()[-3000:] for path in said if path.exists()))
+
+
+def start_server() -> None:
+    """Imports what `run_ranks` and any other start by Python's method "forkserver" forks from, if that was not done yet."""
+    if getattr(forkserver._forkserver, "_forkserver_pid", None) is not None:
+        return
+    multiprocessing.get_context("forkserver").set_forkserver_preload(LIBRARIES)
+    before = dict(os.environ)
+    os.environ |= ONE_THREAD
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ |= before
 
 
 def _rank(
