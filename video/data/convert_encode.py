@@ -40,6 +40,10 @@ class Encoded:
     """When each frame is shown, from the first one on."""
 
 
+class LongerDecoded(Exception):
+    """Uneven frames in the order in which they are decoded take longer than the clip."""
+
+
 class OutputError(UserError):
     """The place cannot be written to: no other file could be written either."""
 
@@ -117,6 +121,19 @@ def _encode(
     index: FrameIndex, target: str, settings: ConvertSettings, alive: Callable[[], None]
 ) -> Encoded | None:
     """None if frames are missing."""
+    try:
+        return _encode_with(index, target, settings, settings.encoder_options, alive)
+    except LongerDecoded:  # packets in the order of their frames have the frames' own distances
+        return _encode_with(index, target, settings, {**settings.encoder_options, "bf": "0"}, alive)
+
+
+def _encode_with(
+    index: FrameIndex,
+    target: str,
+    settings: ConvertSettings,
+    encoder_options: dict[str, str],
+    alive: Callable[[], None],
+) -> Encoded | None:
     stamps, unit = _stamps(index)
     length_of = {begin: end - begin for begin, end in pairwise(stamps)}
     shape: Shaper | None = None
@@ -126,14 +143,14 @@ def _encode(
             alive()
             if shape is None:
                 shape = Shaper(index, frame, settings)
-                writer.begin(shape, unit, settings)
+                writer.begin(shape, unit, encoder_options)
             picture = shape(frame)
             picture.pts, picture.time_base = stamps[number], unit
             writer.write(picture, length_of)
             number += 1
         if number != index.info.num_frames or shape is None:
             return None
-        writer.write(None, length_of)
+        writer.finish(length_of, stamps[-1] - stamps[0])
     seconds = tuple(float(begin * unit) for begin in stamps[:-1])
     return Encoded(shape.width, shape.height, index.info.fps, seconds)
 
@@ -186,6 +203,8 @@ class Writer:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._last: Packet | None = None
+        self._first_dts = 0
 
     def __enter__(self) -> Writer:
         try:
@@ -194,7 +213,7 @@ class Writer:
             raise self._refused(error) from None
         return self
 
-    def begin(self, shape: Shaper, unit: Fraction, settings: ConvertSettings) -> None:
+    def begin(self, shape: Shaper, unit: Fraction, encoder_options: dict[str, str]) -> None:
         """Choose size, rate and colours, before the first frame."""
         rate = Fraction(shape.fps).limit_denominator(100_000)
         stream: Any = self._file.add_stream(ENCODER, rate=rate)
@@ -208,15 +227,32 @@ class Writer:
         codec.colorspace = shape.first.colorspace
         codec.color_primaries = shape.first.color_primaries
         codec.color_trc = shape.first.color_trc
-        stream.options = settings.encoder_options
+        stream.options = encoder_options
 
     def write(self, picture: VideoFrame | None, length_of: dict[int, int]) -> None:
         """One frame, or None at the end. `length_of`: how long the frame of a time stamp is shown."""
-        packets = self._stream.encode(picture)
-        for packet in packets:
+        for packet in self._stream.encode(picture):
             packet.duration = length_of.get(packet.pts or 0, 1)
+            if self._last is None:
+                self._first_dts = packet.dts or 0
+            else:
+                self._mux(self._last)
+            self._last = packet
+
+    def finish(self, length_of: dict[int, int], length: int) -> None:
+        """What is left in the encoder. The average rate of the file becomes that of as many frames in `length`: MP4 notes
+        the distances of packets as they are decoded, and readers divide by their sum, in which the packet that is decoded
+        last has the only length that is free. `LongerDecoded` if nothing is left for it."""
+        self.write(None, length_of)
+        if self._last is not None:
+            self._last.duration = length - ((self._last.dts or 0) - self._first_dts)
+            if self._last.duration < 1:
+                raise LongerDecoded
+            self._mux(self._last)
+
+    def _mux(self, packet: Packet) -> None:
         try:
-            self._file.mux(packets)
+            self._file.mux(packet)
         except OSError as error:
             raise self._refused(error) from None
 

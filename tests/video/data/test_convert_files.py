@@ -191,3 +191,13 @@ def test_noise_is_no_reason_to_refuse_a_clip(tmp_path):
         container.mux(stream.encode())
     for settings in (ConvertSettings(), ConvertSettings(short_side=64, crf=28)):
         convert(source, tmp_path, settings)
+
+
+@pytest.mark.parametrize("divisors", [(3, 7), (2, 9), (4, 5)])
+def test_the_average_rate_of_a_clip_with_frames_left_out_stays(divisors, make_video, numbers_of, tmp_path):
+    """The spacing of its last frames is not that of the others, and B-frames are decoded in another order."""
+    times = [number for number in range(58) if any(number % one == 0 for one in divisors)]
+    source = make_video(times=times, num_frames=len(times), options={"bf": "3"})
+    target = convert(source, tmp_path)
+    assert probe(target).fps == pytest.approx(probe(source).fps, rel=1e-3)
+    assert numbers_of(every(target)) == list(range(len(times)))
