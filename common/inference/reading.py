@@ -124,7 +124,7 @@ class ReadAhead:
     def close(self) -> None:
         """End the threads, once each has finished the file it reads, and what their readers hold open."""
         self._stopped.set()
-        self._room.release(1 << 20)
+        self._room.release()  # one place: only the feeding thread waits, and it looks whether to stop before it goes on
         for _ in self._threads:
             self._work.put(None)
         for thread, reader in zip(self._threads, self._readers):

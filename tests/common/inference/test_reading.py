@@ -129,3 +129,27 @@ def test_a_slow_stream_is_waited_for_as_long_as_asked() -> None:
     assert reading is not None
     assert reading.item == "5"
     reads.close()
+
+
+def test_closing_wakes_the_thread_that_waits_for_room_and_costs_one_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = threading.active_count()
+    reads = ReadAhead(map(str, itertools.count()), SlowReader, num_readers=1, window=2)
+    assert reads.get(None) is not None
+    given: list[int] = []
+    release = threading.Semaphore.release
+
+    def counted(self: threading.Semaphore, n: int = 1) -> None:
+        given.append(n)
+        release(self, n)
+
+    # Releasing many places takes a semaphore as many steps: a tenth of a second and more for a million.
+    monkeypatch.setattr(threading.Semaphore, "release", counted)
+    reads.close()
+    assert given == [1]
+    for _ in range(500):
+        if threading.active_count() == before:
+            break
+        time.sleep(0.01)
+    assert threading.active_count() == before
