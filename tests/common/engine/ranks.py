@@ -49,21 +49,28 @@ def run_ranks(
         "LOCAL_WORLD_SIZE": str(size),
     }
     said = [folder / f"said by rank {rank} of {size}.txt" for rank in range(size)]
-    processes = []
-    for rank, path in enumerate(said):
-        environment = inherited | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        processes.append(context.Process(target=_rank, args=(environment, path, work, arguments)))
-        processes[-1].start()
-    ends = time.monotonic() + timeout_s
-    while any(process.is_alive() for process in processes) and time.monotonic() < ends:
-        if any(process.exitcode for process in processes):
-            # The others wait for it.
-            ends = min(ends, time.monotonic() + 20)
-        time.sleep(0.02)
-    statuses = [process.exitcode for process in processes]
-    for process in processes:
-        process.kill()
-        process.join()
+    processes = [
+        context.Process(
+            target=_rank,
+            args=(inherited | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, path, work, arguments),
+        )
+        for rank, path in enumerate(said)
+    ]
+    try:
+        for process in processes:
+            process.start()
+        ends = time.monotonic() + timeout_s
+        while any(process.is_alive() for process in processes) and time.monotonic() < ends:
+            if any(process.exitcode for process in processes):
+                # The others wait for it.
+                ends = min(ends, time.monotonic() + 20)
+            time.sleep(0.02)
+        statuses = [process.exitcode for process in processes]
+    finally:
+        for process in processes:
+            if process.pid is not None:
+                process.kill()
+                process.join()
     assert statuses == [0] * size, (statuses, *(path.read_text()[-3000:] for path in said if path.exists()))
 
 
