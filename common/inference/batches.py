@@ -73,7 +73,8 @@ class StreamBatches:
         self.networks = networks
         self._normalise = normalise
         self._transfer = transfer
-        self._buckets: LengthBuckets[View] = LengthBuckets(limits, max_wait_seconds)
+        self._working = 0.0  # seconds in which nothing could be read from the stream
+        self._buckets: LengthBuckets[View] = LengthBuckets(limits, max_wait_seconds, self._idle_clock)
         self._launched: deque[tuple[list[View], Launched, Reduction | None]] = deque()
 
     def seconds_left(self) -> float | None:
@@ -82,6 +83,11 @@ class StreamBatches:
         if self._launched:
             return GLANCE_SECONDS if left is None else min(left, GLANCE_SECONDS)
         return left
+
+    def _idle_clock(self) -> float:
+        """Stands still while something is computed. A view that had to wait for that did not wait for others: behind a model
+        that is slower than the stream everything would be overdue, and run alone."""
+        return time.monotonic() - self._working
 
     @torch.inference_mode()
     def add(self, inputs: Sequence[InFlight]) -> None:
@@ -103,7 +109,9 @@ class StreamBatches:
                 for one in good:
                     self.add([one])
             return
-        seconds = (time.perf_counter() - start) / len(good)
+        seconds = time.perf_counter() - start
+        self._working += seconds
+        seconds /= len(good)
         for one, pixels in zip(good, moved):
             one.seconds += seconds
             one.lengths, lengths = lengths[: len(pixels)], lengths[len(pixels) :]
@@ -143,8 +151,10 @@ class StreamBatches:
             reduction = output.reduction
             return output.prediction.float()
 
+        start = time.monotonic()
         try:
             self._launched.append((views, self._transfer.launch(answer), reduction))
+            self._working += time.monotonic() - start
         except (MemoryError, torch.OutOfMemoryError):
             self._collect(0)
             if len(views) == 1:
@@ -159,7 +169,9 @@ class StreamBatches:
         """Hand answers back to their inputs; those of the last `leave` batches only if they are there."""
         while len(self._launched) > leave or (self._launched and self._launched[0][1].is_ready):
             views, launched, reduction = self._launched.popleft()
+            start = time.monotonic()
             logits, seconds = launched.wait()
+            self._working += time.monotonic() - start
             each = 1 if reduction is None else len(reduction.fates) // len(views)
             for row, view in enumerate(views):
                 view.owner.logits[view.number] = logits[row]

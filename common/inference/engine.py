@@ -53,7 +53,7 @@ class Serving:
     max_batch: int | None = None
     """Views at the longest token grid that run together. Shorter grids take as many more as they have fewer tokens."""
     max_wait_seconds: float = 0.5
-    """How long a view may wait for others of its token length."""
+    """How long a view may wait for others of its token length; time in which others were computed does not count."""
     num_readers: int | None = None
     """Threads that read files ahead."""
     memory_mb: int = 1024
