@@ -7,9 +7,9 @@ deit     a block of DeiT-S 224
 
 Each as it is written ("plain") and as it is served ("packed", and int8 around bfloat16), in turns, under torch's profiler.
 A part's time is that of its operators by themselves, without what they call; copies, joins and casts (most of them in
-int8) count as "copies" wherever they stand. "of product rate" is the time that the part's multiply-accumulates would take at the rate of a large matrix
-product of the same dtype, measured between the passes, over the part's time (int8: over the rate of bfloat16, so more than
-1 is possible). Weights are random; times are by the clock, of the median pass.
+int8) count as "copies" wherever they stand. "of product rate" is the time that the part's multiply-accumulates would take
+at the rate of a large matrix product of the same dtype, measured between the passes, over the part's time (int8: over the
+rate of bfloat16, so more than 1 is possible). Weights are random; times are by the clock, of the median pass.
 """
 
 from __future__ import annotations
