@@ -7,7 +7,7 @@ import functools
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from revit.common.files import check_writable
 TRY_AGAIN = 75
 """EX_TEMPFAIL of sysexits.h: schedulers put a job that ends so back into their queue, if told to."""
 
-OUTPUTS = ("json", "html")
+OUTPUTS = ("json", "html", "markdown")
 """Arguments that name a file to write."""
 
 Main = Callable[[Sequence[str] | None], "int | None"]
@@ -92,7 +92,7 @@ def parse(arguments: argparse.ArgumentParser, argv: Sequence[str] | None = None)
     file is moved to the overrides, as `--cfg A.yaml B.yaml key=value` cannot be told apart earlier).
 
     Raises:
-        UserError: an output cannot be written: said before the work, not after it.
+        UserError: an output cannot be written, or two are one file: said before the work, not after it.
     """
     values = arguments.parse_intermixed_args(argv)
     if isinstance(getattr(values, "cfg", None), list):
@@ -103,7 +103,15 @@ def parse(arguments: argparse.ArgumentParser, argv: Sequence[str] | None = None)
             arguments.error("argument --cfg: expected at least one file")
     elif getattr(values, "cfg", None) is not None:
         values.cfg = Path(values.cfg)
-    for name in OUTPUTS:
-        if getattr(values, name, None) is not None:
-            check_writable(getattr(values, name))
+    _check_outputs({name: path for name in OUTPUTS if (path := getattr(values, name, None)) is not None})
     return values
+
+
+def _check_outputs(outputs: Mapping[str, Path]) -> None:
+    taken: dict[Path, str] = {}
+    for name, path in outputs.items():
+        if str(path) == "-":
+            raise UserError(f"--{name} -: this is a file's name here; for standard output give /dev/stdout")
+        check_writable(path)
+        if (other := taken.setdefault(path.resolve(), name)) != name:
+            raise UserError(f"--{other} and --{name} both name {path}; give each its own file")

@@ -105,6 +105,8 @@ def open_classifier(where: str, kinds: Sequence[Kind]) -> Classifier:
     Raises:
         UserError: nothing readable there, or none of these kinds.
     """
+    if not str(where).strip():
+        raise UserError("no checkpoint was named; give a file, a run's folder or weights made elsewhere")
     path = Path(checkpoint_file(where)).expanduser()
     if path.is_file() and is_checkpoint(path):
         checkpoint = load_checkpoint(path)

@@ -65,8 +65,9 @@ class Serving:
         for name in ("max_batch", "num_readers"):
             if (number := getattr(self, name)) is not None and number < 1:
                 raise UserError(f"{name} {number}: at least 1; leave it out to have it chosen")
-        if not self.max_wait_seconds >= 0:
-            raise UserError(f"max_wait_seconds {self.max_wait_seconds}: at least 0")
+        for name in ("max_wait_seconds", "memory_mb", "num_inputs"):
+            if (number := getattr(self, name)) is not None and not number >= 0:
+                raise UserError(f"{name} {number}: at least 0")
 
 
 Input = str | os.PathLike[str] | Tensor | Answer
@@ -100,10 +101,14 @@ class Engine:
         checkpoint's own, if it has one and no grid is given.
 
         Raises UserError for views that this kind of file does not have, a grid that the model was not made for, a budget
-        that it cannot keep, a device that is not there, or a dtype that it has not.
+        that it cannot keep, a grid together with a budget, a device that is not there, or a dtype that it has not.
         """
         if topk < 1:
             raise UserError(f"topk {topk}: name at least 1 class")
+        if grid is not None and budget is not None:
+            raise UserError(
+                f"grid {grid} and budget {budget} both say what is spent on an input; give one of them"
+            )
         self.classifier, self.serving = classifier, serving
         self.views, self.topk, self.gallery = views, topk, gallery
         self.device = pick_device(serving.device)
@@ -259,7 +264,9 @@ class Engine:
             )
         wanted = self.classifier.input_shape[1:]
         views = reading.views
-        if views is not None and (
+        if views is not None and (views.layout != torch.strided or views.is_meta):
+            one.error = f"its pixels are a {'meta' if views.is_meta else 'sparse'} tensor; give a plain one"
+        elif views is not None and (
             views.dtype != torch.uint8
             or not views.ndim
             or not len(views)

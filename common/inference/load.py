@@ -14,10 +14,10 @@ from revit.common.tokens.grid import TokenGrid
 def engine_of(
     classifier: Classifier,
     *,
-    views: str = "1",
+    views: str | int = "1",
     grid: TokenGrid | str | None = None,
     topk: int = 5,
-    budget: str | None = None,
+    budget: str | float | None = None,
     gallery: Gallery | None = None,
     **serving: Any,
 ) -> Engine:
@@ -30,6 +30,7 @@ def engine_of(
             grid = TokenGrid.parse(grid)
         except ValueError as error:
             raise UserError(f"grid: {error}") from None
+    said = None if budget is None else str(budget)  # a number alone is refused with what a budget looks like
     return Engine(
-        classifier, Serving(**serving), views=views, grid=grid, topk=topk, budget=budget, gallery=gallery
+        classifier, Serving(**serving), views=str(views), grid=grid, topk=topk, budget=said, gallery=gallery
     )

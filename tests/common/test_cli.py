@@ -83,6 +83,18 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path, p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
 
 
+def test_two_outputs_are_two_files_and_a_dash_is_none(tmp_path):
+    arguments = cli.parser("Works for hours.", "python tool.py")
+    cli.add_json(arguments)
+    arguments.add_argument("--html", type=Path)
+    same = tmp_path / "sub" / ".." / "out"
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(UserError, match=r"--json and --html both name .*; give each its own file"):
+        cli.parse(arguments, ["--json", str(tmp_path / "out"), "--html", str(same)])
+    with pytest.raises(UserError, match="/dev/stdout"):
+        cli.parse(arguments, ["--json", "-"])
+
+
 def test_asking_leaves_an_earlier_output_as_it_is(tmp_path):
     arguments = cli.parser("Works for hours.", "python tool.py")
     cli.add_json(arguments)

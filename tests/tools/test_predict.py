@@ -242,6 +242,7 @@ def test_a_bare_published_file(place: Path, capsys: Any) -> None:
         (("--labels", "TEXT"), "1 names, but the model has 3"),
         (("--checkpoint", "TEXT"), "not a weight file"),
         (("--checkpoint", "absent"), "no such file"),
+        (("--checkpoint", " "), "no checkpoint was named"),
     ],
 )
 def test_mistakes_are_explained(place: Path, capsys: Any, arguments: tuple[str, str], message: str) -> None:

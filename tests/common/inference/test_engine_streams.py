@@ -86,7 +86,9 @@ def test_one_input_in_the_place_of_a_list() -> None:
 
 def test_what_is_no_input_is_told_in_its_place() -> None:
     nothing = torch.zeros(0, *SHAPE, dtype=torch.uint8)
-    stream: list[Any] = [nothing, torch.tensor(3, dtype=torch.uint8), None, np.zeros(2), b"1", "1"]
+    some = torch.ones(1, *SHAPE, dtype=torch.uint8)
+    stream: list[Any] = [nothing, torch.tensor(3, dtype=torch.uint8), None, np.zeros(2), b"1"]
+    stream += [some.to_sparse(), some.to("meta"), "1"]
     with engine_of(quick(), num_readers=1, **PLAIN) as engine:
         answers = list(engine.predict(stream))
         alone = [engine(item) for item in stream]
@@ -97,7 +99,10 @@ def test_what_is_no_input_is_told_in_its_place() -> None:
     assert errors[2:5] == [
         f"it is a {kind}; give the path of a file, or pixels as a tensor" for kind in kinds
     ]
-    assert not errors[5]
+    assert [error.split(";")[0] for error in errors[5:7]] == [
+        f"its pixels are a {kind} tensor" for kind in ("sparse", "meta")
+    ]
+    assert not errors[7]
     assert said(alone) == said(answers)
 
 
@@ -200,6 +205,10 @@ def test_int8_is_for_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"num_readers": -1}, "num_readers -1: at least 1"),
         ({"max_wait_seconds": float("nan")}, "max_wait_seconds nan"),
         ({"topk": 0}, "topk 0: name at least 1 class"),
+        ({"memory_mb": -3}, "memory_mb -3: at least 0"),
+        ({"num_inputs": -1}, "num_inputs -1: at least 0"),
+        ({"grid": "2x2", "budget": "drop:1"}, "grid 2x2 and budget drop:1 both say"),
+        ({"budget": 5}, "no budget curve"),
     ],
 )
 def test_settings_that_make_no_sense(settings: dict[str, Any], message: str) -> None:

@@ -81,7 +81,9 @@ def test_all_frames_get_the_same_jitter_crop_and_flip():
     options = PixelOptions(crop_size=32, jitter_min=40, jitter_max=60)
     flips = set()
     for seed in range(8):
-        clip = train_pixels(ramp(90, 120, 4), options, train_short_side(options, generator(seed)), generator(seed))
+        clip = train_pixels(
+            ramp(90, 120, 4), options, train_short_side(options, generator(seed)), generator(seed)
+        )
         assert clip.shape == (3, 4, 32, 32)
         assert clip.is_contiguous()
         assert (clip[:2] == clip[:2, :1]).all()
