@@ -45,6 +45,7 @@ class Evaluator:
         self.dtype = "float32" if options.run.dtype == "auto" else options.run.dtype
         self._choice: Choice | None = None
         self._served: tuple[AdaptiveClassifier, Plan] | None = None
+        self._counted: tuple[AdaptiveClassifier, Costs] | None = None
 
     def load(self, path: str | Path) -> AdaptiveClassifier:
         """Model, and assigner where there is one, in eval mode: from our checkpoint file or from a published one.
@@ -207,16 +208,20 @@ class Evaluator:
         return f"made, {hashlib.sha256(settings.encode()).hexdigest()[:12]}"
 
     def costs(self, classifier: AdaptiveClassifier) -> Costs:
-        """GMACs of one view at every grid, and of the assigner."""
+        """GMACs of one view at every grid, and of the assigner. Counted once for the classifier that was asked of last."""
+        if self._counted is not None and self._counted[0] is classifier:
+            return self._counted[1]
         shape = self.package.input_shape(self.options)
         counts = {grid.name: count(classifier.model, shape, grid) for grid in classifier.model.grids}
         assigner = count(classifier.assigner, shape) if classifier.assigner is not None else None
-        return Costs(
+        costs = Costs(
             grids={name: one.gmacs for name, one in counts.items()},
             assigner=assigner.gmacs if assigner else 0.0,
             num_params=sum(weight.numel() for weight in classifier.model.parameters()),
             num_assigner_params=assigner.params if assigner else 0,
         )
+        self._counted = classifier, costs
+        return costs
 
     def watch(
         self,

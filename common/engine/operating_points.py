@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.isotonic import isotonic_regression
 from torch import Tensor
 
 from revit.common.engine.evaluate import Evaluation, Runner, grid_runners
@@ -134,6 +133,9 @@ def _rising(points: Sequence[Point]) -> tuple[Point, ...]:
     for point in [*inner, high]:
         if point.gmacs > kept[-1].gmacs:
             kept.append(point)
+    # Imported here: it brings much of scipy, and every tool reads this file.
+    from sklearn.isotonic import isotonic_regression
+
     fitted = isotonic_regression([point.measured for point in kept], y_min=0, y_max=100)
     return tuple(
         point.model_copy(update={"top1": float(value)}) for point, value in zip(kept, fitted, strict=True)
