@@ -206,7 +206,7 @@ def _spread(values: Sequence[float], pattern: str) -> dict[str, Any]:
     """Of the figure over all rounds, which is first, and of each round."""
     total, *rounds = values
     low, high = pattern.format(min(rounds)).split(" ")[0], pattern.format(max(rounds))
-    return {"measured": pattern.format(total), "spread": f"{low} to {high}", "runs": len(rounds)}
+    return {"measured": pattern.format(total), "spread": f"{low} to {high}", "runs": f"{len(rounds)} rounds"}
 
 
 def _where(row: Row) -> dict[str, Any]:

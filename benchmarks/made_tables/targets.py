@@ -29,7 +29,7 @@ def targets(path: Path) -> str | None:
     target (no more, where that reads "at most ..."), by the first number of both, which are of one unit.
 
     `measured` and the ends of `spread` are numbers, or texts with their unit; a spread is a text or the two ends, `runs` a
-    number or the list of their figures. A row whose `measured` is null or reads "not measured" was not reached nor missed;
+    number, the list of their figures, or what else the spread is over. A row whose `measured` is null or reads "not measured" was not reached nor missed;
     `why` says the reason. Below the table stand the commands with their machines, and the `why` of every row that missed its
     target.
 
@@ -71,7 +71,10 @@ def _measured(row: Row) -> str:
         reason = row.get("why") or str(row["measured"] or "").removeprefix(NOT_MEASURED).lstrip(" :,;")
         return f"{NOT_MEASURED}: {reason}" if reason else NOT_MEASURED
     runs = len(row["runs"]) if isinstance(row["runs"], list) else row["runs"]
-    spread, in_runs = row["spread"], f"{runs} run{'' if runs == 1 else 's'}"
+    spread, in_runs = (
+        row["spread"],
+        runs if isinstance(runs, str) else f"{runs} run{'' if runs == 1 else 's'}",
+    )
     if spread is None:
         return f"{shown(row['measured'])} ({in_runs})"
     if not isinstance(spread, str):

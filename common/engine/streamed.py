@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from revit.common.inference.batches import InFlight, StreamBatches
 from revit.common.inference.reading import Reading
 from revit.common.inference.transfer import Transfer
-from revit.common.tokens.adaptive import AdaptiveClassifier
+from revit.common.tokens.adaptive import AdaptiveClassifier, batch_at
 
 
 class Streamed:
@@ -26,8 +26,8 @@ class Streamed:
 
     def __init__(self, classifier: AdaptiveClassifier, pixels: nn.Module, device: torch.device) -> None:
         """pixels: uint8 inputs -> normalised floats on `device`."""
-        longest = classifier.grids[0].num_positions
-        limits = [max(1, classifier.max_batch * longest // grid.num_positions) for grid in classifier.grids]
+        longest = classifier.grids[0]
+        limits = [batch_at(grid, longest, classifier.max_batch) for grid in classifier.grids]
         self._device = device
         self._pixels = _Untimed(pixels, self._wait)
         self._batches = StreamBatches(classifier, self._pixels, Transfer(device), limits, math.inf)

@@ -14,6 +14,7 @@ from revit.common.inference.buckets import padded_size
 from revit.common.inference.int8 import to_int8
 from revit.common.inference.packed import folded, pack
 from revit.common.outputs import ModelOutput, Reduction
+from revit.common.tokens.adaptive import batch_at
 from revit.common.tokens.grid import TokenGrid
 
 INT8 = "int8"
@@ -70,8 +71,8 @@ class Runtime(GridModel):
         return self._check(grid)
 
     def limit(self, grid: TokenGrid) -> int:
-        """Inputs that run together at a grid: as many more as it has fewer tokens than the longest."""
-        return max(1, self.max_batch * self.grids[0].num_positions // grid.num_positions)
+        """Inputs that run together at a grid, see `revit.common.tokens.adaptive.batch_at`."""
+        return batch_at(grid, self.grids[0], self.max_batch)
 
     @torch.inference_mode()
     def forward(self, inputs: Tensor, grid: TokenGrid | None = None) -> ModelOutput:

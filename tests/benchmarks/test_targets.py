@@ -36,7 +36,7 @@ def test_a_ratio_is_formed_round_by_round():
     ours = timed("ours, served", "bfloat16", 100.0, 0.8, rounds=[100.0, 50.0, 125.0])
     peer = timed("peer", "float32", 300.0, 0.9, rounds=[300.0, 250.0, 250.0])
     row = RATIO.row([ours, peer])
-    assert (row["measured"], row["spread"], row["runs"]) == ("3.00 times", "2.00 to 5.00 times", 3)
+    assert (row["measured"], row["spread"], row["runs"]) == ("3.00 times", "2.00 to 5.00 times", "3 rounds")
     assert row["work"] == "a, ours, served, eager"
 
 
