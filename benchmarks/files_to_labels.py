@@ -119,6 +119,16 @@ def together(slices: Sequence[Slice]) -> Slice:
     return Slice(num_clips, promised, (clock[0], processor[0]), (clock[1], processor[1]))
 
 
+def lost(every: Slice) -> str:
+    """Where the rest of the promise went, in words."""
+    longest, adaptive = (1000 * seconds[0] / every.num_clips for seconds in (every.longest, every.adaptive))
+    same = longest - (longest - adaptive) / every.promised
+    return (
+        f"a clip took {longest:.0f} ms at the longest grid and {adaptive:.0f} ms adaptively, as if {same:.0f} ms were the same at every "
+        "length: reading and decoding, and the assigner, which multiply-accumulates do not tell"
+    )
+
+
 def make_files(folder: Path, number: int, **size: int) -> list[str]:
     """Different H.264 files of 10 s, 340x256 pixels; `size`: other arguments of `make_clip`."""
     return [

@@ -28,7 +28,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
-from files_to_labels import make_files, stream, together, untrained
+from files_to_labels import lost, make_files, stream, together, untrained
 from kinds import load_run
 
 from revit.common.cli import add_json, parse, parser, tool
@@ -155,6 +155,7 @@ def files(
             "{:.1f}",
             f" % of the promised saving, {100 * every.saved() / every.promised:.1f} % over all clips",
         ),
+        "why": lost(every),
         "promised": every.promised,
         "realised": every.saved(),
         "by_processor_time": every.saved(1),

@@ -61,6 +61,13 @@ def test_slices_together():
     assert all_of_them.saved(1) == pytest.approx(11 / 32)
 
 
+def test_what_is_the_same_at_every_length_eats_the_promise():
+    # 100 ms of every clip are not the model's: of the other 400, half was promised and saved.
+    every = Slice(10, 0.5, (5.0, 5.0), (3.0, 3.0))
+    assert "500 ms at the longest grid and 300 ms adaptively, as if 100 ms" in files_to_labels.lost(every)
+    assert "as if 0 ms" in files_to_labels.lost(Slice(10, 0.5, (4.0, 4.0), (2.0, 2.0)))
+
+
 TINY = [
     "data.frames={num_frames: 2, sampling_rate: 4}",
     "data.pixels={crop_size: 64, jitter_min: 64, jitter_max: 70}",
