@@ -21,8 +21,13 @@ def print_table(title: str, columns: Mapping[str, str], rows: Sequence[Mapping[s
         values = [row.get(key) for row in rows]
         numeric = any(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
         # A narrow terminal folds long names; it must not squeeze any column to nothing.
-        words = [*heading.split(), *(shown(value) for value in values)]
-        width = min(12, max(map(len, words), default=0))
+        cells = [shown(value) for value in values]
+        # Numbers and what stands over them are in one line each: all of their width is needed, or others pay for it.
+        width = (
+            max(map(len, [heading, *cells]))
+            if numeric
+            else min(12, max(map(len, [*heading.split(), *cells])))
+        )
         table.add_column(
             heading,
             justify="right" if numeric else "left",
