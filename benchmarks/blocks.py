@@ -14,12 +14,15 @@ rate of bfloat16, so more than 1 is possible). Weights are random; times are by 
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own lines, two for every pass
 
 import torch
 from torch import Tensor, nn

@@ -16,6 +16,7 @@ measured before, with the machine that it was measured on:
     methods-KIND        RUNS/methods/KIND, by benchmarks/compare_methods.py
     ablations           RUNS/ablations.json, by benchmarks/ablations.py --json
     targets             RUNS/targets.json, by benchmarks/targets.py
+    blocks              RUNS/blocks.json, by benchmarks/blocks.py --json
 
 A table whose measurements are not there stays as it is, and a line says what to run. NAME makes only those.
 """
@@ -28,7 +29,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
-from made_tables import budgets, costs, flexivit, runs, searches, speed, targets, training
+from made_tables import budgets, costs, flexivit, profile, runs, searches, speed, targets, training
 
 from revit.common.cli import parse, parser, tool
 from revit.common.errors import UserError
@@ -43,6 +44,7 @@ def makers_of(folder: Path) -> dict[str, Maker]:
     makers: dict[str, Maker] = {
         "demo": partial(runs.demo, folder / "demo"),
         "targets": partial(targets.targets, folder / "targets.json"),
+        "blocks": partial(profile.blocks, folder / "blocks.json"),
         "training-lengths": partial(training.training, folder / "training_lengths.json"),
         "flexivit-accuracy": partial(flexivit.flexivit, folder),
         "asvit-searches": partial(searches.searches, folder / "image_asvit_five"),
