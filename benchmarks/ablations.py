@@ -15,7 +15,6 @@ go on.
 from __future__ import annotations
 
 import json
-import shlex
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from revit.common.cli import add_json, parser, tool
+from revit.common.cli import add_json, command_line, parser, tool
 from revit.common.config import load
 from revit.common.engine.evaluate import grid_runners
 from revit.common.engine.recipe import Recipe
@@ -150,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     print(table(results))
     if values.json:
-        command = shlex.join(["python", "benchmarks/ablations.py", *(sys.argv[1:] if argv is None else argv)])
+        command = command_line("benchmarks/ablations.py", argv)
         about = {"command": command, "machine": machine_name(), "versions": package_versions("torch")}
         write_json(values.json, {**about, "rows": results})
     return 0

@@ -27,7 +27,7 @@ import predict
 import test_net
 
 from revit.common.checkpoint import checkpoint_file, load_checkpoint
-from revit.common.cli import add_json, parse, parser, tool
+from revit.common.cli import add_json, command_line, parse, parser, tool
 from revit.common.data.read_lists import read_list
 from revit.common.engine.calibrate import HOW
 from revit.common.engine.log import progress
@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             update_bar(advance=1)
     print_table(f"Budgets of {values.run}", COLUMNS, rows)
     if values.json:
-        command = shlex.join(["python", "benchmarks/budgets.py", *(sys.argv[1:] if argv is None else argv)])
+        command = command_line("benchmarks/budgets.py", argv)
         write_json(values.json, {"command": command, "versions": versions(), "rows": rows})
     return 0
 

@@ -20,7 +20,8 @@ from loading import make_clip
 from torch import Tensor, nn
 
 from revit.common.engine.classifier import Classifier, Kind
-from revit.common.inference.engine import Engine, Serving
+from revit.common.inference.engine import Engine
+from revit.common.inference.serving import Serving
 from revit.common.report.costs import build
 from revit.common.report.flops import count
 from revit.common.tokens.adaptive import AdaptiveClassifier

@@ -35,8 +35,8 @@ from revit.common.cli import add_json, parse, parser, tool
 from revit.common.engine.backend import pick_device
 from revit.common.engine.log import progress
 from revit.common.files import write_json
-from revit.common.inference.engine import Serving
 from revit.common.inference.runtime import PRECISIONS, Runtime
+from revit.common.inference.serving import Serving
 from revit.common.report.cases import noise
 from revit.common.report.flops import count
 from revit.common.report.machine import machine_name
@@ -68,7 +68,7 @@ def batch_sizes(device: torch.device, dtype: str, rounds: int) -> dict[str, Any]
             "" if row.fraction_of_peak is None else f", {row.fraction_of_peak:.0%} of the matrix-product rate"
         )
         print(f"batch {row.batch}: {row.ms_p50 / row.batch:.0f} ms a clip{rate}")
-    ratios = round_ratios(one, four)
+    ratios = round_ratios(one.as_json(), four.as_json())
     return {
         "work": f"TimeSformer-B 8x224, {dtype}: a clip at batch 1 against batch 4",
         "target": "at most 1.2 times",

@@ -20,7 +20,6 @@ import json
 import multiprocessing
 import os
 import resource
-import shlex
 import statistics
 import subprocess
 import sys
@@ -35,6 +34,7 @@ from typing import Any
 import torch
 from torch import Generator
 
+from revit.common.cli import command_line
 from revit.common.data.build import train_loader
 from revit.common.data.dataset import Sample
 from revit.common.data.lists import SampleList
@@ -193,7 +193,7 @@ def main() -> None:
             runs.append(in_own_process(paths[arguments.samples], arguments))
             show(runs[-1], in_own_process(paths[SHORT], arguments))
     if arguments.json is not None:
-        command = shlex.join(["python", "benchmarks/lists.py", *sys.argv[1:]])
+        command = command_line("benchmarks/lists.py", None)
         write_json(arguments.json, target_rows(runs, arguments.samples, command))
 
 

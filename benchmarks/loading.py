@@ -3,6 +3,7 @@
     python benchmarks/loading.py                      about three minutes
     python benchmarks/loading.py --clips 0            the speed alone
     python benchmarks/loading.py --json OUT           the speed, also as rows of README's table of targets
+    python benchmarks/loading.py --resize             only what data.pixels.resize=decoder saves
 
 Speed: 8 spread frames of a 10-second 340x256 H.264 file that this script makes, with two distances of key frames; all
 readers return the same frames, or it stops. They take turns on one core, so that a busy machine slows all alike. Ratios
@@ -14,13 +15,13 @@ other). One run is the median over its rounds; the spread is that of the runs. M
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,11 @@ import av
 import numpy as np
 import torch
 
+from revit.common.files import write_json
 from revit.common.report.machine import machine_name
-from revit.video.data.clips import build_train_loader
+from revit.video.data.clips import build_train_loader, load_views
 from revit.video.data.decode_decord import installed as decord_installed
+from revit.video.data.decoders import ONE_VIEW
 from revit.video.data.frame_reader import FrameReader
 from revit.video.data.options import ClipOptions
 
@@ -182,6 +185,27 @@ def target_row(peer: str, processor: Spread, clock: Spread) -> dict[str, Any]:
     }
 
 
+def compare_resizing(folder: Path, num_runs: int, rounds: int) -> None:
+    """Print what `data.pixels.resize=decoder` saves of the processor time of a clip, from file to tensor."""
+    for width, height in ((1280, 720), (340, 256)):
+        path = make_clip(folder / f"{width}.mp4", 0, 30, width=width, height=height)
+        reader = FrameReader("auto", 0.0)
+        views = {
+            who: partial(load_views, options=_resized_by(who), views=ONE_VIEW, reader=reader)
+            for who in ("transform", "decoder")
+        }
+        runs = [one_run(path, views, reader, rounds) for _ in range(num_runs)]
+        saved = [100 * (1 - run["decoder"][PROCESSOR] / run["transform"][PROCESSOR]) for run in runs]
+        low, middle, high = spread_of(saved)
+        print(
+            f"{width}x{height}: the decoder's resizing saves {middle:.1f} % ({low:.1f} to {high:.1f}) of a clip"
+        )
+
+
+def _resized_by(who: str) -> ClipOptions:
+    return ClipOptions.model_validate({"pixels": {"resize": who}})
+
+
 def spread_of(values: list[float]) -> Spread:
     """Smallest, median, largest."""
     return min(values), statistics.median(values), max(values)
@@ -225,22 +249,27 @@ def main() -> None:
         "--clips", type=int, default=2000, help="clips of the memory part (default 2000, 0 skips it)"
     )
     parser.add_argument("--json", type=Path, help="write the rows for README's table of targets there")
+    parser.add_argument(
+        "--resize", action="store_true", help="only who resizes: the transform or the decoder"
+    )
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", module="pytorchvideo|torchvision")
     with tempfile.TemporaryDirectory() as folder:
         rows, machine = [], machine_name()
         cores, num_threads = os.sched_getaffinity(0), torch.get_num_threads()
         os.sched_setaffinity(0, {max(cores)})
-        torch.set_num_threads(
-            1
-        )  # two on one core wait for each other: it made pytorchvideo eight times as slow
+        # Two threads on one core wait for each other: pytorchvideo took eight times as long.
+        torch.set_num_threads(1)
+        if arguments.resize:
+            compare_resizing(Path(folder), arguments.runs, arguments.rounds)
+            return
         for group in (250, 30):
             path = make_clip(Path(folder) / f"group{group}.mp4", 0, group)
             rows += compare_speed(path, group, arguments.runs, arguments.rounds, machine)
         os.sched_setaffinity(0, cores)
         torch.set_num_threads(num_threads)
         if arguments.json:
-            arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+            write_json(arguments.json, rows)
         if arguments.clips:
             print(
                 "resident memory of 2 workers and their decoding helpers (a page shared by two counts twice)"

@@ -26,10 +26,11 @@ from made_tables.markdown import read_json, stays
 from revit.common.cli import parse, parser, tool
 from revit.common.errors import UserError
 from revit.common.files import write_json
+from revit.common.report.cases import OURS
+from revit.common.report.served import SERVED
+from revit.common.report.throughput import round_ratios
 
 Row = Mapping[str, Any]
-OURS = "ours"
-"""With what names of our own rows begin."""
 CPU, GPU = "cpu", "NVIDIA H200"
 
 
@@ -105,12 +106,11 @@ class Ratio:
         )
         if ours is None:
             return None
-        rounds = [theirs / mine for theirs, mine in zip(peer["round_ms"], ours["round_ms"])]
         middle = ours["per_second"] / peer["per_second"]
         found = {
             "work": f"{self.work}, {_how(ours)}",
             "target": f"{self.target:g} times",
-            **_spread([middle, *rounds], "{:.2f} times"),
+            **_spread([middle, *round_ratios(peer, ours)], "{:.2f} times"),
         }
         if middle < self.target and ours["fraction_of_peak"] and peer["fraction_of_peak"]:
             found["why"] = self._limit(ours, peer, middle)
@@ -191,7 +191,7 @@ def _to_reach(target: Rate) -> str:
 
 
 def _is_ours(row: Row) -> bool:
-    return str(row["name"]).startswith(OURS)
+    return row["name"] in (OURS, SERVED)
 
 
 def _fastest(rows: Sequence[Row], fits: Callable[[Row], bool]) -> Row | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -105,6 +106,11 @@ def parse(arguments: argparse.ArgumentParser, argv: Sequence[str] | None = None)
         values.cfg = Path(values.cfg)
     _check_outputs({name: path for name in OUTPUTS if (path := getattr(values, name, None)) is not None})
     return values
+
+
+def command_line(script: str, argv: Sequence[str] | None) -> str:
+    """The command that is running, to be written beside its result; `argv` as a tool's `main` got it."""
+    return shlex.join(["python", script, *(sys.argv[1:] if argv is None else argv)])
 
 
 def _check_outputs(outputs: Mapping[str, Path]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import get_args
 
 from kinds import KINDS
 
@@ -20,6 +21,7 @@ from revit.common.errors import UserError
 from revit.common.files import write_json
 from revit.common.inference.answer import Answer, find_files
 from revit.common.inference.load import engine_of
+from revit.common.inference.plan import Compile
 from revit.common.inference.runtime import PRECISIONS
 
 
@@ -74,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.add_argument(
         "--compile",
         default="auto",
-        choices=("auto", "eager", "compile"),
+        choices=get_args(Compile),
         help="auto (default): torch.compile where it saves more time than it takes",
     )
     arguments.add_argument(

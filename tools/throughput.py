@@ -21,17 +21,17 @@ waited for; the last line says what to set.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from revit.common.cli import add_config, add_json, parse, parser, tool
+from revit.common.cli import add_config, add_json, command_line, parse, parser, tool
 from revit.common.errors import UserError
 from revit.common.files import write_json
 
 INT8 = "int8"
+"""As `revit.common.inference.runtime` has it, which would bring torch before --help."""
 COLUMNS = {
     "name": "model",
     "config": "config",
@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="with --data: about how long it may take (60)",
     )
     values = parse(arguments, argv)
-    values.command = shlex.join(["python", "tools/throughput.py", *(sys.argv[1:] if argv is None else argv)])
+    values.command = command_line("tools/throughput.py", argv)
     if values.peers and "=" in values.peers:  # a setting behind a bare --peers
         values.overrides, values.peers = [values.peers, *values.overrides], ""
     if values.rounds < 1:

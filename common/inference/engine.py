@@ -14,7 +14,6 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,51 +27,18 @@ from revit.common.engine.evaluate import merge_views
 from revit.common.errors import UserError
 from revit.common.inference.answer import Answer, Guess
 from revit.common.inference.batches import InFlight, StreamBatches
-from revit.common.inference.plan import Compile, choose_plan
+from revit.common.inference.inputs import Input, named, opened
+from revit.common.inference.plan import choose_plan
 from revit.common.inference.reading import EndOfStream, ReadAhead, Reading
 from revit.common.inference.runtime import Runtime
+from revit.common.inference.serving import Serving
 from revit.common.inference.transfer import Transfer
 from revit.common.tokens.adaptive import AdaptiveClassifier
 from revit.common.tokens.budget import BudgetCurve, Choice
 from revit.common.tokens.grid import TokenGrid
 
 ASSIGNED_TOGETHER = 8
-"""Inputs that the assigner sees at once, as far as they are there: single ones are mostly launching and waiting, 4.6 ms a clip on
-two cores against 1.8."""
-
-
-@dataclass(frozen=True)
-class Serving:
-    """How an engine works; what is left open, it finds out."""
-
-    device: str = "auto"
-    """auto (CUDA where there is one), cpu, cuda, cuda:1, ..."""
-    dtype: str = "auto"
-    """float32, bfloat16, float16, int8 (weights, on CPUs), or auto: what is faster here of the first two."""
-    compile: Compile = "auto"
-    """Whether to use torch.compile; auto: where it saves more than it takes, see `choose_plan`."""
-    max_batch: int | None = None
-    """Views at the longest token grid that run together. Shorter grids take as many more as they have fewer tokens."""
-    max_wait_seconds: float = 0.5
-    """How long a view may wait for others of its token length; time in which others were computed does not count."""
-    num_readers: int | None = None
-    """Threads that read files ahead."""
-    memory_mb: int = 1024
-    """Of pixels that are under way."""
-    num_inputs: int | None = None
-    """How many are to come, if that is known: decides whether compiling is worth it."""
-
-    def __post_init__(self) -> None:
-        for name in ("max_batch", "num_readers"):
-            if (number := getattr(self, name)) is not None and number < 1:
-                raise UserError(f"{name} {number}: at least 1; leave it out to have it chosen")
-        for name in ("max_wait_seconds", "memory_mb", "num_inputs"):
-            if (number := getattr(self, name)) is not None and not number >= 0:
-                raise UserError(f"{name} {number}: at least 0")
-
-
-Input = str | os.PathLike[str] | Tensor | Answer
-"""A file, pixels uint8 (V, C, ...) as the model is to see them (resized and cropped), or what is answered already."""
+"""Inputs that the assigner sees at once, as far as they are there: single ones are mostly launching and waiting."""
 
 
 class Engine:
@@ -89,7 +55,7 @@ class Engine:
     def __init__(
         self,
         classifier: Classifier,
-        serving: Serving = Serving(),
+        serving: Serving | None = None,
         *,
         views: str = "1",
         grid: TokenGrid | None = None,
@@ -110,6 +76,7 @@ class Engine:
             raise UserError(
                 f"grid {grid} and budget {budget} both say what is spent on an input; give one of them"
             )
+        serving = serving or Serving()
         self.classifier, self.serving = classifier, serving
         self.views, self.topk, self.gallery = views, topk, gallery
         self.device = pick_device(serving.device)
@@ -152,11 +119,11 @@ class Engine:
 
     def __call__(self, item: Input) -> Answer:
         """The answer to one input, which is read here and now."""
-        reading = Reading(_named(item))
+        reading = Reading(named(item))
         if isinstance(reading.item, str):
             with self._one_at_a_time:
                 reading.read(self._reader)
-        batches, one = self._batches(), self._opened(reading)
+        batches, one = self._batches(), opened(reading, self.classifier.input_shape[1:])
         batches.add([one])
         batches.finish()
         return self._answer(one)
@@ -172,7 +139,7 @@ class Engine:
         num_readers = self.serving.num_readers or min(8, torch.get_num_threads())
         room = num_readers + 1  # until the first input was read, and it is known how large they are
         reads = ReadAhead(
-            map(_named, items), lambda: self.classifier.inputs.open(self.views), num_readers, room
+            map(named, items), lambda: self.classifier.inputs.open(self.views), num_readers, room
         )
         batches = self._batches()
         line: deque[InFlight] = deque()
@@ -187,7 +154,7 @@ class Engine:
                     except EndOfStream as end:
                         reading, more, broken = None, False, end.error
                     if reading is not None:
-                        line.append(self._opened(reading))
+                        line.append(opened(reading, self.classifier.input_shape[1:]))
                         fresh.append(line[-1])
                         if not measured and reading.views is not None and line[-1].error is None:
                             measured, before = True, room
@@ -252,33 +219,6 @@ class Engine:
         full = 2 * sum(self._limits) // len(views) + 8
         return max(2, min(full, self.serving.memory_mb * 1_000_000 // views.numel()))
 
-    def _opened(self, reading: Reading) -> InFlight:
-        """What was read, ready to be computed: with views, or with the reason why not."""
-        one = InFlight(reading, error=reading.error)
-        if isinstance(reading.item, Answer):
-            one.error = "it was answered before"
-        elif isinstance(reading.item, Tensor):
-            reading.views = reading.item
-        elif not isinstance(reading.item, str):
-            one.error = (
-                f"it is a {type(reading.item).__name__}; give the path of a file, or pixels as a tensor"
-            )
-        wanted = self.classifier.input_shape[1:]
-        views = reading.views
-        if views is not None and (views.layout != torch.strided or views.is_meta):
-            one.error = f"its pixels are a {'meta' if views.is_meta else 'sparse'} tensor; give a plain one"
-        elif views is not None and (
-            views.dtype != torch.uint8
-            or not views.ndim
-            or not len(views)
-            or tuple(views.shape[1:]) != tuple(wanted)
-        ):
-            shape = " x ".join(map(str, wanted))
-            one.error = (
-                f"its pixels are {views.dtype} {tuple(views.shape)}; the model wants uint8 V x {shape}"
-            )
-        return one
-
     @torch.inference_mode()
     def _answer(self, one: InFlight) -> Answer:
         item = one.reading.item
@@ -336,11 +276,6 @@ class Engine:
             return None
         prices = self._chosen[0].grids
         return round(sum(prices[name] for name in names) / len(names) + policy.assigner_price, 9)
-
-
-def _named(item: Any) -> Any:
-    """A path as text; anything else as it is."""
-    return os.fspath(item) if isinstance(item, os.PathLike) else item
 
 
 def _at(networks: AdaptiveClassifier, grid: TokenGrid) -> AdaptiveClassifier:

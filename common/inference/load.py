@@ -7,7 +7,8 @@ from typing import Any
 from revit.common.drawing.gallery import Gallery
 from revit.common.engine.classifier import Classifier
 from revit.common.errors import UserError
-from revit.common.inference.engine import Engine, Serving
+from revit.common.inference.engine import Engine
+from revit.common.inference.serving import Serving
 from revit.common.tokens.grid import TokenGrid
 
 

@@ -76,8 +76,7 @@ def products_are_faster(qkv: Tensor) -> bool:
     """Whether two products beat the fused kernel, for (B, N, 3, heads, head width).
 
     Nothing but bfloat16 on a CPU is in question: in float32 the fused kernel is the faster one. There it depends on the
-    processor's instructions (with AVX512-bf16 alone the products take half of its time for a video's few frames, and three
-    quarters for a picture's tokens), so it is measured, once in a process for each power of two of N and each size of a head:
+    processor's instructions, so it is measured, once in a process for each power of two of N and each size of a head:
     equal shapes always go the same way, whatever their batch.
     """
     _, N, _, heads, head_dim = qkv.shape

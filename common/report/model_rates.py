@@ -18,7 +18,7 @@ from revit.common.engine.package import Package
 from revit.common.engine.task import Progress
 from revit.common.errors import UserError
 from revit.common.methods.apply import optim_of, task_of
-from revit.common.report.cases import noise
+from revit.common.report.cases import even_pass, noise
 from revit.common.report.costs import build
 from revit.common.report.throughput import seconds_of
 from revit.common.tokens.adaptive import AdaptiveClassifier
@@ -58,15 +58,7 @@ def measure_model(options: Any, package: Package, device: torch.device, seconds:
         longest.name: (lambda: networks.model(inputs, longest), 1)
     }
     if assigner is not None:
-        num = len(networks.grids)
-        places = torch.arange(batch, device=device)
-
-        def mixed() -> None:
-            for shift in range(num):  # over all calls each grid gets the same share, whatever the batch
-                networks.assign(inputs)
-                networks(inputs, (places + shift) % num)
-
-        calls[EVEN] = (mixed, num)
+        calls[EVEN] = (even_pass(networks, inputs), len(networks.grids))
     times = _in_turn({name: call for name, (call, _) in calls.items()}, device, dtype, seconds)
     rates = {name: batch * calls[name][1] / statistics.median(taken) for name, taken in times.items()}
     return ModelRates(dtype, batch, rates)

@@ -149,9 +149,11 @@ def measure(
     return rows
 
 
-def round_ratios(one: Row, other: Row) -> list[float]:
-    """How many times as long as `other` `one` took for an input, round by round of the run that both are of."""
-    return [(mine / one.batch) / (theirs / other.batch) for mine, theirs in zip(one.round_ms, other.round_ms)]
+def round_ratios(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[float]:
+    """How many times as long as `other` `one` took for an input, round by round of the run that both are rows of
+    (`Row.as_json`, as they are written)."""
+    times = zip(one["round_ms"], other["round_ms"])
+    return [(mine / one["batch"]) / (theirs / other["batch"]) for mine, theirs in times]
 
 
 def weight_bytes(module: nn.Module) -> int:

@@ -19,7 +19,7 @@ from revit.common.tokens.policy import LengthPolicy
 def batch_at(grid: TokenGrid, longest: TokenGrid, max_batch: int) -> int:
     """Inputs that run together at `grid`: as many more than `max_batch` as it has fewer tokens than the longest grid, to the
     nearest number. Rounded down, two clips of 10x10, which have 4 tokens a frame more than one of 14x14, would run alone,
-    and alone they take a tenth longer."""
+    which takes longer."""
     return max(1, int(max_batch * longest.num_positions / grid.num_positions + 0.5))
 
 

@@ -15,26 +15,10 @@ import report
 import test_net as tool_test_net
 import train_net
 from made_tables.budgets import budgets as table_of_budgets
+from tiny_run import write_config
 
 from revit.common.checkpoint import load_checkpoint, save_checkpoint
 from revit.common.tokens.budget import KEY
-
-CONFIG = """
-kind: image
-data:
-  demo: {train_pictures: 160, val_pictures: 120, test_pictures: 240, num_workers: 1}
-  pixels: {img_size: 48, crop_pct: 1.0}
-  loading: {num_workers: 0}
-model: {grids: [6x6, 4x4, 3x3], embed_dim: 32, depth: 2, num_heads: 2, patch_embed: stem, stem_widths: [8, 16, 32]}
-train:
-  batch_size: 16
-  optim: {name: adamw, lr: 4e-3, decay_one_dimensional: false}
-  schedule: {name: cosine, epochs: 2}
-assigner: {size: 32, width: 0.25, train: {batch_size: 16, schedule: {name: cosine, epochs: 1}}}
-calibration: {points: 11}
-test: {batch_size: 16}
-run: {dir: RUN, evaluate_every: null, speed_seconds: 0}
-"""
 
 
 def shuffle_labels(path):
@@ -51,8 +35,7 @@ def shuffle_labels(path):
 def finished(tmp_path_factory):
     """A folder with config.yaml and the run made from it."""
     folder = tmp_path_factory.mktemp("budgets")
-    path = folder / "config.yaml"
-    path.write_text(CONFIG.replace("RUN", str(folder / "run")))
+    path = write_config(folder, 160, 120, 240)
     for stage in ("data", "model", "lengths"):
         assert train_net.main(["--cfg", str(path), "--stage", stage]) == 0
     shuffle_labels(folder / "run" / "lengths.csv")

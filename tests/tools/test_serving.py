@@ -6,42 +6,27 @@ import json
 from pathlib import Path
 from typing import Any
 
+import agreement
 import predict
 import pytest
 import test_net as tool_test_net
 import torch
 import train_net
 from kinds import load_run
+from tiny_run import write_config
 
 from revit.common.engine.evaluate import Evaluation
 from revit.common.engine.evaluator import Evaluator
 from revit.common.inference import runtime
 from revit.common.tokens.budget import Milliseconds
 
-CONFIG = """
-kind: image
-data:
-  demo: {train_pictures: 128, val_pictures: 60, test_pictures: 90, num_workers: 1}
-  pixels: {img_size: 48, crop_pct: 1.0}
-  loading: {num_workers: 0}
-model: {grids: [6x6, 4x4, 3x3], embed_dim: 32, depth: 2, num_heads: 2, patch_embed: stem, stem_widths: [8, 16, 32]}
-train:
-  batch_size: 16
-  optim: {name: adamw, lr: 4e-3, decay_one_dimensional: false}
-  schedule: {name: cosine, epochs: 2}
-assigner: {size: 32, width: 0.25, train: {batch_size: 16, schedule: {name: cosine, epochs: 1}}}
-calibration: {points: 11}
-test: {batch_size: 16}
-run: {dir: RUN, evaluate_every: null, speed_seconds: 0}
-"""
 TIMES = Milliseconds((8.0, 4.0, 2.0), 0.1, "made up")
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("serving")
-    path = folder / "config.yaml"
-    path.write_text(CONFIG.replace("RUN", str(folder / "run")))
+    path = write_config(folder, 128, 60, 90)
     assert train_net.main(["--cfg", str(path)]) == 0
     return folder
 
@@ -177,3 +162,11 @@ def test_a_budget_of_time_is_of_what_is_served_and_has_the_clock_beside_it(
     gmacs = report["fixed"][1]["gmacs"]
     assert predict.main([*command, "--budget", f"gmacs:{gmacs}"]) == 0
     assert "ms_clock" not in json.loads(out.read_text())[0]["budget"]["achieved"]
+
+
+def test_the_benchmark_of_agreement_finds_the_engine_to_agree(finished: Path) -> None:
+    out = finished / "agreement.json"
+    assert agreement.main(["--run", str(finished / "run"), "--dtypes", "float32", "--json", str(out)]) == 0
+    (row,) = json.loads(out.read_text())
+    assert (row["measured"], row["runs"]) == ("100.00 %", "90 files")
+    assert row["spread"].startswith("100.00 % got the same token length")

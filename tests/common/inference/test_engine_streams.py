@@ -18,9 +18,10 @@ from revit.common.engine.classifier import Classifier
 from revit.common.errors import UserError
 from revit.common.inference import engine as engine_module
 from revit.common.inference.answer import Answer
-from revit.common.inference.engine import Engine, Serving
+from revit.common.inference.engine import Engine
 from revit.common.inference.load import engine_of
 from revit.common.inference.plan import Plan
+from revit.common.inference.serving import Serving
 
 
 def quick() -> Classifier:
