@@ -44,7 +44,7 @@ class PixelOptions(Options):
     antialias: bool = False
     """Smooth before shrinking. The published code does not."""
     resize: Literal["transform", "decoder"] = "transform"
-    """Who resizes. `decoder`: frames larger than wanted are shrunk while their colours are converted to RGB, which saves
+    """Who resizes. `decoder`: frames larger than wanted are shrunk while their colours are converted to RGB, which saves a little
     time on large files. It always smooths first, whatever `antialias` says, and differs a little from the transform even
     then (see `revit.video.data.decode_pyav.Converter`); frames to be enlarged stay the transform's."""
     channel_order: Literal["rgb", "bgr"] = "rgb"
