@@ -32,9 +32,9 @@ import torch
 from revit.common.files import write_json
 from revit.common.report.machine import machine_name
 from revit.video.data.clips import build_train_loader, load_views
-from revit.video.data.decode_decord import installed as decord_installed
+from revit.video.data.decode.decord import installed as decord_installed
+from revit.video.data.decode.reader import FrameReader
 from revit.video.data.decoders import ONE_VIEW
-from revit.video.data.frame_reader import FrameReader
 from revit.video.data.options import ClipOptions
 
 INDICES = [0, 36, 72, 109, 145, 182, 218, 255]
@@ -106,8 +106,8 @@ def by_pytorchvideo(path: str) -> np.ndarray:
 def processor_seconds(reader: FrameReader) -> float:
     """Seconds that this process and the helper of `reader`, if it has one, have been on a processor, all threads."""
     seconds = time.process_time()
-    if reader._helper is not None:
-        for file in Path(f"/proc/{reader._helper.process.pid}/task").glob("*/schedstat"):
+    for pid in reader.helper_pids():
+        for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):
             seconds += int(file.read_text().split()[0]) / 1e9
     return seconds
 

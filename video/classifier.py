@@ -16,7 +16,7 @@ from revit.common.weights.reducers import methods_found
 from revit.common.weights.source import Source
 from revit.video.build import VideoPackage, build_model
 from revit.video.data.clips import load_views, make_reader
-from revit.video.data.frame_reader import FrameReader
+from revit.video.data.decode.reader import FrameReader
 from revit.video.data.lists import EXTENSIONS
 from revit.video.data.options import ClipOptions, ViewOptions
 from revit.video.options import VideoRun

@@ -163,7 +163,7 @@ def test_a_stream_of_clips_left_early_ends_its_helper_processes(place: Path) -> 
 
     def helpers() -> set[int]:
         running = psutil.Process().children()
-        return {one.pid for one in running if any("decode_child" in word for word in one.cmdline())}
+        return {one.pid for one in running if any("decode.worker" in word for word in one.cmdline())}
 
     before = helpers()
     with engine_of(

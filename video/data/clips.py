@@ -20,7 +20,7 @@ from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
 from revit.common.errors import UserError
 from revit.video.data.decode import VideoInfo, Wanted
-from revit.video.data.frame_reader import FrameReader
+from revit.video.data.decode.reader import FrameReader
 from revit.video.data.lists import read_clips
 from revit.video.data.options import ClipLoadingOptions, ClipOptions, FrameOptions, ViewOptions
 from revit.video.data.sampling import clip_indices, random_start, segment_indices, span_frames, view_starts

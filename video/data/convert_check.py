@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
@@ -10,9 +12,13 @@ from numpy.typing import NDArray
 from revit.video.data.convert_encode import Encoded
 from revit.video.data.convert_options import ConvertSettings
 from revit.video.data.decode import DecodeError, VideoInfo, read_frames
-from revit.video.data.frame_index import index_frames
+from revit.video.data.decode.index import index_frames
 
 LUMA = np.array([0.299, 0.587, 0.114])
+NOISE_ALLOWANCE = 6.0
+"""dB by which a frame may stay below the usual limit: pure noise, encoded at any rate factor, stays within them."""
+TIE = 0.5
+"""dB by which a frame may resemble one beside its own more: pictures that differ by no more cannot be told apart."""
 MOST_PSNR = 99.0
 """dB of frames without any difference."""
 FPS_TOLERANCE = 1e-3
@@ -27,25 +33,53 @@ def check_clip(source: str, target: str, written: Encoded, settings: ConvertSett
     """The smallest PSNR (dB, of luma) of the first, middle and last frame, each read by its number from both files as a
     loader would read it, the source's resized.
 
+    A frame below `settings.smallest_psnr` is kept all the same if it resembles its source more than the frames beside it:
+    noise costs an encoder many bits and has few dB, in the right frame as well.
+
     Raises:
         CheckError: a difference.
         DecodeError: one of the files cannot be read so.
     """
     _check_times(target, written)
-    before, old = _three(source)
-    after, new = _three(target)
+    before, old = _three(source, beside=1)
+    after, new = _three(target, beside=0)
     if before.num_frames != after.num_frames:
         raise CheckError(f"{before.num_frames} frames became {after.num_frames}")
     if abs(after.fps / before.fps - 1) > FPS_TOLERANCE:
         raise CheckError(f"{before.fps:.3f} frames per second became {after.fps:.3f}")
     if (after.width, after.height, after.rotation) != (written.width, written.height, 0):
         raise CheckError(f"it is read with {after.width}x{after.height} pixels, turned by {after.rotation}")
-    worst = min(psnr(resized(one, written.width, written.height), other) for one, other in zip(old, new))
-    if worst < settings.smallest_psnr:
+    smaller = {number: resized(picture, written.width, written.height) for number, picture in old.items()}
+    return min(_check_frame(number, picture, smaller, settings) for number, picture in new.items())
+
+
+def _check_frame(
+    number: int, picture: NDArray[np.uint8], sources: dict[int, NDArray[np.uint8]], settings: ConvertSettings
+) -> float:
+    """PSNR of a new frame against its source. `CheckError` if it is another frame, or none at all."""
+    own = psnr(sources[number], picture)
+    if own >= settings.smallest_psnr:
+        return own
+    floor = settings.smallest_psnr - NOISE_ALLOWANCE
+    if own < floor:
         raise CheckError(
-            f"a frame differs from its source: {worst:.1f} dB, at least {settings.smallest_psnr:.1f} are wanted"
+            f"frame {number} differs from its source: {rounded_down(own)} dB, at least {floor:.1f} are wanted"
         )
-    return worst
+    others = {
+        beside: psnr(sources[beside], picture) for beside in (number - 1, number + 1) if beside in sources
+    }
+    beside = max(others, key=lambda one: others[one], default=number)
+    if others and others[beside] > own + TIE:
+        raise CheckError(
+            f"frame {number} is rather frame {beside} of its source: {others[beside]:.1f} dB against that one, "
+            f"{rounded_down(own)} against its own"
+        )
+    return own
+
+
+def rounded_down(decibels: float) -> str:
+    """With one digit, so that what is below a limit also reads so."""
+    return f"{math.floor(10 * decibels) / 10:.1f}"
 
 
 def psnr(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
@@ -62,16 +96,20 @@ def resized(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.u
     return smaller.to_ndarray().astype(np.uint8, copy=False)
 
 
-def _three(path: str) -> tuple[VideoInfo, NDArray[np.uint8]]:
-    """What is known of the file, and its first, middle and last frame (3, H, W, 3)."""
+def _three(path: str, beside: int) -> tuple[VideoInfo, dict[int, NDArray[np.uint8]]]:
+    """What is known of the file, and by number its first, middle and last frame, with so many on both sides (H, W, 3)."""
     known: list[VideoInfo] = []
+    wanted: list[int] = []
 
     def choose(info: VideoInfo) -> list[int]:
+        last = info.num_frames - 1
         known.append(info)
-        return [0, (info.num_frames - 1) // 2, info.num_frames - 1]
+        near = range(-beside, beside + 1)
+        wanted[:] = sorted({min(max(at + step, 0), last) for at in (0, last // 2, last) for step in near})
+        return wanted
 
     frames = read_frames(path, choose, "pyav")
-    return known[-1], frames
+    return known[-1], dict(zip(wanted, frames))
 
 
 def _check_times(target: str, written: Encoded) -> None:

@@ -5,25 +5,23 @@ Nothing here imports torch: the processes that convert must start fast.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any
 
 import av
 import numpy as np
-from av.error import EOFError as FFmpegEnd
-from av.error import FFmpegError
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from revit.common.errors import UserError
 from revit.video.data.convert_options import ENCODER, ConvertSettings, target_size
-from revit.video.data.decode import DecodeError
-from revit.video.data.decode_pyav import recount
-from revit.video.data.frame_index import FrameIndex, index_frames
+from revit.video.data.decode import DecodeError, VideoInfo
+from revit.video.data.decode.index import Numbering, index_frames
+from revit.video.data.decode.whole import PlainDecode, decode_whole
 
 LIMITED_RANGE = 1
 """FFmpeg's number for luma from 16 to 235, which is what yuv420p without a tag means."""
@@ -48,120 +46,117 @@ class OutputError(UserError):
     """The place cannot be written to: no other file could be written either."""
 
 
+@dataclass(frozen=True)
+class Timeline:
+    """When the frames of a file are shown."""
+
+    fps: float
+    rotation: int
+    """See `VideoInfo`."""
+    begins: list[int]
+    """Of each frame, from 0, in units of `unit`; the end of the last one behind them."""
+    unit: Fraction
+    """Seconds."""
+    stamps: list[int] | None
+    """Time stamps that the frames come with, where it is by them that they are known."""
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.begins) - 1
+
+
 def encode_clip(source: str, target: str, settings: ConvertSettings, alive: Callable[[], None]) -> Encoded:
     """Writes `source` anew as `target`, upright, without audio. `alive` is called for every frame.
+
+    Frames are those that decoding the whole file hands out. If these are not the ones that the file lists, it is decoded
+    once more to learn their times first.
 
     Raises:
         DecodeError: the source is no whole video.
         OutputError: no space, no permission.
     """
+    for timeline in (_listed_timeline, _decoded_timeline):
+        known = timeline(source, alive)
+        written = None if known is None else _encode(source, known, target, settings, alive)
+        if written is not None:
+            return written
+    raise DecodeError(source, "damaged: decoding it twice gave other frames")
+
+
+def _listed_timeline(source: str, alive: Callable[[], None]) -> Timeline | None:
+    """By the file's list of frames; None if that does not number them."""
     index = index_frames(source)
-    try:
-        written = _encode(index, target, settings, alive)
-        if written is None:
-            index = recount(index)
-            written = _encode(index, target, settings, alive)
-        if written is None:
-            raise DecodeError(
-                source, f"damaged: not every one of its {index.info.num_frames} frames can be decoded"
-            )
-        return written
-    finally:
-        index.container.close()
+    with index.container as container:
+        unit = container.streams.video[0].time_base
+        if index.numbering is Numbering.WHOLE:
+            return None
+        return _timeline(index.info, index.pts, unit)
 
 
-def shown_frames(index: FrameIndex) -> Iterator[VideoFrame]:
-    """Every frame of a file in the order of its numbers; ends early at one that is missing or incomplete."""
-    codec = index.container.streams.video[0].codec_context
-    codec.flush_buffers()
-    codec.skip_frame = "DEFAULT"
-    number_of = None if index.pts is None else {pts: number for number, pts in enumerate(index.pts)}
-    first = index.packet_pts[0]
-    number = 0
-    for packet in chain(index.read_packets(), (None,)):
-        for frame in _decode(index, packet):
-            if number_of is not None:
-                if frame.is_corrupt and (frame.pts is None or first is None or frame.pts >= first):
-                    return
-                found = None if frame.pts is None or frame.is_corrupt else number_of.get(frame.pts)
-                if found is None:  # outside the edit list, or from before the file's first key frame
-                    continue
-                if found != number:
-                    return
-            elif frame.is_corrupt:
-                if number:
-                    return
-                continue
-            yield frame
-            number += 1
+def _decoded_timeline(source: str, alive: Callable[[], None]) -> Timeline:
+    whole = decode_whole(source, keep=False, alive=alive)
+    return _timeline(whole.info, whole.stamps, whole.unit)
 
 
-def _decode(index: FrameIndex, packet: Packet | None) -> list[VideoFrame]:
-    try:
-        return index.container.streams.video[0].codec_context.decode(packet)
-    except FFmpegEnd:
-        return []
-    except (FFmpegError, OSError) as error:
-        raise DecodeError(index.path, f"damaged: {error.strerror}") from None
-
-
-def _stamps(index: FrameIndex) -> tuple[list[int], Fraction]:
-    """When frames begin, from 0, with the end of the last one behind them, and the unit in seconds."""
-    stream, info = index.container.streams.video[0], index.info
-    if index.pts is None or stream.time_base is None:
+def _timeline(info: VideoInfo, stamps: list[int] | None, unit: Fraction | None) -> Timeline:
+    if stamps is None or unit is None:
         unit = 1 / Fraction(info.fps).limit_denominator(100_000)
-        return list(range(info.num_frames + 1)), unit
-    begins = [pts - index.pts[0] for pts in index.pts]
+        return Timeline(info.fps, info.rotation, list(range(info.num_frames + 1)), unit, None)
+    begins = [stamp - stamps[0] for stamp in stamps]
     # The end that makes the average rate of the new file that of the old one: clips are spanned by it.
-    end = round(info.num_frames / info.fps / float(stream.time_base))
-    return [*begins, max(end, begins[-1] + 1)], stream.time_base
+    end = round(info.num_frames / info.fps / float(unit))
+    return Timeline(info.fps, info.rotation, [*begins, max(end, begins[-1] + 1)], unit, stamps)
 
 
 def _encode(
-    index: FrameIndex, target: str, settings: ConvertSettings, alive: Callable[[], None]
+    source: str, timeline: Timeline, target: str, settings: ConvertSettings, alive: Callable[[], None]
 ) -> Encoded | None:
-    """None if frames are missing."""
+    """None if other frames come out than those of the timeline."""
     try:
-        return _encode_with(index, target, settings, settings.encoder_options, alive)
+        return _encode_with(source, timeline, target, settings, settings.encoder_options, alive)
     except LongerDecoded:  # packets in the order of their frames have the frames' own distances
-        return _encode_with(index, target, settings, {**settings.encoder_options, "bf": "0"}, alive)
+        options = {**settings.encoder_options, "bf": "0"}
+        return _encode_with(source, timeline, target, settings, options, alive)
 
 
 def _encode_with(
-    index: FrameIndex,
+    source: str,
+    timeline: Timeline,
     target: str,
     settings: ConvertSettings,
     encoder_options: dict[str, str],
     alive: Callable[[], None],
 ) -> Encoded | None:
-    stamps, unit = _stamps(index)
-    length_of = {begin: end - begin for begin, end in pairwise(stamps)}
+    begins, unit, stamps = timeline.begins, timeline.unit, timeline.stamps
+    length_of = {begin: end - begin for begin, end in pairwise(begins)}
     shape: Shaper | None = None
-    with Writer(target) as writer:
+    with Writer(target) as writer, PlainDecode(source) as frames:
         number = 0
-        for frame in shown_frames(index):
+        for frame in frames:
             alive()
+            if number == timeline.num_frames or (stamps is not None and frame.pts != stamps[number]):
+                return None
             if shape is None:
-                shape = Shaper(index, frame, settings)
+                shape = Shaper(source, timeline, frame, settings)
                 writer.begin(shape, unit, encoder_options)
             picture = shape(frame)
-            picture.pts, picture.time_base = stamps[number], unit
+            picture.pts, picture.time_base = begins[number], unit
             writer.write(picture, length_of)
             number += 1
-        if number != index.info.num_frames or shape is None:
+        if number != timeline.num_frames or shape is None:
             return None
-        writer.finish(length_of, stamps[-1] - stamps[0])
-    seconds = tuple(float(begin * unit) for begin in stamps[:-1])
-    return Encoded(shape.width, shape.height, index.info.fps, seconds)
+        writer.finish(length_of, begins[-1] - begins[0])
+    seconds = tuple(float(begin * unit) for begin in begins[:-1])
+    return Encoded(shape.width, shape.height, timeline.fps, seconds)
 
 
 class Shaper:
     """Frames of one file to upright yuv420p of the new size, in the colours that their tags mean."""
 
-    def __init__(self, index: FrameIndex, first: VideoFrame, settings: ConvertSettings) -> None:
-        self.path = index.path
-        self.turns = index.info.rotation // 90
-        self.fps = index.info.fps
+    def __init__(self, path: str, timeline: Timeline, first: VideoFrame, settings: ConvertSettings) -> None:
+        self.path = path
+        self.turns = timeline.rotation // 90
+        self.fps = timeline.fps
         self.size = (first.width, first.height)
         self.scaled = target_size(first.width, first.height, settings.short_side)
         self.width, self.height = self.scaled[::-1] if self.turns % 2 else self.scaled

@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from revit.common.errors import UserError
+from revit.common.processes import in_lasting_thread
 from revit.video.data.convert_records import Record
 from revit.video.data.convert_worker import Broken, Fatal, Job, serve
 
@@ -63,7 +64,7 @@ class _Worker:
         self.pipe: Connection
         self.pipe, other = context.Pipe()
         self.process = context.Process(target=serve, args=(other,), daemon=True)
-        self.process.start()
+        in_lasting_thread(self.process.start)
         other.close()
         self.alive = True
         self.begin(job)

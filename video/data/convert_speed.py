@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from revit.video.data.clips import load_views
 from revit.video.data.decode import DecodeError
-from revit.video.data.frame_reader import FrameReader
+from revit.video.data.decode.reader import FrameReader
 from revit.video.data.options import ClipOptions, ViewOptions
 
 ONE_CROP = ViewOptions(num_temporal_views=1, num_crops=1)

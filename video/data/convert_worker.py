@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from revit.common.errors import UserError, reason_of
+from revit.common.processes import end_with_parent
 from revit.video.data.convert_check import CheckError, check_clip
 from revit.video.data.convert_encode import encode_clip
 from revit.video.data.convert_options import ConvertSettings
@@ -88,7 +87,7 @@ def _settle(making: str, target: str) -> int:
 
 def serve(jobs: Connection) -> None:
     """Convert until the other end closes the pipe; one answer per job, and "alive" (None) in between."""
-    _end_with_parent()
+    end_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM):  # they are for the run, which ends this process
         signal.signal(number, signal.SIG_IGN)
     said = time.monotonic()
@@ -112,10 +111,3 @@ def serve(jobs: Connection) -> None:
             except Exception as error:  # of whatever kind: the other files are to be converted all the same
                 answer = Broken(f"converting it failed: {type(error).__name__}: {reason_of(error)}")
             jobs.send(answer)
-
-
-def _end_with_parent() -> None:
-    """On Linux a killed parent takes this process along; elsewhere the pipe's end does, after the file at hand."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)

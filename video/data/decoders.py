@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from revit.common.report.loading_rates import Decoders
 from revit.video.data.clips import eval_wanted, make_reader
 from revit.video.data.decode import Backend, resolve_backend
-from revit.video.data.frame_reader import FrameReader
+from revit.video.data.decode.reader import FrameReader
 from revit.video.data.options import ClipOptions, ViewOptions
 
 ONE_VIEW = ViewOptions(num_temporal_views=1, num_crops=1)

@@ -46,7 +46,7 @@ class PixelOptions(Options):
     resize: Literal["transform", "decoder"] = "transform"
     """Who resizes. `decoder`: frames larger than wanted are shrunk while their colours are converted to RGB, which saves a little
     time on large files. It always smooths first, whatever `antialias` says, and differs a little from the transform even
-    then (see `revit.video.data.decode_pyav.Converter`); frames to be enlarged stay the transform's."""
+    then (see `revit.video.data.decode.pyav.Converter`); frames to be enlarged stay the transform's."""
     channel_order: Literal["rgb", "bgr"] = "rgb"
     """`bgr` only for the published Something-Something weights, which saw it by accident."""
     mean: tuple[float, float, float] = (0.45, 0.45, 0.45)

@@ -11,7 +11,6 @@ import torch
 from revit.common.data.dataset import RobustDataset
 from revit.common.data.loader import Loader
 from revit.common.errors import UserError
-from revit.video.data import decode_decord
 from revit.video.data.clips import (
     TrainClips,
     build_eval_loader,
@@ -20,8 +19,8 @@ from revit.video.data.clips import (
     make_reader,
     read_split,
 )
-from revit.video.data.decode import DecodeError
-from revit.video.data.frame_reader import FrameReader
+from revit.video.data.decode import DecodeError, decord
+from revit.video.data.decode.reader import FrameReader
 from revit.video.data.options import ClipLoadingOptions, ClipOptions, ViewOptions
 
 SMALL = {"crop_size": 64, "jitter_min": 72, "jitter_max": 90}
@@ -121,14 +120,14 @@ def test_a_single_path_that_cannot_be_read_says_why(options, tmp_path):
 
 HANGING = """
 import time
-from revit.video.data import decode_child
-true_read = decode_child.READ
+from revit.video.data.decode import worker
+true_read = worker.READ
 def read(path, *others, **options):
     if path.endswith("3.mp4"):
         time.sleep(600)
     return true_read(path, *others, **options)
-decode_child.READ = read
-decode_child.main()
+worker.READ = read
+worker.main()
 """
 
 
@@ -163,7 +162,7 @@ def test_a_split_without_a_list_is_refused():
 
 
 def test_a_decoder_that_is_missing_is_the_users_to_install(monkeypatch):
-    monkeypatch.setattr(decode_decord, "installed", lambda: False)
+    monkeypatch.setattr(decord, "installed", lambda: False)
     with pytest.raises(UserError, match="'decord' is not installed"):
         make_reader(ClipLoadingOptions(decoder="decord"))
 

@@ -13,7 +13,7 @@ from revit.video.data.convert_check import CheckError, check_clip, psnr, resized
 from revit.video.data.convert_encode import encode_clip
 from revit.video.data.convert_options import ConvertSettings, target_size
 from revit.video.data.decode import DecodeError, probe, read_frames
-from revit.video.data.frame_index import index_frames
+from revit.video.data.decode.index import index_frames
 
 SMALL = ConvertSettings(short_side=64)
 UNEVEN = [0, 100, 133, 500, 533, 900, 1000, 1040, 1300, 1301, 1900, 2000]

@@ -11,9 +11,10 @@ import av
 import numpy as np
 import pytest
 
-from revit.video.data import decode_decord, decode_pyav, frame_index
-from revit.video.data.decode import VideoInfo, probe, read_frames, resolve_backend
-from revit.video.data.decode_pyav import plan_runs
+from revit.video.data.decode import VideoInfo, decord, probe, pyav, read_frames, resolve_backend
+from revit.video.data.decode import index as index_module
+from revit.video.data.decode.index import index_frames
+from revit.video.data.decode.pyav import plan_runs
 
 BACKENDS = ["decord", "pyav"]
 
@@ -68,11 +69,11 @@ def test_frames_are_those_asked_for_and_equal_from_both_decoders(name, make_vide
 @pytest.mark.parametrize("name", ["b_frames", "bt709", "full_range", "vp9", "hevc", "mpeg4"])
 def test_decord_really_answers_the_same_bits(name, make_video):
     """The equality above would also hold if decord were never asked."""
-    index = frame_index.index_frames(make_video(**FORMATS[name]))
+    index = index_frames(make_video(**FORMATS[name]))
     wanted = np.array([0, 7, 31, 59])
     by_decord, by_pyav = (
-        decode_decord.read(index, wanted),
-        dict(decode_pyav.read(index, set(wanted.tolist()))),
+        decord.read(index, wanted),
+        dict(pyav.read(index, set(wanted.tolist()))),
     )
     index.container.close()
     assert by_decord is not None
@@ -90,8 +91,8 @@ def test_rotated_files_come_upright(rotation, make_video, numbers_of):
     frames = {backend: read_frames(path, lambda _: [5, 1], backend) for backend in BACKENDS}
     assert frames["pyav"].shape == (2, *upright, 3)
     assert np.array_equal(frames["pyav"], frames["decord"])
-    index = frame_index.index_frames(path)
-    by_decord = decode_decord.read(index, np.array([1, 5]))
+    index = index_frames(path)
+    by_decord = decord.read(index, np.array([1, 5]))
     index.container.close()
     assert by_decord is not None
     assert np.array_equal(by_decord, frames["pyav"][::-1])
@@ -155,7 +156,7 @@ def test_numbers_outside_the_file_are_refused(backend, make_video):
 def test_a_container_that_promises_too_much_is_asked_again(backend, make_video, numbers_of, monkeypatch):
     """The list of frames has 20 more than can be decoded: the choice is repeated with the true number."""
     path = make_video(num_frames=30, options={"bf": "0"})
-    true_index = frame_index.index_frames
+    true_index = index_frames
 
     def lying(path, quick=False):
         index = true_index(path, quick)
@@ -163,7 +164,7 @@ def test_a_container_that_promises_too_much_is_asked_again(backend, make_video, 
         info = replace(index.info, num_frames=50)
         return replace(index, info=info, pts=index.pts + more)
 
-    monkeypatch.setattr("revit.video.data.decode.index_frames", lying)
+    monkeypatch.setattr("revit.video.data.decode.read.index_frames", lying)
     told = []
 
     def last_frames(info):
@@ -176,7 +177,7 @@ def test_a_container_that_promises_too_much_is_asked_again(backend, make_video, 
 
 @pytest.mark.parametrize("size", [0, 1 << 30])
 def test_files_too_large_to_keep_are_read_twice(size, make_video, numbers_of, monkeypatch):
-    monkeypatch.setattr(frame_index, "KEPT_BYTES", size)
+    monkeypatch.setattr(index_module, "KEPT_BYTES", size)
     path = make_video(options={"g": "12"})
     assert numbers_of(read_frames(path, lambda _: [40, 2, 57], "pyav")) == [40, 2, 57]
 
@@ -200,12 +201,12 @@ def test_runs_begin_at_key_frames_and_reach_back_for_leading_pictures():
 
 
 def test_decoding_does_not_import_torch():
-    code = "import sys, revit.video.data.decode_child; sys.exit('torch' in sys.modules)"
+    code = "import sys, revit.video.data.decode.worker; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_decoder_that_is_not_installed_is_named(monkeypatch):
-    monkeypatch.setattr(decode_decord, "installed", lambda: False)
+    monkeypatch.setattr(decord, "installed", lambda: False)
     assert resolve_backend("auto") == "pyav"
     with pytest.raises(ValueError, match="'decord' is not installed"):
         resolve_backend("decord")

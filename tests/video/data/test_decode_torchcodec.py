@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from revit.common.errors import UserError
-from revit.video.data import decode_torchcodec, frame_index
 from revit.video.data.clips import make_reader
 from revit.video.data.decode import read_frames, resolve_backend
+from revit.video.data.decode import torchcodec as by_torchcodec
+from revit.video.data.decode.index import index_frames
 from revit.video.data.options import ClipLoadingOptions
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the encoders' chatter
@@ -81,10 +82,10 @@ def test_frames_are_those_of_pyav(name, torchcodec, make_video, numbers_of):
 @pytest.mark.parametrize("name", ["b_frames", "bt709", "rotated"])
 def test_it_is_really_asked(name, torchcodec, make_video):
     path = make_video(**FORMATS[name])
-    index = frame_index.index_frames(path)
-    assert decode_torchcodec.suits(index)
+    index = index_frames(path)
+    assert by_torchcodec.suits(index)
     index.container.close()
-    frames = decode_torchcodec.read(index, np.array([2, 17]))
+    frames = by_torchcodec.read(index, np.array([2, 17]))
     assert frames is not None
     assert np.array_equal(frames, read_frames(path, lambda _: [2, 17], "pyav"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
@@ -15,12 +16,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from revit.video.data.decode import DecodeError, read_frames
-from revit.video.data.frame_reader import FrameReader
+from revit.video.data.decode.reader import FrameReader
 
 HELPER = """
 import ctypes, os, sys
-from revit.video.data import decode_child
-true_read = decode_child.READ
+from revit.video.data.decode import worker
+true_read = worker.READ
 def read(path, choose_indices, backend, **options):
     if path.endswith("hang.mp4"):
         ctypes.PyDLL(None).sleep(600)  # PyDLL keeps the interpreter lock, as decord does when it hangs
@@ -28,8 +29,8 @@ def read(path, choose_indices, backend, **options):
         print("a last word", file=sys.stderr, flush=True)
         os.abort()
     return true_read(path, choose_indices, backend, **options)
-decode_child.READ = read
-decode_child.main()
+worker.READ = read
+worker.main()
 """
 
 
@@ -42,8 +43,8 @@ def faulty_reader():
 
 
 def pid_of(reader: FrameReader) -> int:
-    assert reader._helper is not None
-    return reader._helper.process.pid
+    (pid,) = reader.helper_pids()
+    return pid
 
 
 def test_frames_are_the_same_as_without_the_helper(make_video):
@@ -59,7 +60,7 @@ def test_frames_are_the_same_as_without_the_helper(make_video):
 def test_no_time_out_means_no_helper(make_video):
     reader = FrameReader(timeout_seconds=0)
     assert reader.read(make_video(), lambda _: [1]).shape == (1, 96, 160, 3)
-    assert reader._helper is None
+    assert reader.helper_pids() == []
 
 
 def test_a_decoder_that_hangs_is_given_up_and_the_next_file_is_fine(make_video, numbers_of, faulty_reader):
@@ -83,8 +84,7 @@ def test_a_decoder_that_crashes_is_named_and_the_next_file_is_fine(make_video, n
 def test_a_helper_ended_from_outside_is_replaced(make_video, numbers_of):
     path, reader = make_video(), FrameReader()
     reader.read(path, lambda _: [1])
-    reader._helper.process.kill()
-    reader._helper.process.wait()
+    os.kill(pid_of(reader), signal.SIGKILL)
     assert numbers_of(reader.read(path, lambda _: [2])) == [2]
     reader.close()
 
@@ -112,7 +112,7 @@ def test_a_reader_travels_without_its_helper(make_video):
     path, reader = make_video(), FrameReader()
     reader.read(path, lambda _: [1])
     copy = pickle.loads(pickle.dumps(reader))
-    assert copy._helper is None
+    assert copy.helper_pids() == []
     assert np.array_equal(copy.read(path, lambda _: [1]), reader.read(path, lambda _: [1]))
     copy.close()
     reader.close()
@@ -149,10 +149,10 @@ def test_helpers_end_with_a_parent_that_is_killed(name, make_video, tmp_path):
     path, notes = make_video(name), tmp_path / "pid"
     code = f"""
 import os, sys, threading
-from revit.video.data.frame_reader import FrameReader
+from revit.video.data.decode.reader import FrameReader
 reader = FrameReader(timeout_seconds=60, command=(sys.executable, "-c", {HELPER!r}))
 reader.read({make_video("good.mp4")!r}, lambda _: [1])
-open({str(notes)!r} + "0", "w").write(str(reader._helper.process.pid))
+open({str(notes)!r} + "0", "w").write(str(reader.helper_pids()[0]))
 os.rename({str(notes)!r} + "0", {str(notes)!r})
 if {path!r}.endswith("hang.mp4"):
     reader.read({path!r}, lambda _: [1])

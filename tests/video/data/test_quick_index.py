@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from revit.video.data import decode, frame_index
-from revit.video.data.bitstream import may_be_turned, units_of
+from revit.video.data.decode import index as index_module
+from revit.video.data.decode import read as read_module
 from revit.video.data.decode import read_frames
-from revit.video.data.frame_index import index_frames
+from revit.video.data.decode.bits import units_of
+from revit.video.data.decode.index import index_frames
+from revit.video.data.decode.scan_h26x import may_be_turned
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the encoders' chatter
 
@@ -36,11 +38,7 @@ def test_the_list_of_frames_is_the_same(name, make_video):
     quick, careful = index_frames(path, quick=True), index_frames(path)
     quick.container.close(), careful.container.close()
     assert (quick.assumed, careful.assumed) == (is_quick, False)
-    assert (quick.pts, quick.packet_pts, quick.packet_is_key) == (
-        careful.pts,
-        careful.packet_pts,
-        careful.packet_is_key,
-    )
+    assert (quick.pts, quick.packet_pts, quick.held) == (careful.pts, careful.packet_pts, careful.held)
     if name != "rotated":
         assert quick.info == careful.info
     assert quick.codec == careful.codec
@@ -59,7 +57,7 @@ def test_a_wrong_assumption_is_noticed_and_the_choice_repeated(make_video, numbe
         told.append(info.width)
         return [7, 3]
 
-    monkeypatch.setattr(decode, "index_frames", wrong)
+    monkeypatch.setattr(read_module, "index_frames", wrong)
     assert numbers_of(read_frames(path, choose)) == [7, 3]
     assert told == [320, 160]
 
@@ -67,15 +65,15 @@ def test_a_wrong_assumption_is_noticed_and_the_choice_repeated(make_video, numbe
 def test_one_call_suffices_where_the_header_is_right(make_video, monkeypatch):
     calls, true_index = [], index_frames
     monkeypatch.setattr(
-        decode, "index_frames", lambda *args, **kw: calls.append(kw) or true_index(*args, **kw)
+        read_module, "index_frames", lambda *args: calls.append(args[1:]) or true_index(*args)
     )
-    monkeypatch.setattr(frame_index, "_first_picture", None)  # would fail if it were called
+    monkeypatch.setattr(index_module, "_first_picture", None)  # would fail if it were called
     read_frames(make_video(), lambda _: [7, 3])
-    assert calls == [{"quick": True}]
+    assert calls == [(True,)]
 
 
 def test_a_turn_asked_for_inside_the_stream_is_found():
-    record = bytes([1, 100, 0, 30, 0xFF])
+    record = bytes([1, 100, 0, 30, 0xFF, 0xE0, 0])
     note, turn, slice_ = b"\x06\x05\x02ab\x80", b"\x06\xff\x01\x01a\x2f\x03abc\x80", b"\x65picture"
 
     def packet(*units: bytes) -> bytes:

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from revit.video.data import shared_frames
-from revit.video.data.decode import DecodeError, read_frames
-from revit.video.data.frame_reader import FrameReader
-from revit.video.data.shared_frames import KEPT_BYTES, NoRoom, SharedFrames, shared_file
+from revit.video.data.decode import DecodeError, read_frames, shared_frames
+from revit.video.data.decode.reader import FrameReader
+from revit.video.data.decode.shared_frames import KEPT_BYTES, NoRoom, SharedFrames, shared_file
 
 
 @pytest.fixture(params=["memory", "refused", "absent"])
@@ -82,12 +81,10 @@ def test_readers_give_their_memory_back_however_the_helper_ends(make_video):
     for end in ("kill", "kill", "close"):
         assert np.array_equal(reader.read(path, lambda _: [3, 11]), expected)
         assert memory_of() == mapped + 1
-        assert reader._helper is not None
-        pid = reader._helper.process.pid
+        (pid,) = reader.helper_pids()
         assert memory_of(pid) == 1
         if end == "kill":
             os.kill(pid, signal.SIGKILL)
-            reader._helper.process.wait()
         else:
             reader.close()
     assert (memory_of(), len(os.listdir("/proc/self/fd"))) == (mapped, open_files)
@@ -96,9 +93,9 @@ def test_readers_give_their_memory_back_however_the_helper_ends(make_video):
 
 SMALL_FILES = """
 import resource
-from revit.video.data import decode_child
+from revit.video.data.decode import worker
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-decode_child.main()
+worker.main()
 """
 
 
@@ -107,11 +104,10 @@ def test_without_room_it_is_said_and_smaller_clips_are_read(make_video, numbers_
     reader = FrameReader(command=(sys.executable, "-c", SMALL_FILES))
     for _ in range(2):
         assert numbers_of(reader.read(path, lambda _: [1, 5])) == [1, 5]
-        assert reader._helper is not None
-        pid = reader._helper.process.pid
+        pids = reader.helper_pids()
         with pytest.raises(DecodeError, match=r"no room for its frames, 1 MB \(file too large\)"):
             reader.read(path, lambda _: range(12))
-        assert reader._helper.process.pid == pid
+        assert reader.helper_pids() == pids
     reader.close()
 
 

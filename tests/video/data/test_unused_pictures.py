@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import av
 import numpy as np
 import pytest
 
-from revit.video.data import decode_pyav
-from revit.video.data.bitstream import sub_layer
-from revit.video.data.decode import read_frames
-from revit.video.data.frame_index import index_frames
+from revit.video.data.decode import pyav, read_frames
+from revit.video.data.decode.index import index_frames
+from revit.video.data.decode.packets import NOTHING, Held
+from revit.video.data.decode.scan_h26x import HevcScanner
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the encoders' chatter
 
@@ -35,6 +36,7 @@ WITH_UNUSED = {
     "hevc_closed_group": hevc("bframes=3:b-adapt=0:open-gop=0"),
     "hevc_sub_layers": hevc("bframes=3:b-adapt=0:temporal-layers=2"),
     "hevc_slices_and_repeated_headers": hevc("bframes=3:b-adapt=0:slices=2:repeat-headers=1:aud=1:hash=1"),
+    "hevc_in_a_transport_stream": hevc("bframes=3:b-adapt=0:b-pyramid=0:open-gop=0", "clip.ts"),
     "h264_pyramid": {"options": {"bf": "7", "g": "20", "b_strategy": "0"}, "num_frames": 48},
     "h264_open_group": {
         "options": {"x264-params": "open-gop=1:keyint=20:min-keyint=20:bframes=3:b-adapt=0:scenecut=0"},
@@ -43,7 +45,6 @@ WITH_UNUSED = {
 }
 ALL_DECODED = {
     "hevc_without_b_frames": hevc("bframes=0"),
-    "hevc_in_a_transport_stream": hevc("bframes=3:b-adapt=0:b-pyramid=0:open-gop=0", "clip.ts"),
     # Reference pictures that are never shown, in one packet with one that is.
     "vp9_hidden_pictures": {
         "codec": "libvpx-vp9",
@@ -71,8 +72,8 @@ def count_decoded(path: str, numbers: list[int], **changes) -> tuple[int, int]:
     index = replace(index_frames(path, quick=True), **changes)
     assert index.pts is not None
     wanted = {index.pts[number] for number in numbers}
-    decoded = list(decode_pyav._decode_runs(index, wanted))
-    runs = decode_pyav.plan_runs(index.packet_pts, index.packet_is_key, wanted)
+    decoded = list(pyav._decode_runs(index, wanted))
+    runs = pyav.plan_runs(index.packet_pts, [bool(held.entry) for held in index.held], wanted)
     index.container.close()
     assert wanted <= {frame.pts for frame in decoded}
     return len(decoded), sum(stop - start for start, stop in runs)
@@ -98,25 +99,41 @@ def test_marks_hold_for_their_own_sub_layer_and_those_below(make_video):
     path = make_video(**PYRAMID)
     index = index_frames(path)
     index.container.close()
-    assert set(index.packet_layers) == {0}
+    assert {held.layer for held in index.held} == {0}
     first, wanted = min(index.pts), index.pts[10]
+
+    def with_layers(layer_at: Callable[[int], int | None]) -> list[Held]:
+        return [held._replace(layer=layer_at(pts)) for held, pts in zip(index.held, index.packet_pts)]
+
     some, held = count_decoded(path, [10])
     assert some < held
     for layer in (1, None):
-        layers = [layer if pts == wanted else 0 for pts in index.packet_pts]
-        assert count_decoded(path, [10], packet_layers=layers) == (held, held)
+        raised = with_layers(lambda pts, layer=layer: layer if pts == wanted else 0)
+        assert count_decoded(path, [10], held=raised) == (held, held)
     # Those of higher ones than the wanted ones are not needed either; those of which nothing is known are.
-    above = [0 if pts in (first, wanted) else 3 for pts in index.packet_pts]
-    assert count_decoded(path, [10], packet_layers=above) == (some, held)
-    unknown = [0 if pts in (first, wanted) else None for pts in index.packet_pts]
-    assert count_decoded(path, [10], packet_layers=unknown) == (held, held)
+    above = with_layers(lambda pts: 0 if pts in (first, wanted) else 3)
+    assert count_decoded(path, [10], held=above) == (some, held)
+    unknown = with_layers(lambda pts: 0 if pts in (first, wanted) else None)
+    assert count_decoded(path, [10], held=unknown) == (held, held)
 
 
 def test_sub_layers_are_read_from_the_units():
+    message, second_view, picture = (
+        bytes([39 << 1, 4, 1]),
+        bytes([1 << 1, 1 << 3 | 6, 128]),
+        bytes([0, 3, 128]),
+    )
+    units = (message, second_view, picture)
+    with_lengths = b"".join(len(unit).to_bytes(4, "big") + unit for unit in units)
+    with_start_codes = b"".join(b"\0\0\1" + unit for unit in units)
     record = bytes([1, *[0] * 20, 3, 0])  # lengths of four bytes
-    message, second_view, picture = bytes([39 << 1, 4]), bytes([1 << 1 | 0, 1 << 3 | 6]), bytes([0, 3, 9])
-    packet = b"".join(len(unit).to_bytes(4, "big") + unit for unit in (message, second_view, picture))
-    assert sub_layer("hevc", record, av.Packet(packet)) == 2
-    assert sub_layer("hevc", record, av.Packet(packet[:12])) is None  # no picture in it
-    assert sub_layer("hevc", b"\0\0\0\1" + bytes(30), av.Packet(packet)) is None  # start codes, no lengths
-    assert sub_layer("vp9", record, av.Packet(packet)) is None
+    for header, data in ((record, with_lengths), (b"", with_start_codes)):
+        assert HevcScanner(header).scan(av.Packet(data)) == Held(layer=2)
+        assert HevcScanner(header).scan(av.Packet(data[:12])) == NOTHING  # no picture in it
+
+
+def test_a_picture_that_may_stay_hidden_makes_the_count_uncertain():
+    """`output_flag_present_flag` in a picture parameter set: slices may say that their picture is not shown."""
+    for flag, is_exact in ((0, True), (1, False)):
+        parameters = bytes([34 << 1, 1, 0b11000000 | flag << 4])  # two numbers of 0, then two flags
+        assert HevcScanner(b"\0\0\1" + parameters).is_exact is is_exact

@@ -3,7 +3,7 @@ open file that is its last argument. No torch here.
 
 One request is a conversation of JSON lines, so that the caller's function can choose frames after the file is opened:
 
-    -> {"path": ..., "backend": ...}
+    -> {"path": ..., "backend": ..., "damaged": ...}
     <- {"info": {...}}                 (again after a recount)
     -> {"indices": [...], "short_side": pixels or null} or {"cancel": true}
     <- {"shape": [n, H, W, 3]} of the frames in shared memory, valid until the next request, or {"error": reason}
@@ -11,7 +11,6 @@ One request is a conversation of JSON lines, so that the caller's function can c
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -23,8 +22,9 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from revit.common.processes import end_with_parent
 from revit.video.data.decode import DecodeError, VideoInfo, Wanted, read_frames
-from revit.video.data.shared_frames import NoRoom, SharedFrames
+from revit.video.data.decode.shared_frames import NoRoom, SharedFrames
 
 READ: Callable[..., NDArray[np.uint8]] = read_frames
 """What answers a request; a test puts a decoder that hangs here."""
@@ -36,7 +36,7 @@ class _Cancelled(Exception):
 
 def main() -> None:
     """Serve requests until standard input ends."""
-    _die_with_parent()
+    end_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(
             number, signal.SIG_IGN
@@ -55,6 +55,7 @@ def main() -> None:
                 lambda info: _ask(requests, answers, info),
                 request["backend"],
                 allocate=shared.make,
+                damaged=request["damaged"],
             )
             shared.hold(frames)
         except _Cancelled:
@@ -81,20 +82,6 @@ def _send(answers: BinaryIO, message: dict) -> None:
     left = memoryview(json.dumps(message).encode() + b"\n")
     while left:
         left = left[answers.write(left) :]
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to end this process when its parent ends, however: a hanging decoder would not notice otherwise.
-
-    Elsewhere the end of standard input is the only sign, enough for every helper that does not hang.
-    """
-    if sys.platform != "linux":
-        return
-    parent = os.getppid()
-    set_parent_death_signal = 1
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 if __name__ == "__main__":

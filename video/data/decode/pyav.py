@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from itertools import chain, pairwise
+from itertools import chain, groupby
 
 import numpy as np
 from av.error import EOFError as FFmpegEnd
 from av.error import FFmpegError
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from revit.video.data.frame_index import FrameIndex, picture_shape
-from revit.video.data.opening import DecodeError
+from revit.video.data.decode.index import FrameIndex, Numbering, picture_shape
+from revit.video.data.decode.opening import DecodeError
+from revit.video.data.decode.packets import Entry
 from revit.video.data.sizes import short_side_size
 
 
@@ -24,54 +26,38 @@ def read(
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Decode the frames numbered `wanted`: pairs of number and picture (H, W, 3), in the order they come out.
 
-    Numbers whose frame the decoder does not return whole are missing: `recount` then tells a file that promises too much
-    from a damaged one. All are missing if pictures do not look as the index assumed.
+    Numbers whose frame the decoder does not return whole are missing: decoding the whole file then tells one that promises
+    too much from a damaged one. All are missing if pictures do not look as the index assumed.
 
     short_side: see `Converter`.  `DecodeError` where the decoder itself gives up, or frames change size.
     """
     to_rgb = Converter(short_side)
     size: tuple[int, int] | None = None
     for number, frame in _frames(index, wanted):
-        if size is not None and size != (frame.height, frame.width):
-            raise DecodeError(
-                index.path, f"its frames change size from {size} to {(frame.height, frame.width)}"
-            )
-        size = frame.height, frame.width
+        size = same_size(index.path, size, frame)
         yield number, to_rgb(frame, index.info.rotation)
+
+
+def same_size(path: str, size: tuple[int, int] | None, frame: VideoFrame) -> tuple[int, int]:
+    """Height and width of a frame. `DecodeError` if the ones before had others."""
+    if size is not None and size != (frame.height, frame.width):
+        raise DecodeError(path, f"its frames change size from {size} to {(frame.height, frame.width)}")
+    return frame.height, frame.width
 
 
 def _frames(index: FrameIndex, wanted: set[int]) -> Iterator[tuple[int, VideoFrame]]:
     """The frames numbered `wanted` as the decoder returns them."""
-    if index.pts is None:
-        yield from (
-            (number, frame) for number, frame in _count(index, stop_after=max(wanted)) if number in wanted
-        )
+    if index.numbering is Numbering.WHOLE:
         return
-    number_of = {index.pts[number]: number for number in wanted}
+    decoded = _counted(index, wanted) if index.pts is None else _stamped(index, index.pts, wanted)
     compared = not index.assumed
-    for frame in _decode_runs(index, set(number_of)):
+    for number, frame in decoded:
         if not compared:
             shape, info = picture_shape(frame), index.info
             if shape.rotation or (shape.height, shape.width) != (info.height, info.width):
                 return
             compared = True
-        wanted_number = number_of.get(frame.pts) if frame.pts is not None else None
-        if wanted_number is not None:
-            yield wanted_number, frame
-
-
-def recount(index: FrameIndex) -> FrameIndex:
-    """Decode the whole file and trust what came out: for files that promise more frames than they hold.
-
-    `DecodeError` if no frame comes out, or an incomplete one (FFmpeg fills the holes and goes on; this does not).
-    """
-    stamps = [frame.pts for _, frame in _count(index)]
-    if not stamps:
-        raise DecodeError(index.path, "no frame of it can be decoded")
-    known = [stamp for stamp in stamps if stamp is not None]
-    usable = len(known) == len(stamps) and all(a < b for a, b in pairwise(known))
-    info = replace(index.info, num_frames=len(stamps), duration_seconds=len(stamps) / index.info.fps)
-    return replace(index, info=info, pts=known if usable else None)
+        yield number, frame
 
 
 class Converter:
@@ -108,12 +94,21 @@ class Converter:
         return np.rot90(picture, rotation // 90) if rotation else picture
 
 
+def _stamped(index: FrameIndex, pts: list[int], wanted: set[int]) -> Iterator[tuple[int, VideoFrame]]:
+    """The wanted frames, known by their time stamps."""
+    number_of = {pts[number]: number for number in wanted}
+    for frame in _decode_runs(index, set(number_of)):
+        number = number_of.get(frame.pts) if frame.pts is not None else None
+        if number is not None:
+            yield number, frame
+
+
 def _decode_runs(index: FrameIndex, wanted: set[int]) -> Iterator[VideoFrame]:
     """Frames of the runs of packets that the wanted stamps need; everything else in the file is passed over.
 
     In a run, pictures that say of themselves that no other is built on them are left undecoded unless they are wanted:
     in H.264 those with nal_ref_idc 0, in HEVC "sub-layer non-reference" ones, which say so for their own temporal
-    sub-layer and those below (`FrameIndex.packet_layers`), so that the wanted ones must not be of a higher one. Neither
+    sub-layer and those below (`Held.layer`), so that the wanted ones must not be of a higher one. Neither
     changes any other picture: their order and numbers do not enter the decoding of the rest.
 
     B-pictures that others are built on (pyramids) are decoded, needed or not. Which pictures use them is in lists inside
@@ -122,28 +117,36 @@ def _decode_runs(index: FrameIndex, wanted: set[int]) -> Iterator[VideoFrame]:
     other pictures from there to the next key frame. VP9 and AV1 mark pictures as not shown, not as not used: all are
     decoded.
 
-    Stops early, leaving frames out, at a frame that is incomplete: those after it may be built on it.
+    Stops early, leaving frames out, at a frame that is incomplete, as those after it may be built on it, and at one that
+    comes out in another order than that of the stamps.
     """
     codec = index.container.streams.video[0].codec_context
     packets = enumerate(index.read_packets())
-    layers = index.packet_layers
-    for start, stop in plan_runs(index.packet_pts, index.packet_is_key, wanted):
+    held = index.held
+    for start, stop in plan_runs(index.packet_pts, [bool(one.entry) for one in held], wanted):
+        while stop < len(held) and held[stop].frames == 0:  # the second field of a frame
+            stop += 1
         codec.flush_buffers()
         first_pts = index.packet_pts[start]
-        highest = _highest([layers[at] for at in range(start, stop) if index.packet_pts[at] in wanted])
+        highest = _highest([held[at].layer for at in range(start, stop) if index.packet_pts[at] in wanted])
+        shown: int | None = None
         for position, packet in packets:
             if position < start:
                 continue
-            layer = layers[position]
+            layer = held[position].layer
             needed = packet.pts in wanted or layer is None or highest is None or layer < highest
             codec.skip_frame = "DEFAULT" if needed else "NONREF"
             last = position == stop - 1
-            frames = _decode(index, packet)
-            for frame in (*frames, *_decode(index, None)) if last else frames:
-                if not frame.is_corrupt:
-                    yield frame
-                elif frame.pts is None or first_pts is None or frame.pts >= first_pts:
+            frames = decode_packet(codec, packet, index)
+            for frame in (*frames, *decode_packet(codec, None, index)) if last else frames:
+                if frame.is_corrupt:
+                    if frame.pts is None or first_pts is None or frame.pts >= first_pts:
+                        return
+                    continue
+                if frame.pts is None or (shown is not None and frame.pts <= shown):
                     return
+                shown = frame.pts
+                yield frame
             if last:
                 break
 
@@ -154,17 +157,17 @@ def _highest(layers: Sequence[int | None]) -> int | None:
 
 
 def plan_runs(
-    packet_pts: Sequence[int | None], packet_is_key: Sequence[bool], wanted: set[int]
+    packet_pts: Sequence[int | None], packet_is_entry: Sequence[bool], wanted: set[int]
 ) -> list[tuple[int, int]]:
     """Ranges [start, stop) of packets, in file order, that hold the wanted stamps and all that these depend on.
 
-    A range begins at a key frame. A frame shown before the key frame it follows in the file (a leading picture of an
-    open group) also needs the group before.
+    A range begins where decoding can. A frame shown before the one at which it begins (a leading picture of an open group)
+    also needs the group before.
     """
     runs: list[tuple[int, int]] = []
     keys: list[int] = []
-    for position, (pts, is_key) in enumerate(zip(packet_pts, packet_is_key)):
-        if is_key or not keys:
+    for position, (pts, is_entry) in enumerate(zip(packet_pts, packet_is_entry)):
+        if is_entry or not keys:
             keys.append(position)
         if pts is None or pts not in wanted:
             continue
@@ -178,39 +181,82 @@ def plan_runs(
     return runs
 
 
-def _count(index: FrameIndex, stop_after: int | None = None) -> Iterator[tuple[int, VideoFrame]]:
-    """Every frame the decoder returns, numbered as it comes out.
+def _counted(index: FrameIndex, wanted: set[int]) -> Iterator[tuple[int, VideoFrame]]:
+    """The wanted frames, counted as the decoder hands them out, each from the last start before it.
 
-    Incomplete frames at the very start (a stream cut out of another one) are not shown; later ones are damage.
+    Stops early, leaving frames out, at one that is incomplete.
     """
     codec = index.container.streams.video[0].codec_context
-    codec.flush_buffers()
     codec.skip_frame = "DEFAULT"
-    number = 0
-    for packet in chain(index.read_packets(), (None,)):
-        for frame in _decode(index, packet):
-            if frame.is_corrupt and number == 0:
-                continue
+    firsts = [number for _, number in index.starts]
+    groups = [
+        (index.starts[which], set(numbers))
+        for which, numbers in groupby(sorted(wanted), lambda number: bisect_right(firsts, number) - 1)
+    ]
+    feed = _Feed(index)
+    ends = [*(start for (start, _), _ in groups[1:]), len(index.held)]
+    for ((start, number), numbers), end in zip(groups, ends):
+        codec.flush_buffers()
+        for frame in _handed_out(index, start, feed.read(start, keep_from=end)):
             if frame.is_corrupt:
-                raise DecodeError(index.path, f"damaged{_where(index, frame.pts)}: a frame is incomplete")
-            yield number, frame
-            number += 1
-            if stop_after is not None and number > stop_after:
                 return
+            if number in numbers:
+                yield number, frame
+                numbers.discard(number)
+                if not numbers:
+                    break
+            number += 1
 
 
-def _decode(index: FrameIndex, packet: Packet | None) -> list[VideoFrame]:
-    """Send one packet (None: the end) to the decoder and take what it returns."""
+def _handed_out(index: FrameIndex, start: int, packets: Iterator[tuple[int, Packet]]) -> Iterator[VideoFrame]:
+    """What the decoder hands out from the packet at `start` on.
+
+    Packets are stamped with their place, so that what leads the first picture is told from it: some decoders leave it out,
+    others show it damaged.
+    """
+    codec = index.container.streams.video[0].codec_context
+    begun = start == 0 or index.held[start].entry is Entry.CLOSED
+    for position, packet in chain(packets, ((-1, None),)):
+        if packet is not None:
+            packet.pts = packet.dts = position
+        for frame in decode_packet(codec, packet, index):
+            begun = begun or frame.pts == start
+            if begun:
+                yield frame
+
+
+class _Feed:
+    """Packets in file order, from places on of which none is before the last one."""
+
+    def __init__(self, index: FrameIndex) -> None:
+        self._unread = enumerate(index.read_packets())
+        self._kept: list[tuple[int, Packet]] = []
+
+    def read(self, start: int, keep_from: int) -> Iterator[tuple[int, Packet]]:
+        """Packets from `start` on with their places; the next call may begin at `keep_from`, wherever this one ends."""
+        kept, self._kept = self._kept, [one for one in self._kept if one[0] >= keep_from]
+        yield from (one for one in kept if one[0] >= start)
+        for one in self._unread:
+            if one[0] >= keep_from:
+                self._kept.append(one)
+            if one[0] >= start:
+                yield one
+
+
+def decode_packet(codec: VideoCodecContext, packet: Packet | None, index: FrameIndex) -> list[VideoFrame]:
+    """Send one packet (None: the end) to the decoder and take what it returns. `DecodeError` if it cannot be decoded."""
     try:
-        return index.container.streams.video[0].codec_context.decode(packet)
+        return codec.decode(packet)
     except FFmpegEnd:
         return []
     except (FFmpegError, OSError) as error:
-        where = _where(index, packet.pts if packet is not None else None)
+        where = "" if packet is None else _where(index, packet)
         raise DecodeError(index.path, f"damaged{where}: {error.strerror}") from None
 
 
-def _where(index: FrameIndex, pts: int | None) -> str:
-    """What to say of the time, by the stream's own unit of time: frames that come out at the end of a file have none."""
-    unit = index.container.streams.video[0].time_base
+def _where(index: FrameIndex, packet: Packet) -> str:
+    """What to say of the time of a packet."""
+    unit, pts = index.container.streams.video[0].time_base, packet.pts
+    if index.numbering is Numbering.COUNT and pts is not None:  # it was stamped with its place
+        pts = index.packet_pts[pts]
     return "" if pts is None or unit is None else f" at {float(pts * unit):.2f} s"

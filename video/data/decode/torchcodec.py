@@ -11,15 +11,12 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
-from revit.video.data import decode_decord
-from revit.video.data.frame_index import FrameIndex
+from revit.video.data.decode import decord
+from revit.video.data.decode.index import FrameIndex
 
-IDENTICAL_CODECS = (*decode_decord.IDENTICAL_CODECS, "libdav1d")
-"""Codecs whose frames were compared; AV1 among them."""
-
-
-EXACT_CONTAINERS = ("mp4", "matroska")
-"""Containers with a list of key frames. In a transport stream torchcodec 0.17 returned later frames than those asked for."""
+IDENTICAL = {name: (*codecs, "av1") for name, codecs in decord.IDENTICAL.items()}
+"""Containers, and the codecs in them, that were compared. In a transport stream torchcodec 0.17 returned later frames than
+those asked for."""
 
 
 def installed() -> bool:
@@ -34,9 +31,8 @@ def installed() -> bool:
 
 
 def suits(index: FrameIndex) -> bool:
-    """Whether torchcodec returns the same frames as PyAV for this file; see `decode_decord.suits`."""
-    names = index.container.format.name.split(",")
-    return any(name in names for name in EXACT_CONTAINERS) and decode_decord.suits(index, IDENTICAL_CODECS)
+    """Whether torchcodec returns the same frames as PyAV for this file; see `decord.suits`."""
+    return decord.suits(index, IDENTICAL)
 
 
 def read(index: FrameIndex, wanted: NDArray[np.int64]) -> NDArray[np.uint8] | None:
@@ -45,7 +41,7 @@ def read(index: FrameIndex, wanted: NDArray[np.int64]) -> NDArray[np.uint8] | No
     """
     from torchcodec.decoders import VideoDecoder
 
-    before = decode_decord.noise_bytes()
+    before = decord.noise_bytes()
     try:
         # "exact" reads all packets first, so that numbers mean what they mean here.
         decoder = VideoDecoder(
@@ -57,4 +53,4 @@ def read(index: FrameIndex, wanted: NDArray[np.int64]) -> NDArray[np.uint8] | No
     except (RuntimeError, ValueError, IndexError):
         return None
     whole = pictures.shape[1:3] == (index.info.height, index.info.width)
-    return pictures if whole and decode_decord.noise_bytes() == before else None
+    return pictures if whole and decord.noise_bytes() == before else None

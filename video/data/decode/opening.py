@@ -68,17 +68,20 @@ def is_mp4(head: bytes) -> bool:
     return head[4:8] == b"ftyp"
 
 
+def num_indexed(container: InputContainer) -> int:
+    """Frames that the index of an MP4 file lists; 0 in others, which have none that is complete."""
+    return len(container.streams.video[0].index_entries) if "mp4" in container.format.name else 0
+
+
 def refuse_truncated(path: str, container: InputContainer, num_packets: int) -> None:
     """MP4 files list where every frame lies: a last frame beyond the end of the file was cut off."""
-    if "mp4" not in container.format.name:
+    count = num_indexed(container)
+    if count == 0:
         return
-    entries = container.streams.video[0].index_entries
-    if len(entries) == 0:
-        return
-    last = entries[len(entries) - 1]
+    last = container.streams.video[0].index_entries[count - 1]
     if last.pos + last.size > os.path.getsize(path):
         raise DecodeError(
-            path, f"truncated: {num_packets} of the {len(entries)} frames of its index are in the file"
+            path, f"truncated: {num_packets} of the {count} frames of its index are in the file"
         )
 
 

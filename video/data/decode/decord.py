@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from revit.video.data.frame_index import FrameIndex
+from revit.video.data.decode.index import FrameIndex, Numbering
+from revit.video.data.decode.packets import Entry
 
-IDENTICAL_CODECS = ("h264", "hevc", "mpeg4", "vp8", "vp9", "libvpx-vp9")
-"""Codecs that the FFmpeg inside decord decodes; AV1 it cannot open."""
+IDENTICAL = {
+    "mp4": ("h264", "hevc", "vp9"),
+    "matroska": ("h264", "hevc", "vp8", "vp9"),
+}
+"""Containers, and the codecs in them, of which `tests/video/data/test_matrix.py` shows every frame to be the same. In AVI, ASF,
+FLV and transport streams decord takes frames for others, in MPEG-4 with B-frames nearly everywhere."""
 
 IDENTICAL_PIXELS = ("yuv420p", "yuvj420p")
 """Pixel formats whose conversion to RGB is bit-identical in the FFmpeg of decord and in PyAV's, at even sizes. Of 10-bit
-formats, and of half-size chroma at odd sizes, the two make different pictures: those are PyAV's alone, so that no answer
-depends on what is installed."""
+formats, and of half-size chroma at odd sizes, the two make different pictures."""
 
 
 def installed() -> bool:
@@ -24,11 +29,25 @@ def installed() -> bool:
     return importlib.util.find_spec("decord") is not None
 
 
-def suits(index: FrameIndex, codecs: tuple[str, ...] = IDENTICAL_CODECS) -> bool:
-    """Whether decord returns the same frames as PyAV for this file: known format, every frame with its own stamp."""
+def suits(index: FrameIndex, identical: Mapping[str, Sequence[str]] = IDENTICAL) -> bool:
+    """Whether decord returns the same frames as PyAV for this file.
+
+    Besides container, codec and pixels: every packet is one frame with its own stamp, none is outside an edit list, and
+    groups are closed and flagged as what they are (decord begins at flagged packets, and in an open group it takes the frames
+    that lead a key frame for those behind it).
+    """
+    names = index.container.format.name.split(",")
+    codecs = next((identical[name] for name in names if name in identical), ())
     even = index.info.width % 2 == 0 and index.info.height % 2 == 0
     known = index.codec in codecs and index.pixel_format in IDENTICAL_PIXELS
-    return index.pts is not None and even and known
+    return (
+        even
+        and known
+        and index.numbering is Numbering.STAMPS
+        and index.num_hidden == 0
+        and index.flags_true
+        and all(held.frames == 1 and held.entry in (Entry.NONE, Entry.CLOSED) for held in index.held)
+    )
 
 
 def read(index: FrameIndex, wanted: NDArray[np.int64]) -> NDArray[np.uint8] | None:

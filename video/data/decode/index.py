@@ -1,0 +1,361 @@
+"""Which frames a file has, in the order in which they are shown, found by reading its packets without decoding them.
+
+Frame n is the n-th frame that a plain decode of the whole file hands out. How that is known without decoding everything
+depends on the file, see `Numbering`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from revit.video.data.decode.opening import (
+    DecodeError,
+    error_text,
+    open_container,
+    picture_packets,
+    refuse_truncated,
+)
+from revit.video.data.decode.packets import Entry, Held, Scanner, scanner_for
+from revit.video.data.decode.scan_h26x import may_be_turned
+
+KEPT_BYTES = 64 << 20
+"""Packets of files up to this size are kept in memory between indexing and decoding; others are read twice."""
+
+FIRST_PACKETS = 16
+"""Packets tried for a first frame."""
+
+RATE_TOLERANCE = 0.03
+"""Share by which a file's stamps may differ from the rate written in it, beside their rounding."""
+
+STAMPED_CONTAINERS = ("mp4", "matroska", "mpegts", "mpeg", "flv")
+"""FFmpeg's names of containers whose time stamps say when a frame is shown. Those of AVI and ASF say when it is decoded."""
+
+
+class Numbering(Enum):
+    """How frames are known by their numbers."""
+
+    STAMPS = "stamps"
+    """By their time stamps: each packet has one of its own, and holds at most one frame."""
+    COUNT = "count"
+    """By counting what the decoder hands out from a point on where the number is known (`FrameIndex.starts`)."""
+    WHOLE = "whole"
+    """Only by decoding the whole file: packets of this kind are not understood, or they are irregular."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What choosing frames may depend on. The same whichever decoder reads the file."""
+
+    num_frames: int
+    """Frames that are shown; the indices asked for are 0 .. num_frames - 1 in the order they are shown."""
+    fps: float
+    """Average frame rate, frames per second."""
+    width: int
+    """Pixels, after the rotation tag is applied."""
+    height: int
+    """Pixels, after the rotation tag is applied."""
+    rotation: int
+    """Degrees that the frames are turned counter-clockwise to be shown upright: 0, 90, 180 or 270."""
+    duration_seconds: float
+    """From the first frame's start to the last one's end."""
+    num_lost: int = 0
+    """Frames left out of `num_frames` because they are damaged or cut off; only where that was found and is allowed."""
+
+
+@dataclass(frozen=True)
+class FrameIndex:
+    """One opened file: its frames by number, and the packets that hold them."""
+
+    path: str
+    container: InputContainer
+    info: VideoInfo
+    codec: str
+    """FFmpeg's name, whichever library decodes."""
+    pixel_format: str | None
+    """As decoded; None if no picture has been decoded yet."""
+    assumed: bool
+    """Whether size and rotation are those of the file's header and still to be compared with a decoded picture."""
+    numbering: Numbering
+    pts: list[int] | None
+    """Time stamps in the order shown: frame i is the one stamped pts[i]. None where stamps do not number frames."""
+    packet_pts: list[int | None]
+    """Time stamp of every packet in file order."""
+    held: list[Held]
+    """What every packet holds, in file order. Where `entry`, decoding can begin."""
+    starts: list[tuple[int, int]]
+    """Packets at which counting can begin, with the number of the frame that is handed out first from there on."""
+    num_hidden: int
+    """Packets outside the edit list: decoded when others need them, never shown."""
+    flags_true: bool
+    """Whether the container's key-frame flags are set just where decoding can begin."""
+    packets: list[Packet] | None
+    """Packets in file order, or None when the file is too large to keep them."""
+
+    def read_packets(self) -> Iterator[Packet]:
+        """All packets that carry a picture, in file order."""
+        if self.packets is not None:
+            yield from self.packets
+        else:
+            with open_container(self.path) as container:
+                yield from picture_packets(container)
+
+
+@dataclass
+class _Packets:
+    """What one pass over the packets of a file found."""
+
+    pts: list[int | None] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
+    hidden: list[bool] = field(default_factory=list)
+    kept: list[Packet] | None = None
+    flags_true: bool = True
+    # The first packets of the file, and those from its first key frame on.
+    heads: tuple[list[Packet], list[Packet]] = field(default_factory=lambda: ([], []))
+
+    @property
+    def num_frames(self) -> int:
+        return sum(held.frames for held, hidden in zip(self.held, self.hidden) if not hidden)
+
+
+def index_frames(path: str, quick: bool = False) -> FrameIndex:
+    """Open `path` and list its frames. The caller closes `.container`.
+
+    quick: where the header of the file can be relied on, take rotation and size from there instead of from its first
+    picture; decoding that one costs as much as all the rest here. Whoever decodes then compares (`FrameIndex.assumed`).
+
+    `DecodeError` if it is no video, has no frame, or ends before its own index does (truncated).
+    """
+    container = open_container(path, quick)
+    try:
+        stream = container.streams.video[0]
+        codec = stream.codec_context
+        scanner = scanner_for(codec)
+        found = _read_all(path, container, scanner, quick)
+        if found is None:
+            container.close()
+            return index_frames(path)
+        if not found.held:
+            raise DecodeError(path, "has a video stream without a single frame")
+        shape = _header_shape(codec) if quick else picture_shape(_first_picture(path, codec, *found.heads))
+        pts = None
+        if scanner.is_exact and not scanner.must_begin_at_start:
+            pts = _shown_stamps(container, found)
+        starts = _starts(found, scanner)
+        numbering = Numbering.WHOLE
+        if pts is not None:
+            numbering = Numbering.STAMPS
+        elif scanner.is_exact and found.num_frames and starts and starts[0] == (0, 0):
+            numbering = Numbering.COUNT
+        # With two frames on one stamp, or none, the rate is the one written.
+        fps = frames_per_second(stream, pts)
+        seconds = found.num_frames / fps
+        if pts is not None and stream.time_base is not None:
+            seconds = float((pts[-1] - pts[0]) * stream.time_base) + 1 / fps
+        turned = shape.rotation in (90, 270)
+        info = VideoInfo(
+            num_frames=found.num_frames,
+            fps=fps,
+            width=shape.height if turned else shape.width,
+            height=shape.width if turned else shape.height,
+            rotation=shape.rotation,
+            duration_seconds=seconds,
+        )
+        return FrameIndex(
+            path=path,
+            container=container,
+            info=info,
+            codec=codec.codec.canonical_name,
+            pixel_format=shape.pixel_format,
+            assumed=quick,
+            numbering=numbering,
+            pts=pts,
+            packet_pts=found.pts,
+            held=found.held,
+            starts=starts,
+            num_hidden=sum(found.hidden),
+            flags_true=found.flags_true,
+            packets=found.kept,
+        )
+    except BaseException:
+        container.close()
+        raise
+
+
+def _read_all(path: str, container: InputContainer, scanner: Scanner, quick: bool) -> _Packets | None:
+    """Reads all packets; None if `quick` was asked for and the header does not suffice."""
+    found = _Packets(kept=[] if os.path.getsize(path) <= KEPT_BYTES else None)
+    stream, met_key, flags_true = container.streams.video[0], False, True
+    scan, add_pts, add_held, add_hidden = (
+        scanner.scan,
+        found.pts.append,
+        found.held.append,
+        found.hidden.append,
+    )
+    try:
+        for packet in picture_packets(container):
+            if packet.is_corrupt:
+                refuse_truncated(path, container, len(found.pts))
+                raise DecodeError(path, f"truncated: the file ends inside frame {found.num_frames}")
+            is_key = packet.is_keyframe
+            if quick and not found.pts and not _header_suffices(stream, packet):
+                return None
+            held = scan(packet)
+            add_pts(packet.pts)
+            add_held(held)
+            add_hidden(packet.is_discard)
+            if is_key != bool(held.entry):
+                flags_true = False
+            if not quick and len(found.heads[1]) < FIRST_PACKETS:
+                met_key = met_key or is_key
+                for head, begun in zip(found.heads, (True, met_key)):
+                    if begun and len(head) < FIRST_PACKETS:
+                        head.append(packet)
+            if found.kept is not None:
+                found.kept.append(packet)
+    except FFmpegError as error:
+        raise DecodeError(path, f"damaged: {error.strerror} after {found.num_frames} frames") from None
+    refuse_truncated(path, container, len(found.pts))
+    found.flags_true = flags_true
+    return found
+
+
+def _shown_stamps(container: InputContainer, found: _Packets) -> list[int] | None:
+    """The time stamps of all frames in the order shown, or None if they cannot number them.
+
+    They can in containers that have presentation times, if every frame has one of its own, the first packet begins a
+    sequence, and whatever is decoded before an entry is also shown before it.
+    """
+    names = container.format.name.split(",")
+    if not any(name in names for name in STAMPED_CONTAINERS) or not _begins_whole(found.held):
+        return None
+    stamps: list[int] = []
+    last = None
+    for pts, held, hidden in zip(found.pts, found.held, found.hidden):
+        if held.frames == 0 or hidden:
+            continue
+        if pts is None:
+            return None
+        if held.entry and last is not None and pts <= last:
+            return None
+        if last is None or pts > last:
+            last = pts
+        stamps.append(pts)
+    stamps.sort()
+    if not stamps or len(set(stamps)) < len(stamps):
+        return None
+    return stamps
+
+
+def _begins_whole(held: list[Held]) -> bool:
+    """Whether it is known what a decoder makes of the first packets: nothing that they are built on is missing."""
+    return held[0].entry in (Entry.LEADING, Entry.CLOSED)
+
+
+def _starts(found: _Packets, scanner: Scanner) -> list[tuple[int, int]]:
+    """See `FrameIndex.starts`. The first one is the first packet; without it nothing can be counted."""
+    if not scanner.is_exact or not _begins_whole(found.held):
+        return []
+    starts = [(0, 0)]
+    if scanner.must_begin_at_start or any(found.hidden):
+        return starts
+    number = 0
+    for position, held in enumerate(found.held):
+        if position and held.entry is Entry.CLOSED:
+            starts.append((position, number))
+        elif position and held.entry is Entry.LEADING:
+            starts.append((position, number + _num_leading(found.held, position)))
+        number += held.frames
+    return starts
+
+
+def _num_leading(held: list[Held], position: int) -> int:
+    """B-pictures decoded after an intra picture and shown before it."""
+    count = 0
+    for behind in held[position + 1 :]:
+        if behind.frames and not behind.is_b:
+            break
+        count += behind.frames
+    return count
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What pictures look like before they are turned. width, height: pixels.  rotation: see `VideoInfo`."""
+
+    width: int
+    height: int
+    rotation: int
+    pixel_format: str | None
+
+
+def picture_shape(picture: VideoFrame) -> Shape:
+    """The shape of a decoded picture."""
+    # A nonsensical display matrix has no angle (not a number, read as a huge integer): frames stay as they are.
+    turn = picture.rotation if abs(picture.rotation) <= 360 else 0
+    return Shape(picture.width, picture.height, round(turn / 90) % 4 * 90, picture.format.name)
+
+
+def _header_shape(codec: VideoCodecContext) -> Shape:
+    """The shape of pictures that are not turned, by the header of the file."""
+    return Shape(codec.width, codec.height, 0, None)
+
+
+def _header_suffices(stream: VideoStream, first: Packet) -> bool:
+    """Whether the file's header says how all pictures look, and how many there are, unless the first decoded one differs."""
+    codec = stream.codec_context
+    return (
+        "mp4" in stream.container.format.name
+        and stream.frames > 0  # all frames are listed in one place, not fragment by fragment
+        and codec.width > 0
+        and first.is_keyframe
+        and not may_be_turned(codec.name, codec.extradata, bytes(first))
+    )
+
+
+def _first_picture(
+    path: str, codec: VideoCodecContext, head: list[Packet], from_key: list[Packet]
+) -> VideoFrame:
+    """The first frame the decoder returns: the only place that tells rotation and true pixel format."""
+    reason = "it returns nothing"
+    # One packet is nearly always enough. Streams cut out of the middle of others need more; of some nothing comes before
+    # their first key frame, which may be far.
+    for packets in (head[:1], head, from_key):
+        try:
+            pictures = [picture for packet in packets for picture in codec.decode(packet)]
+            pictures += codec.decode(None)
+        except (FFmpegError, OSError) as error:
+            reason = error_text(error)
+            continue
+        finally:
+            codec.flush_buffers()
+        if pictures:
+            return pictures[0]
+    raise DecodeError(
+        path, f"damaged, or no decoder for {codec.name}: its first frame cannot be decoded ({reason})"
+    )
+
+
+def frames_per_second(stream: VideoStream, pts: list[int] | None) -> float:
+    """The rate written in the file, which is exact, unless the frames' own stamps contradict it.
+
+    Matroska writes what the encoder was told, whatever the spacing became.
+    """
+    written = stream.average_rate or stream.guessed_rate or stream.base_rate
+    if pts is not None and len(pts) > 1 and stream.time_base is not None:
+        ticks = pts[-1] - pts[0]
+        measured = (len(pts) - 1) / float(ticks * stream.time_base)
+        if not written or abs(measured / float(written) - 1) > RATE_TOLERANCE + 1 / ticks:
+            return measured
+    if written:
+        return float(written)
+    return 30.0  # a single picture without a rate: any value chooses the same frame

@@ -1,0 +1,235 @@
+"""Frames of a video file by number: one open per call, nothing kept alive.
+
+Frame n is the n-th frame that a plain decode of the whole file hands out, whichever decoder reads it. PyAV lists the frames
+in any case (`index`), so what a number means, how many there are, and whether the file is whole does not depend on what is
+installed. decord and torchcodec read only files of kinds for which `tests/video/data/test_matrix.py` shows their frames to
+be equal bit for bit; all others, and frames that are shrunk as they are read (decord's differ by 3 to 4 levels on average),
+are PyAV's.
+
+Handled: rotation tags (frames come upright; mirrored display matrices are not undone), variable frame rate (frames are
+numbered as shown, whatever their spacing), odd sizes, B-frames and open groups, packed bitstreams, interlaced pictures (two
+fields are one frame), edit lists, containers that promise more frames than they hold. Non-square pixels are not stretched;
+only the first video stream is read; HDR is not tone-mapped.
+
+Nothing here imports torch: the process that decodes must start fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import av
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from revit.video.data.decode import decord, pyav, torchcodec
+from revit.video.data.decode.index import FrameIndex, Numbering, VideoInfo, index_frames
+from revit.video.data.decode.opening import DecodeError
+from revit.video.data.decode.pyav import Converter, same_size
+from revit.video.data.decode.whole import decode_whole
+
+Backend = Literal["auto", "decord", "pyav", "torchcodec"]
+"""Who decodes. `auto` is PyAV: the frames are the same and, reading only what the wanted frames depend on, it took two
+thirds of the time of bare decord (`benchmarks/loading.py` measures it here). `decord` and `torchcodec` ask for those; PyAV
+then still reads what they cannot open or would show otherwise."""
+
+Decoder = Literal["decord", "pyav", "torchcodec"]
+
+Damaged = Literal["refuse", "salvage"]
+"""What becomes of a damaged file: `DecodeError`, or its other frames."""
+
+OTHERS = {"decord": decord, "torchcodec": torchcodec}
+"""The decoders that are not PyAV: each says what suits it, and reads that."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be read of a file."""
+
+    numbers: ArrayLike
+    """Of the frames: any order, repeats allowed, any shape (read flat)."""
+    short_side: int | None = None
+    """Pixels: frames with a larger one are shrunk to it, as `short_side_size` says, while their colours are converted;
+    smaller ones stay as they are. None: all do."""
+
+
+ChooseIndices = Callable[[VideoInfo], "ArrayLike | Wanted"]
+"""From what is known of the file to the frames wanted; their numbers alone mean frames as they are."""
+
+Allocate = Callable[[tuple[int, ...]], NDArray[np.uint8]]
+"""From a shape to an array of bytes to fill."""
+
+
+def new_array(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Ordinary memory."""
+    return np.empty(shape, dtype=np.uint8)
+
+
+# FFmpeg's own messages: everything worth saying is in DecodeError.
+av.logging.set_level(None)
+
+
+def resolve_backend(backend: Backend) -> Decoder:
+    """Which decoder is tried first. ValueError if one is asked for that is not installed."""
+    if backend == "auto" or backend == "pyav":
+        return "pyav"
+    if backend not in OTHERS:
+        raise ValueError(f"decoder {backend!r}: choose from auto, pyav, {', '.join(OTHERS)}")
+    if not OTHERS[backend].installed():
+        libraries = " with the FFmpeg libraries that it needs" if backend == "torchcodec" else ""
+        raise ValueError(
+            f"decoder {backend!r} is not installed here; install it{libraries}, or use 'auto' or 'pyav'"
+        )
+    return backend
+
+
+def probe(path: str) -> VideoInfo:
+    """What `read_frames` would tell `choose_indices`. Decodes no more than the first frame, unless only decoding all of them
+    tells how many there are."""
+    index = index_frames(path)
+    index.container.close()
+    return decode_whole(path, keep=False).info if index.numbering is Numbering.WHOLE else index.info
+
+
+def read_frames(
+    path: str,
+    choose_indices: ChooseIndices,
+    backend: Backend = "auto",
+    allocate: Allocate = new_array,
+    damaged: Damaged = "refuse",
+) -> NDArray[np.uint8]:
+    """Open `path`, let `choose_indices` say which frames, and return them as uint8 (n, H, W, 3), RGB, upright.
+
+    H and W are those of the file unless a short side was asked for (`Wanted`).
+
+    Frames are decoded once each in the file's order, then put in the order asked for. Where what the file's header says
+    turns out wrong (the size, the rotation, frames that do not exist), `choose_indices` is asked again with the truth.
+
+    allocate: makes the array that PyAV's frames are put into; the others make their own.
+    damaged: "salvage" reads what is whole of a damaged or truncated file. Frames are then numbered without the lost ones, which
+        `VideoInfo.num_lost` counts.
+
+    `DecodeError` if the file is not a readable video; `IndexError` if a number is outside 0 .. num_frames - 1.
+    """
+    decoder = resolve_backend(backend)
+    choice = _Choice(choose_indices)
+    refused: DecodeError | None = None
+    try:
+        frames = _read_indexed(path, choice, decoder, allocate)
+    except DecodeError as error:
+        if damaged == "refuse":
+            raise
+        frames, refused = None, error
+    if frames is not None:
+        return frames
+    try:
+        return _read_whole(path, choice, allocate, damaged)
+    except DecodeError as error:
+        raise refused or error from None
+
+
+class _Choice:
+    """The frames that are wanted; the caller is asked again only if the file turns out to be another one than it was told."""
+
+    def __init__(self, choose: ChooseIndices) -> None:
+        self._choose = choose
+        self._told: VideoInfo | None = None
+
+    def __call__(self, info: VideoInfo) -> Checked:
+        if info != self._told:
+            self._told = info
+            self._wanted = checked(self._choose(info), info)
+        return self._wanted
+
+
+def _read_indexed(
+    path: str, choice: _Choice, decoder: Decoder, allocate: Allocate
+) -> NDArray[np.uint8] | None:
+    """Frames of a file by its list of them; None where only decoding all of it tells which they are."""
+    for quick in (True, False) if decoder == "pyav" else (False,):
+        index = index_frames(path, quick)
+        with index.container:
+            if index.numbering is Numbering.WHOLE:
+                return None
+            wanted = choice(index.info)
+            try:
+                frames = _decode(index, wanted, decoder, allocate)
+            except DecodeError:
+                if not index.assumed:
+                    raise
+                continue
+            if frames is not None or not index.assumed:
+                return frames
+    return None
+
+
+def _read_whole(path: str, choice: _Choice, allocate: Allocate, damaged: Damaged) -> NDArray[np.uint8]:
+    """Frames of a file that is decoded from its first packet to its last."""
+    whole = decode_whole(path, salvage=damaged == "salvage")
+    wanted = choice(whole.info)
+    to_rgb = Converter(wanted.short_side)
+
+    def pictures() -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        size = None
+        for number, frame in whole.read(set(wanted.numbers.tolist())):
+            size = same_size(path, size, frame)
+            yield number, to_rgb(frame, whole.info.rotation)
+
+    frames = _collect(pictures(), wanted, allocate)
+    if frames is None:
+        raise DecodeError(
+            path, f"damaged: not every one of its {whole.info.num_frames} frames can be decoded"
+        )
+    return frames
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Frames that are in the file. numbers: int64 (n,).  short_side: see `Wanted`."""
+
+    numbers: NDArray[np.int64]
+    short_side: int | None
+
+
+def checked(chosen: ArrayLike | Wanted, info: VideoInfo) -> Checked:
+    """What was chosen, in one form. `IndexError` if it is nothing or not in the file, ValueError for a size below 1."""
+    wanted = chosen if isinstance(chosen, Wanted) else Wanted(chosen)
+    if wanted.short_side is not None and wanted.short_side < 1:
+        raise ValueError(f"short_side {wanted.short_side}: at least 1 pixel, or None for frames as they are")
+    numbers = np.asarray(wanted.numbers, dtype=np.int64).reshape(-1)
+    if numbers.size == 0:
+        raise IndexError("no frame was asked for")
+    if numbers.min() < 0 or numbers.max() >= info.num_frames:
+        raise IndexError(
+            f"frames {numbers.min()}..{numbers.max()} asked of a video of {info.num_frames} frames"
+        )
+    return Checked(numbers, wanted.short_side)
+
+
+def _decode(index: FrameIndex, wanted: Checked, backend: str, allocate: Allocate) -> NDArray[np.uint8] | None:
+    """The frames in the order of the numbers, or None if some of them do not come out. Each is decoded once."""
+    numbers, short_side = wanted.numbers, wanted.short_side
+    distinct, places = np.unique(numbers, return_inverse=True)
+    other = OTHERS.get(backend)
+    as_they_are = short_side is None or min(index.info.height, index.info.width) <= short_side
+    if other is not None and as_they_are and other.suits(index):
+        pictures = other.read(index, distinct)
+        if pictures is not None:
+            return pictures if np.array_equal(distinct, numbers) else pictures[places]
+    return _collect(pyav.read(index, set(distinct.tolist()), short_side), wanted, allocate)
+
+
+def _collect(
+    pictures: Iterable[tuple[int, NDArray[np.uint8]]], wanted: Checked, allocate: Allocate
+) -> NDArray[np.uint8] | None:
+    """Pictures under their numbers in the order asked for; None if some are missing."""
+    frames: NDArray[np.uint8] | None = None
+    missing = set(wanted.numbers.tolist())
+    for number, picture in pictures:
+        if frames is None:  # filled as pictures come, so that long clips of large frames are in memory once
+            frames = allocate((wanted.numbers.size, *picture.shape))
+        frames[wanted.numbers == number] = picture
+        missing.discard(number)
+    return None if missing else frames

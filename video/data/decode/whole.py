@@ -1,0 +1,185 @@
+"""The whole file decoded from its first packet to its last: what the numbers of frames mean, whatever it looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, pairwise
+
+from av.error import EOFError as FFmpegEnd
+from av.error import FFmpegError
+from av.packet import Packet
+from av.video.frame import VideoFrame
+
+from revit.video.data.decode.index import VideoInfo, frames_per_second, picture_shape
+from revit.video.data.decode.opening import (
+    DecodeError,
+    error_text,
+    num_indexed,
+    open_container,
+    picture_packets,
+    refuse_truncated,
+)
+from revit.video.data.decode.packets import scanner_for
+
+HELD_BYTES = 128 << 20
+"""Decoded pictures of files up to this size are kept until it is known which are wanted; larger ones are decoded twice."""
+
+
+class PlainDecode:
+    """Iterates over every frame of a file as FFmpeg hands them out. Use it as a context: it holds the file open.
+
+    Incomplete frames at the very start (a stream cut out of another one) are not shown; later ones are damage.
+
+    salvage: leave damaged frames out and go on, and read a truncated file as far as it goes.
+
+    `DecodeError` at the first frame that is damaged, unless `salvage`.
+    """
+
+    def __init__(self, path: str, salvage: bool = False) -> None:
+        self.path = path
+        self.salvage = salvage
+        self.reason: str | None = None
+        """The first thing that was wrong."""
+        self.num_listed = 0
+        """Frames that the packets read so far hold, damaged ones included; the index's number where the file ends early."""
+        self.num_shown = 0
+        """Frames handed out so far."""
+        self._container = open_container(path)
+        self.stream = self._container.streams.video[0]
+
+    def __enter__(self) -> PlainDecode:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._container.close()
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        codec, scanner = self.stream.codec_context, scanner_for(self.stream.codec_context)
+        for packet in chain(self._packets(), (None,)):
+            if packet is not None:
+                held = scanner.scan(packet)
+                self.num_listed += 0 if packet.is_discard else held.frames
+            try:
+                frames = codec.decode(packet)
+            except FFmpegEnd:
+                continue
+            except (FFmpegError, OSError) as error:
+                self._damaged(f"{self._at(packet.pts if packet is not None else None)}: {error_text(error)}")
+                continue
+            for frame in frames:
+                if not frame.is_corrupt:
+                    self.num_shown += 1
+                    yield frame
+                elif self.num_shown:
+                    self._damaged(f"{self._at(frame.pts)}: a frame is incomplete")
+
+    def _packets(self) -> Iterator[Packet]:
+        count = 0
+        try:
+            for packet in picture_packets(self._container):
+                if packet.is_corrupt:
+                    self._refuse_truncated(count)
+                    self._found(f"truncated: the file ends inside frame {self.num_listed}")
+                    self.num_listed += 1
+                    continue
+                count += 1
+                yield packet
+        except FFmpegError as error:
+            self._damaged(f": {error_text(error)} after {self.num_listed} frames")
+        self._refuse_truncated(count)
+
+    def _refuse_truncated(self, num_packets: int) -> None:
+        try:
+            refuse_truncated(self.path, self._container, num_packets)
+        except DecodeError as error:
+            self._found(error.reason)
+            self.num_listed = max(self.num_listed, num_indexed(self._container))
+
+    def _damaged(self, what: str) -> None:
+        self._found(f"damaged{what}")
+
+    def _found(self, reason: str) -> None:
+        self.reason = self.reason or reason
+        if not self.salvage:
+            raise DecodeError(self.path, reason)
+
+    def _at(self, pts: int | None) -> str:
+        """What to say of the time, by the stream's own unit of time: frames that come out at the end may have none."""
+        unit = self.stream.time_base
+        return "" if pts is None or unit is None else f" at {float(pts * unit):.2f} s"
+
+
+@dataclass(frozen=True)
+class WholeFile:
+    """A file of which every frame was decoded."""
+
+    path: str
+    info: VideoInfo
+    stamps: list[int] | None
+    """Time stamps of the frames in order, in units of `unit`; None unless each has one and they increase."""
+    unit: Fraction | None
+    """Seconds."""
+    salvage: bool
+    frames: list[VideoFrame] | None
+    """All frames, or None if they are too large to be kept."""
+
+    def read(self, wanted: set[int]) -> Iterator[tuple[int, VideoFrame]]:
+        """The frames numbered `wanted`, in order."""
+        if self.frames is not None:
+            yield from ((number, self.frames[number]) for number in sorted(wanted))
+            return
+        with PlainDecode(self.path, self.salvage) as frames:
+            yield from _chosen(frames, wanted)
+
+
+def _chosen(frames: Iterable[VideoFrame], wanted: set[int]) -> Iterator[tuple[int, VideoFrame]]:
+    last = max(wanted)
+    for number, frame in enumerate(frames):
+        if number in wanted:
+            yield number, frame
+        if number == last:
+            return
+
+
+def decode_whole(
+    path: str, salvage: bool = False, keep: bool = True, alive: Callable[[], None] = lambda: None
+) -> WholeFile:
+    """Decode every frame of `path`, see `PlainDecode`; with `salvage`, `info.num_lost` counts those left out.
+
+    keep: keep pictures for `read`, as far as memory goes.  alive: called for every frame.
+
+    `DecodeError` if no frame comes out and, unless `salvage`, at the first one that is damaged.
+    """
+    held: list[VideoFrame] = []
+    stamps: list[int | None] = []
+    num_bytes, shape = 0, None
+    with PlainDecode(path, salvage) as decode:
+        for frame in decode:
+            alive()
+            stamps.append(frame.pts)
+            shape = shape or picture_shape(frame)
+            if keep:
+                num_bytes += sum(plane.buffer_size for plane in frame.planes)
+                held.append(frame)
+                if num_bytes > HELD_BYTES:
+                    keep = False
+                    held.clear()
+        if shape is None:
+            raise DecodeError(path, decode.reason or "no frame of it can be decoded")
+        known = [stamp for stamp in stamps if stamp is not None]
+        usable = len(known) == len(stamps) and all(a < b for a, b in pairwise(known))
+        fps, unit = frames_per_second(decode.stream, known if usable else None), decode.stream.time_base
+        num_lost = max(0, decode.num_listed - len(stamps)) if salvage and decode.reason else 0
+    turned = shape.rotation in (90, 270)
+    info = VideoInfo(
+        num_frames=len(stamps),
+        fps=fps,
+        width=shape.height if turned else shape.width,
+        height=shape.width if turned else shape.height,
+        rotation=shape.rotation,
+        duration_seconds=len(stamps) / fps,
+        num_lost=num_lost,
+    )
+    return WholeFile(path, info, known if usable else None, unit, salvage, held if keep else None)
