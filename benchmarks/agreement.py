@@ -49,7 +49,7 @@ def plainly(classifier: Classifier, paths: Sequence[str]) -> Iterator[Said]:
     networks, reader = classifier.networks.eval(), classifier.inputs.open("1")
     try:
         for path in paths:
-            inputs = classifier.pixels(reader.read(path))
+            inputs = classifier.pixels(reader.read(path).pixels)
             output = networks(inputs)
             yield Said(int(output.prediction.argmax()), networks.grids[int(output.lengths)].name)
     finally:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from torch import Tensor
-
+from revit.common.data.reader import Views
 from revit.common.engine import classifier as common
 from revit.common.engine.classifier import Classifier, Kind
 from revit.common.errors import UserError
@@ -28,9 +27,9 @@ class PictureReader:
 
     options: PictureOptions
 
-    def read(self, path: str) -> Tensor:
+    def read(self, path: str) -> Views:
         """uint8 (1, C, H, W). Raises BrokenSample."""
-        return load_picture(path, self.options)
+        return Views(load_picture(path, self.options))
 
     def close(self) -> None:
         """Nothing to do."""
@@ -44,8 +43,8 @@ class Pictures:
     noun: str = "picture"
     extensions: Collection[str] = EXTENSIONS
 
-    def open(self, views: str) -> PictureReader:
-        """views: "1" or "test", both the central crop."""
+    def open(self, views: str, *, num_at_once: int = 1, salvage: bool = False) -> PictureReader:
+        """views: "1" or "test", both the central crop. A damaged picture is refused in any case."""
         if views not in ("1", "test"):
             raise UserError(f"--views {views}: a picture has one view, the centre; leave --views out")
         return PictureReader(self.options)

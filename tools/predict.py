@@ -82,7 +82,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.add_argument(
         "--batch", type=int, metavar="N", help="views at the longest grid that run together"
     )
-    arguments.add_argument("--readers", type=int, metavar="N", help="threads that read files ahead")
+    arguments.add_argument("--readers", type=int, metavar="N", help="files that are read at once")
+    arguments.add_argument(
+        "--damaged",
+        default="salvage",
+        choices=("salvage", "refuse"),
+        help="salvage (default): answer by the whole frames of a damaged clip, with a warning; refuse: say what is wrong",
+    )
     add_json(arguments)
     values = parse(arguments, argv)
     if values.topk < 1:
@@ -111,6 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         compile=values.compile,
         max_batch=values.batch,
         num_readers=values.readers,
+        damaged=values.damaged,
         num_inputs=search.count(),
     ) as engine:
         for answer in engine.predict(search):
@@ -195,6 +202,8 @@ def _show(answer: Answer) -> None:
     print(
         f"{answer.path}  {answer.grid}  {total:.0f} ms (reading {answer.read_ms:.0f}, model {answer.compute_ms:.0f})"
     )
+    if answer.warning is not None:
+        print(f"  warning: {answer.warning}", flush=True)
     for guess in answer.guesses:
         print(f"  {guess.probability:7.2%}  {guess.label}", flush=True)
     if answer.drawing is not None:

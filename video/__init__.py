@@ -2,16 +2,61 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
     from revit.common.inference.engine import Engine
+    from revit.video.data.decode import Backend, Damaged, VideoInfo
 
 if __name__ == "video":
     raise ImportError(
         "'video' was imported without its root, which would make a second copy of every class in it. "
         "Install the project (make install) and import 'revit.video' instead."
     )
+
+
+def read_frames(
+    path: str | os.PathLike[str],
+    numbers: ArrayLike,
+    decoder: Backend = "auto",
+    *,
+    damaged: Damaged = "refuse",
+) -> NDArray[np.uint8]:
+    """Frames of a video file by their numbers: uint8 (n, H, W, 3), RGB, upright.
+
+    Frame k is the k-th one that a plain decode of the whole file hands out, with any decoder and in any kind of file.
+
+    numbers: in any order, repeats allowed.  decoder: `auto` (PyAV), `pyav`, `decord` or `torchcodec`; what a decoder is not
+    proved to read so is PyAV's.  damaged: `refuse` raises for a file that is damaged where it is read; `salvage` numbers and
+    reads the frames that are whole.
+
+    Decodes in this process; `revit.video.data.decode.reader.FrameReader` does so in one of its own that may crash or hang.
+
+    Raises:
+        DecodeError: no readable video; it says why.
+        FrameNumberError: a number outside the file.
+        DecoderError: the decoder is not installed.
+    """
+    from revit.video.data.decode import read_frames
+
+    return read_frames(os.fspath(path), lambda _: numbers, decoder, damaged=damaged)
+
+
+def probe(path: str | os.PathLike[str]) -> VideoInfo:
+    """What is known of a video file: num_frames, fps, duration_seconds, width and height (upright), rotation.
+
+    Decodes one frame at most, but all of a file that only so tells how many it has.
+
+    Raises:
+        DecodeError: no readable video; it says why.
+    """
+    from revit.video.data.decode import probe
+
+    return probe(os.fspath(path))
 
 
 def load(checkpoint: str, **how: Any) -> Engine:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from torch import Tensor
-
+from revit.common.data.reader import Views
 from revit.common.engine import classifier as common
 from revit.common.engine.classifier import Classifier, Kind
 from revit.common.errors import UserError
@@ -15,7 +14,7 @@ from revit.common.tokens.adaptive import AdaptiveClassifier
 from revit.common.weights.reducers import methods_found
 from revit.common.weights.source import Source
 from revit.video.build import VideoPackage, build_model
-from revit.video.data.clips import load_views, make_reader
+from revit.video.data.clips import make_reader, read_views
 from revit.video.data.decode.reader import FrameReader
 from revit.video.data.lists import EXTENSIONS
 from revit.video.data.options import ClipOptions, ViewOptions
@@ -27,15 +26,15 @@ from revit.video.weights.start import start_from_source
 
 @dataclass(frozen=True)
 class ClipReader:
-    """Reads views of clips, decoding in a helper process that `close` ends."""
+    """Reads views of clips, decoding in helper processes that `close` ends."""
 
     options: ClipOptions
     views: ViewOptions
     frames: FrameReader
 
-    def read(self, path: str) -> Tensor:
+    def read(self, path: str) -> Views:
         """uint8 (V, C, T, H, W). Raises DecodeError, a BrokenSample."""
-        return load_views(path, self.options, self.views, self.frames)
+        return Views(*read_views(path, self.options, self.views, self.frames))
 
     def close(self) -> None:
         """End the helper process."""
@@ -50,10 +49,13 @@ class Clips:
     noun: str = "clip"
     extensions: Collection[str] = EXTENSIONS
 
-    def open(self, views: str) -> ClipReader:
+    def open(self, views: str, *, num_at_once: int = 1, salvage: bool = False) -> ClipReader:
         """views: see `parse_views`, or "test"."""
         chosen = self.options.test_views if views == "test" else parse_views(views)
-        return ClipReader(self.options, chosen, make_reader(self.options.loading))
+        loading = self.options.loading
+        if salvage:
+            loading = loading.model_copy(update={"damaged": "salvage"})
+        return ClipReader(self.options, chosen, make_reader(loading, num_at_once))
 
 
 def parse_views(text: str) -> ViewOptions:

@@ -25,6 +25,8 @@ class Item:
     """Samples that could not be read on the way."""
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     """What else belongs to the sample, by name; see `Batch.extras`."""
+    remarks: tuple[Failure, ...] = ()
+    """Samples that were read, but not whole."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Batch:
     """V."""
     extras: dict[str, Tensor] = field(default_factory=dict)
     """What else belongs to the samples, by name, each (B, ...); empty when no sample could be read."""
+    remarks: list[Failure] = field(default_factory=list)
+    """Samples that were read, but not whole."""
 
     def __len__(self) -> int:
         """B, the number of samples (not of views)."""
@@ -92,6 +96,7 @@ def collate(items: Sequence[Item], num_views: int = 1) -> Batch:
         failures=failures,
         num_views=tensors[0].shape[0] if tensors else num_views,
         extras=extras,
+        remarks=[remark for item in items for remark in item.remarks],
     )
 
 

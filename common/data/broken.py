@@ -14,8 +14,8 @@ from revit.common.errors import UserError
 LOG = logging.getLogger("revit.data")
 
 
-class BrokenSample(Exception):
-    """One sample cannot be read. The run goes on; the message never contains a traceback.
+class BrokenSample(UserError):
+    """One sample cannot be read. A run goes on without it; the message never contains a traceback.
 
     path: file of the sample.  reason: one line saying what is wrong with it.
     """
@@ -58,6 +58,7 @@ class BrokenFiles:
         self.max_share = max_share
         self.name = name
         self._failures: dict[int, Failure] = {}
+        self._remarked: set[int] = set()
         self._seen = bytearray(num_samples)  # one byte a sample: flat for lists of any length
         self._num_seen = 0
         self._min_samples = min(min_samples, num_samples)
@@ -77,8 +78,17 @@ class BrokenFiles:
         """How many distinct samples were tried, broken ones included."""
         return self._num_seen
 
-    def record(self, ids: Iterable[int], failures: Iterable[Failure]) -> None:
-        """Note the samples of one batch. `UserError` with the list once more than `max_share` are broken."""
+    def record(
+        self, ids: Iterable[int], failures: Iterable[Failure], remarks: Iterable[Failure] = ()
+    ) -> None:
+        """Note the samples of one batch. `UserError` with the list once more than `max_share` are broken.
+
+        remarks: samples that were read, but not whole; each is logged once and is not broken.
+        """
+        for remark in remarks:
+            if remark.id not in self._remarked:
+                self._remarked.add(remark.id)
+                LOG.warning("%s: %s: %s", self.name, remark.path, remark.reason)
         for id_ in ids:
             self._note(id_)
         news = False

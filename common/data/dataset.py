@@ -28,6 +28,10 @@ class Sample(NamedTuple):
     """Class number; -1 when unknown."""
     extras: Mapping[str, Tensor] = {}
     """What else belongs to the sample, by name; batches stack it."""
+    remark: str | None = None
+    """What is to be said of the file, though it was read: such as how much of it is damaged."""
+    path: str = ""
+    """The file, where there is a remark."""
 
 
 Load = Callable[[int, Generator], Sample]
@@ -103,5 +107,6 @@ class RobustDataset(Dataset[Item]):
                     failures.append(Failure(index, broken.path, broken.reason))
                     index = int(torch.randint(self.num_samples, (), generator=generator))
                     continue
-                return Item(sample.inputs, sample.target, index, tuple(failures), sample.extras)
+                remarks = () if sample.remark is None else (Failure(index, sample.path, sample.remark),)
+                return Item(sample.inputs, sample.target, index, tuple(failures), sample.extras, remarks)
         return Item(None, -1, failures[0].id, tuple(failures))

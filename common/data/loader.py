@@ -97,7 +97,7 @@ class Loader:
             iterator = iter(self._loader)
             try:
                 for batch in iterator:
-                    self.broken.record(batch.ids.tolist(), batch.failures)
+                    self.broken.record(batch.ids.tolist(), batch.failures, batch.remarks)
                     yield batch
             except (RuntimeError, ConnectionError, EOFError) as error:
                 self._forget(iterator)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import nn
 
 from revit.common.checkpoint import Checkpoint, checkpoint_file, is_checkpoint, load_checkpoint
+from revit.common.data.reader import Reader
 from revit.common.engine.package import Package
 from revit.common.engine.run_options import RecipeOptions
 from revit.common.engine.trained import are_numbers, fill_classifier
@@ -21,16 +22,6 @@ from revit.common.tokens.adaptive import AdaptiveClassifier
 from revit.common.tokens.budget import KEY
 from revit.common.weights.adapt import TABLE
 from revit.common.weights.source import Dialect, Source, read_source
-
-
-class Reader(Protocol):
-    """Reads one file after the other."""
-
-    def read(self, path: str) -> Tensor:
-        """All views of a file, uint8 (V, C, ...). Raises BrokenSample for one that cannot be read."""
-
-    def close(self) -> None:
-        """Let go of whatever reading holds open."""
 
 
 class Inputs(Protocol):
@@ -44,8 +35,10 @@ class Inputs(Protocol):
     def extensions(self) -> Collection[str]:
         """What a folder is searched for, lower case with the dot."""
 
-    def open(self, views: str) -> Reader:
+    def open(self, views: str, *, num_at_once: int = 1, salvage: bool = False) -> Reader:
         """A reader that takes this many looks at each file; "test" for those of the checkpoint's own test.
+
+        num_at_once: files that it reads side by side.  salvage: read what is whole of a damaged file, where it has parts.
 
         Raises UserError for views that these files do not have.
         """

@@ -50,6 +50,8 @@ class Evaluation:
     targets: Tensor
     answers: dict[str, Answers]
     failures: list[Failure]
+    salvaged: list[Failure] = field(default_factory=list)
+    """Samples that were read, but not whole, each with what is missing."""
 
     @property
     def num_evaluated(self) -> int:
@@ -98,12 +100,14 @@ def evaluate(
     ids: list[Tensor] = []
     targets: list[Tensor] = []
     failures: list[Failure] = []
+    salvaged: list[Failure] = []
     collected = {name: _Collected() for name in runners}
     own_share = None if num_samples is None else len(range(world.rank, num_samples, world.size))
     with progress(description, own_share) as update_bar:
         for read in loader:
             batch = read.to(device)
             failures += batch.failures
+            salvaged += batch.remarks
             update_bar(advance=len(batch.ids) + len(batch.failures))
             if not len(batch.ids):
                 continue
@@ -124,7 +128,7 @@ def evaluate(
         else:
             one = collected[name]
             answers[name] = Answers(_cat(one.logits), _cat(one.lengths), one.seconds)
-    own = Evaluation(_cat(ids), _cat(targets), answers, failures)
+    own = Evaluation(_cat(ids), _cat(targets), answers, failures, salvaged)
     if not world.any(own.num_evaluated > 0):
         failures = [failure for some in world.gather(failures) for failure in some]
         raise ValueError(f"no sample could be evaluated: all {len(failures)} failed{_first(failures)}")
@@ -139,6 +143,7 @@ def evaluate(
 def _joined(parts: Sequence[Evaluation]) -> Evaluation:
     """The answers of several processes in the order of the sample list; the time is the slowest one's."""
     failures = sorted((failure for part in parts for failure in part.failures), key=lambda one: one.id)
+    salvaged = sorted((remark for part in parts for remark in part.salvaged), key=lambda one: one.id)
     parts = [part for part in parts if part.num_evaluated]
     ids = torch.cat([part.ids for part in parts])
     order = ids.argsort()
@@ -150,7 +155,8 @@ def _joined(parts: Sequence[Evaluation]) -> Evaluation:
             lengths=torch.cat([one.lengths for one in some])[order],
             seconds=max(one.seconds for one in some),
         )
-    return Evaluation(ids[order], torch.cat([part.targets for part in parts])[order], answers, failures)
+    targets = torch.cat([part.targets for part in parts])[order]
+    return Evaluation(ids[order], targets, answers, failures, salvaged)
 
 
 def _cat(tensors: Sequence[Tensor]) -> Tensor:

@@ -32,6 +32,8 @@ class Answer:
     compute_ms: float = 0.0
     """Its share of the batches that its views ran in, and of the assigner's. Waiting for others is not in it."""
     error: str | None = None
+    warning: str | None = None
+    """What is to be said of a file that was not read whole."""
     drawing: str | None = None
     """The file that shows what was spent on it."""
     gmacs: float | None = None
@@ -46,8 +48,8 @@ class Answer:
         return ", ".join(f"{name} x{count}" for name, count in counts.items())
 
     def as_json(self) -> dict[str, Any]:
-        """JSON values: `path` with either `error`, or `top` (likeliest first), `grid`, `grids`, milliseconds, and `drawing`
-        where there is one."""
+        """JSON values: `path` with either `error`, or `top` (likeliest first), `grid`, `grids`, milliseconds, `drawing` where
+        there is one, and `warning` where the file is not whole."""
         if self.error is not None:
             return {"path": self.path, "error": self.error}
         top = [
@@ -60,6 +62,7 @@ class Answer:
             "ms_compute": round(self.compute_ms, 3),
         }
         drawing = {} if self.drawing is None else {"drawing": self.drawing}
+        warning = {} if self.warning is None else {"warning": self.warning}
         spent = {} if self.gmacs is None else {"gmacs": self.gmacs}
         return {
             "path": self.path,
@@ -69,6 +72,7 @@ class Answer:
             **milliseconds,
             **spent,
             **drawing,
+            **warning,
         }
 
 

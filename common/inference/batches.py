@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,11 +70,13 @@ class StreamBatches:
         transfer: Transfer,
         limits: Sequence[int],
         max_wait_seconds: float,
+        computing: AbstractContextManager[Any] | None = None,
     ) -> None:
-        """limits: views that run together at each grid."""
+        """limits: views that run together at each grid.  computing: held while networks run, by one stream at a time."""
         self.networks = networks
         self._normalise = normalise
         self._transfer = transfer
+        self._computing = computing if computing is not None else nullcontext()
         self._working = 0.0  # seconds in which nothing could be read from the stream
         self._buckets: LengthBuckets[View] = LengthBuckets(limits, max_wait_seconds, self._idle_clock)
         self._launched: deque[tuple[list[View], Launched, Reduction | None]] = deque()
@@ -98,7 +102,7 @@ class StreamBatches:
             return
         start = time.perf_counter()
         try:
-            with self._transfer.aside():
+            with self._computing, self._transfer.aside():
                 moved = [self._transfer.to_device(one.views) for one in good]
                 views = moved[0] if len(moved) == 1 else torch.cat(moved)
                 lengths = self.networks.assign(self._normalise(views)).tolist()
@@ -153,7 +157,9 @@ class StreamBatches:
 
         start = time.monotonic()
         try:
-            self._launched.append((views, self._transfer.launch(answer), reduction))
+            with self._computing:
+                launched = self._transfer.launch(answer)
+            self._launched.append((views, launched, reduction))
             self._working += time.monotonic() - start
         except (MemoryError, torch.OutOfMemoryError):
             self._collect(0)

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from revit.common.data.reader import Reader
 from revit.common.drawing.gallery import Gallery
 from revit.common.engine.backend import pick_device
 from revit.common.engine.calibrate import achieved, choose, curve_of
@@ -48,6 +49,8 @@ class Engine:
     them. A batch runs when it is full, when its oldest view has waited too long, or when there is no room for more inputs.
     Files are read ahead in threads and decoded in processes of their own. Answers come in the order of the inputs, each
     exactly once. Memory is bounded, whatever the length of the stream.
+
+    Any number of threads may use one engine. They read side by side, as many files as there are readers, and compute in turn.
 
     Close it (or use it as a context) to end what it holds open.
     """
@@ -81,9 +84,11 @@ class Engine:
         self.views, self.topk, self.gallery = views, topk, gallery
         self.device = pick_device(serving.device)
         networks = classifier.networks if grid is None else _at(classifier.networks, grid)
-        # Before anything is measured: the views may be wrong. It starts helpers with the first file only.
-        self._reader = classifier.inputs.open(views)
-        self._one_at_a_time = threading.Lock()  # a server asks from several threads; a reader talks with one
+        # Before anything is measured: the views may be wrong. It starts helpers with the first files only.
+        self._reader = self._open_reader(serving.readers)
+        self._computing = (
+            threading.Lock()
+        )  # a server asks from several threads; each batch has the whole machine
         shape = classifier.input_shape
         self.plan = choose_plan(
             networks.model,
@@ -121,8 +126,7 @@ class Engine:
         """The answer to one input, which is read here and now."""
         reading = Reading(named(item))
         if isinstance(reading.item, str):
-            with self._one_at_a_time:
-                reading.read(self._reader)
+            reading.read(self._reader)
         batches, one = self._batches(), opened(reading, self.classifier.input_shape[1:])
         batches.add([one])
         batches.finish()
@@ -136,11 +140,9 @@ class Engine:
         """
         if isinstance(items, str | os.PathLike | Tensor | Answer):
             items = [items]
-        num_readers = self.serving.num_readers or min(8, torch.get_num_threads())
+        num_readers = self.serving.readers
         room = num_readers + 1  # until the first input was read, and it is known how large they are
-        reads = ReadAhead(
-            map(named, items), lambda: self.classifier.inputs.open(self.views), num_readers, room
-        )
+        reads = ReadAhead(map(named, items), self._open_reader, num_readers, room)
         batches = self._batches()
         line: deque[InFlight] = deque()
         fresh: list[InFlight] = []
@@ -201,9 +203,18 @@ class Engine:
         names = self.classifier.label_names
         return names[number] if names else f"class {number}"
 
+    def _open_reader(self, num_at_once: int = 1) -> Reader:
+        salvage = self.serving.damaged == "salvage"
+        return self.classifier.inputs.open(self.views, num_at_once=num_at_once, salvage=salvage)
+
     def _batches(self) -> StreamBatches:
         return StreamBatches(
-            self.networks, self._normalise, self._transfer, self._limits, self.serving.max_wait_seconds
+            self.networks,
+            self._normalise,
+            self._transfer,
+            self._limits,
+            self.serving.max_wait_seconds,
+            self._computing,
         )
 
     def _patience(self, batches: StreamBatches, are_fresh: bool) -> float | None:
@@ -227,8 +238,9 @@ class Engine:
         path = item if isinstance(item, str) else ""
         if one.error is not None:
             return Answer(path, error=one.error)
-        self._clock_seconds += one.seconds
-        self._num_clocked += len(one.lengths)
+        with self._computing:
+            self._clock_seconds += one.seconds
+            self._num_clocked += len(one.lengths)
         probabilities = self._merged(torch.stack([logits for logits in one.logits if logits is not None]))
         if not bool(probabilities.isfinite().all()):
             return Answer(path, error="the model's answer is not a number; its weights are damaged")
@@ -240,7 +252,10 @@ class Engine:
         names = tuple(self.networks.grids[length].name for length in one.lengths)
         drawing = None if self.gallery is None else self._drawn(path, one, guesses[0])
         times = (one.reading.milliseconds, 1000 * one.seconds)
-        return Answer(path, guesses, names, *times, drawing=drawing, gmacs=self._spent_on(names))
+        warning = one.reading.warning
+        return Answer(
+            path, guesses, names, *times, warning=warning, drawing=drawing, gmacs=self._spent_on(names)
+        )
 
     def _merged(self, logits: Tensor) -> Tensor:
         """(V, K) -> probabilities (K,)."""

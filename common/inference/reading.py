@@ -8,22 +8,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from revit.common.data.broken import BrokenSample
-
-
-class Reader(Protocol):
-    """Reads one file after the other."""
-
-    def read(self, path: str) -> Tensor:
-        """uint8 (V, C, ...). Raises BrokenSample."""
-
-    def close(self) -> None:
-        """Let go of what is held open."""
+from revit.common.data.reader import Reader
 
 
 @dataclass
@@ -34,6 +25,8 @@ class Reading:
     views: Tensor | None = None
     """uint8 (V, C, ...)."""
     error: str | None = None
+    warning: str | None = None
+    """What is to be said of a file that was not read whole."""
     milliseconds: float = 0.0
     done: threading.Event = field(default_factory=threading.Event)
 
@@ -41,7 +34,8 @@ class Reading:
         """Read the file; whatever is wrong with it becomes its error."""
         start = time.perf_counter()
         try:
-            self.views = reader.read(self.item)
+            read = reader.read(self.item)
+            self.views, self.warning = read.pixels, read.remark
         except BrokenSample as error:
             self.error = " ".join(error.reason.split())
         except MemoryError:

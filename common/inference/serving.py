@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+import torch
 
 from revit.common.errors import UserError
 from revit.common.inference.plan import Compile
@@ -23,13 +26,22 @@ class Serving:
     max_wait_seconds: float = 0.5
     """How long a view may wait for others of its token length; time in which others were computed does not count."""
     num_readers: int | None = None
-    """Threads that read files ahead."""
+    """Files that are read at once, ahead of a stream or for several threads."""
+    damaged: Literal["salvage", "refuse"] = "salvage"
+    """`salvage`: answer by what is whole of a damaged clip, with a warning. `refuse`: say what is wrong with it instead."""
     memory_mb: int = 1024
     """Of pixels that are under way."""
     num_inputs: int | None = None
     """How many are to come, if that is known: decides whether compiling is worth it."""
 
+    @property
+    def readers(self) -> int:
+        """`num_readers`, or as many as suit this machine."""
+        return self.num_readers or min(8, torch.get_num_threads())
+
     def __post_init__(self) -> None:
+        if self.damaged not in ("salvage", "refuse"):
+            raise UserError(f"damaged {self.damaged!r}: choose salvage or refuse")
         for name in ("max_batch", "num_readers"):
             if (number := getattr(self, name)) is not None and number < 1:
                 raise UserError(f"{name} {number}: at least 1; leave it out to have it chosen")

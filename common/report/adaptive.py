@@ -108,6 +108,9 @@ def adaptive_report(
         report["verdict"] = verdict(report, asks)
     report["samples"] = {"evaluated": evaluation.num_evaluated, "failed": len(evaluation.failures)}
     report["failures"] = [{"path": failure.path, "reason": failure.reason} for failure in evaluation.failures]
+    if evaluation.salvaged:
+        report["samples"]["salvaged"] = len(evaluation.salvaged)
+        report["salvaged"] = [{"path": one.path, "reason": one.reason} for one in evaluation.salvaged]
     return report
 
 

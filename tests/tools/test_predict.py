@@ -280,7 +280,7 @@ def test_a_clip_is_drawn_frame_by_frame(place: Path, tmp_path: Path, attention: 
     with engine_of(classifier, views="2x1", gallery=gallery, dtype="float32", device="cpu") as predict:
         answer = predict(path)
     reader = classifier.inputs.open("2x1")
-    views = reader.read(path)
+    views = reader.read(path).pixels
     reader.close()
     with torch.no_grad():
         output = classifier.networks(classifier.pixels(views))

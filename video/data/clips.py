@@ -19,7 +19,7 @@ from revit.common.data.dataset import Sample
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
 from revit.common.errors import UserError
-from revit.video.data.decode import VideoInfo, Wanted
+from revit.video.data.decode import DecoderError, VideoInfo, Wanted
 from revit.video.data.decode.reader import FrameReader
 from revit.video.data.lists import read_clips
 from revit.video.data.options import ClipLoadingOptions, ClipOptions, FrameOptions, ViewOptions
@@ -80,11 +80,14 @@ def build_eval_loader(
     )
 
 
-def make_reader(options: ClipLoadingOptions) -> FrameReader:
-    """The frame reader that the loading options describe. `UserError` if their decoder is not installed."""
+def make_reader(options: ClipLoadingOptions, num_helpers: int = 1) -> FrameReader:
+    """The frame reader that the loading options describe, which reads `num_helpers` files at once at most.
+
+    `UserError` if their decoder is not installed.
+    """
     try:
-        return FrameReader(options.decoder, options.decode_timeout_seconds)
-    except ValueError as error:
+        return FrameReader(options.decoder, options.decode_timeout_seconds, options.damaged, num_helpers)
+    except DecoderError as error:
         raise UserError(f"data.loading.decoder: {error}") from None
 
 
@@ -96,17 +99,30 @@ def load_views(
     reader: for many files, one made by `make_reader` and closed by the caller. `DecodeError` if it cannot be read.
     """
     views = views or options.test_views
-    if reader is None:
-        own = make_reader(options.loading)
-        try:
-            return load_views(path, options, views, own)
-        finally:
-            own.close()
-    frames = reader.read(path, lambda info: eval_wanted(info, options, views))
+    if reader is not None:
+        return read_views(path, options, views, reader)[0]
+    own = make_reader(options.loading)
+    try:
+        return read_views(path, options, views, own)[0]
+    finally:
+        own.close()
+
+
+def read_views(
+    path: str, options: ClipOptions, views: ViewOptions, reader: FrameReader
+) -> tuple[Tensor, str | None]:
+    """As `load_views`, and what is to be said of a file that is not whole."""
+    told: list[VideoInfo] = []
+
+    def choose(info: VideoInfo) -> Wanted:
+        told.append(info)
+        return eval_wanted(info, options, views)
+
+    frames = reader.read(path, choose)
     pixels = eval_pixels(_to_clip(frames), options.pixels, views.num_crops)
     # (crops, C, K*T, H, W) -> (K, crops, C, T, H, W) -> (V, C, T, H, W)
     split = pixels.unflatten(2, (views.num_temporal_views, options.frames.num_frames))
-    return split.permute(2, 0, 1, 3, 4, 5).flatten(0, 1).contiguous()
+    return split.permute(2, 0, 1, 3, 4, 5).flatten(0, 1).contiguous(), told[-1].remark
 
 
 def eval_indices(info: VideoInfo, frames: FrameOptions, views: ViewOptions) -> Tensor:
@@ -144,17 +160,19 @@ class TrainClips:
 
     def __call__(self, index: int, generator: Generator) -> Sample:
         """uint8 (1, C, T, H, W) and its class number."""
-        pixels, short_side = self.options.pixels, 0
+        pixels, short_side, remark = self.options.pixels, 0, None
 
         def choose(info: VideoInfo) -> Wanted:
-            nonlocal short_side
+            nonlocal short_side, remark
+            remark = info.remark
             numbers = train_indices(info, self.options.frames, generator)
             short_side = train_short_side(pixels, generator)
             return Wanted(numbers, short_side if pixels.resize == "decoder" else None)
 
-        frames = self.reader.read(self.clips.path(index), choose)
+        path = self.clips.path(index)
+        frames = self.reader.read(path, choose)
         clip = train_pixels(_to_clip(frames), pixels, short_side, generator)
-        return Sample(clip[None], self.clips.label(index))
+        return Sample(clip[None], self.clips.label(index), remark=remark, path=path)
 
 
 @dataclass
@@ -168,9 +186,9 @@ class EvalClips:
 
     def __call__(self, index: int, generator: Generator) -> Sample:
         """uint8 (V, C, T, H, W) and its class number. Nothing is random."""
-        return Sample(
-            load_views(self.clips.path(index), self.options, self.views, self.reader), self.clips.label(index)
-        )
+        path = self.clips.path(index)
+        views, remark = read_views(path, self.options, self.views, self.reader)
+        return Sample(views, self.clips.label(index), remark=remark, path=path)
 
 
 def _to_clip(frames: NDArray[np.uint8]) -> Tensor:

@@ -21,6 +21,7 @@ from revit.common.errors import UserError
 from revit.video.data.convert_options import ENCODER, ConvertSettings, target_size
 from revit.video.data.decode import DecodeError, VideoInfo
 from revit.video.data.decode.index import Numbering, index_frames
+from revit.video.data.decode.opening import opened_stream
 from revit.video.data.decode.whole import PlainDecode, decode_whole
 
 LIMITED_RANGE = 1
@@ -87,7 +88,7 @@ def _listed_timeline(source: str, alive: Callable[[], None]) -> Timeline | None:
     """By the file's list of frames; None if that does not number them."""
     index = index_frames(source)
     with index.container as container:
-        unit = container.streams.video[0].time_base
+        unit = opened_stream(container).time_base
         if index.numbering is Numbering.WHOLE:
             return None
         return _timeline(index.info, index.pts, unit)

@@ -96,9 +96,20 @@ class ClipLoadingOptions(LoadingOptions):
     """How files of clips are read."""
 
     decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto"
-    """Frames are the same with each; see `revit.video.data.decode.Backend`."""
+    """Frames are the same with each: decord and torchcodec read the kinds of files for which that is proved, PyAV all others."""
     decode_timeout_seconds: float = Field(default=30.0, ge=0)
     """A file that takes longer is given up as broken. 0: decode without a helper process and without a limit."""
+    damaged: Literal["refuse", "salvage"] = "refuse"
+    """`refuse`: a file with a damaged or missing frame is broken. `salvage`: its other frames are read, and it is named and
+    counted."""
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """`damaged` only where it is set: what runs from before it was there have noted stays what they are compared with."""
+        values: dict[str, Any] = serialize(self)
+        if self.damaged == "refuse":
+            values.pop("damaged", None)
+        return values
 
 
 class ClipOptions(Options):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from revit.common.data.broken import BrokenSample
+from revit.common.data.reader import Views
 from revit.common.engine.classifier import Classifier
 from revit.common.layers.pixels import PixelNorm
 from revit.common.tokens.adaptive import AdaptiveClassifier
@@ -38,12 +39,12 @@ class Made:
     def __init__(self, views: int = 1) -> None:
         self.views = views
 
-    def open(self, views: str) -> Made:
+    def open(self, views: str, *, num_at_once: int = 1, salvage: bool = False) -> Made:
         with Made.lock:
             Made.open_now += 1
         return Made(int(views))
 
-    def read(self, path: str) -> Tensor:
+    def read(self, path: str) -> Views:
         if int(path) % 7 == 3:
             raise BrokenSample(path, "it is broken")
         made = pixels_of(path, self.views)
@@ -51,7 +52,7 @@ class Made:
             Made.alive += 1
             Made.most = max(Made.most, Made.alive)
         weakref.finalize(made, Made.gone)
-        return made
+        return Views(made)
 
     @staticmethod
     def gone() -> None:

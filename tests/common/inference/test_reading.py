@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import Tensor
 
 from revit.common.data.broken import BrokenSample
+from revit.common.data.reader import Views
 from revit.common.inference.reading import EndOfStream, ReadAhead
 
 
@@ -26,7 +26,7 @@ class SlowReader:
         with SlowReader.lock:
             SlowReader.open_now += 1
 
-    def read(self, path: str) -> Tensor:
+    def read(self, path: str) -> Views:
         time.sleep(random.Random(path).random() * 0.004)
         if path.endswith("3"):
             raise BrokenSample(path, "cut\n off")
@@ -34,7 +34,7 @@ class SlowReader:
             raise MemoryError
         if path.endswith("8"):
             raise ZeroDivisionError("what")
-        return torch.tensor([int(path)])
+        return Views(torch.tensor([int(path)]))
 
     def close(self) -> None:
         with SlowReader.lock:

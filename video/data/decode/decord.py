@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revit.video.data.decode.index import FrameIndex, Numbering
+from revit.video.data.decode.opening import real_path
 from revit.video.data.decode.packets import Entry
 
 IDENTICAL = {
@@ -32,7 +33,7 @@ def installed() -> bool:
 def suits(index: FrameIndex, identical: Mapping[str, Sequence[str]] = IDENTICAL) -> bool:
     """Whether decord returns the same frames as PyAV for this file.
 
-    Besides container, codec and pixels: every packet is one frame with its own stamp, none is outside an edit list, and
+    Besides container, codec and pixels: there is one video stream, every packet is one frame with its own stamp, none is outside an edit list, and
     groups are closed and flagged as what they are (decord begins at flagged packets, and in an open group it takes the frames
     that lead a key frame for those behind it).
     """
@@ -45,6 +46,7 @@ def suits(index: FrameIndex, identical: Mapping[str, Sequence[str]] = IDENTICAL)
         and known
         and index.numbering is Numbering.STAMPS
         and index.num_hidden == 0
+        and len(index.container.streams.video) == 1
         and index.flags_true
         and all(held.frames == 1 and held.entry in (Entry.NONE, Entry.CLOSED) for held in index.held)
     )
@@ -62,7 +64,7 @@ def read(index: FrameIndex, wanted: NDArray[np.int64]) -> NDArray[np.uint8] | No
     decord.logging.set_level(decord.logging.ERROR)
     before = noise_bytes()
     try:
-        reader = decord.VideoReader(index.path, ctx=decord.cpu(0), num_threads=1)
+        reader = decord.VideoReader(real_path(index.path), ctx=decord.cpu(0), num_threads=1)
         if len(reader) != index.info.num_frames:
             return None
         pictures: NDArray[np.uint8] = reader.get_batch(wanted).asnumpy()

@@ -22,6 +22,7 @@ from revit.video.data.decode.opening import (
     DecodeError,
     error_text,
     open_container,
+    opened_stream,
     picture_packets,
     refuse_truncated,
 )
@@ -70,6 +71,13 @@ class VideoInfo:
     """From the first frame's start to the last one's end."""
     num_lost: int = 0
     """Frames left out of `num_frames` because they are damaged or cut off; only where that was found and is allowed."""
+
+    @property
+    def remark(self) -> str | None:
+        """What is to be said of a file that is not whole."""
+        if not self.num_lost:
+            return None
+        return f"{self.num_frames} of {self.num_frames + self.num_lost} frames; the others are damaged or cut off"
 
 
 @dataclass(frozen=True)
@@ -137,7 +145,7 @@ def index_frames(path: str, quick: bool = False) -> FrameIndex:
     """
     container = open_container(path, quick)
     try:
-        stream = container.streams.video[0]
+        stream = opened_stream(container)
         codec = stream.codec_context
         scanner = scanner_for(codec)
         found = _read_all(path, container, scanner, quick)
@@ -194,7 +202,7 @@ def index_frames(path: str, quick: bool = False) -> FrameIndex:
 def _read_all(path: str, container: InputContainer, scanner: Scanner, quick: bool) -> _Packets | None:
     """Reads all packets; None if `quick` was asked for and the header does not suffice."""
     found = _Packets(kept=[] if os.path.getsize(path) <= KEPT_BYTES else None)
-    stream, met_key, flags_true = container.streams.video[0], False, True
+    stream, met_key, flags_true = opened_stream(container), False, True
     scan, add_pts, add_held, add_hidden = (
         scanner.scan,
         found.pts.append,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
+from av.stream import Disposition
+from av.video.stream import VideoStream
 
 from revit.common.data.broken import BrokenSample
 
@@ -20,42 +23,178 @@ class DecodeError(BrokenSample):
     """A video file that cannot be decoded. path: the file.  reason: one line saying what is wrong with it."""
 
 
+CONTAINERS = (
+    *(
+        "3g2",
+        "3gp",
+        "4xm",
+        "amv",
+        "anm",
+        "apng",
+        "asf",
+        "asf_o",
+        "av1",
+        "avi",
+        "avs",
+        "avs2",
+        "avs3",
+        "bethsoftvid",
+        "bfi",
+    ),
+    *(
+        "bink",
+        "c93",
+        "cavsvideo",
+        "cdxl",
+        "cine",
+        "dfa",
+        "dhav",
+        "dirac",
+        "dnxhd",
+        "dsicin",
+        "dv",
+        "dxa",
+        "ea",
+        "evc",
+    ),
+    *(
+        "film_cpk",
+        "filmstrip",
+        "flic",
+        "flv",
+        "gif",
+        "gxf",
+        "h261",
+        "h263",
+        "h264",
+        "hevc",
+        "hnm",
+        "idcin",
+        "iff",
+        "ifv",
+    ),
+    *(
+        "ingenient",
+        "ipmovie",
+        "ipu",
+        "iv8",
+        "ivf",
+        "jpegxl_anim",
+        "jv",
+        "kux",
+        "live_flv",
+        "lmlm4",
+        "lvf",
+        "lxf",
+        "m4v",
+    ),
+    *(
+        "matroska",
+        "mgsts",
+        "mjpeg",
+        "mjpeg_2000",
+        "mlv",
+        "mm",
+        "moflex",
+        "mov",
+        "mp4",
+        "mpeg",
+        "mpegts",
+        "mpegtsraw",
+    ),
+    *(
+        "mpegvideo",
+        "mpjpeg",
+        "msnwctcp",
+        "mtv",
+        "mv",
+        "mvi",
+        "mxf",
+        "nc",
+        "nsv",
+        "nut",
+        "nuv",
+        "obu",
+        "ogg",
+        "paf",
+        "pdv",
+    ),
+    *("pmp", "psxstr", "pva", "r3d", "rl2", "rm", "roq", "rpl", "ser", "siff", "smjpeg", "smk", "swf", "thp"),
+    *(
+        "tiertexseq",
+        "tmv",
+        "ty",
+        "usm",
+        "vc1",
+        "vc1test",
+        "viv",
+        "vividas",
+        "vivo",
+        "vmd",
+        "vvc",
+        "webm",
+        "wc3movie",
+    ),
+    *("wtv", "xmv", "yop", "yuv4mpegpipe"),
+)
+"""FFmpeg's names of what holds video. It would also take text for subtitles or pictures of letters, and open what playlists
+and patterns of names point at."""
+
+PICTURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
+"""First bytes of still pictures."""
+
+
+def real_path(path: str) -> str:
+    """`path` from the root on: so FFmpeg takes nothing in it for a protocol or an option. "..", which may lead out of a link,
+    stays."""
+    return os.path.join(os.getcwd(), path)
+
+
+def video_stream(container: InputContainer) -> VideoStream | None:
+    """The first video stream that is not a cover picture."""
+    return next(
+        (one for one in container.streams.video if not one.disposition & Disposition.attached_pic), None
+    )
+
+
 def picture_packets(container: InputContainer) -> Iterator[Packet]:
-    """Packets of the first video stream; the empty ones, which some writers use as padding, are left out.
+    """Packets of the video stream; the empty ones, which some writers use as padding, are left out.
 
     An empty packet would also tell the decoder that the file has ended.
     """
-    for packet in container.demux(container.streams.video[0]):
+    for packet in container.demux(opened_stream(container)):
         if packet.size > 0:
             yield packet
+
+
+def opened_stream(container: InputContainer) -> VideoStream:
+    """The video stream of a file that `open_container` has opened."""
+    stream = video_stream(container)
+    assert stream is not None
+    return stream
 
 
 def open_container(path: str, quick: bool = False) -> InputContainer:
     """Open `path` for reading, one thread. `DecodeError` says why it is not a video file.
 
+    Whatever its name, it is a file: no protocol, pipe, playlist or pattern, and neither is what it holds.
+
     quick: if it is an MP4 file, without decoding pictures; the pixel format is then unknown. (Of other files FFmpeg learns
     rates and stamps from pictures, too.)
     """
+    head = _read_head(path)
+    options = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
+    if quick and is_mp4(head):
+        options |= UNDECODED
     try:
-        if os.path.isdir(path):
-            raise DecodeError(path, "is a folder, not a video file")
-        with open(path, "rb") as file:
-            head = file.read(4096)
-    except OSError as error:
-        raise DecodeError(path, (error.strerror or str(error)).lower()) from None
-    if not head:
-        raise DecodeError(path, "the file is empty (0 bytes)")
-    try:
-        container = av.open(
-            path, metadata_errors="ignore", options=UNDECODED if quick and is_mp4(head) else None
-        )
+        container = av.open(real_path(path), metadata_errors="ignore", options=options)
     except (FFmpegError, OSError, ValueError) as error:
         raise DecodeError(path, _why_unreadable(head, error)) from None
-    if not container.streams.video:
+    stream = video_stream(container)
+    if stream is None:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         container.close()
-        raise DecodeError(path, f"has no video stream (only {kinds})")
-    stream = container.streams.video[0]
+        raise DecodeError(path, f"has no video stream (only {kinds.replace('video', 'a cover picture')})")
     if stream.codec_context is None:
         container.close()
         raise DecodeError(path, "this build of FFmpeg has no decoder for the file's video codec")
@@ -63,14 +202,33 @@ def open_container(path: str, quick: bool = False) -> InputContainer:
     return container
 
 
+def _read_head(path: str) -> bytes:
+    """The first bytes of a file. `DecodeError` if it is none, cannot be read or is empty."""
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            raise DecodeError(path, "is a folder, not a video file")
+        if not stat.S_ISREG(mode):  # opening a pipe would wait for its writer
+            raise DecodeError(path, "is not a file, but a pipe, socket or device")
+        with open(path, "rb") as file:
+            head = file.read(4096)
+    except OSError as error:
+        raise DecodeError(path, (error.strerror or str(error)).lower()) from None
+    except ValueError as error:  # a null character
+        raise DecodeError(path, f"is not the name of a file ({error})") from None
+    if not head:
+        raise DecodeError(path, "the file is empty (0 bytes)")
+    return head
+
+
 def is_mp4(head: bytes) -> bool:
     """Whether a file that begins with `head` is MP4 or QuickTime."""
-    return head[4:8] == b"ftyp"
+    return head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide")
 
 
 def num_indexed(container: InputContainer) -> int:
     """Frames that the index of an MP4 file lists; 0 in others, which have none that is complete."""
-    return len(container.streams.video[0].index_entries) if "mp4" in container.format.name else 0
+    return len(opened_stream(container).index_entries) if "mp4" in container.format.name else 0
 
 
 def refuse_truncated(path: str, container: InputContainer, num_packets: int) -> None:
@@ -78,7 +236,7 @@ def refuse_truncated(path: str, container: InputContainer, num_packets: int) -> 
     count = num_indexed(container)
     if count == 0:
         return
-    last = container.streams.video[0].index_entries[count - 1]
+    last = opened_stream(container).index_entries[count - 1]
     if last.pos + last.size > os.path.getsize(path):
         raise DecodeError(
             path, f"truncated: {num_packets} of the {count} frames of its index are in the file"
@@ -88,13 +246,18 @@ def refuse_truncated(path: str, container: InputContainer, num_packets: int) -> 
 def _why_unreadable(head: bytes, error: Exception) -> str:
     if is_mp4(head):
         return "its index (moov box) is missing or damaged; the recording was probably cut off"
+    picture = next((name for magic, name in PICTURES.items() if head.startswith(magic)), None)
+    if picture is not None:
+        return f"is a {picture} picture, not a video"
     if b"\0" not in head:
         try:
             head[:1024].decode("utf-8")
-        except UnicodeDecodeError:
-            pass
-        else:
-            return "is a text file, not a video"
+        except UnicodeDecodeError as cut:
+            if cut.start < 1020:
+                return f"not readable as a video: {error_text(error)}"
+        if head.lstrip().startswith((b"#EXTM3U", b"ffconcat")):
+            return "is a playlist, not a video; name the files in it"
+        return "is a text file, not a video"
     return f"not readable as a video: {error_text(error)}"
 
 

@@ -16,7 +16,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from revit.video.data.decode.index import FrameIndex, Numbering, picture_shape
-from revit.video.data.decode.opening import DecodeError
+from revit.video.data.decode.opening import DecodeError, opened_stream
 from revit.video.data.decode.packets import Entry
 from revit.video.data.sizes import short_side_size
 
@@ -120,7 +120,7 @@ def _decode_runs(index: FrameIndex, wanted: set[int]) -> Iterator[VideoFrame]:
     Stops early, leaving frames out, at a frame that is incomplete, as those after it may be built on it, and at one that
     comes out in another order than that of the stamps.
     """
-    codec = index.container.streams.video[0].codec_context
+    codec = opened_stream(index.container).codec_context
     packets = enumerate(index.read_packets())
     held = index.held
     for start, stop in plan_runs(index.packet_pts, [bool(one.entry) for one in held], wanted):
@@ -186,7 +186,7 @@ def _counted(index: FrameIndex, wanted: set[int]) -> Iterator[tuple[int, VideoFr
 
     Stops early, leaving frames out, at one that is incomplete.
     """
-    codec = index.container.streams.video[0].codec_context
+    codec = opened_stream(index.container).codec_context
     codec.skip_frame = "DEFAULT"
     firsts = [number for _, number in index.starts]
     groups = [
@@ -214,7 +214,7 @@ def _handed_out(index: FrameIndex, start: int, packets: Iterator[tuple[int, Pack
     Packets are stamped with their place, so that what leads the first picture is told from it: some decoders leave it out,
     others show it damaged.
     """
-    codec = index.container.streams.video[0].codec_context
+    codec = opened_stream(index.container).codec_context
     begun = start == 0 or index.held[start].entry is Entry.CLOSED
     for position, packet in chain(packets, ((-1, None),)):
         if packet is not None:
@@ -256,7 +256,7 @@ def decode_packet(codec: VideoCodecContext, packet: Packet | None, index: FrameI
 
 def _where(index: FrameIndex, packet: Packet) -> str:
     """What to say of the time of a packet."""
-    unit, pts = index.container.streams.video[0].time_base, packet.pts
+    unit, pts = opened_stream(index.container).time_base, packet.pts
     if index.numbering is Numbering.COUNT and pts is not None:  # it was stamped with its place
         pts = index.packet_pts[pts]
     return "" if pts is None or unit is None else f" at {float(pts * unit):.2f} s"

@@ -24,6 +24,7 @@ import av
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from revit.common.errors import UserError
 from revit.video.data.decode import decord, pyav, torchcodec
 from revit.video.data.decode.index import FrameIndex, Numbering, VideoInfo, index_frames
 from revit.video.data.decode.opening import DecodeError
@@ -67,19 +68,27 @@ def new_array(shape: tuple[int, ...]) -> NDArray[np.uint8]:
     return np.empty(shape, dtype=np.uint8)
 
 
+class FrameNumberError(UserError, IndexError):
+    """A frame was asked for that the file has not, or none at all."""
+
+
+class DecoderError(UserError, ValueError):
+    """A decoder was asked for that there is not, or that is not installed."""
+
+
 # FFmpeg's own messages: everything worth saying is in DecodeError.
 av.logging.set_level(None)
 
 
 def resolve_backend(backend: Backend) -> Decoder:
-    """Which decoder is tried first. ValueError if one is asked for that is not installed."""
+    """Which decoder is tried first. `DecoderError` if one is asked for that is not installed."""
     if backend == "auto" or backend == "pyav":
         return "pyav"
     if backend not in OTHERS:
-        raise ValueError(f"decoder {backend!r}: choose from auto, pyav, {', '.join(OTHERS)}")
+        raise DecoderError(f"decoder {backend!r}: choose from auto, pyav, {', '.join(OTHERS)}")
     if not OTHERS[backend].installed():
         libraries = " with the FFmpeg libraries that it needs" if backend == "torchcodec" else ""
-        raise ValueError(
+        raise DecoderError(
             f"decoder {backend!r} is not installed here; install it{libraries}, or use 'auto' or 'pyav'"
         )
     return backend
@@ -111,7 +120,7 @@ def read_frames(
     damaged: "salvage" reads what is whole of a damaged or truncated file. Frames are then numbered without the lost ones, which
         `VideoInfo.num_lost` counts.
 
-    `DecodeError` if the file is not a readable video; `IndexError` if a number is outside 0 .. num_frames - 1.
+    `DecodeError` if the file is not a readable video; `FrameNumberError` if a number is outside 0 .. num_frames - 1.
     """
     decoder = resolve_backend(backend)
     choice = _Choice(choose_indices)
@@ -194,15 +203,15 @@ class Checked:
 
 
 def checked(chosen: ArrayLike | Wanted, info: VideoInfo) -> Checked:
-    """What was chosen, in one form. `IndexError` if it is nothing or not in the file, ValueError for a size below 1."""
+    """What was chosen, in one form. `FrameNumberError` if it is nothing or not in the file, ValueError for a size below 1."""
     wanted = chosen if isinstance(chosen, Wanted) else Wanted(chosen)
     if wanted.short_side is not None and wanted.short_side < 1:
         raise ValueError(f"short_side {wanted.short_side}: at least 1 pixel, or None for frames as they are")
     numbers = np.asarray(wanted.numbers, dtype=np.int64).reshape(-1)
     if numbers.size == 0:
-        raise IndexError("no frame was asked for")
+        raise FrameNumberError("no frame was asked for")
     if numbers.min() < 0 or numbers.max() >= info.num_frames:
-        raise IndexError(
+        raise FrameNumberError(
             f"frames {numbers.min()}..{numbers.max()} asked of a video of {info.num_frames} frames"
         )
     return Checked(numbers, wanted.short_side)

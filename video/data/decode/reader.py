@@ -68,7 +68,7 @@ class FrameReader:
         """Frames uint8 (n, H, W, 3), as `read_frames` returns them.
 
         `DecodeError` if the file cannot be decoded, if decoding takes longer than the time-out, or if it crashes the
-        decoder. `IndexError` for a number outside the file.
+        decoder. `FrameNumberError` for a number outside the file.
         """
         if self.timeout_seconds <= 0:
             return read_frames(path, choose_indices, self.backend, damaged=self.damaged)

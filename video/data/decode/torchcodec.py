@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from revit.video.data.decode import decord
 from revit.video.data.decode.index import FrameIndex
+from revit.video.data.decode.opening import real_path
 
 IDENTICAL = {name: (*codecs, "av1") for name, codecs in decord.IDENTICAL.items()}
 """Containers, and the codecs in them, that were compared. In a transport stream torchcodec 0.17 returned later frames than
@@ -45,7 +46,11 @@ def read(index: FrameIndex, wanted: NDArray[np.int64]) -> NDArray[np.uint8] | No
     try:
         # "exact" reads all packets first, so that numbers mean what they mean here.
         decoder = VideoDecoder(
-            index.path, dimension_order="NHWC", num_ffmpeg_threads=1, device="cpu", seek_mode="exact"
+            real_path(index.path),
+            dimension_order="NHWC",
+            num_ffmpeg_threads=1,
+            device="cpu",
+            seek_mode="exact",
         )
         if len(decoder) != index.info.num_frames:
             return None

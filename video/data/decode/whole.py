@@ -18,6 +18,7 @@ from revit.video.data.decode.opening import (
     error_text,
     num_indexed,
     open_container,
+    opened_stream,
     picture_packets,
     refuse_truncated,
 )
@@ -47,7 +48,7 @@ class PlainDecode:
         self.num_shown = 0
         """Frames handed out so far."""
         self._container = open_container(path)
-        self.stream = self._container.streams.video[0]
+        self.stream = opened_stream(self._container)
 
     def __enter__(self) -> PlainDecode:
         return self
