@@ -157,7 +157,7 @@ def index_frames(path: str, quick: bool = False) -> FrameIndex:
         shape = _header_shape(codec) if quick else picture_shape(_first_picture(path, codec, *found.heads))
         pts = None
         if scanner.is_exact and not scanner.must_begin_at_start:
-            pts = _shown_stamps(container, found)
+            pts = _shown_stamps(container, found, scanner.may_reorder)
         starts = _starts(found, scanner)
         numbering = Numbering.WHOLE
         if pts is not None:
@@ -237,11 +237,12 @@ def _read_all(path: str, container: InputContainer, scanner: Scanner, quick: boo
     return found
 
 
-def _shown_stamps(container: InputContainer, found: _Packets) -> list[int] | None:
+def _shown_stamps(container: InputContainer, found: _Packets, may_reorder: bool) -> list[int] | None:
     """The time stamps of all frames in the order shown, or None if they cannot number them.
 
     They can in containers that have presentation times, if every frame has one of its own, the first packet begins a
-    sequence, and whatever is decoded before an entry is also shown before it.
+    sequence, and whatever is decoded before an entry is also shown before it. If nothing is shown in another order than it
+    is decoded in, though it may be, they are decoding times (of a file that was once an AVI, say).
     """
     names = container.format.name.split(",")
     if not any(name in names for name in STAMPED_CONTAINERS) or not _begins_whole(found.held):
@@ -258,7 +259,10 @@ def _shown_stamps(container: InputContainer, found: _Packets) -> list[int] | Non
         if last is None or pts > last:
             last = pts
         stamps.append(pts)
-    stamps.sort()
+    in_order = sorted(stamps)
+    if may_reorder and in_order == stamps:
+        return None
+    stamps = in_order
     if not stamps or len(set(stamps)) < len(stamps):
         return None
     return stamps
@@ -287,10 +291,10 @@ def _starts(found: _Packets, scanner: Scanner) -> list[tuple[int, int]]:
 
 
 def _num_leading(held: list[Held], position: int) -> int:
-    """B-pictures decoded after an intra picture and shown before it."""
+    """Pictures decoded after an entry and shown before it."""
     count = 0
     for behind in held[position + 1 :]:
-        if behind.frames and not behind.is_b:
+        if behind.frames and not behind.leads:
             break
         count += behind.frames
     return count

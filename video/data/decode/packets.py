@@ -22,7 +22,7 @@ class Entry(IntEnum):
     OPEN = 1
     """The picture and all that are shown after it come out; how many of those behind are shown before it is not known."""
     LEADING = 2
-    """The same; the B-pictures directly behind are shown before it."""
+    """The same; just those of the pictures directly behind that say so (`Held.leads`) are shown before it."""
     CLOSED = 3
     """Everything from here on comes out, and is shown after everything before."""
 
@@ -33,8 +33,8 @@ class Held(NamedTuple):
     frames: int = 1
     """Frames that a decoder hands out because of this packet, now or later."""
     entry: Entry = Entry.NONE
-    is_b: bool = False
-    """Whether it is a B-picture of MPEG-1, -2 or -4: shown before the picture that was decoded before it."""
+    leads: bool = False
+    """Whether it is shown before the entry, or in MPEG-1, -2 and -4 before whatever other picture, that is decoded before it."""
     layer: int | None = None
     """Temporal sub-layer of H.264 and HEVC, of which a decoder leaves out pictures marked as unused: no picture is built on
     one of a higher layer. None where nothing is to be left out."""
@@ -56,6 +56,8 @@ class Scanner:
         """Whether the frames counted so far are certain. Once False, only decoding tells how many there are."""
         self.must_begin_at_start = False
         """Whether packets depend on those before in other ways than pictures do (packed bitstreams)."""
+        self.may_reorder = False
+        """Whether frames may be shown in another order than that of their packets."""
 
     def scan(self, packet: Packet) -> Held:
         """What the next packet holds."""

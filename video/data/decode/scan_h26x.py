@@ -35,6 +35,11 @@ WITHOUT_ORIENTATION = ("mpeg4", "vp8", "vp9", "libvpx-vp9", "libdav1d")
 SCALED_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
 """H.264 profiles whose parameters name a chroma format and may hold scaling lists."""
 
+B_SLICE = frozenset(
+    byte for byte in range(0x80, 0x100) if byte >> 4 & 7 == 0b010 or byte >> 2 & 31 == 0b00111
+)
+"""First bytes of the first slice of a picture, where that is of type B (Exp-Golomb 1 or 6 behind 0)."""
+
 H264_FRAME = Held(layer=0)
 H264_OPEN = Held(entry=Entry.OPEN, layer=0)
 H264_CLOSED = Held(entry=Entry.CLOSED, layer=0)
@@ -134,6 +139,8 @@ class H264Scanner(Scanner):
             is_alone = data[at - 3 : at] == b"\0\0\1" and not has_start_code(data, at)
         frames_only = self._parameters is not None and self._parameters.frames_only
         if frames_only and is_alone and len(data) > at + 1 and data[at] & 31 == 1 and data[at + 1] & 0x80:
+            if data[at + 1] in B_SLICE:
+                self.may_reorder = True
             return H264_FRAME
         return self._look_at(data)
 
@@ -145,7 +152,9 @@ class H264Scanner(Scanner):
             if kind in (1, 2, 5):
                 bits = BitReader(unescaped(plain[at + 1 : at + HEAD_BYTES]))
                 begins = bits.unsigned() == 0
-                all_intra = all_intra and bits.unsigned() % 5 in (2, 4)
+                kind_of_slice = bits.unsigned() % 5
+                all_intra = all_intra and kind_of_slice in (2, 4)
+                self.may_reorder = self.may_reorder or kind_of_slice == 1
                 is_idr = is_idr or kind == 5
                 if begins:
                     new, field = self._begin(bits)
@@ -218,6 +227,7 @@ class HevcScanner(Scanner):
 
     def __init__(self, header: bytes) -> None:
         super().__init__()
+        self.may_reorder = True
         self._length_bytes = length_size("hevc", header)
         self._drops_leading = (
             True  # pictures that lead the last random access point (RASL) lack what they are built on
@@ -257,9 +267,9 @@ class HevcScanner(Scanner):
             # IDR and BLA begin anew; a CRA does so where the stream begins.
             self._drops_leading = unit_type <= 20 or not self._has_begun
             self._has_begun = True
-            return Held(entry=Entry.CLOSED if self._drops_leading else Entry.OPEN, layer=layer)
-        if unit_type in (8, 9) and self._drops_leading:
-            return NOTHING
+            return Held(entry=Entry.CLOSED if self._drops_leading else Entry.LEADING, layer=layer)
+        if unit_type in (8, 9):  # RASL: leads the random access point, and is built on what lies before
+            return NOTHING if self._drops_leading else Held(leads=True, layer=layer)
         return Held(layer=layer)
 
     def _look_at_parameters(self, unit: Bytes) -> None:

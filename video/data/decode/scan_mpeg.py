@@ -23,7 +23,7 @@ CODED_BYTES = 64
 PICTURE = b"\0\0\1\xb6"
 
 INTRA_PICTURE = Held(entry=Entry.LEADING)
-B_PICTURE = Held(is_b=True)
+B_PICTURE = Held(leads=True)
 
 
 class _References:
@@ -60,9 +60,10 @@ class Mpeg4Scanner(Scanner):
             held = self._references.held(kind == INTRA, kind == B)
         else:
             held = self._decoded(data)
-        if held.is_b and self._is_interlaced:
-            # FFmpeg scales vectors by the time of the first B-picture that it met.
-            self.must_begin_at_start = True
+        if held.leads:
+            self.may_reorder = True
+            if self._is_interlaced:  # FFmpeg scales vectors by the time of the first B-picture that it met
+                self.must_begin_at_start = True
         return held
 
     def _decoded(self, data: bytes) -> Held:
@@ -177,8 +178,10 @@ class Mpeg2Scanner(Scanner):
             self.is_exact = False
         is_intra, is_b = kinds[0] == 1, kinds[0] == 3
         if is_b and self._is_closed and self._references.count == 1:
+            self.may_reorder = True
             return B_PICTURE  # built on the picture behind it alone
         held = self._references.held(is_intra, is_b)
+        self.may_reorder = self.may_reorder or held.leads
         return START if held is INTRA_PICTURE and begins_closed else held
 
     def _add_field(self, structure: int) -> bool:

@@ -43,12 +43,16 @@ class PlainDecode:
         self.salvage = salvage
         self.reason: str | None = None
         """The first thing that was wrong."""
-        self.num_listed = 0
-        """Frames that the packets read so far hold, damaged ones included; the index's number where the file ends early."""
+        self._num_held = self._num_indexed = 0
         self.num_shown = 0
         """Frames handed out so far."""
         self._container = open_container(path)
         self.stream = opened_stream(self._container)
+
+    @property
+    def num_listed(self) -> int:
+        """Frames of the packets read so far, damaged ones included, or of the index, where the file ends before it."""
+        return max(self._num_held, self._num_indexed)
 
     def __enter__(self) -> PlainDecode:
         return self
@@ -61,7 +65,7 @@ class PlainDecode:
         for packet in chain(self._packets(), (None,)):
             if packet is not None:
                 held = scanner.scan(packet)
-                self.num_listed += 0 if packet.is_discard else held.frames
+                self._num_held += 0 if packet.is_discard else held.frames
             try:
                 frames = codec.decode(packet)
             except FFmpegEnd:
@@ -82,13 +86,13 @@ class PlainDecode:
             for packet in picture_packets(self._container):
                 if packet.is_corrupt:
                     self._refuse_truncated(count)
-                    self._found(f"truncated: the file ends inside frame {self.num_listed}")
-                    self.num_listed += 1
+                    self._found(f"truncated: the file ends inside frame {self._num_held}")
+                    self._num_held += 1
                     continue
                 count += 1
                 yield packet
         except FFmpegError as error:
-            self._damaged(f": {error_text(error)} after {self.num_listed} frames")
+            self._damaged(f": {error_text(error)} after {self._num_held} frames")
         self._refuse_truncated(count)
 
     def _refuse_truncated(self, num_packets: int) -> None:
@@ -96,7 +100,7 @@ class PlainDecode:
             refuse_truncated(self.path, self._container, num_packets)
         except DecodeError as error:
             self._found(error.reason)
-            self.num_listed = max(self.num_listed, num_indexed(self._container))
+            self._num_indexed = num_indexed(self._container)
 
     def _damaged(self, what: str) -> None:
         self._found(f"damaged{what}")

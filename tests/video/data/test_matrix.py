@@ -1,0 +1,230 @@
+"""Frame k is frame k: containers by codecs by structures, against a plain decode, pixel for pixel, by every decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import made_videos
+import numpy as np
+import pytest
+from made_videos import (
+    CONTAINERS,
+    GROUP,
+    NUM_FRAMES,
+    STRUCTURES,
+    Structure,
+    number_of,
+    packed,
+    packets_of,
+    remux,
+    write_video,
+)
+from numpy.typing import NDArray
+
+from revit.video import probe, read_frames
+from revit.video.data.decode import DecodeError, Wanted, pyav
+from revit.video.data.decode import index as index_module
+from revit.video.data.decode import read_frames as read_chosen
+from revit.video.data.decode import whole as whole_module
+from revit.video.data.decode.decord import suits
+from revit.video.data.decode.index import index_frames
+from revit.video.data.decoders import installed_decoders
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the encoders' chatter
+
+DECODERS = installed_decoders()
+SMALL = 48
+"""Short side, pixels, where the decoder shrinks."""
+
+
+def plain_decode(path: Path, short_side: int | None = None) -> list[NDArray[np.uint8]]:
+    """What PyAV hands out of the whole file, one frame after the other."""
+    to_rgb = pyav.Converter(short_side)
+    with av.open(str(path)) as file:
+        file.streams.video[0].codec_context.thread_count = 1
+        return [to_rgb(frame, 0) for frame in file.decode(video=0)]
+
+
+def questions(num_frames: int, seed: int) -> Iterator[list[int]]:
+    """Whole, sparse, backwards, repeated, single, at random."""
+    random = np.random.default_rng(seed)
+    yield list(range(num_frames))
+    yield list(range(num_frames))[:: -num_frames // 13]
+    yield [min(one, num_frames - 1) for one in (3, 17, 18, 40)]
+    yield [min(one, num_frames - 1) for one in (46, 5, 5)]
+    for count in (1, 1, 1, 1, 2, 3, 9):
+        yield random.integers(0, num_frames, count).tolist()
+
+
+def check(path: Path, seed: int = 0, decoders: tuple[str, ...] = DECODERS) -> list[str]:
+    """What is wrong with a file's frames."""
+    expected = plain_decode(path)
+    wrong = []
+    if (counted := probe(path).num_frames) != len(expected):
+        wrong.append(f"{counted} frames of {len(expected)}")
+    for numbers in questions(len(expected), seed):
+        for decoder in decoders:
+            frames = read_frames(path, numbers, decoder)
+            bad = [one for one, frame in zip(numbers, frames) if not np.array_equal(frame, expected[one])]
+            if bad:
+                wrong.append(f"{decoder}: of {numbers[:9]} the frames {bad[:9]}")
+    return wrong
+
+
+@pytest.mark.parametrize("structure", STRUCTURES, ids=str)
+def test_every_frame_is_that_of_a_plain_decode(structure, tmp_path):
+    wrong: dict[str, list[str]] = {}
+    num_files = 0
+    for number, container in enumerate(CONTAINERS):
+        path = tmp_path / f"{container}{CONTAINERS[container][0]}"
+        if not write_video(path, structure, container):
+            continue
+        num_files += 1
+        shown = [number_of(frame) for frame in plain_decode(path)]
+        if shown != list(range(NUM_FRAMES)):
+            wrong[f"{container}, plain decode"] = [f"{shown[:9]}"]
+        if found := check(path, seed=number):
+            wrong[container] = found
+        small = plain_decode(path, SMALL)
+        numbers = [40, 7, 18, 7]
+        frames = read_chosen(str(path), lambda _, n=numbers: Wanted(n, SMALL), "auto")
+        if not all(np.array_equal(frame, small[one]) for one, frame in zip(numbers, frames)):
+            wrong[f"{container}, shrunk"] = [str([number_of(frame) for frame in frames])]
+    assert num_files > 2
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("num_b", [1, 2, 3])
+@pytest.mark.parametrize("num_leading", [0, 2])
+@pytest.mark.parametrize("end", [".avi", ".mkv", ".mp4"])
+def test_packed_bitstreams(num_b, num_leading, end, tmp_path):
+    """As XviD and DivX write them: some packets hold two pictures, others a stand-in, and any may be flagged as a key frame."""
+    source, path = tmp_path / "plain.avi", tmp_path / f"packed{end}"
+    write_video(source, Structure("mpeg4", num_b), "avi")
+    packets = packed(packets_of(source)[0], num_leading)
+    assert any(len(packet) == 1 for packet in packets)
+    for is_key in (lambda number: number == 0, lambda number: len(packets[number]) == 1, lambda _: True):
+        remux(source, path, packets, is_key)
+        assert [number_of(frame) for frame in plain_decode(path)] == list(range(NUM_FRAMES))
+        assert check(path) == []
+
+
+@pytest.mark.parametrize(
+    ("codec", "end"),
+    [
+        ("mpeg4", ".avi"),
+        ("mpeg4", ".mp4"),
+        ("mpeg4", ".mkv"),
+        ("h264", ".avi"),
+        ("h264", ".flv"),
+        ("h263", ".avi"),
+        ("h264", ".mp4"),
+        ("h264", ".mkv"),
+        ("mpeg2", ".mkv"),
+        ("hevc", ".mp4"),
+        ("hevc", ".mkv"),
+    ],
+)
+def test_neither_key_frame_flags_nor_time_stamps_are_believed(codec, end, tmp_path):
+    """Every packet flagged, or every third, and times that are those of decoding, as in a file that was once an AVI."""
+    num_b = 0 if codec == "h263" else 2
+    source, path = tmp_path / f"source{end}", tmp_path / f"flags{end}"
+    assert write_video(source, Structure(codec, num_b), end[1:])
+    packets, _ = packets_of(source)
+    for is_key in (lambda _: True, lambda number: number % 3 == 0, lambda number: number % GROUP == 0):
+        remux(source, path, packets, is_key)
+        assert check(path) == []
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "mpeg4"])
+@pytest.mark.parametrize("num_b", [0, 2])
+@pytest.mark.parametrize("num_cut", [1, 5, GROUP, 20])
+def test_an_edited_file_begins_where_it_says(codec, num_b, num_cut, tmp_path):
+    """Frames before the edit are decoded where others need them, and are not shown."""
+    path = tmp_path / "edited.mp4"
+    write_video(path, Structure(codec, num_b))
+    made_videos.cut_beginning(path, num_cut)
+    assert [number_of(frame) for frame in plain_decode(path)] == list(range(num_cut, NUM_FRAMES))
+    assert check(path) == []
+
+
+@pytest.mark.parametrize("container", ["avi", "ts", "mkv", "mpg", "flv", "asf"])
+@pytest.mark.parametrize("codec", ["h264", "mpeg4", "mpeg2", "vp9"])
+def test_a_cut_file_is_refused_or_read_as_a_plain_decode_reads_it(container, codec, tmp_path):
+    """Wherever it was cut."""
+    path, whole = tmp_path / f"cut{CONTAINERS[container][0]}", tmp_path / f"whole{CONTAINERS[container][0]}"
+    if not write_video(whole, Structure(codec, 2 if codec != "vp9" else 0), container):
+        return
+    data = whole.read_bytes()
+    for share in (0.31, 0.5, 0.77, 0.9, 0.99):
+        path.write_bytes(data[: int(share * len(data))])
+        try:
+            frames = read_chosen(str(path), lambda info: range(info.num_frames))
+        except DecodeError:
+            continue
+        try:
+            expected = plain_decode(path)
+        except av.FFmpegError:
+            expected = []  # its last packet is what the reader was not asked for
+        assert len(frames) == len(expected)
+        assert all(np.array_equal(one, other) for one, other in zip(frames, expected))
+        assert check(path) == []
+
+
+@pytest.mark.parametrize(
+    "structure", [Structure("mpeg4", 2), Structure("h264", 3), Structure("mjpeg")], ids=str
+)
+def test_files_and_pictures_too_large_to_be_kept(structure, tmp_path, monkeypatch):
+    path = tmp_path / "clip.avi"
+    write_video(path, structure, "avi")
+    monkeypatch.setattr(index_module, "KEPT_BYTES", 0)
+    assert check(path, decoders=("pyav",)) == []
+    # As if nothing of its packets were understood: all of it is decoded, and decoded again for the frames.
+    monkeypatch.setattr(whole_module, "HELD_BYTES", 1000)
+    monkeypatch.setattr(index_module, "_begins_whole", lambda held: False)
+    assert check(path, decoders=("pyav",)) == []
+
+
+def test_decord_reads_what_is_proved_and_nothing_else(tmp_path):
+    """MP4 with H.264 in closed groups, as Kinetics has it, is decord's; the open ones and AVI are not."""
+    for structure, container, is_decords in (
+        (Structure("h264", 3), "mp4", True),
+        (Structure("h264"), "mkv", True),
+        (Structure("h264", 2, is_open=True), "mp4", False),
+        (Structure("h264"), "avi", False),
+        (Structure("mpeg4", 2), "mp4", False),
+        (Structure("h264"), "ts", False),
+    ):
+        path = tmp_path / f"clip{CONTAINERS[container][0]}"
+        write_video(path, structure, container)
+        index = index_frames(str(path))
+        with index.container:
+            assert suits(index) is is_decords, (str(structure), container)
+
+
+FEW = (
+    (Structure("h264", 3, is_open=True), "mp4"),
+    (Structure("h264", 2), "avi"),
+    (Structure("mpeg4", 2, is_open=True), "avi"),
+    (Structure("mpeg2", 3, is_open=True), "mpg"),
+    (Structure("hevc", 3, is_open=True), "ts"),
+    (Structure("vp8-hidden"), "webm"),
+    (Structure("wmv2"), "wmv"),
+    (Structure("mpeg4", 2, is_open=True, interlaced=True), "avi"),
+)
+
+
+@pytest.mark.parametrize(("structure", "container"), FEW, ids=lambda one: str(one))
+def test_any_numbers_are_answered_by_their_frames(structure, container, tmp_path):
+    """Numbers at random, as many and as often as they come: each answer is that of the whole file."""
+    path = tmp_path / f"clip{CONTAINERS[container][0]}"
+    assert write_video(path, structure, container)
+    expected = plain_decode(path)
+    random = np.random.default_rng(7)
+    for _ in range(60):
+        numbers = random.integers(0, len(expected), random.integers(1, 12)).tolist()
+        frames = read_frames(path, numbers)
+        assert [number_of(frame) for frame in frames] == numbers
+        assert all(np.array_equal(frame, expected[one]) for one, frame in zip(numbers, frames))
