@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import stat
 from collections.abc import Iterator
 
@@ -140,8 +142,14 @@ CONTAINERS = (
 """FFmpeg's names of what holds video. It would also take text for subtitles or pictures of letters, and open what playlists
 and patterns of names point at."""
 
-PICTURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
-"""First bytes of still pictures."""
+PICTURES = {
+    "JPEG": rb"\xff\xd8\xff",
+    "PNG": rb"\x89PNG",
+    "BMP": rb"BM....\0\0\0\0",
+    "TIFF": rb"II\*\0|MM\0\*",
+    "WebP": rb"RIFF....WEBP",
+}
+"""How files of still pictures begin."""
 
 
 def real_path(path: str) -> str:
@@ -246,18 +254,24 @@ def refuse_truncated(path: str, container: InputContainer, num_packets: int) -> 
 def _why_unreadable(head: bytes, error: Exception) -> str:
     if is_mp4(head):
         return "its index (moov box) is missing or damaged; the recording was probably cut off"
-    picture = next((name for magic, name in PICTURES.items() if head.startswith(magic)), None)
+    picture = next((name for name, begin in PICTURES.items() if re.match(begin, head, re.DOTALL)), None)
     if picture is not None:
         return f"is a {picture} picture, not a video"
     if b"\0" not in head:
         try:
             head[:1024].decode("utf-8")
         except UnicodeDecodeError as cut:
-            if cut.start < 1020:
-                return f"not readable as a video: {error_text(error)}"
+            if cut.start < 1020:  # else a letter was cut
+                return _unreadable(error)
         if head.lstrip().startswith((b"#EXTM3U", b"ffconcat")):
             return "is a playlist, not a video; name the files in it"
         return "is a text file, not a video"
+    return _unreadable(error)
+
+
+def _unreadable(error: Exception) -> str:
+    if getattr(error, "errno", None) == errno.EINVAL:  # its format is not among `CONTAINERS`
+        return "is not of a kind that holds video"
     return f"not readable as a video: {error_text(error)}"
 
 
