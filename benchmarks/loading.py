@@ -20,7 +20,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,23 +51,29 @@ Spread = tuple[float, float, float]
 """Smallest, median, largest."""
 
 
-def make_clip(
-    path: Path, seed: int, group: int, num_frames: int = 300, width: int = 340, height: int = 256
-) -> str:
-    """A textured picture under a moving window with grain, H.264 with B-frames and a key frame every `group`."""
+def textured(seed: int, num_frames: int, width: int, height: int) -> Iterator[np.ndarray]:
+    """A texture under a moving window, with grain: RGB pictures (height, width, 3)."""
     random = np.random.default_rng(seed)
     blocks = random.integers(0, 256, (height // 8 + 16, width // 8 + 16, 3), dtype=np.int16)
     texture = blocks.repeat(8, 0).repeat(8, 1)
+    for number in range(num_frames):
+        top, left = int(50 + 40 * np.sin(number / 20)), int(50 + 45 * np.cos(number / 17))
+        picture = texture[top : top + height, left : left + width] + random.integers(
+            -6, 7, (height, width, 1)
+        )
+        yield picture.clip(0, 255).astype(np.uint8)
+
+
+def make_clip(
+    path: Path, seed: int, group: int, num_frames: int = 300, width: int = 340, height: int = 256
+) -> str:
+    """`textured` as H.264 with B-frames and a key frame every `group`."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=30)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.options = {"g": str(group)}
-        for number in range(num_frames):
-            top, left = int(50 + 40 * np.sin(number / 20)), int(50 + 45 * np.cos(number / 17))
-            picture = texture[top : top + height, left : left + width]
-            picture = picture + random.integers(-6, 7, (height, width, 1))
-            frame = av.VideoFrame.from_ndarray(picture.clip(0, 255).astype(np.uint8), format="rgb24")
-            container.mux(stream.encode(frame))
+        for picture in textured(seed, num_frames, width, height):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
     return str(path)
 

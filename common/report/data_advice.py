@@ -121,6 +121,7 @@ class DataSpeed:
                     "ms": one.ms,
                     "same_frames": not one.differs_on,
                     "differs_on": one.differs_on,
+                    "compared_with_a_plain_decode": one.num_compared,
                 }
                 for one in self.decoders
             ],
@@ -157,7 +158,7 @@ def print_data(found: DataSpeed) -> None:
     print_table(f"Loading and computing on {found.device}, on the files given", COLUMNS, rows(found))
     for one in found.decoders:
         for path in one.differs_on[:SHOWN_BROKEN]:
-            print(f"{one.name} returns other frames of {path}")
+            print(f"{one.name} returns other frames than a plain decode of {path}")
     if found.files.broken:
         tried = len(found.files.good) + len(found.files.broken)
         print(f"{len(found.files.broken)} of the {tried} files tried cannot be read:")
@@ -172,7 +173,9 @@ def rows(found: DataSpeed) -> list[dict[str, Any]]:
     """The table: what was measured, at what rate."""
     table: list[dict[str, Any]] = []
     for one in found.decoders:
-        note = f"other frames on {len(one.differs_on)} files" if one.differs_on else "same frames"
+        note = f"as a plain decode on {one.num_compared} files"
+        if one.differs_on:
+            note = f"other frames than a plain decode on {len(one.differs_on)} of {one.num_compared} files"
         rate = None if one.ms is None else 1e3 / one.ms
         table.append({"what": f"decoding, {one.name}", "test": rate, "note": note})
     for loader in found.loaders:

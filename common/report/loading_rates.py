@@ -28,6 +28,9 @@ class Frames(Protocol):
     def read(self, path: str) -> NDArray[np.uint8]:
         """What a test reads of a file, before it is resized. Raises BrokenSample."""
 
+    def sample(self, path: str) -> NDArray[np.uint8]:
+        """Frames from all over a file, to be compared with others' of the same. Raises BrokenSample."""
+
     def close(self) -> None:
         """Let go of whatever reading holds open."""
 
@@ -39,9 +42,11 @@ class Decoders:
     key: str
     """Of the configuration, such as "data.loading.decoder"."""
     installed: Callable[[], Sequence[str]]
-    """Their names; the first is what the others' frames are compared with."""
+    """Their names."""
     open: Callable[[Any, str], Frames]
     """(run's options, name) -> a reader."""
+    sample_plainly: Callable[[Any, str], NDArray[np.uint8]]
+    """(run's options, path) -> what `Frames.sample` is to return: by a library alone, decoding the whole file."""
     remedy: str
     """What helps where reading is the bottleneck."""
 
@@ -52,9 +57,11 @@ class DecoderRate:
 
     name: str
     differs_on: list[str] = field(default_factory=list)
-    """Files of which it returns other frames than the first decoder, or none."""
+    """Files of which it returns other frames than a plain decode, or none."""
     milliseconds: dict[str, list[float]] = field(default_factory=dict)
     """Path -> every time it was read."""
+    num_compared: int = 0
+    """Files whose frames were."""
 
     @property
     def ms(self) -> float | None:
@@ -95,17 +102,23 @@ def check_files(
 def compare_decoders(
     decoders: Decoders, options: Any, names: Sequence[str], paths: Sequence[str], seconds: float
 ) -> list[DecoderRate]:
-    """Frames of every file by every decoder are compared, then they are timed in turn until the time is over."""
+    """Frames of every file by every decoder are compared with those of a plain decode of the whole file, then the decoders are
+    timed in turn until the time is over."""
     rates = [DecoderRate(name) for name in names]
     readers = [decoders.open(options, name) for name in names]
     end = time.perf_counter() + seconds
     try:
         compared = []
         for path in paths:
-            expected = readers[0].read(path)
-            for rate, reader in zip(rates[1:], readers[1:]):
+            try:
+                expected = decoders.sample_plainly(options, path)
+            except BrokenSample:  # damaged where a test does not read
+                expected = None
+            for rate, reader in zip(rates, readers):
+                rate.num_compared += expected is not None
                 try:
-                    same = np.array_equal(reader.read(path), expected)
+                    frames = reader.sample(path) if expected is not None else reader.read(path)
+                    same = expected is None or np.array_equal(frames, expected)
                 except BrokenSample:
                     same = False
                 if not same:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 
 from revit.common.report.loading_rates import Decoders
-from revit.video.data.clips import eval_wanted, make_reader
-from revit.video.data.decode import Backend, resolve_backend
+from revit.video.data.clips import eval_indices, eval_wanted, make_reader
+from revit.video.data.decode import Backend, DecodeError, VideoInfo, probe, resolve_backend
+from revit.video.data.decode.opening import error_text, real_path
+from revit.video.data.decode.pyav import Converter
 from revit.video.data.decode.reader import FrameReader
 from revit.video.data.options import ClipOptions, ViewOptions
 
@@ -19,13 +22,17 @@ ONE_VIEW = ViewOptions(num_temporal_views=1, num_crops=1)
 
 @dataclass(frozen=True)
 class ClipFrames:
-    """The frames of a test's central clip, by one decoder."""
+    """Frames of clips, by one decoder."""
 
     options: ClipOptions
     reader: FrameReader
 
+    def sample(self, path: str) -> NDArray[np.uint8]:
+        """uint8 (n, H, W, 3), see `sampled_numbers`. `DecodeError` if it cannot be read."""
+        return self.reader.read(path, lambda info: sampled_numbers(info, self.options))
+
     def read(self, path: str) -> NDArray[np.uint8]:
-        """uint8 (T, H, W, 3). `DecodeError` if it cannot be read."""
+        """Of a test's central clip: uint8 (T, H, W, 3). `DecodeError` if it cannot be read."""
         return self.reader.read(path, lambda info: eval_wanted(info, self.options, ONE_VIEW))
 
     def close(self) -> None:
@@ -33,8 +40,36 @@ class ClipFrames:
         self.reader.close()
 
 
+def sampled_numbers(info: VideoInfo, options: ClipOptions) -> NDArray[np.int64]:
+    """The frames of a test's central clip, the first and the last one, and neighbours all over the file."""
+    clip = eval_indices(info, options.frames, ONE_VIEW).numpy().reshape(-1)
+    spread = np.linspace(0, info.num_frames - 1, 8).astype(np.int64)
+    beside = np.minimum(spread + 1, info.num_frames - 1)
+    return np.concatenate([clip, spread, beside])
+
+
+def sample_plainly(options: Any, path: str) -> NDArray[np.uint8]:
+    """What `ClipFrames.sample` is to return, by PyAV alone: all frames of the file in the order in which it hands them out.
+
+    options: of a video run. `DecodeError` if PyAV does not decode the file to its end.
+    """
+    info = probe(path)
+    try:
+        with av.open(real_path(path), metadata_errors="ignore") as file:
+            count = sum(1 for _ in file.decode(video=0))
+        numbers = sampled_numbers(replace(info, num_frames=count), options.data)
+        to_rgb, found = Converter(), {}
+        with av.open(real_path(path), metadata_errors="ignore") as file:
+            for number, frame in enumerate(file.decode(video=0)):
+                if number in numbers:
+                    found[number] = to_rgb(frame, info.rotation)
+    except (av.FFmpegError, OSError) as error:
+        raise DecodeError(path, f"a plain decode of it fails: {error_text(error)}") from None
+    return np.stack([found[number] for number in numbers.tolist()])
+
+
 def installed_decoders() -> tuple[str, ...]:
-    """PyAV, which is always there and whose frames count, first."""
+    """PyAV, which is always there, first."""
     found = ["pyav"]
     for name in get_args(Backend):
         if name in ("auto", *found):
@@ -57,5 +92,6 @@ CLIP_DECODERS = Decoders(
     "data.loading.decoder",
     installed_decoders,
     open_frames,
+    sample_plainly,
     "files of tools/convert_clips.py are read several times as fast",
 )

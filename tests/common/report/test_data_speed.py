@@ -88,12 +88,13 @@ def test_the_fastest_decoder_of_those_that_are_right():
     assert result.advice.startswith("Set data.loading.decoder=pyav data.loading.num_workers=2: ")
     assert result.advice.count(". ") == 0
     told = {row["what"]: row.get("note") for row in rows(result)}
-    assert told["decoding, other"] == "other frames on 1 files"
+    assert told["decoding, other"] == "other frames than a plain decode on 1 of 0 files"
     assert result.as_json()["decoders"][1] == {
         "name": "other",
         "ms": 9,
         "same_frames": False,
         "differs_on": ["x.mp4"],
+        "compared_with_a_plain_decode": 0,
     }
 
 
@@ -124,16 +125,27 @@ class Reader:
             raise BrokenSample(path, "gone")
         return np.full((2, 4, 4, 3), int(path) + (path in self.wrong), np.uint8)
 
+    sample = read
+
     def close(self):
         self.closed = True
 
 
 def test_decoders_are_compared_first_and_timed_on_what_is_equal():
+    plain = Reader(missing=("3",))
     readers = {"first": Reader(), "wrong": Reader(wrong=("2",)), "fails": Reader(missing=("1", "2"))}
-    decoders = Decoders("key", lambda: tuple(readers), lambda options, name: readers[name], "")
-    rates = compare_decoders(decoders, None, tuple(readers), ["0", "1", "2"], 0.2)
+    decoders = Decoders(
+        "key",
+        lambda: tuple(readers),
+        lambda options, name: readers[name],
+        lambda _, path: plain.read(path),
+        "",
+    )
+    rates = compare_decoders(decoders, None, tuple(readers), ["0", "1", "2", "3"], 0.2)
     assert [rate.differs_on for rate in rates] == [[], ["2"], ["1", "2"]]
-    assert [sorted(rate.milliseconds) for rate in rates] == [["0", "1", "2"], ["0", "1"], ["0"]]
+    assert [rate.num_compared for rate in rates] == [3, 3, 3]  # of the last one nobody knows what is right
+    timed = [sorted(rate.milliseconds) for rate in rates]
+    assert timed == [["0", "1", "2", "3"], ["0", "1", "3"], ["0", "3"]]
     assert all(reader.closed for reader in readers.values())
     counts = [len(times) for rate in rates for times in rate.milliseconds.values()]
     assert max(counts) - min(counts) <= 1

@@ -30,6 +30,7 @@ from revit.video.data.decode import read_frames as read_chosen
 from revit.video.data.decode import whole as whole_module
 from revit.video.data.decode.decord import suits
 from revit.video.data.decode.index import index_frames
+from revit.video.data.decode.packets import UnknownScanner
 from revit.video.data.decoders import installed_decoders
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the encoders' chatter
@@ -183,7 +184,7 @@ def test_files_and_pictures_too_large_to_be_kept(structure, tmp_path, monkeypatc
     assert check(path, decoders=("pyav",)) == []
     # As if nothing of its packets were understood: all of it is decoded, and decoded again for the frames.
     monkeypatch.setattr(whole_module, "HELD_BYTES", 1000)
-    monkeypatch.setattr(index_module, "_begins_whole", lambda held: False)
+    monkeypatch.setattr(index_module, "scanner_for", lambda codec: UnknownScanner())
     assert check(path, decoders=("pyav",)) == []
 
 

@@ -10,10 +10,9 @@ import pytest
 
 from revit.video.data.decode import index as index_module
 from revit.video.data.decode import read as read_module
-from revit.video.data.decode import read_frames
-from revit.video.data.decode.bits import units_of
+from revit.video.data.decode import read_frames, scan_h264, scan_hevc
+from revit.video.data.decode.bits import unit_places
 from revit.video.data.decode.index import index_frames
-from revit.video.data.decode.scan_h26x import may_be_turned
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the encoders' chatter
 
@@ -80,14 +79,13 @@ def test_a_turn_asked_for_inside_the_stream_is_found():
         return b"".join(len(unit).to_bytes(4, "big") + unit for unit in units)
 
     # 0xff 0x01 is type 256, with one byte; then 0x2f is type 47.
-    assert list(units_of(packet(note, slice_), 4)) == [note, slice_]
+    both = packet(note, slice_)
+    assert [both[begin:end] for begin, end in unit_places(both, 4)] == [note, slice_]
     for units in itertools.permutations((note, turn, slice_)):
-        assert may_be_turned("h264", record, packet(*units))
-    assert not may_be_turned("h264", record, packet(note, slice_))
-    assert may_be_turned("h264", None, packet(note, slice_))  # unknown layout
-    assert may_be_turned("mjpeg", None, b"")
-    assert not may_be_turned("vp9", None, b"")
+        assert scan_h264.may_be_turned(record, packet(*units))
+    assert not scan_h264.may_be_turned(record, packet(note, slice_))
+    assert scan_h264.may_be_turned(b"", packet(note, slice_))  # unknown layout
     arrays = b"\x27\x00\x01\x00\x05" + b"\x4e\x01\x2f\x01a"
     hevc = bytes([1, *[0] * 20, 3, 1])
-    assert may_be_turned("hevc", hevc + arrays, b"")
-    assert not may_be_turned("hevc", hevc + arrays.replace(b"\x2f", b"\x05"), b"")
+    assert scan_hevc.may_be_turned(hevc + arrays, b"")
+    assert not scan_hevc.may_be_turned(hevc + arrays.replace(b"\x2f", b"\x05"), b"")

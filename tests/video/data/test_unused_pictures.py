@@ -12,7 +12,7 @@ import pytest
 from revit.video.data.decode import pyav, read_frames
 from revit.video.data.decode.index import index_frames
 from revit.video.data.decode.packets import NOTHING, Held
-from revit.video.data.decode.scan_h26x import HevcScanner
+from revit.video.data.decode.scan_hevc import HevcScanner
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the encoders' chatter
 

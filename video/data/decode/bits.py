@@ -14,12 +14,13 @@ class BitReader:
 
     def __init__(self, data: Bytes) -> None:
         self._value = int.from_bytes(data, "big")
-        self._left = 8 * len(data)
+        self.left = 8 * len(data)
+        """Bits that were not read; negative beyond the end."""
 
     def bits(self, count: int) -> int:
         """The next `count` bits as a number."""
-        self._left -= count
-        value = self._value >> self._left if self._left >= 0 else self._value << -self._left
+        self.left -= count
+        value = self._value >> self.left if self.left >= 0 else self._value << -self.left
         return value & ((1 << count) - 1)
 
     def flag(self) -> bool:
@@ -29,7 +30,7 @@ class BitReader:
     def unsigned(self) -> int:
         """The next Exp-Golomb number, ue(v) of H.264 and HEVC."""
         zeros = 0
-        while zeros < 32 and self._left > 0 and not self.flag():
+        while zeros < 32 and self.left > 0 and not self.flag():
             zeros += 1
         return (1 << zeros) - 1 + self.bits(zeros)
 
@@ -60,18 +61,6 @@ def has_start_code(packet: bytes, begin: int) -> bool:
     return START_CODE.search(packet, begin) is not None
 
 
-def units_of(packet: bytes, length_size: int) -> Iterator[bytes]:
-    """The units of a packet, each behind its length of `length_size` bytes. Ends at the first that does not fit."""
-    at = 0
-    while at + length_size < len(packet):
-        length = int.from_bytes(packet[at : at + length_size], "big")
-        at += length_size
-        if length == 0 or at + length > len(packet):
-            return
-        yield packet[at : at + length]
-        at += length
-
-
 def messages(unit: Bytes) -> Iterator[tuple[int, bytes]]:
     """Payload types and payloads in a unit of supplemental information (SEI), its header left out."""
     payload = unescaped(unit)
@@ -86,3 +75,45 @@ def messages(unit: Bytes) -> Iterator[tuple[int, bytes]]:
             at += 1
         yield sums[0], payload[at : at + sums[1]]
         at += sums[1]
+
+
+def unit_places(data: Bytes, length_bytes: int) -> Iterator[tuple[int, int]]:
+    """Where the units of a packet of H.264 or HEVC begin and end: behind their lengths of so many bytes, or if that is 0,
+    between start codes."""
+    if not length_bytes:
+        begins = list(start_codes(bytes(data)))
+        yield from zip(begins, [*(begin - 3 for begin in begins[1:]), len(data)])
+        return
+    at, end = 0, len(data)
+    while at + length_bytes < end:
+        start = at + length_bytes
+        at = start + int.from_bytes(data[at:start], "big")
+        if at > start:
+            yield start, min(at, end)
+
+
+class PictureOrder:
+    """Picture order counts of H.264 and HEVC, of which packets hold the lowest bits alone (H.264, 8.2.1.1; HEVC, 8.3.1)."""
+
+    def __init__(self) -> None:
+        self._high = self._low = self._sequence = 0
+
+    def key(self, low: int, bits: int, begins: bool, is_base: bool) -> int:
+        """A number that rises in the order in which pictures are shown.
+
+        low: the lowest `bits` bits.  begins: whether a new sequence begins, all of which is shown after all before.
+        is_base: whether the next picture counts from this one.
+        """
+        size = 1 << bits
+        if begins:
+            self._sequence += 1
+            high = 0
+        elif low < self._low and self._low - low >= size // 2:
+            high = self._high + size
+        elif low > self._low and low - self._low > size // 2:
+            high = self._high - size
+        else:
+            high = self._high
+        if is_base:
+            self._high, self._low = high, low
+        return (self._sequence << 40) + (1 << 39) + high + low

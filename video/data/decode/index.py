@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import pairwise
 
 from av.container import InputContainer
 from av.error import FFmpegError
@@ -18,6 +19,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from revit.video.data.decode import scan_h264, scan_hevc
 from revit.video.data.decode.opening import (
     DecodeError,
     error_text,
@@ -27,7 +29,6 @@ from revit.video.data.decode.opening import (
     refuse_truncated,
 )
 from revit.video.data.decode.packets import Entry, Held, Scanner, scanner_for
-from revit.video.data.decode.scan_h26x import may_be_turned
 
 KEPT_BYTES = 64 << 20
 """Packets of files up to this size are kept in memory between indexing and decoding; others are read twice."""
@@ -155,15 +156,7 @@ def index_frames(path: str, quick: bool = False) -> FrameIndex:
         if not found.held:
             raise DecodeError(path, "has a video stream without a single frame")
         shape = _header_shape(codec) if quick else picture_shape(_first_picture(path, codec, *found.heads))
-        pts = None
-        if scanner.is_exact and not scanner.must_begin_at_start:
-            pts = _shown_stamps(container, found, scanner.may_reorder)
-        starts = _starts(found, scanner)
-        numbering = Numbering.WHOLE
-        if pts is not None:
-            numbering = Numbering.STAMPS
-        elif scanner.is_exact and found.num_frames and starts and starts[0] == (0, 0):
-            numbering = Numbering.COUNT
+        numbering, pts, starts = _number(container, found, scanner)
         # With two frames on one stamp, or none, the rate is the one written.
         fps = frames_per_second(stream, pts)
         seconds = found.num_frames / fps
@@ -202,102 +195,114 @@ def index_frames(path: str, quick: bool = False) -> FrameIndex:
 def _read_all(path: str, container: InputContainer, scanner: Scanner, quick: bool) -> _Packets | None:
     """Reads all packets; None if `quick` was asked for and the header does not suffice."""
     found = _Packets(kept=[] if os.path.getsize(path) <= KEPT_BYTES else None)
-    stream, met_key, flags_true = opened_stream(container), False, True
+    stream, met_key, flags_true, is_cut = opened_stream(container), False, True, False
     scan, add_pts, add_held, add_hidden = (
         scanner.scan,
         found.pts.append,
         found.held.append,
         found.hidden.append,
     )
+    num_heads = 0
     try:
         for packet in picture_packets(container):
-            if packet.is_corrupt:
-                refuse_truncated(path, container, len(found.pts))
-                raise DecodeError(path, f"truncated: the file ends inside frame {found.num_frames}")
-            is_key = packet.is_keyframe
+            is_key, is_hidden, is_cut = packet.is_keyframe, packet.is_discard, packet.is_corrupt
             if quick and not found.pts and not _header_suffices(stream, packet):
                 return None
             held = scan(packet)
+            if held.entry and found.pts and _has_new_headers(packet):
+                scanner.is_exact = False
+            if is_cut:  # in the middle of a file, the end of one that was joined to another, or damage
+                scanner.is_exact = False
             add_pts(packet.pts)
             add_held(held)
-            add_hidden(packet.is_discard)
+            add_hidden(is_hidden)
             if is_key != bool(held.entry):
                 flags_true = False
-            if not quick and len(found.heads[1]) < FIRST_PACKETS:
+            if not quick and num_heads < FIRST_PACKETS:
                 met_key = met_key or is_key
                 for head, begun in zip(found.heads, (True, met_key)):
-                    if begun and len(head) < FIRST_PACKETS:
+                    if begun:
                         head.append(packet)
+                num_heads += met_key and not is_hidden
             if found.kept is not None:
                 found.kept.append(packet)
     except FFmpegError as error:
         raise DecodeError(path, f"damaged: {error.strerror} after {found.num_frames} frames") from None
-    refuse_truncated(path, container, len(found.pts))
+    refuse_truncated(path, container, len(found.pts) - is_cut)
+    if is_cut:
+        raise DecodeError(path, f"truncated: the file ends inside frame {max(found.num_frames - 1, 0)}")
+    scanner.finish()
+    if spoilt := scanner.headers.spoilt_entries():
+        entry = iter(spoilt)
+        found.held = [
+            held._replace(entry=Entry.NONE) if held.entry and next(entry) and position else held
+            for position, held in enumerate(found.held)
+        ]
+        flags_true = False
     found.flags_true = flags_true
     return found
 
 
-def _shown_stamps(container: InputContainer, found: _Packets, may_reorder: bool) -> list[int] | None:
+def _has_new_headers(packet: Packet) -> bool:
+    """Whether what packets are decoded with changes here: whoever begins decoding behind it would miss that."""
+    return packet.has_sidedata("new_extradata") or packet.has_sidedata("palette")
+
+
+def _number(
+    container: InputContainer, found: _Packets, scanner: Scanner
+) -> tuple[Numbering, list[int] | None, list[tuple[int, int]]]:
+    """How frames are numbered, and by what: see `FrameIndex.pts` and `FrameIndex.starts`."""
+    if not scanner.is_exact or not found.held[0].entry or not found.num_frames:
+        return Numbering.WHOLE, None, []
+    starts = [(0, 0)]
+    if scanner.must_begin_at_start:
+        return Numbering.COUNT, None, starts
+    if (pts := _shown_stamps(container, found, scanner.keys)) is not None:
+        return Numbering.STAMPS, pts, []
+    return (
+        Numbering.COUNT,
+        None,
+        starts if any(found.hidden) else [*starts, *_later_starts(found.held, scanner.keys)],
+    )
+
+
+def _shown_stamps(container: InputContainer, found: _Packets, keys: list[int]) -> list[int] | None:
     """The time stamps of all frames in the order shown, or None if they cannot number them.
 
-    They can in containers that have presentation times, if every frame has one of its own, the first packet begins a
-    sequence, and whatever is decoded before an entry is also shown before it. If nothing is shown in another order than it
-    is decoded in, though it may be, they are decoding times (of a file that was once an AVI, say).
+    They can in containers that have presentation times, if every frame has one of its own and they put frames in the order in
+    which the pictures themselves say that they are shown. (In a file that was once an AVI they may be times of decoding.)
     """
     names = container.format.name.split(",")
-    if not any(name in names for name in STAMPED_CONTAINERS) or not _begins_whole(found.held):
+    if not any(name in names for name in STAMPED_CONTAINERS):
         return None
-    stamps: list[int] = []
-    last = None
-    for pts, held, hidden in zip(found.pts, found.held, found.hidden):
-        if held.frames == 0 or hidden:
-            continue
-        if pts is None:
-            return None
-        if held.entry and last is not None and pts <= last:
-            return None
-        if last is None or pts > last:
-            last = pts
-        stamps.append(pts)
-    in_order = sorted(stamps)
-    if may_reorder and in_order == stamps:
+    stamps: list[tuple[int, int]] = []
+    key = iter(keys)
+    for pts, held, is_hidden in zip(found.pts, found.held, found.hidden):
+        if held.frames:
+            order = next(key)
+            if is_hidden:
+                continue
+            if pts is None:
+                return None
+            stamps.append((pts, order))
+    stamps.sort()
+    if any(one[0] == other[0] or one[1] >= other[1] for one, other in pairwise(stamps)):
         return None
-    stamps = in_order
-    if not stamps or len(set(stamps)) < len(stamps):
-        return None
-    return stamps
+    return [pts for pts, _ in stamps]
 
 
-def _begins_whole(held: list[Held]) -> bool:
-    """Whether it is known what a decoder makes of the first packets: nothing that they are built on is missing."""
-    return held[0].entry in (Entry.LEADING, Entry.CLOSED)
-
-
-def _starts(found: _Packets, scanner: Scanner) -> list[tuple[int, int]]:
-    """See `FrameIndex.starts`. The first one is the first packet; without it nothing can be counted."""
-    if not scanner.is_exact or not _begins_whole(found.held):
-        return []
-    starts = [(0, 0)]
-    if scanner.must_begin_at_start or any(found.hidden):
-        return starts
+def _later_starts(held: list[Held], keys: list[int]) -> Iterator[tuple[int, int]]:
+    """Entries behind the first packet, with the number of the frame that is handed out first from there on."""
     number = 0
-    for position, held in enumerate(found.held):
-        if position and held.entry is Entry.CLOSED:
-            starts.append((position, number))
-        elif position and held.entry is Entry.LEADING:
-            starts.append((position, number + _num_leading(found.held, position)))
-        number += held.frames
-    return starts
-
-
-def _num_leading(held: list[Held], position: int) -> int:
-    """Pictures decoded after an entry and shown before it."""
-    count = 0
-    for behind in held[position + 1 :]:
-        if behind.frames and not behind.leads:
-            break
-        count += behind.frames
-    return count
+    for position, one in enumerate(held):
+        if position and one.entry is Entry.CLOSED:
+            yield position, number
+        elif position and one.entry is Entry.LEADING:
+            behind = number + 1
+            while behind < len(keys) and keys[behind] < keys[number]:
+                behind += 1
+            yield position, behind - 1
+        number += one.frames
 
 
 @dataclass(frozen=True)
@@ -330,8 +335,21 @@ def _header_suffices(stream: VideoStream, first: Packet) -> bool:
         and stream.frames > 0  # all frames are listed in one place, not fragment by fragment
         and codec.width > 0
         and first.is_keyframe
-        and not may_be_turned(codec.name, codec.extradata, bytes(first))
+        and not _may_be_turned(codec, bytes(first))
     )
+
+
+def _may_be_turned(codec: VideoCodecContext, first: bytes) -> bool:
+    """Whether the stream itself, in its header or its first packet, may say what only decoding it tells: how pictures are to be
+    turned, or which encoder's faults are to be made up for. True if unknown."""
+    name, header = codec.codec.canonical_name, codec.extradata or b""
+    if name == "h264":
+        return scan_h264.may_be_turned(header, first)
+    if name == "hevc":
+        return scan_hevc.may_be_turned(header, first)
+    if name == "mpeg4":
+        return b"\0\0\1\xb2" in first
+    return name not in ("vp8", "vp9", "av1")
 
 
 def _first_picture(

@@ -21,6 +21,10 @@ from revit.video.data.decode.packets import Entry
 from revit.video.data.sizes import short_side_size
 
 
+class OtherFrames(Exception):
+    """The decoder hands out other frames than the packets say that they hold."""
+
+
 def read(
     index: FrameIndex, wanted: set[int], short_side: int | None = None
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -29,7 +33,8 @@ def read(
     Numbers whose frame the decoder does not return whole are missing: decoding the whole file then tells one that promises
     too much from a damaged one. All are missing if pictures do not look as the index assumed.
 
-    short_side: see `Converter`.  `DecodeError` where the decoder itself gives up, or frames change size.
+    short_side: see `Converter`.  OtherFrames if it turns out that the index is not to be believed; `DecodeError` where the
+    decoder itself gives up, or frames change size.
     """
     to_rgb = Converter(short_side)
     size: tuple[int, int] | None = None
@@ -117,8 +122,8 @@ def _decode_runs(index: FrameIndex, wanted: set[int]) -> Iterator[VideoFrame]:
     other pictures from there to the next key frame. VP9 and AV1 mark pictures as not shown, not as not used: all are
     decoded.
 
-    Stops early, leaving frames out, at a frame that is incomplete, as those after it may be built on it, and at one that
-    comes out in another order than that of the stamps.
+    Stops early, leaving frames out, at a frame that is incomplete, as those after it may be built on it. Raises OtherFrames if
+    they come out in another order than that of the stamps, or if one is missing.
     """
     codec = opened_stream(index.container).codec_context
     packets = enumerate(index.read_packets())
@@ -130,6 +135,7 @@ def _decode_runs(index: FrameIndex, wanted: set[int]) -> Iterator[VideoFrame]:
         first_pts = index.packet_pts[start]
         highest = _highest([held[at].layer for at in range(start, stop) if index.packet_pts[at] in wanted])
         shown: int | None = None
+        due: set[int] = set()
         for position, packet in packets:
             if position < start:
                 continue
@@ -137,6 +143,9 @@ def _decode_runs(index: FrameIndex, wanted: set[int]) -> Iterator[VideoFrame]:
             needed = packet.pts in wanted or layer is None or highest is None or layer < highest
             codec.skip_frame = "DEFAULT" if needed else "NONREF"
             last = position == stop - 1
+            is_shown = held[position].frames and not packet.is_discard
+            if needed and is_shown and packet.pts is not None and packet.pts >= (first_pts or 0):
+                due.add(packet.pts)
             frames = decode_packet(codec, packet, index)
             for frame in (*frames, *decode_packet(codec, None, index)) if last else frames:
                 if frame.is_corrupt:
@@ -144,11 +153,14 @@ def _decode_runs(index: FrameIndex, wanted: set[int]) -> Iterator[VideoFrame]:
                         return
                     continue
                 if frame.pts is None or (shown is not None and frame.pts <= shown):
-                    return
+                    raise OtherFrames
                 shown = frame.pts
+                due.discard(shown)
                 yield frame
             if last:
                 break
+        if due:
+            raise OtherFrames
 
 
 def _highest(layers: Sequence[int | None]) -> int | None:
@@ -206,6 +218,9 @@ def _counted(index: FrameIndex, wanted: set[int]) -> Iterator[tuple[int, VideoFr
                 if not numbers:
                     break
             number += 1
+        else:
+            if number != index.info.num_frames:
+                raise OtherFrames
 
 
 def _handed_out(index: FrameIndex, start: int, packets: Iterator[tuple[int, Packet]]) -> Iterator[VideoFrame]:

@@ -28,7 +28,7 @@ from revit.common.errors import UserError
 from revit.video.data.decode import decord, pyav, torchcodec
 from revit.video.data.decode.index import FrameIndex, Numbering, VideoInfo, index_frames
 from revit.video.data.decode.opening import DecodeError
-from revit.video.data.decode.pyav import Converter, same_size
+from revit.video.data.decode.pyav import Converter, OtherFrames, same_size
 from revit.video.data.decode.whole import decode_whole
 
 Backend = Literal["auto", "decord", "pyav", "torchcodec"]
@@ -165,10 +165,11 @@ def _read_indexed(
             wanted = choice(index.info)
             try:
                 frames = _decode(index, wanted, decoder, allocate)
-            except DecodeError:
-                if not index.assumed:
-                    raise
-                continue
+            except (
+                DecodeError,
+                OtherFrames,
+            ):  # decoding everything tells damage from what was not understood
+                frames = None
             if frames is not None or not index.assumed:
                 return frames
     return None

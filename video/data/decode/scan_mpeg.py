@@ -1,121 +1,158 @@
 """What packets of MPEG-1, MPEG-2 and MPEG-4 hold: the types of their pictures, and what packed bitstreams make of them.
 
-Sources: ISO/IEC 11172-2 and 13818-2 (6.2.2.6, 6.2.3, 6.2.3.1), 14496-2 (6.2.3, 6.2.5). Packed bitstreams are in no standard:
-DivX and XviD put a B-picture behind the reference picture that is decoded before it into one packet, and a stand-in where
-the B-picture's own packet would be, because Video for Windows gives one picture back for every packet. FFmpeg decodes one
+Sources: ISO/IEC 11172-2 and 13818-2 (6.2.2.3, 6.2.2.6, 6.2.3, 6.2.3.1), 14496-2 (6.2.3, 6.2.5). Packed bitstreams are in no
+standard: DivX and XviD put a B-picture behind the reference picture that is decoded before it into one packet, and a stand-in
+where the B-picture's own packet would be, because Video for Windows gives one picture back for every packet. FFmpeg decodes one
 picture a packet, too, and keeps the second one for the next call; what that makes of irregular files is repeated here.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from av.packet import Packet
 
 from revit.video.data.decode.bits import BitReader, has_start_code, start_codes
-from revit.video.data.decode.packets import FRAME, NOTHING, START, Entry, Held, Scanner
+from revit.video.data.decode.packets import FRAME, INTRA, NOTHING, Held, Scanner
 
-INTRA, B = 0, 2
+INTRA_TYPE, B_TYPE = 0, 2
 """MPEG-4's picture types; 1 is P, 3 a sprite, which is as good as P."""
 STAND_IN_BYTES = 19
 """Packets up to this size never hold a coded picture beside one that was kept from the packet before (FFmpeg)."""
-
 CODED_BYTES = 64
 """A packet of more bytes that begins with a picture and holds nothing else is a coded one."""
 PICTURE = b"\0\0\1\xb6"
+VOP_BYTES = 12
+"""Of a picture, in which the fields lie that are read."""
+MOST_B = 1 << 20
+"""B-pictures between two others are fewer."""
 
-INTRA_PICTURE = Held(entry=Entry.LEADING)
-B_PICTURE = Held(leads=True)
 
-
-class _References:
-    """Counts reference pictures: B-pictures before the second one have nothing to be built on and are not decoded."""
+class MpegScanner(Scanner):
+    """Numbers pictures in the order in which they are shown: a B-picture at once, others when the next one of them comes."""
 
     def __init__(self) -> None:
-        self.count = 0
+        super().__init__()
+        self._references = self._behind = 0
 
-    def held(self, is_intra: bool, is_b: bool) -> Held:
-        """What a coded picture comes to."""
-        if is_b:
-            return B_PICTURE if self.count > 1 else NOTHING
-        self.count += 1
-        return INTRA_PICTURE if is_intra else FRAME
+    def _shown(self, is_intra: bool, is_b: bool, alone: bool = False) -> Held:
+        """Number a coded picture. alone: whether a B-picture behind the first picture is built on that one alone."""
+        if not is_b:
+            self._references, self._behind = self._references + 1, 0
+            self.keys.append(self._references * MOST_B)
+            if is_intra:
+                self.headers.note_entry()
+            return INTRA if is_intra else FRAME
+        if self._references < (
+            1 if alone else 2
+        ):  # there is nothing that it could be built on: it is not decoded
+            return NOTHING
+        self._behind += 1
+        self.keys.append((self._references - 1) * MOST_B + self._behind)
+        return FRAME
 
 
-class Mpeg4Scanner(Scanner):
+class _Vop(NamedTuple):
+    """A picture of MPEG-4."""
+
+    kind: int
+    is_coded: bool
+    seconds: int
+    """Since the second of the reference picture before, or in a B-picture of the one before that."""
+    ticks: int
+    """Within the second."""
+
+
+class Mpeg4Scanner(MpegScanner):
     """Counts coded pictures (VOPs); those that only say "as before" are none."""
 
     def __init__(self, header: bytes) -> None:
         super().__init__()
-        self._time_bits = 0
-        self._is_interlaced = False
-        self._is_packed = False
-        self._kept: int | None = None  # the type of a picture that waits for the next packet
-        self._references = _References()
+        self._time_bits = self._ticks_per_second = 0
+        self._tells_delay = self._is_interlaced = self._is_packed = False
+        self._kept: _Vop | None = None  # a picture that waits for the next packet
+        self._second = self._second_before = 0  # of the last two reference pictures
+        self._times = (0, 0)  # theirs, in ticks
         self._read_headers(header)
 
     def scan(self, packet: Packet) -> Held:
         data = bytes(packet)
         is_simple = self._kept is None and len(data) > CODED_BYTES and data[:4] == PICTURE
         if is_simple and self._time_bits and not has_start_code(data, 4):
-            kind = data[4] >> 6  # the usual case at the price of one look: a packet with one picture
-            held = self._references.held(kind == INTRA, kind == B)
-        else:
-            held = self._decoded(data)
-        if held.leads:
-            self.may_reorder = True
-            if self._is_interlaced:  # FFmpeg scales vectors by the time of the first B-picture that it met
-                self.must_begin_at_start = True
-        return held
-
-    def _decoded(self, data: bytes) -> Held:
-        """What FFmpeg decodes when it gets a packet."""
+            # The usual case at the price of one look: a packet with one picture.
+            self.headers.begin_packet()
+            return self._decoded(self._picture(data[4:]))
         pictures = self._read_headers(data)
         if self._kept is not None and (self._is_packed or len(data) <= STAND_IN_BYTES):
             # FFmpeg decodes the kept picture in place of this packet, of which it keeps the first one in turn.
-            decoded, self._kept = self._kept, None
+            kept, self._kept = self._kept, None
             self._keep(pictures[:1], len(data))
-            return self._references.held(decoded == INTRA, decoded == B)
+            return self._decoded(kept)
         self._kept = None
-        if not pictures or not pictures[0][1]:
+        if not pictures or not pictures[0].is_coded:
             return NOTHING
         self._keep(pictures[1:2], len(data))
-        return self._references.held(pictures[0][0] == INTRA, pictures[0][0] == B)
+        return self._decoded(pictures[0])
 
-    def _keep(self, pictures: list[tuple[int, bool]], num_bytes: int) -> None:
+    def _decoded(self, vop: _Vop) -> Held:
+        if vop.kind != B_TYPE:
+            self._second_before, self._second = self._second, self._second + vop.seconds
+            self._times = (self._times[1], self._second * self._ticks_per_second + vop.ticks)
+        else:
+            time = (self._second_before + vop.seconds) * self._ticks_per_second + vop.ticks
+            is_between = self._times[0] < time < self._times[1] or self._references < 2
+            # FFmpeg leaves out what is not between its two references, as where one is lost; it goes by other times between
+            # fields; and it takes streams for ones without B-pictures, until there is one, unless they say that they have some.
+            if not is_between or self._is_interlaced or not self._tells_delay:
+                self.is_exact = False
+        return self._shown(vop.kind == INTRA_TYPE, vop.kind == B_TYPE)
+
+    def _keep(self, pictures: list[_Vop], num_bytes: int) -> None:
         if not pictures:
             return
         self.must_begin_at_start = True
-        if self._is_packed and num_bytes > 7 and pictures[0][0] in (INTRA, B):
-            self._kept = pictures[0][0]
+        if self._is_packed and num_bytes > 7 and pictures[0].kind in (INTRA_TYPE, B_TYPE):
+            self._kept = pictures[0]
 
-    def _read_headers(self, data: bytes) -> list[tuple[int, bool]]:
-        """Type of every picture, and whether it is coded."""
-        pictures: list[tuple[int, bool]] = []
-        for at in start_codes(data):
+    def _read_headers(self, data: bytes) -> list[_Vop]:
+        """The pictures in a packet."""
+        pictures: list[_Vop] = []
+        self.headers.begin_packet()
+        places = list(start_codes(data))
+        for at, following in zip(places, [*places[1:], len(data) + 3]):
             code = data[at]
             if code == 0xB6:
-                pictures.append(self._picture(data[at + 1 : at + 16]))
+                self.is_exact = self.is_exact and self._time_bits > 0
+                pictures.append(self._picture(data[at + 1 :]))
+            elif code == 0xB3:  # a group: the time of day
+                bits = BitReader(data[at + 1 : at + 4])
+                hours, minutes = bits.bits(5), bits.bits(6)
+                bits.flag()
+                self._second = (hours * 60 + minutes) * 60 + bits.bits(6)
             elif code == 0xB2:
                 self._is_packed = self._is_packed or _says_packed(data[at + 1 : at + 64])
             elif 0x20 <= code <= 0x2F:
-                self._read_layer(data[at + 1 : at + 64])
+                layer = data[at + 1 : following - 3].rstrip(b"\0")
+                if self.headers.note(code, layer):
+                    self._read_layer(layer)
         return pictures
 
-    def _picture(self, data: bytes) -> tuple[int, bool]:
-        bits = BitReader(data)
-        kind = bits.bits(2)
-        seconds = 0
-        while bits.flag():
-            seconds += 1
-            if seconds > 64:
-                break
-        if not self._time_bits:
-            self.is_exact = False
-            return kind, True
-        bits.bits(self._time_bits + 2)  # between two marker bits
-        return kind, bits.flag()
+    def _picture(self, data: bytes) -> _Vop:
+        """Read the first bytes of a picture (14496-2, 6.2.5)."""
+        value, left, seconds = (
+            int.from_bytes(data[:VOP_BYTES].ljust(VOP_BYTES, b"\0"), "big"),
+            8 * VOP_BYTES - 3,
+            0,
+        )
+        while value >> left & 1 and seconds < 60:
+            seconds, left = seconds + 1, left - 1
+        left -= 1 + self._time_bits  # behind a marker bit
+        ticks = value >> left & (1 << self._time_bits) - 1
+        return _Vop(value >> 8 * VOP_BYTES - 2, bool(value >> left - 2 & 1), seconds, ticks)
 
     def _read_layer(self, data: bytes) -> None:
-        """Of a video object layer, the width of the times in its pictures, and whether these are interlaced (14496-2, 6.2.3)."""
+        """Of a video object layer, the width of the times in its pictures, whether it says if there are B-pictures, and whether
+        they are interlaced (14496-2, 6.2.3)."""
         bits = BitReader(data)
         bits.bits(9)
         version = 1
@@ -124,15 +161,18 @@ class Mpeg4Scanner(Scanner):
             bits.bits(3)
         if bits.bits(4) == 15:
             bits.bits(16)
-        if bits.flag():
-            bits.bits(3)
+        self._tells_delay = bits.flag()
+        if self._tells_delay:
+            bits.bits(2)
+            self._tells_delay = not bits.flag()
             if bits.flag():
                 bits.bits(79)
         shape = bits.bits(2)
         if shape == 3 and version != 1:
             bits.bits(4)
         bits.flag()
-        self._time_bits = max(1, (bits.bits(16) - 1).bit_length())
+        self._ticks_per_second = bits.bits(16)
+        self._time_bits = max(1, (self._ticks_per_second - 1).bit_length())
         bits.flag()
         if bits.flag():  # a fixed rate
             bits.bits(self._time_bits)
@@ -147,44 +187,49 @@ def _says_packed(text: bytes) -> bool:
     return name.startswith(b"DivX") and name.rstrip().endswith(b"p")
 
 
-class Mpeg2Scanner(Scanner):
+class Mpeg2Scanner(MpegScanner):
     """MPEG-1 and MPEG-2. Two fields are one frame."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._references = _References()
-        self._is_closed = False
+        self._is_closed = self._has_ended = self._has_no_delay = False
         self._first_field = 0
 
     def scan(self, packet: Packet) -> Held:
         data = bytes(packet)
         kinds: list[int] = []
-        begins_closed = False
-        structure = 3
-        for at in start_codes(data):
-            code = data[at]
-            if code == 0x00 and at + 2 < len(data):
-                kinds.append(data[at + 2] >> 3 & 7)
-            elif code == 0xB8 and at + 4 < len(data):
-                begins_closed = bool(data[at + 4] & 0x40)
-                self._is_closed = begins_closed
-            elif code == 0xB5 and at + 3 < len(data) and data[at + 1] >> 4 == 8:
-                structure = data[at + 3] & 3
-                if structure != 3 and not self._add_field(structure):
+        self.headers.begin_packet()
+        places = list(start_codes(data))
+        for at, following in zip(places, [*places[1:], len(data) + 3]):
+            code, header = data[at], data[at + 1 : min(following - 3, at + 160)]
+            if code == 0x00 and len(header) > 1:
+                kinds.append(header[1] >> 3 & 7)
+            elif code == 0xB3:
+                self.headers.note(code, header.rstrip(b"\0"))
+            elif code == 0xB7:
+                self._has_ended = not kinds
+            elif code == 0xB8 and len(header) > 3:
+                self._is_closed = bool(header[3] & 0x40)
+            elif code == 0xB5 and len(header) > 2 and header[0] >> 4 == 1:
+                self._has_no_delay = len(header) > 5 and bool(header[5] & 0x80)
+            elif (
+                code == 0xB5 and header[:1] and header[0] >> 4 == 3
+            ):  # other matrices, until they change again
+                self.must_begin_at_start = True
+            elif code == 0xB5 and len(header) > 2 and header[0] >> 4 == 8:
+                structure = header[2] & 3
+                if structure != 3 and kinds and not self._begin_field(structure):
                     kinds.pop()
         if not kinds:
             return NOTHING
-        if len(kinds) > 1:
+        if len(kinds) > 1 or self._has_ended:  # the end of a sequence, not in the packet of its last picture
             self.is_exact = False
-        is_intra, is_b = kinds[0] == 1, kinds[0] == 3
-        if is_b and self._is_closed and self._references.count == 1:
-            self.may_reorder = True
-            return B_PICTURE  # built on the picture behind it alone
-        held = self._references.held(is_intra, is_b)
-        self.may_reorder = self.may_reorder or held.leads
-        return START if held is INTRA_PICTURE and begins_closed else held
+        is_b = kinds[0] == 3
+        if self._has_no_delay and is_b:
+            self.is_exact = False
+        return self._shown(kinds[0] == 1, is_b, alone=self._is_closed)
 
-    def _add_field(self, structure: int) -> bool:
+    def _begin_field(self, structure: int) -> bool:
         """Whether a frame begins with this field."""
         if self._first_field == 3 - structure:
             self._first_field = 0

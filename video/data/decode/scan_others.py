@@ -11,27 +11,37 @@ from collections.abc import Callable
 from av.packet import Packet
 
 from revit.video.data.decode.bits import BitReader
-from revit.video.data.decode.packets import FRAME, NOTHING, START, Entry, Held, Scanner
+from revit.video.data.decode.packets import (
+    FRAME,
+    NOTHING,
+    START,
+    Entry,
+    Held,
+    InOrderScanner,
+    Scanner,
+)
 
 HIDDEN_START = Held(0, Entry.CLOSED)
 """A picture that is not shown, with which a new sequence begins."""
 HEAD_BYTES = 16
+TABLE_BYTES = 2048
+"""Of a JPEG picture, in which its Huffman tables lie."""
 
 
-class Vp8Scanner(Scanner):
+class Vp8Scanner(InOrderScanner):
     """One picture a packet, shown or not."""
 
-    def scan(self, packet: Packet) -> Held:
+    def look(self, packet: Packet) -> Held:
         first = memoryview(packet)[0]
         if first & 0x10:
             return FRAME if first & 1 else START
         return NOTHING if first & 1 else HIDDEN_START
 
 
-class Vp9Scanner(Scanner):
+class Vp9Scanner(InOrderScanner):
     """Pictures that are not shown come in a packet with one that is (a superframe), or alone."""
 
-    def scan(self, packet: Packet) -> Held:
+    def look(self, packet: Packet) -> Held:
         data = memoryview(packet)
         shown, is_entry = 0, False
         for number, picture in enumerate(_superframe(data)):
@@ -68,10 +78,10 @@ def _superframe(data: memoryview) -> list[memoryview]:
     return [data]
 
 
-class Av1Scanner(Scanner):
+class Av1Scanner(InOrderScanner):
     """A temporal unit shows one frame. Decoding begins where a sequence header precedes a key frame that is shown."""
 
-    def scan(self, packet: Packet) -> Held:
+    def look(self, packet: Packet) -> Held:
         data, at, has_header = memoryview(packet), 0, False
         while at < len(data):
             kind, has_extension, has_size = data[at] >> 3 & 15, data[at] & 4, data[at] & 2
@@ -102,7 +112,23 @@ def _leb128(data: memoryview, at: int) -> tuple[int, int]:
     return value, at
 
 
-class H263Scanner(Scanner):
+class MjpegScanner(InOrderScanner):
+    """Pictures of their own, unless the first one alone holds the tables of all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._has_tables = False
+
+    def look(self, packet: Packet) -> Held:
+        head = bytes(memoryview(packet)[:TABLE_BYTES])
+        if b"\xff\xc4" in head:
+            self._has_tables = True
+        elif self._has_tables:
+            self.must_begin_at_start = True
+        return START
+
+
+class H263Scanner(InOrderScanner):
     """No picture is shown out of order and none is left out; only whether it is an intra picture is read.
 
     is_intra: reads that from the first bits of a packet.
@@ -112,7 +138,7 @@ class H263Scanner(Scanner):
         super().__init__()
         self._is_intra = is_intra
 
-    def scan(self, packet: Packet) -> Held:
+    def look(self, packet: Packet) -> Held:
         return START if self._is_intra(BitReader(memoryview(packet)[:HEAD_BYTES])) else FRAME
 
 
@@ -148,6 +174,7 @@ OTHERS: dict[str, Callable[[], Scanner]] = {
     "vp8": Vp8Scanner,
     "vp9": Vp9Scanner,
     "av1": Av1Scanner,
+    "mjpeg": MjpegScanner,
     "h263": lambda: H263Scanner(_h263),
     "h263p": lambda: H263Scanner(_h263),
     "flv1": lambda: H263Scanner(_sorenson),

@@ -81,26 +81,26 @@ class PlainDecode:
                     self._damaged(f"{self._at(frame.pts)}: a frame is incomplete")
 
     def _packets(self) -> Iterator[Packet]:
-        count = 0
+        """All but one that is last and incomplete. Of others that are, the decoder tells what can be made of them."""
+        count, before = 0, None
         try:
             for packet in picture_packets(self._container):
-                if packet.is_corrupt:
-                    self._refuse_truncated(count)
-                    self._found(f"truncated: the file ends inside frame {self._num_held}")
-                    self._num_held += 1
-                    continue
-                count += 1
-                yield packet
+                if before is not None:
+                    yield before
+                count, before = count + 1, packet
         except FFmpegError as error:
             self._damaged(f": {error_text(error)} after {self._num_held} frames")
-        self._refuse_truncated(count)
-
-    def _refuse_truncated(self, num_packets: int) -> None:
+        is_cut = before is not None and before.is_corrupt
         try:
-            refuse_truncated(self.path, self._container, num_packets)
+            refuse_truncated(self.path, self._container, count - is_cut)
         except DecodeError as error:
-            self._found(error.reason)
             self._num_indexed = num_indexed(self._container)
+            self._found(error.reason)
+        if is_cut:
+            self._found(f"truncated: the file ends inside frame {self._num_held}")
+            self._num_held += 1
+        elif before is not None:
+            yield before
 
     def _damaged(self, what: str) -> None:
         self._found(f"damaged{what}")
