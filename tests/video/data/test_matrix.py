@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import av
 import made_videos
 import numpy as np
@@ -21,57 +18,21 @@ from made_videos import (
     remux,
     write_video,
 )
-from numpy.typing import NDArray
+from plain_decode import check, plain_decode
 
-from revit.video import probe, read_frames
-from revit.video.data.decode import DecodeError, Wanted, pyav
+from revit.video import read_frames
+from revit.video.data.decode import DecodeError, Wanted
 from revit.video.data.decode import index as index_module
 from revit.video.data.decode import read_frames as read_chosen
 from revit.video.data.decode import whole as whole_module
 from revit.video.data.decode.decord import suits
 from revit.video.data.decode.index import index_frames
 from revit.video.data.decode.packets import UnknownScanner
-from revit.video.data.decoders import installed_decoders
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the encoders' chatter
 
-DECODERS = installed_decoders()
 SMALL = 48
 """Short side, pixels, where the decoder shrinks."""
-
-
-def plain_decode(path: Path, short_side: int | None = None) -> list[NDArray[np.uint8]]:
-    """What PyAV hands out of the whole file, one frame after the other."""
-    to_rgb = pyav.Converter(short_side)
-    with av.open(str(path)) as file:
-        file.streams.video[0].codec_context.thread_count = 1
-        return [to_rgb(frame, 0) for frame in file.decode(video=0)]
-
-
-def questions(num_frames: int, seed: int) -> Iterator[list[int]]:
-    """Whole, sparse, backwards, repeated, single, at random."""
-    random = np.random.default_rng(seed)
-    yield list(range(num_frames))
-    yield list(range(num_frames))[:: -num_frames // 13]
-    yield [min(one, num_frames - 1) for one in (3, 17, 18, 40)]
-    yield [min(one, num_frames - 1) for one in (46, 5, 5)]
-    for count in (1, 1, 1, 1, 2, 3, 9):
-        yield random.integers(0, num_frames, count).tolist()
-
-
-def check(path: Path, seed: int = 0, decoders: tuple[str, ...] = DECODERS) -> list[str]:
-    """What is wrong with a file's frames."""
-    expected = plain_decode(path)
-    wrong = []
-    if (counted := probe(path).num_frames) != len(expected):
-        wrong.append(f"{counted} frames of {len(expected)}")
-    for numbers in questions(len(expected), seed):
-        for decoder in decoders:
-            frames = read_frames(path, numbers, decoder)
-            bad = [one for one, frame in zip(numbers, frames) if not np.array_equal(frame, expected[one])]
-            if bad:
-                wrong.append(f"{decoder}: of {numbers[:9]} the frames {bad[:9]}")
-    return wrong
 
 
 @pytest.mark.parametrize("structure", STRUCTURES, ids=str)
