@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
 
@@ -119,21 +119,36 @@ class FrameIndex:
                 yield from picture_packets(container)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Packets:
-    """What one pass over the packets of a file found."""
+    """What one pass over the packets of a file found, in file order."""
 
-    pts: list[int | None] = field(default_factory=list)
-    held: list[Held] = field(default_factory=list)
-    hidden: list[bool] = field(default_factory=list)
-    kept: list[Packet] | None = None
-    flags_true: bool = True
-    # The first packets of the file, and those from its first key frame on.
-    heads: tuple[list[Packet], list[Packet]] = field(default_factory=lambda: ([], []))
+    pts: list[int | None]
+    held: list[Held]
+    hidden: list[bool]
+    kept: list[Packet] | None
+    num_frames: int
+    flags_true: bool
+    heads: _Heads
 
-    @property
-    def num_frames(self) -> int:
-        return sum(held.frames for held, hidden in zip(self.held, self.hidden) if not hidden)
+
+class _Heads:
+    """The first packets of a file, and those from its first key frame on: from some of them a first frame comes out."""
+
+    def __init__(self, needed: bool) -> None:
+        self.needed = needed
+        """Whether more of them are."""
+        self.first: list[Packet] = []
+        self.from_key: list[Packet] = []
+        self._num_shown = 0
+
+    def add(self, packet: Packet, is_key: bool, is_hidden: bool) -> None:
+        """Note the next packet. Of those outside the edit list nothing comes out, however many there are."""
+        self.first.append(packet)
+        if is_key or self.from_key:
+            self.from_key.append(packet)
+            self._num_shown += not is_hidden
+        self.needed = self._num_shown < FIRST_PACKETS
 
 
 def index_frames(path: str, quick: bool = False) -> FrameIndex:
@@ -155,7 +170,7 @@ def index_frames(path: str, quick: bool = False) -> FrameIndex:
             return index_frames(path)
         if not found.held:
             raise DecodeError(path, "has a video stream without a single frame")
-        shape = _header_shape(codec) if quick else picture_shape(_first_picture(path, codec, *found.heads))
+        shape = _header_shape(codec) if quick else picture_shape(_first_picture(path, codec, found.heads))
         numbering, pts, starts = _number(container, found, scanner)
         # With two frames on one stamp, or none, the rate is the one written.
         fps = frames_per_second(stream, pts)
@@ -194,53 +209,47 @@ def index_frames(path: str, quick: bool = False) -> FrameIndex:
 
 def _read_all(path: str, container: InputContainer, scanner: Scanner, quick: bool) -> _Packets | None:
     """Reads all packets; None if `quick` was asked for and the header does not suffice."""
-    found = _Packets(kept=[] if os.path.getsize(path) <= KEPT_BYTES else None)
-    stream, met_key, flags_true, is_cut = opened_stream(container), False, True, False
-    scan, add_pts, add_held, add_hidden = (
-        scanner.scan,
-        found.pts.append,
-        found.held.append,
-        found.hidden.append,
-    )
-    num_heads = 0
+    stream, flags_true, is_cut, num_frames = opened_stream(container), True, False, 0
+    all_pts: list[int | None] = []
+    all_held: list[Held] = []
+    all_hidden: list[bool] = []
+    kept: list[Packet] | None = [] if os.path.getsize(path) <= KEPT_BYTES else None
+    heads = _Heads(needed=not quick)
     try:
         for packet in picture_packets(container):
-            is_key, is_hidden, is_cut = packet.is_keyframe, packet.is_discard, packet.is_corrupt
-            if quick and not found.pts and not _header_suffices(stream, packet):
+            if quick and not all_pts and not _header_suffices(stream, packet):
                 return None
-            held = scan(packet)
-            if held.entry and found.pts and _has_new_headers(packet):
+            held = scanner.scan(packet)
+            is_key, is_hidden, is_cut = packet.is_keyframe, packet.is_discard, packet.is_corrupt
+            if held.entry and all_pts and _has_new_headers(packet):
                 scanner.is_exact = False
             if is_cut:  # in the middle of a file, the end of one that was joined to another, or damage
                 scanner.is_exact = False
-            add_pts(packet.pts)
-            add_held(held)
-            add_hidden(is_hidden)
             if is_key != bool(held.entry):
                 flags_true = False
-            if not quick and num_heads < FIRST_PACKETS:
-                met_key = met_key or is_key
-                for head, begun in zip(found.heads, (True, met_key)):
-                    if begun:
-                        head.append(packet)
-                num_heads += met_key and not is_hidden
-            if found.kept is not None:
-                found.kept.append(packet)
+            if not is_hidden:
+                num_frames += held.frames
+            all_pts.append(packet.pts)
+            all_held.append(held)
+            all_hidden.append(is_hidden)
+            if heads.needed:
+                heads.add(packet, is_key, is_hidden)
+            if kept is not None:
+                kept.append(packet)
     except FFmpegError as error:
-        raise DecodeError(path, f"damaged: {error.strerror} after {found.num_frames} frames") from None
-    refuse_truncated(path, container, len(found.pts) - is_cut)
+        raise DecodeError(path, f"damaged: {error.strerror} after {num_frames} frames") from None
+    refuse_truncated(path, container, len(all_pts) - is_cut)
     if is_cut:
-        raise DecodeError(path, f"truncated: the file ends inside frame {max(found.num_frames - 1, 0)}")
+        raise DecodeError(path, f"truncated: the file ends inside frame {max(num_frames - 1, 0)}")
     scanner.finish()
     if spoilt := scanner.headers.spoilt_entries():
         entry = iter(spoilt)
-        found.held = [
+        all_held = [
             held._replace(entry=Entry.NONE) if held.entry and next(entry) and position else held
-            for position, held in enumerate(found.held)
+            for position, held in enumerate(all_held)
         ]
         flags_true = False
-    found.flags_true = flags_true
-    return found
+    return _Packets(all_pts, all_held, all_hidden, kept, num_frames, flags_true, heads)
 
 
 def _has_new_headers(packet: Packet) -> bool:
@@ -352,14 +361,12 @@ def _may_be_turned(codec: VideoCodecContext, first: bytes) -> bool:
     return name not in ("vp8", "vp9", "av1")
 
 
-def _first_picture(
-    path: str, codec: VideoCodecContext, head: list[Packet], from_key: list[Packet]
-) -> VideoFrame:
+def _first_picture(path: str, codec: VideoCodecContext, heads: _Heads) -> VideoFrame:
     """The first frame the decoder returns: the only place that tells rotation and true pixel format."""
     reason = "it returns nothing"
     # One packet is nearly always enough. Streams cut out of the middle of others need more; of some nothing comes before
     # their first key frame, which may be far.
-    for packets in (head[:1], head, from_key):
+    for packets in (heads.first[:1], heads.first, heads.from_key):
         try:
             pictures = [picture for packet in packets for picture in codec.decode(packet)]
             pictures += codec.decode(None)

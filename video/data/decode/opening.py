@@ -142,6 +142,8 @@ CONTAINERS = (
 """FFmpeg's names of what holds video. It would also take text for subtitles or pictures of letters, and open what playlists
 and patterns of names point at."""
 
+WHITELIST = ",".join(CONTAINERS)
+
 PICTURES = {
     "JPEG": rb"\xff\xd8\xff",
     "PNG": rb"\x89PNG",
@@ -191,11 +193,11 @@ def open_container(path: str, quick: bool = False) -> InputContainer:
     rates and stamps from pictures, too.)
     """
     head = _read_head(path)
-    options = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
+    options = {"format_whitelist": WHITELIST, "protocol_whitelist": "file"}
     if quick and is_mp4(head):
         options |= UNDECODED
     try:
-        container = av.open(real_path(path), metadata_errors="ignore", options=options)
+        container = av.open(real_path(path), format=_format(head), metadata_errors="ignore", options=options)
     except (FFmpegError, OSError, ValueError) as error:
         raise DecodeError(path, _why_unreadable(head, error)) from None
     stream = video_stream(container)
@@ -232,6 +234,13 @@ def _read_head(path: str) -> bytes:
 def is_mp4(head: bytes) -> bool:
     """Whether a file that begins with `head` is MP4 or QuickTime."""
     return head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide")
+
+
+def _format(head: bytes) -> str | None:
+    """FFmpeg's name of what a file plainly is, which spares it trying all that it knows; None lets it try."""
+    if head[4:8] == b"ftyp":
+        return "mp4"
+    return "avi" if head[:4] == b"RIFF" and head[8:12] == b"AVI " else None
 
 
 def num_indexed(container: InputContainer) -> int:

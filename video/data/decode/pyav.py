@@ -89,14 +89,22 @@ class Converter:
             rgb = self._reformatter.reformat(
                 frame, format="rgb24", interpolation=Interpolation.BILINEAR, threads=1
             )
+            picture = _pixels_of(rgb)
         else:
             height, width = short_side_size(frame.height, frame.width, self.short_side)
             # In planes: swscale takes twice as long to scale into interleaved RGB, and halves the colours at even widths.
-            rgb = self._reformatter.reformat(
+            planes = self._reformatter.reformat(
                 frame, width, height, format="gbrp", interpolation=Interpolation.BILINEAR, threads=1
             )
-        picture: NDArray[np.uint8] = rgb.to_ndarray().astype(np.uint8, copy=False)
+            picture = planes.to_ndarray().astype(np.uint8, copy=False)
         return np.rot90(picture, rotation // 90) if rotation else picture
+
+
+def _pixels_of(rgb: VideoFrame) -> NDArray[np.uint8]:
+    """The pixels of an interleaved frame (H, W, 3) where they lie; they are copied once, into the array that is returned."""
+    plane = rgb.planes[0]
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+    return rows[:, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
 
 
 def _stamped(index: FrameIndex, pts: list[int], wanted: set[int]) -> Iterator[tuple[int, VideoFrame]]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from multiprocessing.connection import wait
 
 import numpy as np
 from numpy.typing import NDArray
@@ -205,6 +205,8 @@ class _Helper:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self._requests, self._answers = self.process.stdin, self.process.stdout
+        self._poll = select.poll()  # unlike select.select it takes any number of open files
+        self._poll.register(self._answers, select.POLLIN)
         self._buffer = bytearray()
         self._deadline = time.monotonic() + START_SECONDS
         self.is_mid_conversation = False
@@ -283,5 +285,5 @@ class _Helper:
 
     def _wait(self) -> None:
         left = self._deadline - time.monotonic()
-        if left <= 0 or not wait([self._answers.fileno()], left):
+        if left <= 0 or not self._poll.poll(1000 * left):
             raise TimeoutError

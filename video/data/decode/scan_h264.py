@@ -26,6 +26,8 @@ ORIENTATION = 47
 """Payload type of the message that says how pictures are to be turned."""
 RECOVERY_POINT = 6
 """Payload type of the message that says from where on pictures are right, though they are no IDR."""
+BEGINNING_BITS = 10
+"""Bits of a slice in front of its frame number, as far as they are remembered: mostly there are 3 to 9."""
 HEAD_BYTES = 24
 """Bytes of a slice in which the fields lie that are read."""
 
@@ -151,9 +153,7 @@ class H264Scanner(Scanner):
         self._order = PictureOrder()
         self._next_frame_num: int | None = None
         self._open_field: tuple[int, int] | None = None  # frame number and parity of a first field
-        self._heads: dict[
-            int, int
-        ] = {}  # first 16 bits of slices, and how many of them lie before the frame number
+        self._heads: dict[int, int] = {}  # first bits of slices, and how many lie before the frame number
         if self._length_bytes:
             for unit in _record_units(header):
                 self._note_parameters(unit)
@@ -181,19 +181,21 @@ class H264Scanner(Scanner):
         parameters = self._parameters
         if parameters is None or not parameters.frames_only or parameters.has_planes:
             return False
-        unit = unescaped(unit)
-        value, left = int.from_bytes(unit[1:], "big"), 8 * len(unit) - 8
+        if b"\0\0\3" in unit:
+            unit = unescaped(unit)
+        value, left = int.from_bytes(unit, "big"), 8 * len(unit) - 8
         if left < 64:
             return False
-        beginning = value >> left - 16
+        value &= (1 << left) - 1
+        beginning = value >> left - BEGINNING_BITS
         head = self._heads.get(beginning)
         if head is None:
-            bits = BitReader(beginning.to_bytes(2, "big"))
+            bits = BitReader((beginning << 16 - BEGINNING_BITS).to_bytes(2, "big"))
             bits.unsigned(), bits.unsigned(), bits.unsigned()  # first macroblock, type, parameters
-            head = self._heads[beginning] = bits.left
-        if head <= 0:
+            head = self._heads[beginning] = 16 - bits.left
+        if head > BEGINNING_BITS:
             return False
-        left -= 16 - head + parameters.frame_num_bits
+        left -= head + parameters.frame_num_bits
         frame_num = value >> left & (1 << parameters.frame_num_bits) - 1
         low = value >> left - parameters.order_bits & (1 << parameters.order_bits) - 1
         self._number(parameters, frame_num, low, is_idr=False, is_reference=bool(unit[0] & 0x60))

@@ -12,15 +12,13 @@ from typing import NamedTuple
 
 from av.packet import Packet
 
-from revit.video.data.decode.bits import BitReader, has_start_code, start_codes
+from revit.video.data.decode.bits import START_CODE, BitReader, start_codes
 from revit.video.data.decode.packets import FRAME, INTRA, NOTHING, Held, Scanner
 
 INTRA_TYPE, B_TYPE = 0, 2
 """MPEG-4's picture types; 1 is P, 3 a sprite, which is as good as P."""
 STAND_IN_BYTES = 19
 """Packets up to this size never hold a coded picture beside one that was kept from the packet before (FFmpeg)."""
-CODED_BYTES = 64
-"""A packet of more bytes that begins with a picture and holds nothing else is a coded one."""
 PICTURE = b"\0\0\1\xb6"
 VOP_BYTES = 12
 """Of a picture, in which the fields lie that are read."""
@@ -77,12 +75,11 @@ class Mpeg4Scanner(MpegScanner):
 
     def scan(self, packet: Packet) -> Held:
         data = bytes(packet)
-        is_simple = self._kept is None and len(data) > CODED_BYTES and data[:4] == PICTURE
-        if is_simple and self._time_bits and not has_start_code(data, 4):
-            # The usual case at the price of one look: a packet with one picture.
+        pictures = self._plain_pictures(data)
+        if pictures is None:
+            pictures = self._read_headers(data)
+        else:
             self.headers.begin_packet()
-            return self._decoded(self._picture(data[4:]))
-        pictures = self._read_headers(data)
         if self._kept is not None and (self._is_packed or len(data) <= STAND_IN_BYTES):
             # FFmpeg decodes the kept picture in place of this packet, of which it keeps the first one in turn.
             kept, self._kept = self._kept, None
@@ -114,6 +111,20 @@ class Mpeg4Scanner(MpegScanner):
         if self._is_packed and num_bytes > 7 and pictures[0].kind in (INTRA_TYPE, B_TYPE):
             self._kept = pictures[0]
 
+    def _plain_pictures(self, data: bytes) -> list[_Vop] | None:
+        """The pictures in a packet that holds one or two and nothing else, or a stand-in, at the price of one look; None for
+        others."""
+        if data[:4] != PICTURE or not self._time_bits:
+            return [] if len(data) < 4 else None
+        # What is behind the first picture, FFmpeg leaves alone unless the stream calls itself packed.
+        second = START_CODE.search(data, 4) if self._is_packed else None
+        if second is None:
+            return [self._picture(data[4 : 4 + VOP_BYTES])]
+        at = second.end()
+        if data[at - 3 : at + 1] != PICTURE or START_CODE.search(data, at):
+            return None
+        return [self._picture(data[4 : 4 + VOP_BYTES]), self._picture(data[at + 1 : at + 1 + VOP_BYTES])]
+
     def _read_headers(self, data: bytes) -> list[_Vop]:
         """The pictures in a packet."""
         pictures: list[_Vop] = []
@@ -123,7 +134,7 @@ class Mpeg4Scanner(MpegScanner):
             code = data[at]
             if code == 0xB6:
                 self.is_exact = self.is_exact and self._time_bits > 0
-                pictures.append(self._picture(data[at + 1 :]))
+                pictures.append(self._picture(data[at + 1 : at + 1 + VOP_BYTES]))
             elif code == 0xB3:  # a group: the time of day
                 bits = BitReader(data[at + 1 : at + 4])
                 hours, minutes = bits.bits(5), bits.bits(6)
@@ -138,9 +149,9 @@ class Mpeg4Scanner(MpegScanner):
         return pictures
 
     def _picture(self, data: bytes) -> _Vop:
-        """Read the first bytes of a picture (14496-2, 6.2.5)."""
+        """Read the first bytes of a picture, at most `VOP_BYTES` (14496-2, 6.2.5)."""
         value, left, seconds = (
-            int.from_bytes(data[:VOP_BYTES].ljust(VOP_BYTES, b"\0"), "big"),
+            int.from_bytes(data.ljust(VOP_BYTES, b"\0"), "big"),
             8 * VOP_BYTES - 3,
             0,
         )
