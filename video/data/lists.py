@@ -13,7 +13,22 @@ if TYPE_CHECKING:
 
 EXTENSIONS = (
     *(".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"),
-    *(".wmv", ".flv", ".3gp", ".ts", ".mts", ".m2ts", ".ogv"),
+    *(
+        ".wmv",
+        ".asf",
+        ".flv",
+        ".f4v",
+        ".3gp",
+        ".3g2",
+        ".ts",
+        ".mts",
+        ".m2ts",
+        ".vob",
+        ".m2v",
+        ".ogv",
+        ".divx",
+        ".mxf",
+    ),
 )
 """Files of a tree that are taken for clips. pytorchvideo's own tree reader takes .mp4 and .avi and silently leaves out
 the rest; classes are numbered as it numbers them."""
