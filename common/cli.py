@@ -95,7 +95,7 @@ def parse(arguments: argparse.ArgumentParser, argv: Sequence[str] | None = None)
     Raises:
         UserError: an output cannot be written, or two are one file: said before the work, not after it.
     """
-    values = arguments.parse_intermixed_args(argv)
+    values = _parse_intermixed(arguments, list(sys.argv[1:] if argv is None else argv))
     if isinstance(getattr(values, "cfg", None), list):
         moved = [text for text in values.cfg if "=" in text and not Path(text).exists()]
         values.cfg = [Path(text) for text in values.cfg if text not in moved]
@@ -106,6 +106,31 @@ def parse(arguments: argparse.ArgumentParser, argv: Sequence[str] | None = None)
         values.cfg = Path(values.cfg)
     _check_outputs({name: path for name in OUTPUTS if (path := getattr(values, name, None)) is not None})
     return values
+
+
+def _parse_intermixed(arguments: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+    """Parses options and positional arguments in any order; what is behind "--" is never an option.
+
+    Python's own `parse_intermixed_args` parses twice and has forgotten the "--" by the second time.
+    """
+    at = argv.index("--") if "--" in argv else len(argv)
+    options, rest = argv[:at], argv[at + 1 :]
+    stand_ins = {f"\0{number}": text for number, text in enumerate(rest)}
+    values = arguments.parse_intermixed_args([*options, *stand_ins])
+    for name, value in vars(values).items():
+        if isinstance(value, list):
+            setattr(values, name, [stand_ins.get(one, one) if isinstance(one, str) else one for one in value])
+        elif isinstance(value, str):
+            setattr(values, name, stand_ins.get(value, value))
+    return values
+
+
+def on_one_line(text: str) -> str:
+    """A path as it can be printed: what would break the line, or is no letter at all, as an escape."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode()
+        for letter in text
+    )
 
 
 def command_line(script: str, argv: Sequence[str] | None) -> str:

@@ -12,7 +12,7 @@ from typing import get_args
 
 from kinds import KINDS
 
-from revit.common.cli import add_json, parse, parser, tool
+from revit.common.cli import add_json, on_one_line, parse, parser, tool
 from revit.common.data.label_names import read_label_names
 from revit.common.drawing.gallery import Gallery
 from revit.common.engine.calibrate import budget_line
@@ -196,11 +196,12 @@ def _say_what_was_opened(classifier: Classifier) -> None:
 
 def _show(answer: Answer) -> None:
     if answer.error is not None:
-        print(f"{answer.path}: no answer: {answer.error}", file=sys.stderr, flush=True)
+        print(f"{on_one_line(answer.path)}: no answer: {answer.error}", file=sys.stderr, flush=True)
         return
     total = answer.read_ms + answer.compute_ms
     print(
-        f"{answer.path}  {answer.grid}  {total:.0f} ms (reading {answer.read_ms:.0f}, model {answer.compute_ms:.0f})"
+        f"{on_one_line(answer.path)}  {answer.grid}  {total:.0f} ms "
+        f"(reading {answer.read_ms:.0f}, model {answer.compute_ms:.0f})"
     )
     if answer.warning is not None:
         print(f"  warning: {answer.warning}", flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from made_videos import Structure, packets_of, remux, write_video
 from PIL import Image
 from predict import main
 
@@ -85,7 +87,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_tool(place: Path, *arguments: Any) -> tuple[int, list[dict[str, Any]]]:
     out = place / "out.json"
     out.unlink(missing_ok=True)
-    status = main([*map(str, arguments), "--json", str(out)])
+    status = main(["--json", str(out), *map(str, arguments)])
     return status, json.loads(out.read_text()) if out.exists() else []
 
 
@@ -297,3 +299,39 @@ def test_a_clip_is_drawn_frame_by_frame(place: Path, tmp_path: Path, attention: 
             alone = classifier.networks.model(inputs, TokenGrid(4, 4)).reduction
         assert alone is not None
         assert np.array_equal(np.atleast_2d(fates), alone.fates.numpy())
+
+
+def test_a_damaged_clip_is_answered_by_its_whole_frames_with_a_warning(
+    place: Path, tmp_path: Path, capsys: Any
+) -> None:
+    good, damaged = tmp_path / "good.avi", tmp_path / "damaged.avi"
+    assert write_video(good, Structure("mjpeg"), "avi", num_frames=10)
+    packets, _ = packets_of(good)
+    packets[4] = bytes(len(packets[4]))
+    remux(good, damaged, packets, lambda _: True)
+    every_frame = ["--views", "test"]
+    status, rows = run_tool(place, "--checkpoint", place / "run", *every_frame, good, damaged)
+    assert status == 0
+    assert "warning" not in rows[0]
+    assert rows[1]["warning"].startswith("9 of 10 frames")
+    assert len(rows[1]["top"]) == len(NAMES)
+    assert capsys.readouterr().out.count("warning: 9 of 10 frames") == 1
+    status, rows = run_tool(
+        place, "--checkpoint", place / "run", *every_frame, "--damaged", "refuse", damaged
+    )
+    assert status == 2
+    assert "damaged at 0.16 s" in rows[0]["error"]
+
+
+def test_a_path_is_a_file_whatever_it_is_called(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["-x.mp4", "--help", "file:clip.mp4", "pipe:0", "two\nlines.mp4", os.fsdecode(b"\xff.mp4")]
+    for name in names:
+        shutil.copy(place / "clips" / "inner" / "clip 0.mp4", os.path.join(".", name))
+    status, rows = run_tool(place, "--checkpoint", place / "run", "--", *names)
+    assert status == 0
+    assert [row["path"] for row in rows] == names
+    shown = [line for line in capsys.readouterr().out.splitlines() if " ms (reading" in line]
+    assert [line.split("  ")[0] for line in shown] == [*names[:4], "two\\nlines.mp4", "\\udcff.mp4"]

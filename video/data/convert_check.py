@@ -50,10 +50,10 @@ def check_clip(source: str, target: str, written: Encoded, settings: ConvertSett
     if (after.width, after.height, after.rotation) != (written.width, written.height, 0):
         raise CheckError(f"it is read with {after.width}x{after.height} pixels, turned by {after.rotation}")
     smaller = {number: resized(picture, written.width, written.height) for number, picture in old.items()}
-    return min(_check_frame(number, picture, smaller, settings) for number, picture in new.items())
+    return min(check_frame(number, picture, smaller, settings) for number, picture in new.items())
 
 
-def _check_frame(
+def check_frame(
     number: int, picture: NDArray[np.uint8], sources: dict[int, NDArray[np.uint8]], settings: ConvertSettings
 ) -> float:
     """PSNR of a new frame against its source. `CheckError` if it is another frame, or none at all."""

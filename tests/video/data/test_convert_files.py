@@ -7,9 +7,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from made_videos import NUM_FRAMES, Structure, number_of, packed, packets_of, remux, write_video
 
 from revit.common.errors import UserError
-from revit.video.data.convert_check import CheckError, check_clip, psnr, resized
+from revit.video.data.convert_check import CheckError, check_clip, check_frame, psnr, resized, rounded_down
 from revit.video.data.convert_encode import encode_clip
 from revit.video.data.convert_options import ConvertSettings, target_size
 from revit.video.data.decode import DecodeError, probe, read_frames
@@ -201,3 +202,53 @@ def test_the_average_rate_of_a_clip_with_frames_left_out_stays(divisors, make_vi
     target = convert(source, tmp_path)
     assert probe(target).fps == pytest.approx(probe(source).fps, rel=1e-3)
     assert numbers_of(every(target)) == list(range(len(times)))
+
+
+@pytest.mark.parametrize("num_b", [0, 1, 2, 3])
+@pytest.mark.parametrize("kind", ["plain", "packed", "packed with stand-ins in front", "re-wrapped"])
+def test_every_frame_of_an_avi_keeps_its_place(num_b, kind, tmp_path):
+    source, path, target = (tmp_path / name for name in ("plain.avi", "source.avi", "new.mp4"))
+    assert write_video(source, Structure("mpeg4", num_b), "avi")
+    packets, _ = packets_of(source)
+    if kind.startswith("packed"):
+        packets = packed(packets, num_leading=2 if "front" in kind else 0)
+    elif kind == "re-wrapped":  # with times of decoding for those of showing
+        path = tmp_path / "source.mp4"
+    remux(source, path, packets)
+    settings = ConvertSettings()
+    written = encode_clip(str(path), str(target), settings, lambda: None)
+    check_clip(str(path), str(target), written, settings)
+    assert [number_of(frame) for frame in every(str(target))] == list(range(NUM_FRAMES))
+    assert probe(str(target)).fps == pytest.approx(25, rel=1e-3)
+
+
+def test_what_is_below_a_limit_reads_so(make_video, tmp_path):
+    """28.0 is not below 28.0."""
+    assert rounded_down(27.96) == "27.9"
+    assert rounded_down(28.0) == "28.0"
+    assert rounded_down(-0.04) == "-0.1"
+
+
+def test_a_poor_frame_is_kept_if_it_is_the_right_one(make_video, tmp_path):
+    """Below the usual limit it is compared with the frames beside it, too."""
+    source, target = make_video(num_frames=30), str(tmp_path / "out.mp4")
+    settings = ConvertSettings(short_side=64, crf=40)
+    written = encode_clip(source, target, settings, lambda: None)
+    strict = ConvertSettings(short_side=64, crf=1)  # asks for 28 dB
+    worst = check_clip(source, target, written, strict)
+    assert strict.smallest_psnr - 6 < worst < strict.smallest_psnr
+
+
+def test_a_poor_frame_that_is_another_one_is_found():
+    """23 dB against its own source, 27 against the one behind."""
+    random = np.random.default_rng(0)
+    picture = random.integers(60, 200, (48, 64, 1)).repeat(3, 2)
+
+    def away(decibels: float) -> np.ndarray:
+        noise = random.choice([-1, 1], (48, 64, 1)) * 255 / 10 ** (decibels / 20)
+        return (picture + noise).round().astype(np.uint8)
+
+    sources = {4: away(15), 5: away(23), 6: away(27)}
+    with pytest.raises(CheckError, match=r"frame 5 is rather frame 6 of its source: 27\.\d dB .* 2[23]\.\d"):
+        check_frame(5, picture.astype(np.uint8), sources, ConvertSettings())
+    assert check_frame(5, picture.astype(np.uint8), {5: away(23), 6: away(15)}, ConvertSettings()) > 22

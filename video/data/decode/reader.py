@@ -91,7 +91,10 @@ class FrameReader:
             frames = helper.read(path, choose_indices, self.backend, self.damaged, self.timeout_seconds)
         except TimeoutError:
             helper.kill()
-            reason = f"decoding took longer than {self.timeout_seconds:g} s and was given up"
+            reason = (
+                f"decoding took longer than {self.timeout_seconds:g} s and was given up "
+                "(data.loading.decode_timeout_seconds)"
+            )
             raise DecodeError(path, reason) from None
         except (EOFError, BrokenPipeError):
             words, signal = helper.last_words(), killed_from_outside(helper.end())
