@@ -48,6 +48,14 @@ def zeroed_middle(path: Path, good: bytes) -> None:
     path.write_bytes(good[:start] + bytes(length) + good[start + length :])
 
 
+def encrypted(path: Path, good: bytes) -> None:
+    """As common encryption marks it: the pictures' real format is elsewhere, and what is in them is noise."""
+    at = good.index(b"avc1", good.index(b"stsd"))
+    pictures = good.index(b"mdat") + 4
+    noise = np.random.default_rng(2).bytes(len(good) - pictures)
+    path.write_bytes(good[:at] + b"encv" + good[at + 4 : pictures] + noise)
+
+
 def audio_only(path: Path, good: bytes) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=44100)
@@ -80,6 +88,7 @@ REASONS = {
     truncated_by_little: "truncated",
     garbled_middle: "damaged",
     zeroed_middle: "damaged",
+    encrypted: "encrypted",
     audio_only: "no video stream",
     zero_frames: "without a single frame|not readable|index",
     missing: "no such file",

@@ -21,8 +21,10 @@ from av.video.stream import VideoStream
 
 from revit.video.data.decode import scan_h264, scan_hevc
 from revit.video.data.decode.opening import (
+    ENCRYPTED,
     DecodeError,
     error_text,
+    is_encrypted,
     open_container,
     opened_stream,
     picture_packets,
@@ -377,6 +379,8 @@ def _first_picture(path: str, codec: VideoCodecContext, heads: _Heads) -> VideoF
             codec.flush_buffers()
         if pictures:
             return pictures[0]
+    if is_encrypted(path):
+        raise DecodeError(path, ENCRYPTED)
     raise DecodeError(
         path, f"damaged, or no decoder for {codec.name}: its first frame cannot be decoded ({reason})"
     )

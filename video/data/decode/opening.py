@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -142,6 +143,7 @@ CONTAINERS = (
 """FFmpeg's names of what holds video. It would also take text for subtitles or pictures of letters, and open what playlists
 and patterns of names point at."""
 
+MOST_INDEX_BYTES = 64 << 20
 WHITELIST = ",".join(CONTAINERS)
 
 PICTURES = {
@@ -199,7 +201,7 @@ def open_container(path: str, quick: bool = False) -> InputContainer:
     try:
         container = av.open(real_path(path), format=_format(head), metadata_errors="ignore", options=options)
     except (FFmpegError, OSError, ValueError) as error:
-        raise DecodeError(path, _why_unreadable(head, error)) from None
+        raise DecodeError(path, _why_unreadable(path, head, error)) from None
     stream = video_stream(container)
     if stream is None:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
@@ -207,7 +209,8 @@ def open_container(path: str, quick: bool = False) -> InputContainer:
         raise DecodeError(path, f"has no video stream (only {kinds.replace('video', 'a cover picture')})")
     if stream.codec_context is None:
         container.close()
-        raise DecodeError(path, "this build of FFmpeg has no decoder for the file's video codec")
+        reason = "this build of FFmpeg has no decoder for the file's video codec"
+        raise DecodeError(path, ENCRYPTED if is_encrypted(path) else reason)
     stream.codec_context.thread_count = 1
     return container
 
@@ -260,7 +263,28 @@ def refuse_truncated(path: str, container: InputContainer, num_packets: int) -> 
         )
 
 
-def _why_unreadable(head: bytes, error: Exception) -> str:
+ENCRYPTED = "its pictures are encrypted; decrypt it first"
+
+
+def is_encrypted(path: str) -> bool:
+    """Whether the index of an MP4 file says that its pictures are encrypted (ISO/IEC 23001-7)."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        while len(head := file.read(16)) == 16:
+            size, kind = int.from_bytes(head[:4], "big"), head[4:8]
+            if size == 1:
+                size = int.from_bytes(head[8:], "big")
+            if kind == b"moov":
+                index = file.read(min(size, MOST_INDEX_BYTES))
+                return b"encv" in index or b"pssh" in index
+            if size < 8:
+                break
+            file.seek(size - 16, os.SEEK_CUR)
+    return False
+
+
+def _why_unreadable(path: str, head: bytes, error: Exception) -> str:
+    if is_mp4(head) and is_encrypted(path):
+        return ENCRYPTED
     if is_mp4(head):
         return "its index (moov box) is missing or damaged; the recording was probably cut off"
     picture = next((name for name, begin in PICTURES.items() if re.match(begin, head, re.DOTALL)), None)
