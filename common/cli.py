@@ -116,12 +116,12 @@ def _parse_intermixed(arguments: argparse.ArgumentParser, argv: list[str]) -> ar
     at = argv.index("--") if "--" in argv else len(argv)
     options, rest = argv[:at], argv[at + 1 :]
     stand_ins = {f"\0{number}": text for number, text in enumerate(rest)}
-    values = arguments.parse_intermixed_args([*options, *stand_ins])
+    # In front, where no option can take them for its values.
+    values = arguments.parse_intermixed_args([*stand_ins, *options])
     for name, value in vars(values).items():
-        if isinstance(value, list):
-            setattr(values, name, [stand_ins.get(one, one) if isinstance(one, str) else one for one in value])
-        elif isinstance(value, str):
-            setattr(values, name, stand_ins.get(value, value))
+        if isinstance(value, list) and any(str(one) in stand_ins for one in value):
+            first = [one for one in value if str(one) not in stand_ins]
+            setattr(values, name, first + [stand_ins[one] for one in value if one in stand_ins])
     return values
 
 

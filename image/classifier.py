@@ -43,7 +43,7 @@ class Pictures:
     noun: str = "picture"
     extensions: Collection[str] = EXTENSIONS
 
-    def open(self, views: str, *, num_at_once: int = 1, salvage: bool = False) -> PictureReader:
+    def open(self, views: str, *, num_at_once: int = 1, salvage: bool | None = None) -> PictureReader:
         """views: "1" or "test", both the central crop. A damaged picture is refused in any case."""
         if views not in ("1", "test"):
             raise UserError(f"--views {views}: a picture has one view, the centre; leave --views out")

@@ -26,13 +26,13 @@ def read_frames(
     *,
     damaged: Damaged = "refuse",
 ) -> NDArray[np.uint8]:
-    """Frames of a video file by their numbers: uint8 (n, H, W, 3), RGB, upright.
+    """Read frames of a video file by their numbers: uint8 (n, H, W, 3), RGB, upright.
 
     Frame k is the k-th one that a plain decode of the whole file hands out, with any decoder and in any kind of file.
 
     numbers: in any order, repeats allowed.  decoder: `auto` (PyAV), `pyav`, `decord` or `torchcodec`; what a decoder is not
-    proved to read so is PyAV's.  damaged: `refuse` raises for a file that is damaged where it is read; `salvage` numbers and
-    reads the frames that are whole.
+    proved to read so is PyAV's.  damaged: `refuse` raises for a file that is damaged where it is read; `salvage` decodes the whole
+    file with PyAV, and numbers and reads the frames that are whole, as `probe` counts them then.
 
     Decodes in this process; `revit.video.data.decode.reader.FrameReader` does so in one of its own that may crash or hang.
 
@@ -41,22 +41,25 @@ def read_frames(
         FrameNumberError: a number outside the file.
         DecoderError: the decoder is not installed.
     """
-    from revit.video.data.decode import read_frames
+    from revit.video.data.decode import read_frames, salvage_frames
 
-    return read_frames(os.fspath(path), lambda _: numbers, decoder, damaged=damaged)
+    if damaged == "salvage":
+        return salvage_frames(os.fspath(path), numbers)
+    return read_frames(os.fspath(path), lambda _: numbers, decoder)
 
 
-def probe(path: str | os.PathLike[str]) -> VideoInfo:
-    """What is known of a video file: num_frames, fps, duration_seconds, width and height (upright), rotation.
+def probe(path: str | os.PathLike[str], *, damaged: Damaged = "refuse") -> VideoInfo:
+    """Tell what is known of a video file: num_frames, fps, duration_seconds, width and height (upright), rotation, num_lost.
 
-    Decodes one frame at most, but all of a file that only so tells how many it has.
+    num_frames is what the packets hold; all of a file is decoded only where that does not tell. damaged: `salvage` decodes all in
+    any case, and counts the frames that are whole, and in num_lost the others.
 
     Raises:
         DecodeError: no readable video; it says why.
     """
     from revit.video.data.decode import probe
 
-    return probe(os.fspath(path))
+    return probe(os.fspath(path), damaged)
 
 
 def load(checkpoint: str, **how: Any) -> Engine:

@@ -49,12 +49,12 @@ class Clips:
     noun: str = "clip"
     extensions: Collection[str] = EXTENSIONS
 
-    def open(self, views: str, *, num_at_once: int = 1, salvage: bool = False) -> ClipReader:
-        """views: see `parse_views`, or "test"."""
+    def open(self, views: str, *, num_at_once: int = 1, salvage: bool | None = None) -> ClipReader:
+        """Open a reader. views: see `parse_views`, or "test"."""
         chosen = self.options.test_views if views == "test" else parse_views(views)
         loading = self.options.loading
-        if salvage:
-            loading = loading.model_copy(update={"damaged": "salvage"})
+        if salvage is not None:
+            loading = loading.model_copy(update={"damaged": "salvage" if salvage else "refuse"})
         return ClipReader(self.options, chosen, make_reader(loading, num_at_once))
 
 

@@ -35,10 +35,11 @@ class Inputs(Protocol):
     def extensions(self) -> Collection[str]:
         """What a folder is searched for, lower case with the dot."""
 
-    def open(self, views: str, *, num_at_once: int = 1, salvage: bool = False) -> Reader:
+    def open(self, views: str, *, num_at_once: int = 1, salvage: bool | None = None) -> Reader:
         """A reader that takes this many looks at each file; "test" for those of the checkpoint's own test.
 
-        num_at_once: files that it reads side by side.  salvage: read what is whole of a damaged file, where it has parts.
+        num_at_once: files that it reads side by side.  salvage: whether to read what is whole of a damaged file, where it
+            has parts; None: as its settings say.
 
         Raises UserError for views that these files do not have.
         """

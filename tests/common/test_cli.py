@@ -102,3 +102,22 @@ def test_asking_leaves_an_earlier_output_as_it_is(tmp_path):
     assert cli.parse(arguments, ["--json", str(tmp_path / "old.json")]).json == tmp_path / "old.json"
     assert (tmp_path / "old.json").read_text() == "[1]"
     assert [path.name for path in tmp_path.iterdir()] == ["old.json"]
+
+
+def test_behind_two_dashes_everything_is_a_path_in_its_place():
+    arguments = cli.parser("", "x")
+    arguments.add_argument("paths", nargs="+")
+    arguments.add_argument("--peers", nargs="?", const="all")
+    for argv, paths, peers in (
+        (["a", "--", "-b", "--help", "--peers", "--"], ["a", "-b", "--help", "--peers", "--"], None),
+        (["a", "--peers", "x", "c", "--", "-b"], ["a", "c", "-b"], "x"),
+        (["--peers", "--", "-b"], ["-b"], "all"),
+        (["a", "--"], ["a"], None),
+    ):
+        values = cli.parse(arguments, argv)
+        assert (values.paths, values.peers) == (paths, peers)
+
+
+def test_a_path_is_printed_on_one_line():
+    assert cli.on_one_line("clips/two words é.mp4") == "clips/two words é.mp4"
+    assert cli.on_one_line("a\nb\t\udcff") == "a\\nb\\t\\udcff"

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import av
 import numpy as np
+from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from revit.common.report.loading_rates import Decoders
 from revit.video.data.clips import eval_indices, eval_wanted, make_reader
 from revit.video.data.decode import Backend, DecodeError, VideoInfo, probe, resolve_backend
-from revit.video.data.decode.opening import error_text, real_path
+from revit.video.data.decode.opening import error_text, opened_stream, real_path
 from revit.video.data.decode.pyav import Converter
 from revit.video.data.decode.reader import FrameReader
 from revit.video.data.options import ClipOptions, ViewOptions
 
+MOST_COMPARED = 20_000
+"""Frames of the longest file that is decoded for a comparison: eleven minutes."""
 ONE_VIEW = ViewOptions(num_temporal_views=1, num_crops=1)
 
 
@@ -48,21 +52,32 @@ def sampled_numbers(info: VideoInfo, options: ClipOptions) -> NDArray[np.int64]:
     return np.concatenate([clip, spread, beside])
 
 
+def _plain_decode(path: str) -> Iterator[VideoFrame]:
+    """Yield what PyAV hands out of a file, incomplete frames before the first whole one left out."""
+    with av.open(real_path(path), metadata_errors="ignore") as file:
+        stream, begun = opened_stream(file), False
+        stream.codec_context.thread_count = 1
+        for frame in file.decode(stream):
+            begun = begun or not frame.is_corrupt
+            if begun:
+                yield frame
+
+
 def sample_plainly(options: Any, path: str) -> NDArray[np.uint8]:
     """What `ClipFrames.sample` is to return, by PyAV alone: all frames of the file in the order in which it hands them out.
 
     options: of a video run. `DecodeError` if PyAV does not decode the file to its end.
     """
     info = probe(path)
+    if info.num_frames > MOST_COMPARED:
+        raise DecodeError(path, f"{info.num_frames} frames are too many to be decoded for a comparison")
     try:
-        with av.open(real_path(path), metadata_errors="ignore") as file:
-            count = sum(1 for _ in file.decode(video=0))
+        count = sum(1 for _ in _plain_decode(path))
         numbers = sampled_numbers(replace(info, num_frames=count), options.data)
         to_rgb, found = Converter(), {}
-        with av.open(real_path(path), metadata_errors="ignore") as file:
-            for number, frame in enumerate(file.decode(video=0)):
-                if number in numbers:
-                    found[number] = to_rgb(frame, info.rotation)
+        for number, frame in enumerate(_plain_decode(path)):
+            if number in numbers:
+                found[number] = to_rgb(frame, info.rotation)
     except (av.FFmpegError, OSError) as error:
         raise DecodeError(path, f"a plain decode of it fails: {error_text(error)}") from None
     return np.stack([found[number] for number in numbers.tolist()])

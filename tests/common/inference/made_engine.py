@@ -39,7 +39,7 @@ class Made:
     def __init__(self, views: int = 1) -> None:
         self.views = views
 
-    def open(self, views: str, *, num_at_once: int = 1, salvage: bool = False) -> Made:
+    def open(self, views: str, *, num_at_once: int = 1, salvage: bool | None = None) -> Made:
         with Made.lock:
             Made.open_now += 1
         return Made(int(views))

@@ -17,6 +17,7 @@ from made_videos import (
     number_of,
     packets_of,
     remux,
+    vop_type,
     write_video,
 )
 from plain_decode import check, plain_decode
@@ -137,4 +138,27 @@ def test_frames_that_a_capture_dropped_are_no_frames(tmp_path):
     as_before = b"\0\0\1\xb6" + bytes([0b01_0_1_0000, 0b0_1_0_01111])  # P, no second, a tick of 25, not coded
     remux(source, path, packets[:9] + [as_before] * 3 + packets[9:], lambda number: number == 0)
     assert [number_of(frame) for frame in plain_decode(path)] == list(range(NUM_FRAMES))
+    assert check(path) == []
+
+
+@pytest.mark.parametrize("end", [".avi", ".mkv", ".mp4"])
+def test_another_encoder_s_name_behind_the_beginning(end, tmp_path):
+    """FFmpeg makes up for the faults of XviD's and DivX's versions from the packet on that names them, as in a joined file."""
+    source, path = tmp_path / "source.avi", tmp_path / f"named{end}"
+    assert write_video(source, Structure("mpeg4", 2), "avi")
+    packets, _ = packets_of(source)
+    number = [at for at, packet in enumerate(packets) if vop_type(packet) == "I"][1]
+    at = packets[number].index(b"\0\0\1\xb6")
+    packets[number] = packets[number][:at] + b"\0\0\1\xb2XviD0046" + packets[number][at:]
+    remux(source, path, packets)
+    assert check(path) == []
+
+
+def test_units_without_a_byte_are_passed_over(tmp_path):
+    source, path = tmp_path / "source.avi", tmp_path / "empty.avi"
+    assert write_video(source, Structure("h264", 2), "avi")
+    packets, _ = packets_of(source)
+    for number in (0, 5, 24):
+        packets[number] = b"\0\0\1" + packets[number]
+    remux(source, path, packets)
     assert check(path) == []

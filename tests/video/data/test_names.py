@@ -108,7 +108,7 @@ def test_what_is_not_a_video_is_said_to_be_what_it_is(clip):
     Path("more.mp4").write_text(f"ffconcat version 1.0\nfile '{clip}'\n")
     Path("words.mp4").write_text("Äpfel, Birnen\n" * 500, encoding="utf-8")
     picture = Image.fromarray(np.zeros((64, 64, 3), np.uint8))
-    for kind in ("PNG", "JPEG", "WEBP", "BMP", "TIFF"):
+    for kind in ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "AVIF"):
         picture.save(f"{kind}.mp4", format=kind)
     os.mkfifo("pipe.mp4")
     os.symlink("nowhere.mp4", "link.mp4")
@@ -122,7 +122,7 @@ def test_what_is_not_a_video_is_said_to_be_what_it_is(clip):
         ".": "folder",
         "": "no such file",
         "a\0b": "not the name of a file",
-        **{f"{kind}.mp4": "picture, not a video" for kind in ("PNG", "JPEG", "WEBP", "BMP", "TIFF")},
+        **{f"{kind}.mp4": "picture, not a video" for kind in ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "AVIF")},
     }
     for name, reason in reasons.items():
         with pytest.raises(DecodeError, match=reason):

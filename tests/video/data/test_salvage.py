@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from made_videos import NUM_FRAMES, Structure, number_of, packets_of, remux, write_video
 
-from revit.video import read_frames
+from revit.video import probe, read_frames
 from revit.video.data.clips import build_eval_loader, build_train_loader
 from revit.video.data.decode import DecodeError, VideoInfo
 from revit.video.data.decode import read_frames as read_chosen
@@ -81,6 +81,19 @@ def test_what_is_there_of_a_cut_file_is_read(cut):
     assert numbers == list(range(len(numbers)))
     assert 24 < len(numbers) < NUM_FRAMES
     assert info.num_frames + info.num_lost == NUM_FRAMES
+
+
+def test_damage_is_known_where_it_is_read(damaged):
+    """A loader that chooses other frames is not told; whoever asks for numbers is, as all of the file is decoded for that."""
+    told: list[VideoInfo] = []
+    frames = read_chosen(damaged, lambda info: told.append(info) or [3, 46], damaged="salvage")
+    assert ([number_of(frame) for frame in frames], told[-1].num_lost) == ([3, 46], 0)
+    assert [number_of(frame) for frame in read_frames(damaged, [3, 46], damaged="salvage")] == [3, 47]
+    info = probe(damaged, damaged="salvage")
+    assert (info.num_frames, info.num_lost) == (NUM_FRAMES - 1, 1)
+    whole = read_frames(damaged, range(info.num_frames), damaged="salvage")
+    assert len(whole) == info.num_frames
+    assert probe(damaged).num_frames == NUM_FRAMES  # what its packets hold
 
 
 @pytest.mark.parametrize("damaged_as", ["refuse", "salvage"])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from made_videos import NUM_FRAMES, Structure, number_of, write_video
 
@@ -38,24 +42,19 @@ def clips(tmp_path: Path) -> list[str]:
     return made
 
 
-def in_threads(count: int, work: Callable[[int], None]) -> None:
-    """Run `work(0)`, ..., each in a thread of its own that ends with it."""
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+def in_threads(count: int, work: Callable[[int], object]) -> list[Any]:
+    """Run `work(0)`, ..., each in a thread of its own that ends with it; what they return, or the first that they raise."""
+    with ThreadPoolExecutor(count) as threads:
+        return [one.result() for one in [threads.submit(work, number) for number in range(count)]]
 
 
 def test_a_soak_of_threads_that_come_and_go(clips):
     """1 to 64 threads at once, each ending after a few reads; now and then a helper is killed from outside."""
     reader = FrameReader(num_helpers=2)
-    wrong: list[str] = []
-    done = 0
-    counting = threading.Lock()
+    busy: list[int] = []
 
-    def work(number: int, seed: int, reads: int) -> None:
-        nonlocal done
+    def work(number: int, seed: int, reads: int) -> list[str]:
+        wrong = []
         random = np.random.default_rng((seed, number))
         for _ in range(reads):
             path, numbers = clips[random.integers(len(clips))], random.integers(0, NUM_FRAMES, 2).tolist()
@@ -63,23 +62,37 @@ def test_a_soak_of_threads_that_come_and_go(clips):
                 got = [number_of(frame) for frame in reader.read(path, lambda _, n=numbers: n)]
             except DecodeError as error:
                 got = [str(error)]
-            with counting:
-                done += 1
-                if got != numbers:
-                    wrong.append(f"{path} {numbers}: {got}")
+            if got != numbers:
+                wrong.append(f"{path} {numbers}: {got}")
+        return wrong
 
-    wave = 0
-    while done < NUM_READS:
-        threads = 2 ** (wave % 7)
-        in_threads(threads, lambda number, wave=wave, threads=threads: work(number, wave, 256 // threads))
+    def kill_one() -> None:
+        """At work or not: whichever process of this reader the system lists first."""
+        for child in psutil.Process().children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if any("decode.worker" in word for word in child.cmdline()):
+                    busy.append(child.pid)
+                    child.kill()
+                    return
+
+    wrong, done = [], 0
+    for wave in range(-(-NUM_READS // 256)):
+        num_threads = 2 ** (wave % 7)
+        killer = threading.Timer(0.1, kill_one)
         if wave % 3 == 0:
-            for pid in reader.helper_pids()[:1]:
-                os.kill(pid, signal.SIGKILL)
+            killer.start()
+        for found in in_threads(
+            num_threads, lambda number, wave=wave, num=num_threads: work(number, wave, 256 // num)
+        ):
+            wrong += found
+            done += 256 // num_threads
+        killer.cancel()
         assert len(reader.helper_pids()) <= 2
-        wave += 1
     left = reader.helper_pids()
     reader.close()
     assert wrong == []
+    assert done >= NUM_READS
+    assert busy
     assert not any(Path(f"/proc/{pid}").exists() for pid in left)
 
 
@@ -132,13 +145,44 @@ def test_a_helper_killed_from_outside_is_started_again_once(number, times, reaso
 
 
 def test_a_reader_closed_while_others_read_leaves_nothing(clips):
+    """They end with the file at hand, and their answers are right."""
     reader = FrameReader(num_helpers=4)
-    in_threads(8, lambda number: reader.close() if number == 4 else reader.read(clips[0], lambda _: [number]))
-    left = reader.helper_pids()
-    reader.close()
-    assert not any(Path(f"/proc/{pid}").exists() for pid in left)
+    reading, closed = threading.Barrier(5), threading.Event()
+
+    def work(number: int) -> int:
+        def choose(_: object) -> list[int]:
+            reading.wait(30)
+            assert closed.wait(30)
+            return [number]
+
+        return number_of(reader.read(clips[0], choose)[0])
+
+    def close(_: int) -> int:
+        reading.wait(30)
+        reader.close()
+        closed.set()
+        return 4
+
+    assert in_threads(5, lambda number: close(4) if number == 4 else work(number)) == list(range(5))
+    assert reader.helper_pids() == []
     assert number_of(reader.read(clips[0], lambda _: [3])[0]) == 3
     reader.close()
+
+
+def test_a_helper_that_cannot_start_leaves_nothing_open(clips):
+    reader = FrameReader(command=("/no/such/program",))
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(FileNotFoundError):
+            reader.read(clips[0], lambda _: [1])
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_any_time_can_be_allowed(clips):
+    for seconds in (1e7, float("inf")):
+        reader = FrameReader(timeout_seconds=seconds)
+        assert number_of(reader.read(clips[0], lambda _: [1])[0]) == 1
+        reader.close()
 
 
 def test_the_lasting_thread_returns_and_raises():

@@ -13,6 +13,7 @@ from revit.video.data.decode.read import (
     probe,
     read_frames,
     resolve_backend,
+    salvage_frames,
 )
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "probe",
     "read_frames",
     "resolve_backend",
+    "salvage_frames",
 ]

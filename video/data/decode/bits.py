@@ -82,7 +82,8 @@ def unit_places(data: Bytes, length_bytes: int) -> Iterator[tuple[int, int]]:
     between start codes."""
     if not length_bytes:
         begins = list(start_codes(bytes(data)))
-        yield from zip(begins, [*(begin - 3 for begin in begins[1:]), len(data)])
+        ends = [*(begin - 3 for begin in begins[1:]), len(data)]
+        yield from ((begin, end) for begin, end in zip(begins, ends) if end > begin)
         return
     at, end = 0, len(data)
     while at + length_bytes < end:

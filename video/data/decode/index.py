@@ -113,7 +113,7 @@ class FrameIndex:
     """Packets in file order, or None when the file is too large to keep them."""
 
     def read_packets(self) -> Iterator[Packet]:
-        """All packets that carry a picture, in file order."""
+        """Yield all packets that carry a picture, in file order."""
         if self.packets is not None:
             yield from self.packets
         else:
@@ -221,7 +221,7 @@ def _read_all(path: str, container: InputContainer, scanner: Scanner, quick: boo
         for packet in picture_packets(container):
             if quick and not all_pts and not _header_suffices(stream, packet):
                 return None
-            held = scanner.scan(packet)
+            held = scanner.try_scan(packet)
             is_key, is_hidden, is_cut = packet.is_keyframe, packet.is_discard, packet.is_corrupt
             if held.entry and all_pts and _has_new_headers(packet):
                 scanner.is_exact = False
@@ -244,8 +244,8 @@ def _read_all(path: str, container: InputContainer, scanner: Scanner, quick: boo
     if is_cut:
         raise DecodeError(path, f"truncated: the file ends inside frame {max(num_frames - 1, 0)}")
     scanner.finish()
-    if spoilt := scanner.headers.spoilt_entries():
-        entry = iter(spoilt)
+    if incomplete := scanner.headers.incomplete_entries():
+        entry = iter(incomplete)
         all_held = [
             held._replace(entry=Entry.NONE) if held.entry and next(entry) and position else held
             for position, held in enumerate(all_held)

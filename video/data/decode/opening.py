@@ -140,7 +140,7 @@ CONTAINERS = (
     ),
     *("wtv", "xmv", "yop", "yuv4mpegpipe"),
 )
-"""FFmpeg's names of what holds video. It would also take text for subtitles or pictures of letters, and open what playlists
+"""FFmpeg's names of what holds video, moving GIFs included. It would also take text for subtitles or pictures of letters, and open what playlists
 and patterns of names point at."""
 
 MOST_INDEX_BYTES = 64 << 20
@@ -152,6 +152,7 @@ PICTURES = {
     "BMP": rb"BM....\0\0\0\0",
     "TIFF": rb"II\*\0|MM\0\*",
     "WebP": rb"RIFF....WEBP",
+    "HEIF or AVIF": rb"....ftyp(avif|heic|heix|mif1)",
 }
 """How files of still pictures begin."""
 
@@ -170,13 +171,16 @@ def video_stream(container: InputContainer) -> VideoStream | None:
 
 
 def picture_packets(container: InputContainer) -> Iterator[Packet]:
-    """Packets of the video stream; the empty ones, which some writers use as padding, are left out.
+    """Yield the packets of the video stream; the empty ones, which some writers use as padding, are left out.
 
-    An empty packet would also tell the decoder that the file has ended.
+    An empty packet would also tell the decoder that the file has ended. FFmpegError if the file is damaged.
     """
-    for packet in container.demux(opened_stream(container)):
-        if packet.size > 0:
-            yield packet
+    try:
+        for packet in container.demux(opened_stream(container)):
+            if packet.size > 0:
+                yield packet
+    except IndexError:  # PyAV's, where a damaged file seems to have more streams than it began with
+        raise FFmpegError(errno.EIO, "a packet belongs to a stream that is not there") from None
 
 
 def opened_stream(container: InputContainer) -> VideoStream:
@@ -195,6 +199,9 @@ def open_container(path: str, quick: bool = False) -> InputContainer:
     rates and stamps from pictures, too.)
     """
     head = _read_head(path)
+    picture = next((name for name, begin in PICTURES.items() if re.match(begin, head, re.DOTALL)), None)
+    if picture is not None:
+        raise DecodeError(path, f"is a {picture} picture, not a video")
     options = {"format_whitelist": WHITELIST, "protocol_whitelist": "file"}
     if quick and is_mp4(head):
         options |= UNDECODED
@@ -287,9 +294,6 @@ def _why_unreadable(path: str, head: bytes, error: Exception) -> str:
         return ENCRYPTED
     if is_mp4(head):
         return "its index (moov box) is missing or damaged; the recording was probably cut off"
-    picture = next((name for name, begin in PICTURES.items() if re.match(begin, head, re.DOTALL)), None)
-    if picture is not None:
-        return f"is a {picture} picture, not a video"
     if b"\0" not in head:
         try:
             head[:1024].decode("utf-8")

@@ -70,11 +70,19 @@ class Scanner:
         self.headers = Headers()
 
     def scan(self, packet: Packet) -> Held:
-        """What the next packet holds."""
+        """Look into the next packet."""
         raise NotImplementedError
 
+    def try_scan(self, packet: Packet) -> Held:
+        """Look into the next packet; of one that is too damaged to be read nothing is certain."""
+        try:
+            return self.scan(packet)
+        except (IndexError, ValueError, OverflowError):
+            self.is_exact = False
+            return FRAME
+
     def finish(self) -> None:
-        """After the last packet: `is_exact` turns False if a decoder would not put the frames in order."""
+        """Turn `is_exact` False, after the last packet, if a decoder would not put the frames in order."""
         if self.most_reordered is not None and num_reordered(self.keys) > self.most_reordered:
             self.is_exact = False
         if self.learns_reordering and num_reordered(self.keys) > num_reordered(self.keys[:PROBED_FRAMES]):
@@ -90,7 +98,7 @@ class InOrderScanner(Scanner):
         return held
 
     def look(self, packet: Packet) -> Held:
-        """What the next packet holds."""
+        """Look into the next packet."""
         raise NotImplementedError
 
 
@@ -120,20 +128,23 @@ class Headers:
         self._known: dict[object, bytes] = {}
         self._changing: set[object] = set()
         self._carried: set[object] = set()
+        self._num_packets = 0
         self._entries: list[frozenset[object]] = []
 
     def begin_packet(self) -> None:
         """Before the headers of a packet are noted."""
         self._carried = set()
+        self._num_packets += 1
 
     def note(self, which: object, header: bytes) -> bool:
-        """Note a header, by its kind and number; returns whether it is not the one before."""
+        """Note a header, by its kind and number; returns whether it is not the one before. One that comes first behind the first
+        packet changes something, too."""
         before = self._known.get(which)
         self._carried.add(which)
         if before == header:
             return False
         self._known[which] = header
-        if before is not None:
+        if before is not None or self._num_packets > 1:
             self._changing.add(which)
         return True
 
@@ -141,8 +152,8 @@ class Headers:
         """The packet is one at which decoding could begin, as far as its picture goes."""
         self._entries.append(frozenset(self._carried))
 
-    def spoilt_entries(self) -> list[bool]:
-        """For every entry, whether a header is missing there that is not the same throughout."""
+    def incomplete_entries(self) -> list[bool]:
+        """Tell for every entry whether a header is missing there that is not the same throughout."""
         return [not self._changing <= carried for carried in self._entries] if self._changing else []
 
 
@@ -157,7 +168,7 @@ def num_reordered(keys: Sequence[int]) -> int:
 
 
 def scanner_for(codec: VideoCodecContext) -> Scanner:
-    """The scanner of a stream's codec."""
+    """Make the scanner of a stream's codec."""
     from revit.video.data.decode.scan_h264 import H264Scanner
     from revit.video.data.decode.scan_hevc import HevcScanner
     from revit.video.data.decode.scan_mpeg import Mpeg2Scanner, Mpeg4Scanner

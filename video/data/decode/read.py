@@ -64,7 +64,7 @@ Allocate = Callable[[tuple[int, ...]], NDArray[np.uint8]]
 
 
 def new_array(shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Ordinary memory."""
+    """Make an array in ordinary memory."""
     return np.empty(shape, dtype=np.uint8)
 
 
@@ -94,12 +94,25 @@ def resolve_backend(backend: Backend) -> Decoder:
     return backend
 
 
-def probe(path: str) -> VideoInfo:
-    """What `read_frames` would tell `choose_indices`. Decodes no more than the first frame, unless only decoding all of them
-    tells how many there are."""
+def probe(path: str, damaged: Damaged = "refuse") -> VideoInfo:
+    """Tell what `read_frames` would tell `choose_indices`: what the packets of a file hold.
+
+    Decodes no more than the first frame, unless only decoding all of them tells how many there are. damaged: "salvage" decodes
+    all in any case, and counts those that are whole.
+    """
+    if damaged == "salvage":
+        return decode_whole(path, salvage=True, keep=False).info
     index = index_frames(path)
     index.container.close()
     return decode_whole(path, keep=False).info if index.numbering is Numbering.WHOLE else index.info
+
+
+def salvage_frames(path: str, numbers: ArrayLike) -> NDArray[np.uint8]:
+    """Read frames by their numbers among those that are whole, decoding the file to its end whatever is asked for.
+
+    `DecodeError` if not one is whole; `FrameNumberError` for numbers beyond them.
+    """
+    return _read_whole(path, _Choice(lambda _: numbers), new_array, "salvage")
 
 
 def read_frames(
@@ -117,8 +130,9 @@ def read_frames(
     turns out wrong (the size, the rotation, frames that do not exist), `choose_indices` is asked again with the truth.
 
     allocate: makes the array that PyAV's frames are put into; the others make their own.
-    damaged: "salvage" reads what is whole of a damaged or truncated file. Frames are then numbered without the lost ones, which
-        `VideoInfo.num_lost` counts.
+    damaged: "salvage" reads what is whole of a damaged or truncated file. Where damage is met, frames are numbered without the
+        lost ones, which `VideoInfo.num_lost` counts, and `choose_indices` is asked again; a file is not known to be damaged where
+        it is not read.
 
     `DecodeError` if the file is not a readable video; `FrameNumberError` if a number is outside 0 .. num_frames - 1.
     """

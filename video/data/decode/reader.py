@@ -31,6 +31,8 @@ from revit.video.data.decode.shared_frames import SharedFrames, shared_file
 
 START_SECONDS = 60.0
 """How long a helper may take to start (a cold disk reads its libraries for seconds)."""
+MOST_MILLISECONDS = 1e9
+"""The longest time that the system can be told to wait."""
 END_SECONDS = 5.0
 """How long one may take to end whose pipes are closed, before it is killed."""
 
@@ -72,21 +74,27 @@ class FrameReader:
         """
         if self.timeout_seconds <= 0:
             return read_frames(path, choose_indices, self.backend, damaged=self.damaged)
-        if self._helpers.owner != os.getpid():
-            self._helpers = _Helpers(self.num_helpers)  # inherited through a fork: those are the parent's
-        with self._helpers.place():
+        helpers = self._own_helpers()
+        with helpers.place():
             try:
-                return self._read_once(path, choose_indices)
+                return self._read_once(helpers, path, choose_indices)
             except _Killed:
                 pass
             try:
-                return self._read_once(path, choose_indices)
+                return self._read_once(helpers, path, choose_indices)
             except _Killed as killed:
                 reason = f"the process that decoded it was killed twice ({killed}); is memory short?"
         raise DecodeError(path, reason)
 
-    def _read_once(self, path: str, choose_indices: ChooseIndices) -> NDArray[np.uint8]:
-        helper = self._helpers.take() or _Helper(self.command)
+    def _own_helpers(self) -> _Helpers:
+        """The helpers of this process: those inherited through a fork are the parent's."""
+        with _FORKING:
+            if self._helpers.owner != os.getpid():
+                self._helpers = _Helpers(self.num_helpers)
+            return self._helpers
+
+    def _read_once(self, helpers: _Helpers, path: str, choose_indices: ChooseIndices) -> NDArray[np.uint8]:
+        helper = helpers.take() or _Helper(self.command)
         try:
             frames = helper.read(path, choose_indices, self.backend, self.damaged, self.timeout_seconds)
         except TimeoutError:
@@ -97,7 +105,7 @@ class FrameReader:
             )
             raise DecodeError(path, reason) from None
         except (EOFError, BrokenPipeError):
-            words, signal = helper.last_words(), killed_from_outside(helper.end())
+            words, signal = helper.last_words(), killed_from_outside(helper.wait_for_end())
             if signal is not None:
                 raise _Killed(signal) from None
             raise DecodeError(path, f"decoding it crashed the decoder{words}") from None
@@ -105,20 +113,20 @@ class FrameReader:
             if helper.is_mid_conversation:  # interrupted: the next answer would be to this request
                 helper.kill()
             else:
-                self._helpers.give_back(helper)
+                helpers.give_back(helper)
             raise
-        self._helpers.give_back(helper)
+        helpers.give_back(helper)
         return frames
 
     def helper_pids(self) -> list[int]:
-        """Process ids of this process's helpers that wait for a file."""
-        return self._helpers.pids()
+        """List the process ids of this process's helpers that wait for a file."""
+        return self._own_helpers().pids()
 
     def close(self) -> None:
         """End the helper processes of this process; those at work end with the file at hand."""
-        if self._helpers.owner == os.getpid():
-            self._helpers.close()
+        helpers = self._own_helpers()
         self._helpers = _Helpers(self.num_helpers)
+        helpers.close()
 
     def __getstate__(self) -> dict:
         return {name: value for name, value in self.__dict__.items() if name != "_helpers"}
@@ -131,6 +139,14 @@ class FrameReader:
         # At the end of the interpreter modules may be gone already; helpers then end with their parent.
         with contextlib.suppress(Exception):
             self.close()
+
+
+_FORKING = threading.Lock()
+"""Held while a reader finds out whether it is in another process than before."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_FORKING.acquire, after_in_parent=_FORKING.release, after_in_child=_FORKING.release
+    )
 
 
 class _Killed(Exception):
@@ -149,12 +165,12 @@ class _Helpers:
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
-        """Waits until fewer than all helpers are at work."""
+        """Wait until fewer than all helpers are at work."""
         with self._places:
             yield
 
     def take(self) -> _Helper | None:
-        """One that waits for a file; None if a new one is to be started."""
+        """Take one that waits for a file; None if a new one is to be started."""
         with self._lock:
             while self._idle:
                 helper = self._idle.pop()
@@ -164,7 +180,7 @@ class _Helpers:
         return None
 
     def give_back(self, helper: _Helper) -> None:
-        """For the next file."""
+        """Put a helper back for the next file."""
         with self._lock:
             if not self._closed:
                 self._idle.append(helper)
@@ -172,7 +188,7 @@ class _Helpers:
         helper.kill()
 
     def pids(self) -> list[int]:
-        """Of those that wait."""
+        """List the process ids of those that wait."""
         with self._lock:
             return [helper.process.pid for helper in self._idle]
 
@@ -190,21 +206,14 @@ class _Helper:
 
     def __init__(self, command: Sequence[str]) -> None:
         self._noise = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (lives as long as the process)
-        # The folder the user stands in must not shadow numpy or av in the helper.
-        environment = {**os.environ, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
         self._file = shared_file()
         self._shared = SharedFrames(self._file)
-        self.process = in_lasting_thread(
-            lambda: subprocess.Popen(
-                (*command, str(self._file)),
-                pass_fds=(self._file,),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._noise,
-                bufsize=0,
-                env=environment,
-            )
-        )
+        try:
+            self.process = in_lasting_thread(lambda: self._start(command))
+        except BaseException:
+            self._noise.close()
+            os.close(self._file)
+            raise
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self._requests, self._answers = self.process.stdin, self.process.stdout
@@ -216,10 +225,29 @@ class _Helper:
         """Whether a request was sent whose last answer has not been read."""
         try:
             self._line()
-        except (EOFError, TimeoutError) as error:
-            words = self.last_words()
-            self.kill()
+        except EOFError as error:
+            words, signal = self.last_words(), killed_from_outside(self.wait_for_end())
+            if signal is not None:
+                raise _Killed(signal) from None
             raise RuntimeError(f"the decoding helper {' '.join(command)} did not start{words}") from error
+        except TimeoutError as error:
+            self.kill()
+            raise RuntimeError(
+                f"the decoding helper {' '.join(command)} did not start in {START_SECONDS:g} s"
+            ) from error
+
+    def _start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        # The folder the user stands in must not shadow numpy or av in the helper.
+        environment = {**os.environ, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(
+            (*command, str(self._file)),
+            pass_fds=(self._file,),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._noise,
+            bufsize=0,
+            env=environment,
+        )
 
     def read(
         self,
@@ -257,8 +285,8 @@ class _Helper:
         lines = self._noise.read().decode(errors="replace").strip().splitlines()
         return f" ({lines[-1][:200]})" if lines else ""
 
-    def end(self) -> int | None:
-        """Wait for the end of a helper that has closed its pipes; returns its exit code, negative for a signal."""
+    def wait_for_end(self) -> int | None:
+        """Wait for the end of a helper that has closed its pipes; return its exit code, negative for a signal."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(END_SECONDS)
         code = self.process.poll()
@@ -288,5 +316,5 @@ class _Helper:
 
     def _wait(self) -> None:
         left = self._deadline - time.monotonic()
-        if left <= 0 or not self._poll.poll(1000 * left):
+        if left <= 0 or not self._poll.poll(min(1000 * left, MOST_MILLISECONDS)):
             raise TimeoutError

@@ -235,7 +235,7 @@ class H264Scanner(Scanner):
                     self.is_exact = False  # a picture without its beginning
             elif kind == 6:
                 recovers = recovers or any(
-                    type_ == RECOVERY_POINT and BitReader(payload).unsigned() == 0
+                    type_ == RECOVERY_POINT and _is_exact_at_once(payload)
                     for type_, payload in messages(plain[at + 1 : end])
                 )
             else:
@@ -292,6 +292,12 @@ class H264Scanner(Scanner):
             self._parameters = found
             self.most_reordered = self._parameters.num_reorder
             self.learns_reordering = self.most_reordered is None
+
+
+def _is_exact_at_once(recovery_point: bytes) -> bool:
+    """Tell whether pictures are right, and not only nearly, from the one on that the message belongs to (D.2.8)."""
+    bits = BitReader(recovery_point)
+    return bits.unsigned() == 0 and bits.flag()
 
 
 def _record_units(header: bytes) -> Iterator[bytes]:

@@ -141,7 +141,10 @@ class Mpeg4Scanner(MpegScanner):
                 bits.flag()
                 self._second = (hours * 60 + minutes) * 60 + bits.bits(6)
             elif code == 0xB2:
-                self._is_packed = self._is_packed or _says_packed(data[at + 1 : at + 64])
+                text = data[at + 1 : min(following - 3, at + 64)].rstrip(b"\0")
+                # The name of an encoder, for whose faults FFmpeg makes up from there on, whatever other names follow.
+                self.headers.note((code, text[:4]), text)
+                self._is_packed = self._is_packed or _says_packed(text)
             elif 0x20 <= code <= 0x2F:
                 layer = data[at + 1 : following - 3].rstrip(b"\0")
                 if self.headers.note(code, layer):
@@ -193,7 +196,7 @@ class Mpeg4Scanner(MpegScanner):
 
 
 def _says_packed(text: bytes) -> bool:
-    """Whether user data is that of an encoder that packs: "DivX503b1393p"."""
+    """Tell whether user data is that of an encoder that packs: "DivX503b1393p"."""
     name = text.split(b"\0")[0]
     return name.startswith(b"DivX") and name.rstrip().endswith(b"p")
 

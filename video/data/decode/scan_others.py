@@ -123,7 +123,7 @@ class MjpegScanner(InOrderScanner):
         head = bytes(memoryview(packet)[:TABLE_BYTES])
         if b"\xff\xc4" in head:
             self._has_tables = True
-        elif self._has_tables:
+        elif self._has_tables and head[:2] == b"\xff\xd8":
             self.must_begin_at_start = True
         return START
 

@@ -44,6 +44,8 @@ class PlainDecode:
         self.reason: str | None = None
         """The first thing that was wrong."""
         self._num_held = self._num_indexed = 0
+        self.is_exact = False
+        """Whether it is certain how many frames the packets hold."""
         self.num_shown = 0
         """Frames handed out so far."""
         self._container = open_container(path)
@@ -61,10 +63,11 @@ class PlainDecode:
         self._container.close()
 
     def __iter__(self) -> Iterator[VideoFrame]:
-        codec, scanner = self.stream.codec_context, scanner_for(self.stream.codec_context)
+        codec = self.stream.codec_context
+        scanner = scanner_for(codec)
         for packet in chain(self._packets(), (None,)):
             if packet is not None:
-                held = scanner.scan(packet)
+                held = scanner.try_scan(packet)
                 self._num_held += 0 if packet.is_discard else held.frames
             try:
                 frames = codec.decode(packet)
@@ -79,6 +82,8 @@ class PlainDecode:
                     yield frame
                 elif self.num_shown:
                     self._damaged(f"{self._at(frame.pts)}: a frame is incomplete")
+        scanner.finish()
+        self.is_exact = scanner.is_exact
 
     def _packets(self) -> Iterator[Packet]:
         """All but one that is last and incomplete. Of others that are, the decoder tells what can be made of them."""
@@ -176,7 +181,8 @@ def decode_whole(
         known = [stamp for stamp in stamps if stamp is not None]
         usable = len(known) == len(stamps) and all(a < b for a, b in pairwise(known))
         fps, unit = frames_per_second(decode.stream, known if usable else None), decode.stream.time_base
-        num_lost = max(0, decode.num_listed - len(stamps)) if salvage and decode.reason else 0
+        is_known = decode.reason is not None or decode.is_exact
+        num_lost = max(0, decode.num_listed - len(stamps)) if salvage and is_known else 0
     turned = shape.rotation in (90, 270)
     info = VideoInfo(
         num_frames=len(stamps),
