@@ -18,8 +18,9 @@ from av.video.stream import VideoStream
 
 from revit.common.data.broken import BrokenSample
 
-UNDECODED: dict[str, str] = {"skip_frame": "all"}
-"""Tells FFmpeg not to decode the first pictures when it opens a file, which takes as long as opening, or ten times as long."""
+UNDECODED: dict[str, str] = {"skip_frame": "all", "probesize": "32"}
+"""Tells FFmpeg not to decode the first pictures when it opens a file, nor to read packets to learn what the header of an MP4
+file says: that takes as long as opening, or ten times as long."""
 
 
 class DecodeError(BrokenSample):

@@ -250,10 +250,12 @@ def _collect(
 ) -> NDArray[np.uint8] | None:
     """Pictures under their numbers in the order asked for; None if some are missing."""
     frames: NDArray[np.uint8] | None = None
-    missing = set(wanted.numbers.tolist())
+    places: dict[int, list[int]] = {}
+    for place, number in enumerate(wanted.numbers.tolist()):
+        places.setdefault(number, []).append(place)
     for number, picture in pictures:
         if frames is None:  # filled as pictures come, so that long clips of large frames are in memory once
             frames = allocate((wanted.numbers.size, *picture.shape))
-        frames[wanted.numbers == number] = picture
-        missing.discard(number)
-    return None if missing else frames
+        for place in places.pop(number, ()):
+            frames[place] = picture
+    return None if places else frames

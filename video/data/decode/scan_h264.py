@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from av.packet import Packet
 
@@ -28,6 +29,8 @@ RECOVERY_POINT = 6
 """Payload type of the message that says from where on pictures are right, though they are no IDR."""
 BEGINNING_BITS = 10
 """Bits of a slice in front of its frame number, as far as they are remembered: mostly there are 3 to 9."""
+FEW_BYTES = 14
+"""Bytes of a simple slice in which they lie."""
 HEAD_BYTES = 24
 """Bytes of a slice in which the fields lie that are read."""
 
@@ -61,6 +64,11 @@ class Parameters:
     """Whether no picture is a field."""
     num_reorder: int | None
     """Frames to be held back to put pictures in order, if that is said."""
+
+    @cached_property
+    def is_simple(self) -> bool:
+        """Whether slices have nothing between the number of their parameters and the picture order count but a frame number."""
+        return self.frames_only and not self.has_planes
 
 
 def read_parameters(unit: Bytes) -> Parameters:
@@ -172,21 +180,21 @@ class H264Scanner(Scanner):
             at = 4 if data[:4] == b"\0\0\0\1" else 3
             is_alone = data[at - 3 : at] == b"\0\0\1" and not has_start_code(data, at)
         is_simple = is_alone and len(data) > at + 1 and data[at] & 31 == 1 and data[at + 1] & 0x80
-        if is_simple and self._note_frame(bytes(data[at : at + HEAD_BYTES])):
+        if is_simple and self._note_frame(bytes(data[at : at + FEW_BYTES])):
             return H264_FRAME
         return self._look_at(data)
 
     def _note_frame(self, unit: bytes) -> bool:
         """Note the first slice of a frame that is no IDR; returns False if that takes a closer look."""
         parameters = self._parameters
-        if parameters is None or not parameters.frames_only or parameters.has_planes:
+        if parameters is None or not parameters.is_simple:
             return False
         if b"\0\0\3" in unit:
             unit = unescaped(unit)
-        value, left = int.from_bytes(unit, "big"), 8 * len(unit) - 8
+        left = 8 * len(unit) - 8
         if left < 64:
             return False
-        value &= (1 << left) - 1
+        value = int.from_bytes(unit, "big") & (1 << left) - 1
         beginning = value >> left - BEGINNING_BITS
         head = self._heads.get(beginning)
         if head is None:
@@ -198,16 +206,16 @@ class H264Scanner(Scanner):
         left -= head + parameters.frame_num_bits
         frame_num = value >> left & (1 << parameters.frame_num_bits) - 1
         low = value >> left - parameters.order_bits & (1 << parameters.order_bits) - 1
-        self._number(parameters, frame_num, low, is_idr=False, is_reference=bool(unit[0] & 0x60))
+        self._number(parameters, frame_num, low, False, unit[0] & 0x60 > 0)
         return True
 
     def _number(
         self, parameters: Parameters, frame_num: int, low: int, is_idr: bool, is_reference: bool
     ) -> None:
         """Note the numbers of a frame, of which one too many or too few means that others are missing."""
-        if not is_idr and frame_num != self._next_frame_num and not parameters.has_gaps:
+        if frame_num != self._next_frame_num and not is_idr and not parameters.has_gaps:
             self.is_exact = False
-        if is_idr or is_reference:
+        if is_reference:
             self._next_frame_num = (frame_num + 1) % (1 << parameters.frame_num_bits)
         if parameters.order_type == 0:
             self.keys.append(self._order.key(low, parameters.order_bits, is_idr, is_reference))
