@@ -307,7 +307,7 @@ def test_a_damaged_clip_is_answered_by_its_whole_frames_with_a_warning(
     good, damaged = tmp_path / "good.avi", tmp_path / "damaged.avi"
     assert write_video(good, Structure("mjpeg"), "avi", num_frames=10)
     packets, _ = packets_of(good)
-    packets[4] = bytes(len(packets[4]))
+    packets[5] = bytes(len(packets[5]))
     remux(good, damaged, packets, lambda _: True)
     every_frame = ["--views", "test"]
     status, rows = run_tool(place, "--checkpoint", place / "run", *every_frame, good, damaged)
@@ -320,7 +320,7 @@ def test_a_damaged_clip_is_answered_by_its_whole_frames_with_a_warning(
         place, "--checkpoint", place / "run", *every_frame, "--damaged", "refuse", damaged
     )
     assert status == 2
-    assert "damaged at 0.16 s" in rows[0]["error"]
+    assert "damaged at 0.20 s" in rows[0]["error"]
 
 
 def test_a_path_is_a_file_whatever_it_is_called(
