@@ -25,8 +25,8 @@ from revit.common.data.read_lists import read_list
 from revit.common.engine.classifier import Classifier, open_classifier
 from revit.common.errors import UserError
 from revit.common.files import write_json
+from revit.common.inference.choices import INT8, PRECISIONS
 from revit.common.inference.load import engine_of
-from revit.common.inference.runtime import INT8, PRECISIONS
 from revit.common.made_data import MadeData
 from revit.common.report.machine import machine_name
 

@@ -35,7 +35,8 @@ from revit.common.cli import add_json, parse, parser, tool
 from revit.common.engine.backend import pick_device
 from revit.common.engine.log import progress
 from revit.common.files import write_json
-from revit.common.inference.runtime import PRECISIONS, Runtime
+from revit.common.inference.choices import PRECISIONS
+from revit.common.inference.runtime import Runtime
 from revit.common.inference.serving import Serving
 from revit.common.report.cases import noise
 from revit.common.report.flops import count

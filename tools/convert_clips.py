@@ -14,6 +14,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+import environment  # noqa: F401 (it says what to do where the project is not installed)
+
 from revit.common.cli import add_json, parse, parser, tool
 from revit.common.errors import UserError
 from revit.common.files import write_json

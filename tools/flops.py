@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import environment  # noqa: F401 (it says what to do where the project is not installed)
+
 from revit.common.cli import add_config, add_json, parse, parser, tool
 from revit.common.files import write_json
 

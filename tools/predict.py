@@ -8,21 +8,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
-from kinds import KINDS
+import environment  # noqa: F401 (it says what to do where the project is not installed)
 
 from revit.common.cli import add_json, on_one_line, parse, parser, tool
-from revit.common.data.label_names import read_label_names
-from revit.common.drawing.gallery import Gallery
-from revit.common.engine.calibrate import budget_line
-from revit.common.engine.classifier import Classifier, open_classifier
 from revit.common.errors import UserError
 from revit.common.files import write_json
 from revit.common.inference.answer import Answer, find_files
-from revit.common.inference.load import engine_of
-from revit.common.inference.plan import Compile
-from revit.common.inference.runtime import PRECISIONS
+from revit.common.inference.choices import PRECISIONS, Compile
+
+if TYPE_CHECKING:
+    from revit.common.drawing.gallery import Gallery
+    from revit.common.engine.classifier import Classifier
 
 
 @tool
@@ -99,6 +97,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("batch", "readers"):
         if (number := getattr(values, name)) is not None and number < 1:
             raise UserError(f"--{name} {number}: at least 1")
+
+    # Imported after the arguments are read, so that --help and mistakes in them answer at once.
+    from kinds import KINDS
+
+    from revit.common.drawing.gallery import Gallery
+    from revit.common.engine.calibrate import budget_line
+    from revit.common.engine.classifier import open_classifier
+    from revit.common.inference.load import engine_of
 
     classifier = _with_labels(open_classifier(values.checkpoint, list(KINDS.values())), values.labels)
     _say_what_was_opened(classifier)
@@ -178,6 +184,8 @@ class _Search:
 def _with_labels(classifier: Classifier, file: str | None) -> Classifier:
     if file is None:
         return classifier
+    from revit.common.data.label_names import read_label_names
+
     names = read_label_names(file)
     if len(names) != classifier.num_classes:
         raise UserError(f"{file}: {len(names)} names, but the model has {classifier.num_classes} classes")

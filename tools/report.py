@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import environment  # noqa: F401 (it says what to do where the project is not installed)
+
 from revit.common.cli import parse, parser, tool
 
 if TYPE_CHECKING:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+import environment  # noqa: F401 (it says what to do where the project is not installed)
+
 from revit.common.cli import add_config, parse, parser, tool
 from revit.common.config import load
 

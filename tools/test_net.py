@@ -7,17 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from kinds import load_run
+import environment  # noqa: F401 (it says what to do where the project is not installed)
 
-from revit.common.checkpoint import checkpoint_file
 from revit.common.cli import add_config, add_json, parse, parser, tool
-from revit.common.engine.calibrate import budget_line
-from revit.common.engine.evaluator import Evaluator
 from revit.common.files import write_json
-from revit.common.inference.plan import Compile
-from revit.common.inference.runtime import PRECISIONS
-from revit.common.report.runs import COLUMNS, RunReport
-from revit.common.report.tables import print_table
+from revit.common.inference.choices import PRECISIONS, Compile
 
 
 @tool
@@ -56,6 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "time than it takes)",
     )
     values = parse(arguments, argv)
+
+    # Imported after the arguments are read, so that --help and mistakes in them answer at once.
+    from kinds import load_run
+
+    from revit.common.checkpoint import checkpoint_file
+    from revit.common.engine.calibrate import budget_line
+    from revit.common.engine.evaluator import Evaluator
+    from revit.common.report.runs import COLUMNS, RunReport
+    from revit.common.report.tables import print_table
+
     options, kind = load_run(values.cfg, values.overrides)
     evaluator = Evaluator(options, kind.package)
     file = checkpoint_file(values.checkpoint)

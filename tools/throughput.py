@@ -26,12 +26,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import environment  # noqa: F401 (it says what to do where the project is not installed)
+
 from revit.common.cli import add_config, add_json, command_line, parse, parser, tool
 from revit.common.errors import UserError
 from revit.common.files import write_json
+from revit.common.inference.choices import INT8
 
-INT8 = "int8"
-"""As `revit.common.inference.runtime` has it, which would bring torch before --help."""
 COLUMNS = {
     "name": "model",
     "config": "config",

@@ -7,12 +7,9 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from kinds import load_run
+import environment  # noqa: F401 (it says what to do where the project is not installed)
 
 from revit.common.cli import TRY_AGAIN, add_config, parse, parser, tool
-from revit.common.engine.backend import pick_device
-from revit.common.engine.distributed import World, start_world, stop_world
-from revit.common.engine.recipe import Recipe
 
 
 @tool
@@ -33,6 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The deepspeed launcher adds it; what it says is in the environment too.
     arguments.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
     values = parse(arguments, argv)
+
+    # Imported after the arguments are read, so that --help and mistakes in them answer at once.
+    from kinds import load_run
+
+    from revit.common.engine.backend import pick_device
+    from revit.common.engine.distributed import World, start_world, stop_world
+    from revit.common.engine.recipe import Recipe
+
     world = World.from_environment()
     with world.one_voice():
         options, kind = load_run(values.cfg, values.overrides)

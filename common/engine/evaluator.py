@@ -22,7 +22,8 @@ from revit.common.engine.streamed import Streamed
 from revit.common.engine.trained import check_same_classes, fill_classifier
 from revit.common.errors import UserError
 from revit.common.grid_model import GridModel
-from revit.common.inference.plan import Compile, Plan, choose_plan
+from revit.common.inference.choices import Compile
+from revit.common.inference.plan import Plan, choose_plan
 from revit.common.inference.runtime import Runtime
 from revit.common.methods.registry import check_installed
 from revit.common.report.adaptive import Costs, adaptive_report, versions
@@ -80,7 +81,7 @@ class Evaluator:
     ) -> Plan:
         """Has `report` measure `classifier`, which `load` gave, as the inference engine serves it; before `choose`.
 
-        dtype: of `revit.common.inference.runtime.PRECISIONS`, or auto; None is the run's own precision. UserError for one
+        dtype: of `revit.common.inference.choices.PRECISIONS`, or auto; None is the run's own precision. UserError for one
         that the device does not have.
         """
         test, model = self.options.test, classifier.model

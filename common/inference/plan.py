@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from revit.common.errors import UserError
 from revit.common.files import write_json
 from revit.common.grid_model import GridModel
-from revit.common.inference.runtime import INT8, PRECISIONS, Runtime
+from revit.common.inference.choices import INT8, PRECISIONS, Compile
+from revit.common.inference.runtime import Runtime
 from revit.common.report.throughput import device_name, seconds_of
 
-Compile = Literal["auto", "eager", "compile"]
 BATCHES = {"cpu": (1, 4), "cuda": (8, 32, 64)}
 """Inputs at the longest grid that are tried together."""
 WORTH = 1.03
@@ -43,7 +43,7 @@ class Plan:
     """How to serve one model on one device."""
 
     dtype: str
-    """A name of `revit.common.inference.runtime.PRECISIONS`."""
+    """A name of `revit.common.inference.choices.PRECISIONS`."""
     compiled: bool
     max_batch: int
     """Inputs at the longest grid that run together."""

@@ -11,15 +11,13 @@ from torch import Tensor, nn
 from revit.common.engine.backend import DTYPES, allow_graphs
 from revit.common.grid_model import GridModel
 from revit.common.inference.buckets import padded_size
+from revit.common.inference.choices import INT8
 from revit.common.inference.int8 import to_int8
 from revit.common.inference.packed import folded, pack
 from revit.common.outputs import ModelOutput, Reduction
 from revit.common.tokens.adaptive import batch_at
 from revit.common.tokens.grid import TokenGrid
 
-INT8 = "int8"
-PRECISIONS = ("float32", "bfloat16", "float16", INT8)
-"""What a model can be served in; int8 (weights, on CPUs) is never chosen by itself, as it changes answers a little."""
 HEADS = ("head", "head_dist")
 """Classifiers on one token or on the mean of all, as the models here call them."""
 GRAPH_BATCH = 8

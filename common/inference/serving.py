@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-
 from revit.common.errors import UserError
-from revit.common.inference.plan import Compile
+from revit.common.inference.choices import Compile
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,9 @@ class Serving:
     @property
     def readers(self) -> int:
         """`num_readers`, or as many as suit this machine."""
+        # Imported here: the command line is read before it is needed.
+        import torch
+
         return self.num_readers or min(8, torch.get_num_threads())
 
     def __post_init__(self) -> None:

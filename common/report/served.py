@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from revit.common.grid_model import GridModel
-from revit.common.inference.runtime import INT8, Runtime
+from revit.common.inference.choices import INT8
+from revit.common.inference.runtime import Runtime
 from revit.common.report.cases import even_mixtures, even_pass, noise
 from revit.common.report.flops import count
 from revit.common.report.peers import fill_zeros
