@@ -29,7 +29,7 @@ class Sample(NamedTuple):
     extras: Mapping[str, Tensor] = {}
     """What else belongs to the sample, by name; batches stack it."""
     remark: str | None = None
-    """What is to be said of the file, though it was read: such as how much of it is damaged."""
+    """A remark on a file that was read but is not whole: how much of it is."""
     path: str = ""
     """The file, where there is a remark."""
 

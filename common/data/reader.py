@@ -10,12 +10,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Views:
-    """What was read of a file."""
+    """The views that were read of a file."""
 
     pixels: Tensor
     """uint8 (V, C, ...)."""
     remark: str | None = None
-    """What is to be said of a file that was not read whole."""
+    """A remark on a file that is not whole."""
 
 
 class Reader(Protocol):

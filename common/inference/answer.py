@@ -33,7 +33,7 @@ class Answer:
     """Its share of the batches that its views ran in, and of the assigner's. Waiting for others is not in it."""
     error: str | None = None
     warning: str | None = None
-    """What is to be said of a file that was not read whole."""
+    """A remark on a file that is not whole."""
     drawing: str | None = None
     """The file that shows what was spent on it."""
     gmacs: float | None = None

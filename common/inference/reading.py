@@ -26,7 +26,7 @@ class Reading:
     """uint8 (V, C, ...)."""
     error: str | None = None
     warning: str | None = None
-    """What is to be said of a file that was not read whole."""
+    """A remark on a file that is not whole."""
     milliseconds: float = 0.0
     done: threading.Event = field(default_factory=threading.Event)
 

@@ -111,7 +111,7 @@ def load_views(
 def read_views(
     path: str, options: ClipOptions, views: ViewOptions, reader: FrameReader
 ) -> tuple[Tensor, str | None]:
-    """As `load_views`, and what is to be said of a file that is not whole."""
+    """Read all views of a file as `load_views` does, with a remark on one that is not whole."""
     told: list[VideoInfo] = []
 
     def choose(info: VideoInfo) -> Wanted:

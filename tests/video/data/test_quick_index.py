@@ -66,7 +66,7 @@ def test_one_call_suffices_where_the_header_is_right(make_video, monkeypatch):
     monkeypatch.setattr(
         read_module, "index_frames", lambda *args: calls.append(args[1:]) or true_index(*args)
     )
-    monkeypatch.setattr(index_module, "_first_picture", None)  # would fail if it were called
+    monkeypatch.setattr(index_module, "first_picture", None)  # would fail if it were called
     read_frames(make_video(), lambda _: [7, 3])
     assert calls == [(True,)]
 

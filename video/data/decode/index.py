@@ -15,28 +15,26 @@ from itertools import pairwise
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
-from av.video.codeccontext import VideoCodecContext
-from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from revit.video.data.decode import scan_h264, scan_hevc
 from revit.video.data.decode.opening import (
-    ENCRYPTED,
     DecodeError,
-    error_text,
-    is_encrypted,
     open_container,
     opened_stream,
     picture_packets,
     refuse_truncated,
 )
 from revit.video.data.decode.packets import Entry, Held, Scanner, scanner_for
+from revit.video.data.decode.shape import (
+    FirstPackets,
+    first_picture,
+    header_shape,
+    header_suffices,
+    picture_shape,
+)
 
 KEPT_BYTES = 64 << 20
 """Packets of files up to this size are kept in memory between indexing and decoding; others are read twice."""
-
-FIRST_PACKETS = 16
-"""Packets tried for a first frame."""
 
 RATE_TOLERANCE = 0.03
 """Share by which a file's stamps may differ from the rate written in it, beside their rounding."""
@@ -77,7 +75,7 @@ class VideoInfo:
 
     @property
     def remark(self) -> str | None:
-        """What is to be said of a file that is not whole."""
+        """A remark on a file that is not whole."""
         if not self.num_lost:
             return None
         return f"{self.num_frames} of {self.num_frames + self.num_lost} frames; the others are damaged or cut off"
@@ -131,26 +129,7 @@ class _Packets:
     kept: list[Packet] | None
     num_frames: int
     flags_true: bool
-    heads: _Heads
-
-
-class _Heads:
-    """The first packets of a file, and those from its first key frame on: from some of them a first frame comes out."""
-
-    def __init__(self, needed: bool) -> None:
-        self.needed = needed
-        """Whether more of them are."""
-        self.first: list[Packet] = []
-        self.from_key: list[Packet] = []
-        self._num_shown = 0
-
-    def add(self, packet: Packet, is_key: bool, is_hidden: bool) -> None:
-        """Note the next packet. Of those outside the edit list nothing comes out, however many there are."""
-        self.first.append(packet)
-        if is_key or self.from_key:
-            self.from_key.append(packet)
-            self._num_shown += not is_hidden
-        self.needed = self._num_shown < FIRST_PACKETS
+    heads: FirstPackets
 
 
 def index_frames(path: str, quick: bool = False) -> FrameIndex:
@@ -172,7 +151,7 @@ def index_frames(path: str, quick: bool = False) -> FrameIndex:
             return index_frames(path)
         if not found.held:
             raise DecodeError(path, "has a video stream without a single frame")
-        shape = _header_shape(codec) if quick else picture_shape(_first_picture(path, codec, found.heads))
+        shape = header_shape(codec) if quick else picture_shape(first_picture(path, codec, found.heads))
         numbering, pts, starts = _number(container, found, scanner)
         # With two frames on one stamp, or none, the rate is the one written.
         fps = frames_per_second(stream, pts)
@@ -216,10 +195,10 @@ def _read_all(path: str, container: InputContainer, scanner: Scanner, quick: boo
     all_held: list[Held] = []
     all_hidden: list[bool] = []
     kept: list[Packet] | None = [] if os.path.getsize(path) <= KEPT_BYTES else None
-    heads = _Heads(needed=not quick)
+    heads = FirstPackets(needed=not quick)
     try:
         for packet in picture_packets(container):
-            if quick and not all_pts and not _header_suffices(stream, packet):
+            if quick and not all_pts and not header_suffices(stream, packet):
                 return None
             held = scanner.try_scan(packet)
             is_key, is_hidden, is_cut = packet.is_keyframe, packet.is_discard, packet.is_corrupt
@@ -314,76 +293,6 @@ def _later_starts(held: list[Held], keys: list[int]) -> Iterator[tuple[int, int]
                 behind += 1
             yield position, behind - 1
         number += one.frames
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What pictures look like before they are turned. width, height: pixels.  rotation: see `VideoInfo`."""
-
-    width: int
-    height: int
-    rotation: int
-    pixel_format: str | None
-
-
-def picture_shape(picture: VideoFrame) -> Shape:
-    """The shape of a decoded picture."""
-    # A nonsensical display matrix has no angle (not a number, read as a huge integer): frames stay as they are.
-    turn = picture.rotation if abs(picture.rotation) <= 360 else 0
-    return Shape(picture.width, picture.height, round(turn / 90) % 4 * 90, picture.format.name)
-
-
-def _header_shape(codec: VideoCodecContext) -> Shape:
-    """The shape of pictures that are not turned, by the header of the file."""
-    return Shape(codec.width, codec.height, 0, None)
-
-
-def _header_suffices(stream: VideoStream, first: Packet) -> bool:
-    """Whether the file's header says how all pictures look, and how many there are, unless the first decoded one differs."""
-    codec = stream.codec_context
-    return (
-        "mp4" in stream.container.format.name
-        and stream.frames > 0  # all frames are listed in one place, not fragment by fragment
-        and codec.width > 0
-        and first.is_keyframe
-        and not _may_be_turned(codec, bytes(first))
-    )
-
-
-def _may_be_turned(codec: VideoCodecContext, first: bytes) -> bool:
-    """Whether the stream itself, in its header or its first packet, may say what only decoding it tells: how pictures are to be
-    turned, or which encoder's faults are to be made up for. True if unknown."""
-    name, header = codec.codec.canonical_name, codec.extradata or b""
-    if name == "h264":
-        return scan_h264.may_be_turned(header, first)
-    if name == "hevc":
-        return scan_hevc.may_be_turned(header, first)
-    if name == "mpeg4":
-        return b"\0\0\1\xb2" in first
-    return name not in ("vp8", "vp9", "av1")
-
-
-def _first_picture(path: str, codec: VideoCodecContext, heads: _Heads) -> VideoFrame:
-    """The first frame the decoder returns: the only place that tells rotation and true pixel format."""
-    reason = "it returns nothing"
-    # One packet is nearly always enough. Streams cut out of the middle of others need more; of some nothing comes before
-    # their first key frame, which may be far.
-    for packets in (heads.first[:1], heads.first, heads.from_key):
-        try:
-            pictures = [picture for packet in packets for picture in codec.decode(packet)]
-            pictures += codec.decode(None)
-        except (FFmpegError, OSError) as error:
-            reason = error_text(error)
-            continue
-        finally:
-            codec.flush_buffers()
-        if pictures:
-            return pictures[0]
-    if is_encrypted(path):
-        raise DecodeError(path, ENCRYPTED)
-    raise DecodeError(
-        path, f"damaged, or no decoder for {codec.name}: its first frame cannot be decoded ({reason})"
-    )
 
 
 def frames_per_second(stream: VideoStream, pts: list[int] | None) -> float:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import re
 import stat
 from collections.abc import Iterator
 
@@ -17,6 +15,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from revit.common.data.broken import BrokenSample
+from revit.video.data.decode.refusal import ENCRYPTED, is_encrypted, is_mp4, still_picture, why_unreadable
 
 UNDECODED: dict[str, str] = {"skip_frame": "all", "probesize": "32"}
 """Tells FFmpeg not to decode the first pictures when it opens a file, nor to read packets to learn what the header of an MP4
@@ -27,135 +26,18 @@ class DecodeError(BrokenSample):
     """A video file that cannot be decoded. path: the file.  reason: one line saying what is wrong with it."""
 
 
-CONTAINERS = (
-    *(
-        "3g2",
-        "3gp",
-        "4xm",
-        "amv",
-        "anm",
-        "apng",
-        "asf",
-        "asf_o",
-        "av1",
-        "avi",
-        "avs",
-        "avs2",
-        "avs3",
-        "bethsoftvid",
-        "bfi",
-    ),
-    *(
-        "bink",
-        "c93",
-        "cavsvideo",
-        "cdxl",
-        "cine",
-        "dfa",
-        "dhav",
-        "dirac",
-        "dnxhd",
-        "dsicin",
-        "dv",
-        "dxa",
-        "ea",
-        "evc",
-    ),
-    *(
-        "film_cpk",
-        "filmstrip",
-        "flic",
-        "flv",
-        "gif",
-        "gxf",
-        "h261",
-        "h263",
-        "h264",
-        "hevc",
-        "hnm",
-        "idcin",
-        "iff",
-        "ifv",
-    ),
-    *(
-        "ingenient",
-        "ipmovie",
-        "ipu",
-        "iv8",
-        "ivf",
-        "jpegxl_anim",
-        "jv",
-        "kux",
-        "live_flv",
-        "lmlm4",
-        "lvf",
-        "lxf",
-        "m4v",
-    ),
-    *(
-        "matroska",
-        "mgsts",
-        "mjpeg",
-        "mjpeg_2000",
-        "mlv",
-        "mm",
-        "moflex",
-        "mov",
-        "mp4",
-        "mpeg",
-        "mpegts",
-        "mpegtsraw",
-    ),
-    *(
-        "mpegvideo",
-        "mpjpeg",
-        "msnwctcp",
-        "mtv",
-        "mv",
-        "mvi",
-        "mxf",
-        "nc",
-        "nsv",
-        "nut",
-        "nuv",
-        "obu",
-        "ogg",
-        "paf",
-        "pdv",
-    ),
-    *("pmp", "psxstr", "pva", "r3d", "rl2", "rm", "roq", "rpl", "ser", "siff", "smjpeg", "smk", "swf", "thp"),
-    *(
-        "tiertexseq",
-        "tmv",
-        "ty",
-        "usm",
-        "vc1",
-        "vc1test",
-        "viv",
-        "vividas",
-        "vivo",
-        "vmd",
-        "vvc",
-        "webm",
-        "wc3movie",
-    ),
-    *("wtv", "xmv", "yop", "yuv4mpegpipe"),
-)
-"""FFmpeg's names of what holds video, moving GIFs included. It would also take text for subtitles or pictures of letters, and open what playlists
-and patterns of names point at."""
+CONTAINERS = """
+    3g2 3gp 4xm amv anm apng asf asf_o av1 avi avs avs2 avs3 bethsoftvid bfi bink c93 cavsvideo cdxl cine dfa
+    dhav dirac dnxhd dsicin dv dxa ea evc film_cpk filmstrip flic flv gif gxf h261 h263 h264 hevc hnm idcin
+    iff ifv ingenient ipmovie ipu iv8 ivf jpegxl_anim jv kux live_flv lmlm4 lvf lxf m4v matroska mgsts mjpeg
+    mjpeg_2000 mlv mm moflex mov mp4 mpeg mpegts mpegtsraw mpegvideo mpjpeg msnwctcp mtv mv mvi mxf nc nsv nut
+    nuv obu ogg paf pdv pmp psxstr pva r3d rl2 rm roq rpl ser siff smjpeg smk swf thp tiertexseq tmv ty usm
+    vc1 vc1test viv vividas vivo vmd vvc webm wc3movie wtv xmv yop yuv4mpegpipe
+""".split()  # noqa: SIM905 (a list that a page can hold)
+"""FFmpeg's names of what holds video, moving GIFs included. It would also take text for subtitles or pictures of letters, and open
+what playlists and patterns of names point at."""
 
-MOST_INDEX_BYTES = 64 << 20
 WHITELIST = ",".join(CONTAINERS)
-
-PICTURES = {
-    "JPEG": rb"\xff\xd8\xff",
-    "PNG": rb"\x89PNG",
-    "BMP": rb"BM....\0\0\0\0",
-    "TIFF": rb"II\*\0|MM\0\*",
-    "WebP": rb"RIFF....WEBP",
-    "HEIF or AVIF": rb"....ftyp(avif|heic|heix|mif1)",
-}
-"""How files of still pictures begin."""
 
 
 def real_path(path: str) -> str:
@@ -200,7 +82,7 @@ def open_container(path: str, quick: bool = False) -> InputContainer:
     rates and stamps from pictures, too.)
     """
     head = _read_head(path)
-    picture = next((name for name, begin in PICTURES.items() if re.match(begin, head, re.DOTALL)), None)
+    picture = still_picture(head)
     if picture is not None:
         raise DecodeError(path, f"is a {picture} picture, not a video")
     options = {"format_whitelist": WHITELIST, "protocol_whitelist": "file"}
@@ -209,7 +91,7 @@ def open_container(path: str, quick: bool = False) -> InputContainer:
     try:
         container = av.open(real_path(path), format=_format(head), metadata_errors="ignore", options=options)
     except (FFmpegError, OSError, ValueError) as error:
-        raise DecodeError(path, _why_unreadable(path, head, error)) from None
+        raise DecodeError(path, why_unreadable(path, head, error)) from None
     stream = video_stream(container)
     if stream is None:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
@@ -242,11 +124,6 @@ def _read_head(path: str) -> bytes:
     return head
 
 
-def is_mp4(head: bytes) -> bool:
-    """Whether a file that begins with `head` is MP4 or QuickTime."""
-    return head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide")
-
-
 def _format(head: bytes) -> str | None:
     """FFmpeg's name of what a file plainly is, which spares it trying all that it knows; None lets it try."""
     if head[4:8] == b"ftyp":
@@ -269,49 +146,3 @@ def refuse_truncated(path: str, container: InputContainer, num_packets: int) -> 
         raise DecodeError(
             path, f"truncated: {num_packets} of the {count} frames of its index are in the file"
         )
-
-
-ENCRYPTED = "its pictures are encrypted; decrypt it first"
-
-
-def is_encrypted(path: str) -> bool:
-    """Whether the index of an MP4 file says that its pictures are encrypted (ISO/IEC 23001-7)."""
-    with contextlib.suppress(OSError), open(path, "rb") as file:
-        while len(head := file.read(16)) == 16:
-            size, kind = int.from_bytes(head[:4], "big"), head[4:8]
-            if size == 1:
-                size = int.from_bytes(head[8:], "big")
-            if kind == b"moov":
-                index = file.read(min(size, MOST_INDEX_BYTES))
-                return b"encv" in index or b"pssh" in index
-            if size < 8:
-                break
-            file.seek(size - 16, os.SEEK_CUR)
-    return False
-
-
-def _why_unreadable(path: str, head: bytes, error: Exception) -> str:
-    if is_mp4(head) and is_encrypted(path):
-        return ENCRYPTED
-    if is_mp4(head):
-        return "its index (moov box) is missing or damaged; the recording was probably cut off"
-    if b"\0" not in head:
-        try:
-            head[:1024].decode("utf-8")
-        except UnicodeDecodeError as cut:
-            if cut.start < 1020:  # else a letter was cut
-                return _unreadable(error)
-        if head.lstrip().startswith((b"#EXTM3U", b"ffconcat")):
-            return "is a playlist, not a video; name the files in it"
-        return "is a text file, not a video"
-    return _unreadable(error)
-
-
-def _unreadable(error: Exception) -> str:
-    if getattr(error, "errno", None) == errno.EINVAL:  # its format is not among `CONTAINERS`
-        return "is not of a kind that holds video"
-    return f"not readable as a video: {error_text(error)}"
-
-
-def error_text(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)

@@ -81,7 +81,7 @@ av.logging.set_level(None)
 
 
 def resolve_backend(backend: Backend) -> Decoder:
-    """Which decoder is tried first. `DecoderError` if one is asked for that is not installed."""
+    """Name the decoder that is tried first. `DecoderError` if one is asked for that is not installed."""
     if backend == "auto" or backend == "pyav":
         return "pyav"
     if backend not in OTHERS:
