@@ -129,6 +129,14 @@ def test_what_is_not_a_video_is_said_to_be_what_it_is(clip):
             read_frames(name, [0])
 
 
+def test_animated_pictures_are_videos(clip):
+    pictures = [Image.fromarray(np.full((64, 64, 3), 40 * number, np.uint8)) for number in range(5)]
+    for name in ("moving.png", "moving.gif"):
+        pictures[0].save(name, save_all=True, append_images=pictures[1:], duration=40)
+        assert probe(name).num_frames == 5
+        assert [round(frame.mean() / 40) for frame in read_frames(name, [3, 1])] == [3, 1]
+
+
 def test_a_playlist_inside_a_name_is_not_followed(clip):
     """Numbered pictures would be a film to FFmpeg, if the name were a pattern."""
     for number in range(3):

@@ -12,7 +12,7 @@ MOST_INDEX_BYTES = 64 << 20
 """Of an index that are looked through."""
 PICTURES = {
     "JPEG": rb"\xff\xd8\xff",
-    "PNG": rb"\x89PNG",
+    "PNG": rb"\x89PNG(?!.*acTL)",  # with that chunk in front it is an animation
     "BMP": rb"BM....\0\0\0\0",
     "TIFF": rb"II\*\0|MM\0\*",
     "WebP": rb"RIFF....WEBP",
