@@ -63,7 +63,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def in_lasting_thread(call: Callable[[], Result]) -> Result:
-    """What `call` returns or raises, made in the thread that lasts as long as this process. Start processes with it."""
+    """Run `call` in the thread that lasts as long as this process, and return or raise what it does. Start processes with it."""
     global _thread
     with _making:
         if _thread is None:

@@ -46,7 +46,7 @@ PICTURES = [
 
 @dataclass(frozen=True)
 class Structure:
-    """How a stream is encoded."""
+    """Codec and structure of a stream."""
 
     codec: str
     num_b: int = 0

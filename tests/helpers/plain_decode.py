@@ -17,7 +17,7 @@ DECODERS = installed_decoders()
 
 
 def plain_decode(path: Path, short_side: int | None = None) -> list[NDArray[np.uint8]]:
-    """What PyAV hands out of the whole file, one frame after the other."""
+    """Decode the whole file by PyAV alone, one frame after the other."""
     to_rgb = pyav.Converter(short_side)
     with av.open(str(path)) as file:
         file.streams.video[0].codec_context.thread_count = 1
@@ -38,7 +38,7 @@ def questions(num_frames: int, seed: int) -> Iterator[list[int]]:
 def check(
     path: Path, seed: int = 0, decoders: tuple[str, ...] = DECODERS, may_refuse: bool = False
 ) -> list[str]:
-    """What is wrong with a file's frames. may_refuse: whether the file is damaged, so that a reason is as good as its frames."""
+    """List what is wrong with a file's frames. may_refuse: whether the file is damaged, so that a reason is as good as its frames."""
     try:
         expected = plain_decode(path)
     except av.FFmpegError:

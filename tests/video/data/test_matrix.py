@@ -137,16 +137,19 @@ def test_an_edited_file_begins_where_it_says(codec, num_b, num_cut, tmp_path):
     assert check(path) == []
 
 
-@pytest.mark.parametrize(
-    "container", ["avi", "ts", "mkv", "mpg", "flv", "asf", "mp4", "mp4-fragmented", "mov", "webm"]
-)
-@pytest.mark.parametrize("codec", ["h264", "hevc", "mpeg4", "mpeg2", "vp9", "av1"])
+CUT = [
+    (container, codec)
+    for codec in ("h264", "hevc", "mpeg4", "mpeg2", "vp9", "av1")
+    for container in WRITTEN[codec]
+    if container not in ("wmv", "vob", "3gp")  # written as asf, mpg and mp4 are
+]
+
+
+@pytest.mark.parametrize(("container", "codec"), CUT)
 def test_a_cut_file_is_refused_or_read_as_a_plain_decode_reads_it(container, codec, tmp_path):
     """Wherever it was cut."""
     path, whole = tmp_path / f"cut{CONTAINERS[container][0]}", tmp_path / f"whole{CONTAINERS[container][0]}"
     num_b = 0 if codec in ("vp9", "av1") else 2
-    if container not in WRITTEN[codec]:
-        return
     assert write_video(whole, Structure(codec, num_b), container)
     data = whole.read_bytes()
     for share in (0.31, 0.5, 0.77, 0.9, 0.99):

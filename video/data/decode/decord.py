@@ -33,9 +33,9 @@ def installed() -> bool:
 def suits(index: FrameIndex, identical: Mapping[str, Sequence[str]] = IDENTICAL) -> bool:
     """Whether decord returns the same frames as PyAV for this file.
 
-    Besides container, codec and pixels: there is one video stream, every packet is one frame with its own stamp, none is outside an edit list, and
-    groups are closed and flagged as what they are (decord begins at flagged packets, and in an open group it takes the frames
-    that lead a key frame for those behind it).
+    Besides container, codec and pixels: there is one video stream, every packet is one frame with its own stamp, none is
+    outside an edit list, and groups are closed and flagged as what they are (decord begins at flagged packets, and in an
+    open group it takes the frames that lead a key frame for those behind it).
     """
     names = index.container.format.name.split(",")
     codecs = next((identical[name] for name in names if name in identical), ())

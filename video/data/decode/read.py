@@ -179,11 +179,8 @@ def _read_indexed(
             wanted = choice(index.info)
             try:
                 frames = _decode(index, wanted, decoder, allocate)
-            except (
-                DecodeError,
-                OtherFrames,
-            ):  # decoding everything tells damage from what was not understood
-                frames = None
+            except (DecodeError, OtherFrames):
+                frames = None  # decoding everything tells damage from what was not understood
             if frames is not None or not index.assumed:
                 return frames
     return None

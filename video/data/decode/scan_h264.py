@@ -234,7 +234,8 @@ class H264Scanner(Scanner):
             if kind in (1, 2, 5):
                 bits = BitReader(unescaped(plain[at + 1 : at + HEAD_BYTES]))
                 begins = bits.unsigned() == 0
-                all_intra = all_intra and bits.unsigned() % 5 in (2, 4)
+                is_intra = bits.unsigned() % 5 in (2, 4)
+                all_intra = all_intra and is_intra
                 is_idr = is_idr or kind == 5
                 if begins:
                     new, field = self._begin(bits, kind == 5, bool(plain[at] & 0x60))
