@@ -22,13 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from revit.common.cli import add_json, command_line, parser, tool
-from revit.common.config import load
-from revit.common.engine.evaluate import grid_runners
-from revit.common.engine.recipe import Recipe
-from revit.common.errors import UserError
-from revit.common.files import write_json
-from revit.common.report.machine import machine_name, package_versions
+from revit.common.config.load import load
+from revit.common.evaluation.evaluate import grid_runners
+from revit.common.system.command_line import add_json, command_line, parser, tool
+from revit.common.system.errors import UserError
+from revit.common.system.files import write_json
+from revit.common.system.machine import machine_name, package_versions
+from revit.common.training.recipe import Recipe
 from revit.image.build import ImagePackage
 from revit.image.options import ImageRun
 

@@ -20,15 +20,15 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
 from kinds import KINDS
 
-from revit.common.cli import add_json, command_line, parse, parser, tool
+from revit.common.data.made_data import MadeData
 from revit.common.data.read_lists import read_list
-from revit.common.engine.classifier import Classifier, open_classifier
-from revit.common.errors import UserError
-from revit.common.files import write_json
-from revit.common.inference.choices import INT8, PRECISIONS
-from revit.common.inference.load import engine_of
-from revit.common.made_data import MadeData
-from revit.common.report.machine import machine_name
+from revit.common.modality.classifier import Classifier, open_classifier
+from revit.common.serving.choices import INT8, PRECISIONS
+from revit.common.serving.load import engine_of
+from revit.common.system.command_line import add_json, command_line, parse, parser, tool
+from revit.common.system.errors import UserError
+from revit.common.system.files import write_json
+from revit.common.system.machine import machine_name
 
 SAME, LOST = 99.5, 0.5
 """Percent of the files, and points of accuracy."""

@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from revit.common.cli import add_json, parse, parser, tool
-from revit.common.files import write_json
 from revit.common.report.tables import print_table
+from revit.common.system.command_line import add_json, parse, parser, tool
+from revit.common.system.files import write_json
 from revit.image.models.asvit import AsViT
 from revit.image.models.genotype import SEED_TOPOLOGY
 from revit.image.search.complexity import Circle, Curve, curve_of, pooled, thetas_of, without_norms

@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from loading import INDICES, OURS, PROCESSOR, Reader, bare_decord, bare_pyav, one_run, spread_of, textured
 
-from revit.common.files import write_json
-from revit.common.report.machine import machine_name
+from revit.common.system.files import write_json
+from revit.common.system.machine import machine_name
 from revit.video.data.decode.reader import FrameReader
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))

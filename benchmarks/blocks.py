@@ -28,19 +28,19 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from revit.common.cli import add_json, parse, parser, tool
-from revit.common.engine.backend import DTYPES
-from revit.common.errors import UserError
-from revit.common.files import write_json
-from revit.common.inference.int8 import to_int8
-from revit.common.inference.packed import pack
-from revit.common.layers.attention import Attention
-from revit.common.layers.block import Block, Mlp
-from revit.common.layers.norm import LengthAwareLayerNorm
+from revit.common.models.grid import TokenGrid
+from revit.common.models.layers.attention import Attention
+from revit.common.models.layers.block import Block, Mlp
+from revit.common.models.layers.norm import LengthAwareLayerNorm
+from revit.common.models.layout import TokenLayout
 from revit.common.report.tables import print_table
-from revit.common.report.throughput import Yardstick, device_name
-from revit.common.tokens.grid import TokenGrid
-from revit.common.tokens.layout import TokenLayout
+from revit.common.serving.int8 import to_int8
+from revit.common.serving.packed import pack
+from revit.common.system.command_line import add_json, parse, parser, tool
+from revit.common.system.device import DTYPES
+from revit.common.system.errors import UserError
+from revit.common.system.files import write_json
+from revit.common.timing.throughput import Yardstick, device_name
 from revit.video.models.blocks import DividedBlock
 
 CPU = torch.device("cpu")

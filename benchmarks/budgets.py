@@ -26,17 +26,17 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 import predict
 import test_net
 
-from revit.common.checkpoint import checkpoint_file, load_checkpoint
-from revit.common.cli import add_json, command_line, parse, parser, tool
+from revit.common.data.made_data import MadeData
 from revit.common.data.read_lists import read_list
-from revit.common.engine.calibrate import HOW
-from revit.common.engine.log import progress
-from revit.common.errors import UserError
-from revit.common.files import write_json
-from revit.common.made_data import MadeData
-from revit.common.report.adaptive import versions
+from revit.common.evaluation.adaptive import versions
+from revit.common.methods.revit.budget import KEY
 from revit.common.report.tables import print_table
-from revit.common.tokens.budget import KEY
+from revit.common.serving.budgets import HOW
+from revit.common.system.command_line import add_json, command_line, parse, parser, tool
+from revit.common.system.errors import UserError
+from revit.common.system.files import write_json
+from revit.common.system.log import progress
+from revit.common.weights.checkpoint import checkpoint_file, load_checkpoint
 
 SHARES = (0.02, 0.25, 0.5, 0.75, 0.95)
 """Of the way from the cheapest cost to the dearest."""

@@ -19,17 +19,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from revit.common.cli import add_json, parse, parser, tool
-from revit.common.config import load
-from revit.common.engine.package import Package
-from revit.common.engine.recipe import Recipe
-from revit.common.engine.run_options import RecipeOptions
-from revit.common.errors import UserError
-from revit.common.files import write_json
-from revit.common.made_data import MadeData
+from revit.common.config.load import load
+from revit.common.data.made_data import MadeData
+from revit.common.methods.run_options import RecipeOptions
+from revit.common.modality.package import Package
 from revit.common.report.compared import compared_columns, compared_rows, warnings
 from revit.common.report.runs import read_runs
 from revit.common.report.tables import print_table
+from revit.common.system.command_line import add_json, parse, parser, tool
+from revit.common.system.errors import UserError
+from revit.common.system.files import write_json
+from revit.common.training.recipe import Recipe
 from revit.image.build import ImagePackage
 from revit.image.options import ImageRun
 from revit.video.build import VideoPackage

@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
 import convert_clips
 
-from revit.common.cli import add_json, parse, parser, tool
-from revit.common.errors import UserError
+from revit.common.system.command_line import add_json, parse, parser, tool
+from revit.common.system.errors import UserError
 
 HEIGHT, WIDTH, FRAMES, RATE = 720, 1280, 300, 30
 PAN = 160

@@ -19,12 +19,12 @@ import torch
 from loading import make_clip
 from torch import Tensor, nn
 
-from revit.common.engine.classifier import Classifier, Kind
-from revit.common.inference.engine import Engine
-from revit.common.inference.serving import Serving
-from revit.common.report.costs import build
-from revit.common.report.flops import count
-from revit.common.tokens.adaptive import AdaptiveClassifier
+from revit.common.costs.flops import count
+from revit.common.methods.revit.adaptive import AdaptiveClassifier
+from revit.common.modality.classifier import Classifier, Kind
+from revit.common.modality.costs import build
+from revit.common.serving.engine import Engine
+from revit.common.serving.options import Serving
 
 KEY_FRAMES = (30, 250)
 """Frames from one key frame to the next, of the files in turn: files made for seeking, and x264's default."""

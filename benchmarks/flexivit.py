@@ -13,8 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from revit.common.embed.resize import resize_patch_kernel, resize_positions
-from revit.common.tokens.grid import TokenGrid
+from revit.common.models.embed.resize import resize_patch_kernel, resize_positions
+from revit.common.models.grid import TokenGrid
 from revit.image.models.deit import DeiT
 
 

@@ -31,20 +31,20 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 from files_to_labels import lost, make_files, stream, together, untrained
 from kinds import load_run
 
-from revit.common.cli import add_json, parse, parser, tool
-from revit.common.engine.backend import pick_device
-from revit.common.engine.log import progress
-from revit.common.files import write_json
-from revit.common.inference.choices import PRECISIONS
-from revit.common.inference.runtime import Runtime
-from revit.common.inference.serving import Serving
-from revit.common.report.cases import noise
-from revit.common.report.flops import count
-from revit.common.report.machine import machine_name
-from revit.common.report.served import served_cases
-from revit.common.report.throughput import measure, round_ratios, seconds_of
-from revit.common.tokens.adaptive import AdaptiveClassifier
-from revit.common.tokens.assigner import TokenLengthAssigner
+from revit.common.costs.flops import count
+from revit.common.methods.revit.adaptive import AdaptiveClassifier
+from revit.common.methods.revit.assigner import TokenLengthAssigner
+from revit.common.serving.choices import PRECISIONS
+from revit.common.serving.options import Serving
+from revit.common.serving.runtime import Runtime
+from revit.common.speed.served import served_cases
+from revit.common.system.command_line import add_json, parse, parser, tool
+from revit.common.system.device import pick_device
+from revit.common.system.files import write_json
+from revit.common.system.log import progress
+from revit.common.system.machine import machine_name
+from revit.common.timing.cases import noise
+from revit.common.timing.throughput import measure, round_ratios, seconds_of
 from revit.video.models.timesformer import TimeSformer
 
 PARTS = ("batch", "adaptive", "files")

@@ -34,15 +34,15 @@ from typing import Any
 import torch
 from torch import Generator
 
-from revit.common.cli import command_line
 from revit.common.data.build import train_loader
 from revit.common.data.dataset import Sample
 from revit.common.data.lists import SampleList
 from revit.common.data.options import LoadingOptions
 from revit.common.data.read_lists import read_list
-from revit.common.errors import UserError
-from revit.common.files import check_writable, write_json
-from revit.common.report.machine import machine_name
+from revit.common.system.command_line import command_line
+from revit.common.system.errors import UserError
+from revit.common.system.files import check_writable, write_json
+from revit.common.system.machine import machine_name
 
 SHORT = 1000
 NUM_BATCHES = 300

@@ -29,8 +29,8 @@ import av
 import numpy as np
 import torch
 
-from revit.common.files import write_json
-from revit.common.report.machine import machine_name
+from revit.common.system.files import write_json
+from revit.common.system.machine import machine_name
 from revit.video.data.clips import build_train_loader, load_views
 from revit.video.data.decode.decord import installed as decord_installed
 from revit.video.data.decode.reader import FrameReader

@@ -26,19 +26,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from revit.common.cli import add_json, parse, parser, tool
-from revit.common.engine.backend import DTYPES, pick_device
-from revit.common.engine.log import progress
-from revit.common.files import write_json
-from revit.common.methods.dynamicvit import DynamicViT, DynamicViTOptions
-from revit.common.reducers.decision import Decision, Shorter
-from revit.common.reducers.dynamicvit import DynamicViTReducer
-from revit.common.reducers.reducer import Reducer
-from revit.common.report.cases import noise
-from revit.common.report.flops import count
-from revit.common.report.throughput import device_name, seconds_of
-from revit.common.tokens.layout import TokenLayout
-from revit.common.vit import ResizableTransformer
+from revit.common.costs.flops import count
+from revit.common.methods.dynamicvit.method import DynamicViT, DynamicViTOptions
+from revit.common.methods.dynamicvit.reducer import DynamicViTReducer
+from revit.common.models.decision import Decision, Shorter
+from revit.common.models.layout import TokenLayout
+from revit.common.models.reducer import Reducer
+from revit.common.models.vit import ResizableTransformer
+from revit.common.system.command_line import add_json, parse, parser, tool
+from revit.common.system.device import DTYPES, pick_device
+from revit.common.system.files import write_json
+from revit.common.system.log import progress
+from revit.common.timing.cases import noise
+from revit.common.timing.throughput import device_name, seconds_of
 from revit.image.models.variants import VARIANTS
 
 SHAPE = (1, 3, 224, 224)

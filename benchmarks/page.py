@@ -23,8 +23,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from revit.common.cli import parse, parser, tool
-from revit.common.errors import UserError
+from revit.common.system.command_line import parse, parser, tool
+from revit.common.system.errors import UserError
 
 WIDTHS = {"desktop": 1280, "phone": 390}
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")

@@ -31,8 +31,8 @@ from pathlib import Path
 
 from made_tables import budgets, costs, flexivit, profile, runs, searches, speed, targets, training
 
-from revit.common.cli import parse, parser, tool
-from revit.common.errors import UserError
+from revit.common.system.command_line import parse, parser, tool
+from revit.common.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)

@@ -23,12 +23,12 @@ from typing import Any
 
 from made_tables.markdown import read_json, stays
 
-from revit.common.cli import parse, parser, tool
-from revit.common.errors import UserError
-from revit.common.files import write_json
-from revit.common.report.cases import OURS
-from revit.common.report.served import SERVED
-from revit.common.report.throughput import round_ratios
+from revit.common.speed.served import SERVED
+from revit.common.system.command_line import parse, parser, tool
+from revit.common.system.errors import UserError
+from revit.common.system.files import write_json
+from revit.common.timing.cases import OURS
+from revit.common.timing.throughput import round_ratios
 
 Row = Mapping[str, Any]
 CPU, GPU = "cpu", "NVIDIA H200"

@@ -19,14 +19,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from revit.common.cli import add_json, parse, parser, tool
-from revit.common.engine.backend import DTYPES, autocast, pick_device
-from revit.common.engine.log import progress
-from revit.common.files import write_json
-from revit.common.methods.toe import ToE, ToEOptions
-from revit.common.reducers.toe import TokenExpansion
-from revit.common.report.throughput import device_name, seconds_of
-from revit.common.tokens.layout import TokenLayout
+from revit.common.methods.toe.method import ToE, ToEOptions
+from revit.common.methods.toe.reducer import TokenExpansion
+from revit.common.models.layout import TokenLayout
+from revit.common.system.command_line import add_json, parse, parser, tool
+from revit.common.system.device import DTYPES, autocast, pick_device
+from revit.common.system.files import write_json
+from revit.common.system.log import progress
+from revit.common.timing.throughput import device_name, seconds_of
 from revit.image.models.variants import VARIANTS
 
 WARM_UP = 1

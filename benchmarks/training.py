@@ -25,11 +25,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
 from kinds import load_run
 
-from revit.common.cli import add_json, parse, parser, tool
-from revit.common.engine.backend import pick_device
-from revit.common.files import write_json
-from revit.common.report.training_rows import over_plain
-from revit.common.report.training_speed import measure_training, training_cases
+from revit.common.speed.training_rows import over_plain
+from revit.common.speed.training_speed import measure_training, training_cases
+from revit.common.system.command_line import add_json, parse, parser, tool
+from revit.common.system.device import pick_device
+from revit.common.system.files import write_json
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TARGET = 1.05

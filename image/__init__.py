@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from revit.common.inference.engine import Engine
+    from revit.common.serving.engine import Engine
 
 if __name__ == "image":
     raise ImportError(
@@ -17,10 +17,10 @@ if __name__ == "image":
 def load(checkpoint: str, **how: Any) -> Engine:
     """A classifier of pictures ready to answer: ours or a run's folder, or weights made elsewhere (see `open_classifier`).
 
-    `how`: see `revit.common.inference.load.engine_of`, such as views, grid, topk, budget, device, dtype. Raises UserError.
+    `how`: see `revit.common.serving.load.engine_of`, such as views, grid, topk, budget, device, dtype. Raises UserError.
     """
     # Imported here: processes that only decode start without torch.
-    from revit.common.inference.load import engine_of
+    from revit.common.serving.load import engine_of
     from revit.image.classifier import open_classifier
 
     return engine_of(open_classifier(checkpoint), **how)

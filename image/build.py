@@ -10,12 +10,12 @@ from torch import nn
 from revit.common.data import build
 from revit.common.data.build import Split
 from revit.common.data.loader import Loader
-from revit.common.engine.listed import ListedPackage
-from revit.common.engine.task import BatchAugment, Task
-from revit.common.errors import UserError
-from revit.common.grid_model import GridModel
-from revit.common.layers.pixels import PixelNorm
-from revit.common.load_report import LoadReport
+from revit.common.methods.task import BatchAugment, Task
+from revit.common.modality.listed import ListedPackage
+from revit.common.models.base import GridModel
+from revit.common.models.layers.normalizer import PixelNorm
+from revit.common.models.load_report import LoadReport
+from revit.common.system.errors import UserError
 from revit.image.data.augment import build_batch_augment
 from revit.image.data.options import PictureOptions
 from revit.image.data.pictures import EvalPictures, build_eval_loader, build_train_loader, read_split
@@ -44,7 +44,7 @@ def build_model(
 
 
 class ImagePackage(ListedPackage):
-    """What pictures bring to the shared recipe (`revit.common.engine.package.Package`)."""
+    """What pictures bring to the shared recipe (`revit.common.modality.package.Package`)."""
 
     read_split = staticmethod(read_split)
 

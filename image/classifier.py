@@ -6,11 +6,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from revit.common.data.reader import Views
-from revit.common.engine import classifier as common
-from revit.common.engine.classifier import Classifier, Kind
-from revit.common.errors import UserError
-from revit.common.layers.pixels import PixelNorm
-from revit.common.tokens.adaptive import AdaptiveClassifier
+from revit.common.methods.revit.adaptive import AdaptiveClassifier
+from revit.common.modality import classifier as common
+from revit.common.modality.classifier import Classifier, Kind
+from revit.common.models.layers.normalizer import PixelNorm
+from revit.common.system.errors import UserError
 from revit.common.weights.source import Source
 from revit.image.build import ImagePackage
 from revit.image.data.lists import EXTENSIONS

@@ -4,7 +4,7 @@ A handwritten digit lies somewhere on a textured background. Most digits fill mu
 a few tokens; a share of them is small and needs a long token grid. Difficulty, place, size and angle are drawn before
 the digit is looked at, so that none of them tells anything of the class.
 
-How the files lie is told in `revit.common.made_data`; no handwritten digit is in two splits.
+How the files lie is told in `revit.common.data.made_data`; no handwritten digit is in two splits.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field, model_validator
 
-from revit.common.made_data import SPLITS, MadeData, Plan, Row, make_once
-from revit.common.made_digits import background, place, read_digits, smooth, split_digits
-from revit.common.options import Options
+from revit.common.config.options import Options
+from revit.common.data.made_data import SPLITS, MadeData, Plan, Row, make_once
+from revit.common.data.made_digits import background, place, read_digits, smooth, split_digits
 
 FORMAT = 1
 """Raised whenever equal options would give other files."""
@@ -102,7 +102,7 @@ def render(picture: Picture, digit: NDArray[np.floating], options: ImageDemoOpti
 
 
 def make_digit_pictures(options: ImageDemoOptions, root: str | Path, show_progress: bool = False) -> MadeData:
-    """Makes the data set under `root` once (`revit.common.made_data.make_once`)."""
+    """Makes the data set under `root` once (`revit.common.data.made_data.make_once`)."""
     sizes = (options.train_pictures, options.val_pictures, options.test_pictures)
     plan = Plan(
         noun="pictures",

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from revit.common.embed.patches import sides_of
-from revit.common.engine.run_options import DataOptions, GridModelOptions, ModelOptions, RecipeOptions
-from revit.common.tokens.grid import TokenGrid, longest_first
+from revit.common.methods.run_options import DataOptions, GridModelOptions, ModelOptions, RecipeOptions
+from revit.common.models.embed.patches import sides_of
+from revit.common.models.grid import TokenGrid, longest_first
 from revit.image.data.options import PictureOptions, PictureSourceOptions
 from revit.image.demo import ImageDemoOptions
 from revit.image.models.asvit import STEM_STRIDE

@@ -9,9 +9,9 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from revit.common.errors import UserError
-from revit.common.grid_model import GridModel
-from revit.common.report.peers import fixed_at_longest
+from revit.common.models.base import GridModel
+from revit.common.system.errors import UserError
+from revit.common.timing.peers import fixed_at_longest
 from revit.image.models.deit import DeiT
 
 

@@ -9,11 +9,11 @@ from typing import cast
 from torch import Tensor, nn
 
 from revit.common.data.batch import Batch
-from revit.common.engine.exchange import LengthExchange, OneProcess
-from revit.common.engine.task import Task
-from revit.common.losses.distill import SelfDistillation
-from revit.common.outputs import ModelOutput
-from revit.common.tokens.grid import TokenGrid
+from revit.common.methods.distill import SelfDistillation
+from revit.common.methods.exchange import LengthExchange, OneProcess
+from revit.common.methods.task import Task
+from revit.common.models.grid import TokenGrid
+from revit.common.models.outputs import ModelOutput
 from revit.image.data.label_maps import TokenLabelOptions
 from revit.image.losses.token_labels import (
     AxisOrder,

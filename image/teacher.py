@@ -12,16 +12,16 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from revit.common.config.options import Options
+from revit.common.config.sections import DistillOptions
 from revit.common.data.batch import Batch
-from revit.common.engine.exchange import LengthExchange, OneProcess
-from revit.common.engine.options import DistillOptions
-from revit.common.engine.task import Task
-from revit.common.engine.teacher import Teacher, teacher_from
-from revit.common.errors import UserError
-from revit.common.layers.pixels import PixelNorm
-from revit.common.options import Options
-from revit.common.outputs import ModelOutput
-from revit.common.vit import ResizableTransformer
+from revit.common.methods.exchange import LengthExchange, OneProcess
+from revit.common.methods.task import Task
+from revit.common.modality.teacher import Teacher, teacher_from
+from revit.common.models.layers.normalizer import PixelNorm
+from revit.common.models.outputs import ModelOutput
+from revit.common.models.vit import ResizableTransformer
+from revit.common.system.errors import UserError
 from revit.common.weights import hub
 
 

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 
 import environment  # noqa: F401 (it says what to do where the project is not installed)
 
-from revit.common.cli import add_json, parse, parser, tool
-from revit.common.errors import UserError
-from revit.common.files import write_json
+from revit.common.system.command_line import add_json, parse, parser, tool
+from revit.common.system.errors import UserError
+from revit.common.system.files import write_json
 
 SHOWN_BROKEN = 10
 

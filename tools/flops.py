@@ -15,8 +15,8 @@ from typing import Any
 
 import environment  # noqa: F401 (it says what to do where the project is not installed)
 
-from revit.common.cli import add_config, add_json, parse, parser, tool
-from revit.common.files import write_json
+from revit.common.system.command_line import add_config, add_json, parse, parser, tool
+from revit.common.system.files import write_json
 
 COLUMNS = {
     "config": "config",
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imported after the arguments are read, so that --help and mistakes in them answer at once.
     from kinds import load_run
 
-    from revit.common.report.costs import cost_rows
+    from revit.common.modality.costs import cost_rows
     from revit.common.report.tables import print_table
 
     rows: list[dict[str, Any]] = []

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from revit.common.config import load_by_kind
-from revit.common.engine.classifier import Kind
-from revit.common.report.loading_rates import Decoders
-from revit.common.report.peers import Peers, Twin
+from revit.common.config.load import load_by_kind
+from revit.common.modality.classifier import Kind
+from revit.common.speed.loading_rates import Decoders
+from revit.common.timing.peers import Peers, Twin
 from revit.image.classifier import IMAGE
 from revit.image.peers import TimmViT
 from revit.video.classifier import VIDEO

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, get_args
 
 import environment  # noqa: F401 (it says what to do where the project is not installed)
 
-from revit.common.cli import add_json, on_one_line, parse, parser, tool
-from revit.common.errors import UserError
-from revit.common.files import write_json
-from revit.common.inference.answer import Answer, find_files
-from revit.common.inference.choices import PRECISIONS, Compile
+from revit.common.serving.answer import Answer, find_files
+from revit.common.serving.choices import PRECISIONS, Compile
+from revit.common.system.command_line import add_json, on_one_line, parse, parser, tool
+from revit.common.system.errors import UserError
+from revit.common.system.files import write_json
 
 if TYPE_CHECKING:
     from revit.common.drawing.gallery import Gallery
-    from revit.common.engine.classifier import Classifier
+    from revit.common.modality.classifier import Classifier
 
 
 @tool
@@ -102,9 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from kinds import KINDS
 
     from revit.common.drawing.gallery import Gallery
-    from revit.common.engine.calibrate import budget_line
-    from revit.common.engine.classifier import open_classifier
-    from revit.common.inference.load import engine_of
+    from revit.common.modality.classifier import open_classifier
+    from revit.common.serving.budgets import budget_line
+    from revit.common.serving.load import engine_of
 
     classifier = _with_labels(open_classifier(values.checkpoint, list(KINDS.values())), values.labels)
     _say_what_was_opened(classifier)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import environment  # noqa: F401 (it says what to do where the project is not installed)
 
-from revit.common.cli import parse, parser, tool
+from revit.common.system.command_line import parse, parser, tool
 
 if TYPE_CHECKING:
     from revit.common.report.runs import RunReport
@@ -45,13 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     values = parse(arguments, argv)
 
     # Imported after the arguments are read, so that --help and mistakes in them answer at once.
-    from revit.common.files import write_json, write_text
     from revit.common.report.compared import compared_columns, compared_rows, warnings
     from revit.common.report.facts import as_json, gather
     from revit.common.report.markdown import markdown
     from revit.common.report.page import render
     from revit.common.report.runs import read_runs, unfinished
     from revit.common.report.tables import print_table
+    from revit.common.system.files import write_json, write_text
 
     runs = read_runs(values.runs)
     for sentence in unfinished(values.runs):
@@ -84,10 +84,10 @@ def _measure(run: RunReport) -> None:
     """Puts the measured speed of a run's network into its report.json."""
     from kinds import load_run
 
-    from revit.common.checkpoint import IN_RUN
-    from revit.common.engine.evaluator import Evaluator
-    from revit.common.files import write_json
-    from revit.common.report.speed import measure_speed
+    from revit.common.evaluation.evaluator import Evaluator
+    from revit.common.system.files import write_json
+    from revit.common.timing.speed import measure_speed
+    from revit.common.weights.checkpoint import IN_RUN
 
     assert run.folder is not None
     options, kind = load_run(run.folder / "config.yaml")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import environment  # noqa: F401 (it says what to do where the project is not installed)
 
-from revit.common.cli import add_config, parse, parser, tool
-from revit.common.config import load
+from revit.common.config.load import load
+from revit.common.system.command_line import add_config, parse, parser, tool
 
 
 @tool

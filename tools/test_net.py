@@ -9,9 +9,9 @@ from typing import get_args
 
 import environment  # noqa: F401 (it says what to do where the project is not installed)
 
-from revit.common.cli import add_config, add_json, parse, parser, tool
-from revit.common.files import write_json
-from revit.common.inference.choices import PRECISIONS, Compile
+from revit.common.serving.choices import PRECISIONS, Compile
+from revit.common.system.command_line import add_config, add_json, parse, parser, tool
+from revit.common.system.files import write_json
 
 
 @tool
@@ -54,11 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imported after the arguments are read, so that --help and mistakes in them answer at once.
     from kinds import load_run
 
-    from revit.common.checkpoint import checkpoint_file
-    from revit.common.engine.calibrate import budget_line
-    from revit.common.engine.evaluator import Evaluator
+    from revit.common.evaluation.evaluator import Evaluator
     from revit.common.report.runs import COLUMNS, RunReport
     from revit.common.report.tables import print_table
+    from revit.common.serving.budgets import budget_line
+    from revit.common.weights.checkpoint import checkpoint_file
 
     options, kind = load_run(values.cfg, values.overrides)
     evaluator = Evaluator(options, kind.package)

@@ -28,10 +28,10 @@ from typing import Any
 
 import environment  # noqa: F401 (it says what to do where the project is not installed)
 
-from revit.common.cli import add_config, add_json, command_line, parse, parser, tool
-from revit.common.errors import UserError
-from revit.common.files import write_json
-from revit.common.inference.choices import INT8
+from revit.common.serving.choices import INT8
+from revit.common.system.command_line import add_config, add_json, command_line, parse, parser, tool
+from revit.common.system.errors import UserError
+from revit.common.system.files import write_json
 
 COLUMNS = {
     "name": "model",
@@ -148,12 +148,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imported after the arguments are read, so that --help and mistakes in them answer at once.
     from kinds import PEERS, load_run
 
-    from revit.common.engine.backend import pick_device
-    from revit.common.report.cases import model_cases, peer_cases, reference_cases
-    from revit.common.report.costs import build
-    from revit.common.report.served import served_cases
+    from revit.common.modality.costs import build
     from revit.common.report.tables import print_table
-    from revit.common.report.throughput import Case, device_name, measure
+    from revit.common.speed.served import served_cases
+    from revit.common.system.device import pick_device
+    from revit.common.timing.cases import model_cases, peer_cases, reference_cases
+    from revit.common.timing.throughput import Case, device_name, measure
 
     runs = [(path.stem, *load_run(path, values.overrides)) for path in values.cfg]
     peers = _chosen(values.peers, {kind.name: PEERS[kind.name] for _, _, kind in runs})
@@ -218,11 +218,11 @@ def _chosen(names: str | None, known: Mapping[str, Any]) -> dict[str, Any]:
 def _training(values: argparse.Namespace) -> int:
     from kinds import load_run
 
-    from revit.common.engine.backend import pick_device
     from revit.common.report.tables import print_table
-    from revit.common.report.training_cost import Machine
-    from revit.common.report.training_rows import TRAINING_COLUMNS, training_rows
-    from revit.common.report.training_speed import all_lengths, measure_training, training_cases
+    from revit.common.speed.training_cost import Machine
+    from revit.common.speed.training_rows import TRAINING_COLUMNS, training_rows
+    from revit.common.speed.training_speed import all_lengths, measure_training, training_cases
+    from revit.common.system.device import pick_device
 
     gpu = dict(values.gpu)
     gpu_batch = int(gpu.pop("batch", 128))
@@ -264,9 +264,9 @@ def _data(arguments: argparse.ArgumentParser, values: argparse.Namespace) -> int
     from kinds import DECODERS, load_run
 
     from revit.common.data.loader import dead_workers_explained
-    from revit.common.engine.backend import pick_device
-    from revit.common.report.data_advice import print_data
-    from revit.common.report.data_speed import measure_data
+    from revit.common.speed.data_advice import print_data
+    from revit.common.speed.data_speed import measure_data
+    from revit.common.system.device import pick_device
 
     options, kind = load_run(values.cfg[0], values.overrides)
     device, workers = pick_device(options.run.device), values.workers or [0, 1, 2, 4]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import environment  # noqa: F401 (it says what to do where the project is not installed)
 
-from revit.common.cli import TRY_AGAIN, add_config, parse, parser, tool
+from revit.common.system.command_line import TRY_AGAIN, add_config, parse, parser, tool
 
 
 @tool
@@ -34,9 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imported after the arguments are read, so that --help and mistakes in them answer at once.
     from kinds import load_run
 
-    from revit.common.engine.backend import pick_device
-    from revit.common.engine.distributed import World, start_world, stop_world
-    from revit.common.engine.recipe import Recipe
+    from revit.common.system.device import pick_device
+    from revit.common.system.distributed import World, start_world, stop_world
+    from revit.common.training.recipe import Recipe
 
     world = World.from_environment()
     with world.one_voice():

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
-    from revit.common.inference.engine import Engine
+    from revit.common.serving.engine import Engine
     from revit.video.data.decode import Backend, Damaged, VideoInfo
 
 if __name__ == "video":
@@ -65,10 +65,10 @@ def probe(path: str | os.PathLike[str], *, damaged: Damaged = "refuse") -> Video
 def load(checkpoint: str, **how: Any) -> Engine:
     """A classifier of clips ready to answer: ours or a run's folder, or weights made elsewhere (see `open_classifier`).
 
-    `how`: see `revit.common.inference.load.engine_of`, such as views, grid, topk, budget, device, dtype. Raises UserError.
+    `how`: see `revit.common.serving.load.engine_of`, such as views, grid, topk, budget, device, dtype. Raises UserError.
     """
     # Imported here: processes that only decode start without torch.
-    from revit.common.inference.load import engine_of
+    from revit.common.serving.load import engine_of
     from revit.video.classifier import open_classifier
 
     return engine_of(open_classifier(checkpoint), **how)

@@ -9,12 +9,12 @@ from torch import nn
 
 from revit.common.data.build import Split
 from revit.common.data.loader import Loader
-from revit.common.engine.listed import ListedPackage
-from revit.common.engine.teacher import teacher_from
-from revit.common.errors import UserError
-from revit.common.grid_model import GridModel
-from revit.common.layers.pixels import PixelNorm
-from revit.common.load_report import LoadReport
+from revit.common.modality.listed import ListedPackage
+from revit.common.modality.teacher import teacher_from
+from revit.common.models.base import GridModel
+from revit.common.models.layers.normalizer import PixelNorm
+from revit.common.models.load_report import LoadReport
+from revit.common.system.errors import UserError
 from revit.video.data.clips import build_eval_loader, build_train_loader, read_split
 from revit.video.data.options import ClipOptions, ViewOptions
 from revit.video.demo import make_motion_clips
@@ -36,7 +36,7 @@ def build_model(model: VideoModel, clips: ClipOptions, num_classes: int, **argum
 
 
 class VideoPackage(ListedPackage):
-    """What clips bring to the shared recipe (`revit.common.engine.package.Package`)."""
+    """What clips bring to the shared recipe (`revit.common.modality.package.Package`)."""
 
     read_split = staticmethod(read_split)
 

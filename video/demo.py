@@ -1,6 +1,6 @@
 """The demo data set: real H.264 files that the project makes itself, with Kinetics-style lists.
 
-How the files lie is told in `revit.common.made_data`, what a clip shows in `revit.video.demo_clip`. The digits are
+How the files lie is told in `revit.common.data.made_data`, what a clip shows in `revit.video.demo_clip`. The digits are
 the 1,797 pictures that scikit-learn ships.
 """
 
@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from revit.common.made_data import SPLITS, MadeData, Plan, Row, make_once
-from revit.common.made_digits import read_digits, split_digits
+from revit.common.data.made_data import SPLITS, MadeData, Plan, Row, make_once
+from revit.common.data.made_digits import read_digits, split_digits
 from revit.video.demo_clip import MOTIONS, MotionOptions, draw_clip, render, write_clip
 
 FORMAT = 2
@@ -33,7 +33,7 @@ class DemoOptions(MotionOptions):
 
 
 def make_motion_clips(options: DemoOptions, root: str | Path, show_progress: bool = False) -> MadeData:
-    """Makes the data set under `root` once (`revit.common.made_data.make_once`)."""
+    """Makes the data set under `root` once (`revit.common.data.made_data.make_once`)."""
     plan = Plan(
         noun="clips",
         fingerprint={"format": FORMAT, **options.model_dump(mode="json", exclude={"num_workers"})},

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from revit.common.made_digits import background, place, smooth
-from revit.common.options import Options
+from revit.common.config.options import Options
+from revit.common.data.made_digits import background, place, smooth
 
 ACROSS, DOWN, SIZE, ANGLE = range(4)
 MOTIONS: dict[str, tuple[int, int]] = {

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from revit.common.engine.run_options import DataOptions, ModelOptions, RecipeOptions
+from revit.common.methods.run_options import DataOptions, ModelOptions, RecipeOptions
 from revit.video.data.options import ClipOptions
 from revit.video.demo import DemoOptions
 

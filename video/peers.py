@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revit.common.errors import UserError
-from revit.common.report.peers import fixed_at_longest
+from revit.common.system.errors import UserError
+from revit.common.timing.peers import fixed_at_longest
 from revit.video.models.timesformer import TimeSformer
 from revit.video.weights.hugging_face import to_published
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revit.common.errors import UserError
-from revit.common.report.peers import Reference
+from revit.common.system.errors import UserError
+from revit.common.timing.peers import Reference
 
 SLOWER = 4
 """Frames of SlowFast's fast pathway for each of its slow one."""

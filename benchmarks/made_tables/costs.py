@@ -10,8 +10,8 @@ from typing import Any
 
 from made_tables.markdown import here, table
 
-from revit.common.report.costs import build, cost_rows
-from revit.common.report.flops import count
+from revit.common.costs.flops import count
+from revit.common.modality.costs import build, cost_rows
 
 ROOT = Path(__file__).parents[2]
 COSTS = {

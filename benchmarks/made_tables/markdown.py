@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from revit.common.errors import UserError
-from revit.common.report.machine import machine_name, package_versions
 from revit.common.report.tables import shown
+from revit.common.system.errors import UserError
+from revit.common.system.machine import machine_name, package_versions
 
 
 def table(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]], note: str) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from revit.common.config import load
-from revit.common.errors import UserError
+from revit.common.config.load import load
+from revit.common.system.errors import UserError
 from revit.image.options import ImageRun
 from revit.image.search.run_options import AsViTSearchRun
 from revit.video.options import VideoRun

@@ -8,7 +8,7 @@ from typing import Any
 
 from made_tables.markdown import listed, read_json, stays, table
 
-from revit.common.report.cases import OTHER_ARCHITECTURE
+from revit.common.timing.cases import OTHER_ARCHITECTURE
 
 Row = Mapping[str, Any]
 INPUTS = {"image": "pictures", "video": "clips"}

@@ -9,8 +9,8 @@ from typing import Any
 
 from made_tables.markdown import read_json, stays, table
 
-from revit.common.errors import UserError
 from revit.common.report.tables import shown
+from revit.common.system.errors import UserError
 
 Row = Mapping[str, Any]
 TARGETS = {

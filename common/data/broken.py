@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
 
 LOG = logging.getLogger("revit.data")
 

@@ -12,7 +12,7 @@ from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
 from revit.common.data.options import LoadingOptions, SourceOptions
 from revit.common.data.sampler import EpochSampler
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
 
 Split = Literal["train", "val", "test"]
 

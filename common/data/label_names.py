@@ -6,7 +6,7 @@ import csv
 import json
 from collections.abc import Mapping
 
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
 
 
 def check_label(label: str, number_of: Mapping[str, int] | None) -> int:

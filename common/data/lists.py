@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from revit.common.data.flat import FlatStrings, GrowingStrings
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from revit.common.data.batch import Batch, collate
 from revit.common.data.broken import BrokenFiles
 from revit.common.data.dataset import RobustDataset
 from revit.common.data.sampler import EpochSampler
-from revit.common.errors import OwnError, UserError
+from revit.common.system.errors import OwnError, UserError
 
 
 class Loader:

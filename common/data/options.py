@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from revit.common.options import Options
+from revit.common.config.options import Options
 
 
 class SourceOptions(Options):

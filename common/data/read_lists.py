@@ -15,7 +15,7 @@ import numpy as np
 from revit.common.data.flat import GrowingLabels, GrowingStrings
 from revit.common.data.label_names import check_label
 from revit.common.data.lists import SampleList
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
 
 LOG = logging.getLogger("revit.data")
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from revit.common.embed.patches import PatchEmbed, Sides
-from revit.common.tokens.grid import TokenGrid
+from revit.common.models.embed.patches import PatchEmbed, Sides
+from revit.common.models.grid import TokenGrid
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from revit.common.errors import UserError, reason_of
+from revit.common.system.errors import UserError, reason_of
 
 ENDING = ".tokens.png"
 LONGEST_NAME = 120

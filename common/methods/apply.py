@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from revit.common.engine.options import OptimOptions, StartOptions
-from revit.common.engine.task import Task
-from revit.common.grid_model import GridModel
-from revit.common.methods.method import Setting
+from revit.common.config.sections import OptimOptions, StartOptions
+from revit.common.methods.base import ModelSource, Setting
+from revit.common.methods.task import Task
+from revit.common.models.base import GridModel
 
 if TYPE_CHECKING:
-    from revit.common.engine.package import Package
-    from revit.common.engine.run_options import RecipeOptions
+    from revit.common.methods.run_options import RecipeOptions
 
 
 def start_of(options: RecipeOptions) -> StartOptions:
@@ -22,11 +21,10 @@ def start_of(options: RecipeOptions) -> StartOptions:
     return start
 
 
-def task_of(options: RecipeOptions, package: Package, model: GridModel) -> Task:
-    """The losses of training `model`, which has its starting weights."""
-    task = package.task(options)
+def task_of(options: RecipeOptions, task: Task, models: ModelSource, model: GridModel) -> Task:
+    """The losses of training `model`, which has its starting weights; `task` is what they are without methods."""
     for method in options.active_methods:
-        task = method.task(task, model, Setting(options, package))
+        task = method.task(task, model, Setting(options, models))
     return task
 
 

@@ -9,8 +9,8 @@ from typing import cast
 from torch import Tensor, nn
 
 from revit.common.data.batch import Batch
-from revit.common.engine.exchange import LengthExchange, SharesLengths
-from revit.common.engine.task import Progress, Task
+from revit.common.methods.exchange import LengthExchange, SharesLengths
+from revit.common.methods.task import Progress, Task
 
 
 @dataclass

@@ -12,8 +12,8 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from revit.common import methods
-from revit.common.errors import UserError
-from revit.common.methods.method import Method
+from revit.common.methods.base import Method
+from revit.common.system.errors import UserError
 
 ENTRY_POINTS = "revit.methods"
 """The group under which an installed package names methods of its own."""

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from revit.common.embed.retokenize import ReTokenizing
-from revit.common.engine.task import Progress, Task
-from revit.common.errors import UserError
-from revit.common.grid_model import GridModel
+from revit.common.config.options import Options
 from revit.common.methods.around import TaskAround
-from revit.common.methods.method import Method, MethodOptions, Setting
-from revit.common.options import Options
+from revit.common.methods.base import Method, MethodOptions, Setting
+from revit.common.methods.task import Progress, Task
+from revit.common.models.base import GridModel
+from revit.common.models.embed.retokenize import ReTokenizing
+from revit.common.system.errors import UserError
 
 if TYPE_CHECKING:
-    from revit.common.engine.run_options import RecipeOptions
-    from revit.common.report.flops import Count
+    from revit.common.costs.flops import Count
+    from revit.common.methods.run_options import RecipeOptions
 
 
 PUBLISHED_COSTS: Mapping[int, float] = {1: 1.0, 2: 0.285, 4: 0.132}
@@ -117,7 +117,7 @@ class Retokenize(Method):
 
     def cost_rows(self, model: GridModel, input_shape: Sequence[int]) -> list[dict[str, Any]]:
         """What a sample costs in each phase and on average over the training, forward pass, at the longest grid."""
-        from revit.common.report.flops import count
+        from revit.common.costs.flops import count
 
         embed = model.get_submodule("patch_embed")
         assert isinstance(embed, ReTokenizing)

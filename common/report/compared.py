@@ -6,7 +6,7 @@ import string
 from collections.abc import Sequence
 from typing import Any
 
-from revit.common.report.intervals import wilson
+from revit.common.evaluation.intervals import wilson
 from revit.common.report.runs import RunReport
 
 COMPARED_COLUMNS = {

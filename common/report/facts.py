@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from revit.common.errors import UserError
+from revit.common.evaluation.confusion import assigned_against_needed, by_length, confused_pairs, per_class
+from revit.common.evaluation.record import IN_RUN, Seen, load_seen
 from revit.common.report.compared import protocol_of, protocols, warnings
-from revit.common.report.confusion import assigned_against_needed, by_length, confused_pairs, per_class
 from revit.common.report.curves import Training, read_training
 from revit.common.report.runs import RunReport, again
-from revit.common.report.seen import IN_RUN, Seen, load_seen
 from revit.common.report.times import measured, times
+from revit.common.system.errors import UserError
 
 SAME = 1e-4
 """Points by which two accuracies of the same answers may differ."""

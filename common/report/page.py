@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from revit.common.files import write_text
 from revit.common.report.compared import compared_columns, compared_rows, protocol_of, protocols, warnings
 from revit.common.report.curve_plots import loss_plot, rate_plot, val_plot
 from revit.common.report.facts import Facts, gather
@@ -28,6 +27,7 @@ from revit.common.report.plots import accuracy_plot, runs_plot, time_plot
 from revit.common.report.runs import RunReport
 from revit.common.report.tables import shown
 from revit.common.report.times import times
+from revit.common.system.files import write_text
 
 SPEED_COLUMNS = {
     "grid": "token length",

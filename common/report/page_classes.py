@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from revit.common.report.confusion import (
+from revit.common.evaluation.confusion import (
     NONE_RIGHT,
     assigned_against_needed,
     by_length,
@@ -18,7 +18,7 @@ from revit.common.report.confusion import (
     confusion,
     per_class,
 )
-from revit.common.report.seen import ADAPTIVE, Seen
+from revit.common.evaluation.record import ADAPTIVE, Seen
 
 MOST_WORST = 15
 MOST_IN_TABLE = 20

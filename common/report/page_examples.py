@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from revit.common.report.seen import ADAPTIVE, Example, Seen
+from revit.common.evaluation.record import ADAPTIVE, Example, Seen
 
 
 def example_parts(seen: Seen) -> dict[str, Any]:

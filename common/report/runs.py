@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from revit.common.errors import UserError, reason_of
+from revit.common.evaluation.intervals import wilson
 from revit.common.report.contents import BASELINES, check_contents
-from revit.common.report.intervals import wilson
+from revit.common.system.errors import UserError, reason_of
 
 COLUMNS = {
     "run": "run",

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from revit.common.embed.patch_embed import ConvStem, SharedPatchify
-from revit.common.embed.resize import resize_patch_kernel, resize_positions
-from revit.common.errors import UserError
-from revit.common.load_report import Change, LoadReport
-from revit.common.tokens.grid import TokenGrid
-from revit.common.vit import ResizableTransformer
+from revit.common.models.embed.patch_embed import ConvStem, SharedPatchify
+from revit.common.models.embed.resize import resize_patch_kernel, resize_positions
+from revit.common.models.grid import TokenGrid
+from revit.common.models.load_report import Change, LoadReport
+from revit.common.models.vit import ResizableTransformer
+from revit.common.system.errors import UserError
 from revit.common.weights.flexible import take_flexible_positions
 
 KERNEL = "patch_embed.proj.weight"

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from revit.common.load_report import LoadReport
-from revit.common.tokens.grid import TokenGrid
+from revit.common.models.grid import TokenGrid
+from revit.common.models.load_report import LoadReport
 
 
 def take_distillation(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, FiniteFloat, PositiveInt, TypeAdapter, ValidationError
 
-from revit.common.tokens.grid import TokenGrid
+from revit.common.models.grid import TokenGrid
 
 
 def _each_channel(value: Any) -> Any:

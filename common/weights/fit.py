@@ -8,10 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from revit.common.embed.patch_embed import ConvStem
-from revit.common.load_report import Change, LoadReport
-from revit.common.tokens.grid import TokenGrid
-from revit.common.vit import ResizableTransformer
+from revit.common.models.embed.patch_embed import ConvStem
+from revit.common.models.grid import TokenGrid
+from revit.common.models.load_report import Change, LoadReport
+from revit.common.models.vit import ResizableTransformer
 from revit.common.weights.adapt import take_patch_kernels, take_positions
 from revit.common.weights.distillation import take_distillation
 from revit.common.weights.heads import take_heads

@@ -7,9 +7,9 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
-from revit.common.embed.resize import resize_positions, undo_position_resize
-from revit.common.load_report import Change, LoadReport
-from revit.common.tokens.grid import TokenGrid
+from revit.common.models.embed.resize import resize_positions, undo_position_resize
+from revit.common.models.grid import TokenGrid
+from revit.common.models.load_report import Change, LoadReport
 
 CLASS, TABLE, KERNEL = "cls_token", "pos_embed", "patch_embed.proj.weight"
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from revit.common.load_report import LoadReport
+from revit.common.models.load_report import LoadReport
 
 HEAD = re.compile(r"(head|aux_head|head_dist|head_dist\..+)\.(weight|bias)")
 """Class head, LV-ViT's head for patches, heads of distillation tokens."""

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from torch import Tensor
 
-from revit.common.checkpoint import IN_RUN
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
+from revit.common.weights.checkpoint import IN_RUN
 from revit.common.weights.read import WeightFile, read_weights, strip_prefixes
 
 FILES = ("model.safetensors", "pytorch_model.bin")

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
 
 # The keys under which training scripts keep the weights, the first one found counts: TimeSformer and SlowFast; timm's
 # and LV-ViT's averaged weights, then the raw ones; DeiT and MAE; DeepSpeed.

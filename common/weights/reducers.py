@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 
-from revit.common.load_report import LoadReport
-from revit.common.methods.method import Method
+from revit.common.methods.base import Method
 from revit.common.methods.registry import known_methods
+from revit.common.models.load_report import LoadReport
 
 REDUCER = "reducer."
 """How the names of a reducer's parameters begin in a model."""

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from revit.common.errors import UserError
-from revit.common.tokens.grid import TokenGrid
+from revit.common.models.grid import TokenGrid
+from revit.common.system.errors import UserError
 from revit.common.weights.adapt import KERNEL, TABLE
 from revit.common.weights.source import Source
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from revit.common.checkpoint import Checkpoint, checkpoint_file, is_checkpoint, load_checkpoint
-from revit.common.errors import UserError
-from revit.common.tokens.grid import TokenGrid
+from revit.common.models.grid import TokenGrid
+from revit.common.system.errors import UserError
 from revit.common.weights import hub
+from revit.common.weights.checkpoint import Checkpoint, checkpoint_file, is_checkpoint, load_checkpoint
 from revit.common.weights.facts import believable
 from revit.common.weights.flexible import read_without_class_row
 from revit.common.weights.read import WeightFile, read_weights

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from revit.common.errors import UserError
-from revit.common.layers.block import Block
-from revit.common.load_report import LoadReport
-from revit.common.vit import ResizableTransformer
+from revit.common.models.layers.block import Block
+from revit.common.models.load_report import LoadReport
+from revit.common.models.vit import ResizableTransformer
+from revit.common.system.errors import UserError
 from revit.common.weights.adapt import rename_grids
 from revit.common.weights.fit import fit
 from revit.common.weights.reducers import take_reducer

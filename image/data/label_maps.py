@@ -16,8 +16,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from revit.common.config.options import Options
 from revit.common.data.broken import BrokenSample
-from revit.common.options import Options
 from revit.image.losses.token_labels import AxisOrder
 
 Covers = Literal["picture", "centre_square"]

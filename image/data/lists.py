@@ -10,7 +10,7 @@ import numpy as np
 from revit.common.data.label_names import check_label, read_label_names
 from revit.common.data.lists import SampleList
 from revit.common.data.read_lists import read_samples
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
 from revit.image.data.tar import is_tar, read_tar
 
 EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")

@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from revit.common.config.options import Options
 from revit.common.data.options import LoadingOptions, SourceOptions
-from revit.common.options import Options
 from revit.image.data.followed import can_be_followed
 from revit.image.data.label_maps import TokenLabelOptions
 from revit.image.data.transforms import check_policy

@@ -23,7 +23,7 @@ from revit.common.data.flat import GrowingLabels, GrowingStrings
 from revit.common.data.label_names import check_label
 from revit.common.data.lists import SampleList
 from revit.common.data.read_lists import is_number, list_folder
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from revit.common.embed.patches import Sides, sides_of
-from revit.common.embed.resize import resize_positions
-from revit.common.embed.retokenize import ReTokenizing, strided_convolution
-from revit.common.grid_model import GridModel
-from revit.common.layers.block import Block, drop_path_rates
-from revit.common.outputs import ModelOutput
-from revit.common.tokens.grid import TokenGrid, longest_first
-from revit.common.tokens.layout import TokenLayout
+from revit.common.models.base import GridModel
+from revit.common.models.embed.patches import Sides, sides_of
+from revit.common.models.embed.resize import resize_positions
+from revit.common.models.embed.retokenize import ReTokenizing, strided_convolution
+from revit.common.models.grid import TokenGrid, longest_first
+from revit.common.models.layers.block import Block, drop_path_rates
+from revit.common.models.layout import TokenLayout
+from revit.common.models.outputs import ModelOutput
 from revit.image.models.asvit_cost import closed_form, split_side, stem_map
 from revit.image.models.genotype import Genotype, Stage
 

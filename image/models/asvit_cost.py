@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from revit.common.embed.patches import Sides
-from revit.common.report.closed_form import Macs, single_input
-from revit.common.tokens.grid import TokenGrid
+from revit.common.costs.closed_form import Macs, single_input
+from revit.common.models.embed.patches import Sides
+from revit.common.models.grid import TokenGrid
 from revit.image.models.genotype import Genotype, Stage
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from revit.common.layers.block import Block
-from revit.common.report.closed_form import (
+from revit.common.costs.closed_form import (
     Macs,
     add_reducer,
     embedding_macs,
@@ -18,8 +17,9 @@ from revit.common.report.closed_form import (
     positions_per_block,
     single_input,
 )
-from revit.common.tokens.grid import TokenGrid
-from revit.common.vit import ResizableTransformer
+from revit.common.models.grid import TokenGrid
+from revit.common.models.layers.block import Block
+from revit.common.models.vit import ResizableTransformer
 
 
 def closed_form(

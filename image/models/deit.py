@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from revit.common.layers.block import Block, drop_path_rates
-from revit.common.outputs import ModelOutput
-from revit.common.tokens.grid import TokenGrid
-from revit.common.vit import ResizableTransformer
+from revit.common.models.grid import TokenGrid
+from revit.common.models.layers.block import Block, drop_path_rates
+from revit.common.models.outputs import ModelOutput
+from revit.common.models.vit import ResizableTransformer
 from revit.image.models.cost import closed_form
 
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from revit.common.errors import reason_of
+from revit.common.system.errors import reason_of
 
 NUM_STAGES = 4
 MAX_WIDTH = 1024

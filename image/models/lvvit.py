@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revit.common.layers.block import Block, drop_path_rates
-from revit.common.outputs import ModelOutput
-from revit.common.reducers.decision import restore_merged
-from revit.common.tokens.grid import TokenGrid
-from revit.common.vit import ResizableTransformer, make_head
+from revit.common.models.decision import restore_merged
+from revit.common.models.grid import TokenGrid
+from revit.common.models.layers.block import Block, drop_path_rates
+from revit.common.models.outputs import ModelOutput
+from revit.common.models.vit import ResizableTransformer, make_head
 from revit.image.models.cost import closed_form
 from revit.image.models.mix_token import MixDraw, mix_map, unmix
 

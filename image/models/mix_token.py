@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from revit.common.tokens.grid import TokenGrid
+from revit.common.models.grid import TokenGrid
 
 
 @dataclass(frozen=True)

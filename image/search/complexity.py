@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import jvp
 
-from revit.common.layers.attention import explicit_attention
+from revit.common.models.layers.attention import explicit_attention
 from revit.image.models.asvit import AsViT
 from revit.image.models.asvit_cost import split_side, stage_maps
 from revit.image.search.tangent import slope_along

@@ -23,8 +23,8 @@ from typing import Any, Literal
 
 import torch
 
-from revit.common.errors import UserError, reason_of
-from revit.common.files import write_text
+from revit.common.system.errors import UserError, reason_of
+from revit.common.system.files import write_text
 from revit.image.models.genotype import Genotype
 from revit.image.search.measure import Measurer
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from revit.common.embed.patches import Sides
+from revit.common.models.embed.patches import Sides
 from revit.image.models.asvit import STEM_STRIDE
 from revit.image.models.asvit_cost import closed_form
 from revit.image.models.genotype import NUM_STAGES, Genotype

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from revit.common.options import Options
+from revit.common.config.options import Options
 from revit.image.models.genotype import SEED_WIDTH, Genotype
 from revit.image.search.complexity import Measure, Radius, Thetas
 from revit.image.search.reward import Window

@@ -10,14 +10,14 @@ from typing import Any
 
 from torch import Tensor
 
-from revit.common.config import dump
-from revit.common.engine.log import RunLog, progress
-from revit.common.engine.recipe import Recipe
-from revit.common.engine.stages import LOCK
-from revit.common.engine.stop import StopRequest
-from revit.common.errors import UserError
-from revit.common.files import locked, write_json, write_text
-from revit.common.report.adaptive import versions
+from revit.common.config.load import dump
+from revit.common.evaluation.adaptive import versions
+from revit.common.system.errors import UserError
+from revit.common.system.files import locked, write_json, write_text
+from revit.common.system.log import RunLog, progress
+from revit.common.system.stop import StopRequest
+from revit.common.training.recipe import Recipe
+from revit.common.training.stages import LOCK
 from revit.image.build import ImagePackage
 from revit.image.models.genotype import SEED_TOPOLOGY, Genotype
 from revit.image.search.baselines import Comparison, compare, statistics

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import ValidationError, model_validator
 from typing_extensions import Self
 
-from revit.common.options import Options
+from revit.common.config.options import Options
 from revit.image.models.genotype import SEED_TOPOLOGY, Genotype
 from revit.image.options import ImageData, ImageRun
 from revit.image.search.options import (

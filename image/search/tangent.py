@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from revit.common.layers.attention import Attention
+from revit.common.models.layers.attention import Attention
 
 GROUP = 2**19
 """Numbers of a map that are worked on at once (2 MB in float32)."""

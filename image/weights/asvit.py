@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from revit.common.embed.resize import resize_positions
-from revit.common.errors import UserError
-from revit.common.load_report import Change, LoadReport
-from revit.common.tokens.grid import TokenGrid
+from revit.common.models.embed.resize import resize_positions
+from revit.common.models.grid import TokenGrid
+from revit.common.models.load_report import Change, LoadReport
+from revit.common.system.errors import UserError
 from revit.common.weights.adapt import TABLE
 from revit.common.weights.heads import take_heads
 from revit.common.weights.source import Source

@@ -8,9 +8,9 @@ from typing import Any
 
 from timm.data import ImageNetInfo, infer_imagenet_subset
 
-from revit.common.errors import UserError
-from revit.common.methods.method import Method
-from revit.common.vit import ResizableTransformer
+from revit.common.methods.base import Method
+from revit.common.models.vit import ResizableTransformer
+from revit.common.system.errors import UserError
 from revit.common.weights.reducers import methods_found
 from revit.common.weights.shapes import Known, Shapes, heads_of, read_shapes, shape_of
 from revit.common.weights.source import Source

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from revit.common.errors import UserError
-from revit.common.grid_model import GridModel
-from revit.common.load_report import LoadReport
-from revit.common.vit import ResizableTransformer
+from revit.common.models.base import GridModel
+from revit.common.models.load_report import LoadReport
+from revit.common.models.vit import ResizableTransformer
+from revit.common.system.errors import UserError
 from revit.common.weights import start
 from revit.common.weights.source import Source, read_source
 from revit.image.models.asvit import AsViT

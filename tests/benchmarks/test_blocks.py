@@ -10,10 +10,10 @@ import pytest
 import torch
 from blocks import Marked, main, ways
 
-from revit.common.inference.packed import can_pack
-from revit.common.layers.block import Block
-from revit.common.tokens.grid import TokenGrid
-from revit.common.tokens.layout import TokenLayout
+from revit.common.models.grid import TokenGrid
+from revit.common.models.layers.block import Block
+from revit.common.models.layout import TokenLayout
+from revit.common.serving.packed import can_pack
 from revit.video.models.blocks import DividedBlock
 
 GRID = TokenGrid(3, 2)

@@ -11,8 +11,8 @@ import torch
 from files_to_labels import DealtLengths, Prices, Slice, deal, shares_for, together
 from torch import nn
 
-from revit.common.report.throughput import SIDES
-from revit.common.tokens.assigner import TokenLengthAssigner
+from revit.common.methods.revit.assigner import TokenLengthAssigner
+from revit.common.timing.throughput import SIDES
 from revit.video.models.timesformer import TimeSformer
 
 KEYS = ["work", "target", "measured", "spread", "runs"]

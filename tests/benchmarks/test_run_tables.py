@@ -10,7 +10,7 @@ from made_tables.budgets import budgets
 from made_tables.training import training
 from tables import ROOT
 
-from revit.common.config import dump, load
+from revit.common.config.load import dump, load
 from revit.image.options import ImageRun
 from revit.image.search.run_options import AsViTSearchRun
 from revit.video.options import VideoRun

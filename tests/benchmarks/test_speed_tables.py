@@ -10,8 +10,8 @@ from made_tables.speed import dynamicvit_speed, speed
 from made_tables.targets import targets
 from tables import main
 
-from revit.common.errors import UserError
-from revit.common.report.cases import OTHER_ARCHITECTURE
+from revit.common.system.errors import UserError
+from revit.common.timing.cases import OTHER_ARCHITECTURE
 
 ROW = {
     "name": "ours",

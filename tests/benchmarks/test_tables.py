@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tables import BLOCK, ROOT, main, makers_of, refreshed
 
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
 
 TEXT = "before\n<!-- table: one -->\nold\n<!-- end -->\nbetween\n<!-- table: two -->\nkept\n<!-- end -->\nafter\n"
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from ablations import CONFIGS, GRIDS, ROWS, on_digits, table
 
-from revit.common.config import load
+from revit.common.config.load import load
 from revit.common.data.batch import Batch
-from revit.common.tokens.grid import TokenGrid
+from revit.common.models.grid import TokenGrid
 from revit.image.build import ImagePackage
 from revit.image.options import ImageRun
 

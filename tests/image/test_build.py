@@ -9,8 +9,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from revit.common.data.batch import Batch
-from revit.common.engine.task import ResizableTask
-from revit.common.errors import UserError
+from revit.common.methods.task import ResizableTask
+from revit.common.system.errors import UserError
 from revit.image.build import ImagePackage, build_model
 from revit.image.models.deit import DeiT
 from revit.image.models.variants import VARIANTS

@@ -10,7 +10,7 @@ from PIL import Image
 from pydantic import ValidationError
 from sklearn.datasets import load_digits
 
-from revit.common.made_data import SPLITS
+from revit.common.data.made_data import SPLITS
 from revit.image.demo import DIGITS, ImageDemoOptions, Picture, draw_picture, make_digit_pictures, render
 
 SMALL = ImageDemoOptions(train_pictures=60, val_pictures=20, test_pictures=20, num_workers=1)

@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
-from revit.common.checkpoint import Checkpoint, save_checkpoint
 from revit.common.data.batch import Batch
-from revit.common.engine.task import Progress, ResizableTask
-from revit.common.errors import UserError
-from revit.common.losses.distill import SelfDistillation
 from revit.common.methods.apply import start_of, task_of
-from revit.common.methods.flexivit import FlexiTask, FlexiViTOptions, OneLength
-from revit.common.tokens.grid import TokenGrid
-from revit.common.tokens.sizes import SizeSchedule, Stage
+from revit.common.methods.distill import SelfDistillation
+from revit.common.methods.flexivit.method import FlexiTask, FlexiViTOptions, OneLength
+from revit.common.methods.flexivit.sizes import SizeSchedule, Stage
+from revit.common.methods.task import Progress, ResizableTask
+from revit.common.models.grid import TokenGrid
+from revit.common.system.errors import UserError
+from revit.common.weights.checkpoint import Checkpoint, save_checkpoint
 from revit.image.build import ImagePackage
 from revit.image.options import ImageRun
 from revit.video.options import VideoRun
@@ -67,7 +67,7 @@ def test_each_update_runs_at_one_size_with_the_ordinary_loss():
     options = run(label_smoothing=0.1)
     package = ImagePackage()
     model = package.build_model(options, 10).eval()
-    task = task_of(options, package, model)
+    task = task_of(options, package.task(options), package, model)
     images, some = batch()
     seen = set()
     for update in range(8):
@@ -88,7 +88,7 @@ def test_seed_of_the_draws_is_the_runs_or_its_own():
     def drawn(options: ImageRun) -> list[int]:
         package = ImagePackage()
         model = package.build_model(options, 10)
-        task = task_of(options, package, model)
+        task = task_of(options, package.task(options), package, model)
         assert isinstance(task, FlexiTask)
         return [task.sizes.grid_at(update, 0).rows for update in range(30)]
 
@@ -108,7 +108,7 @@ def test_one_size_with_its_own_kernel_is_the_plain_run():
     images, some = batch()
     losses = []
     for model, own in ((flexible, options), (fixed, fixed_options)):
-        task = task_of(own, package, model)
+        task = task_of(own, package.task(own), package, model)
         task.begin(Progress(0, 0.0))
         ((_, loss),) = task.losses(model, images, some)
         loss.backward()
@@ -141,7 +141,7 @@ def test_a_student_that_starts_as_its_teacher_has_nothing_to_learn_at_that_size(
     start = start_of(options)
     assert start.source == teacher["source"]
     package.start(model, options, start.source)
-    task = task_of(options, package, model)
+    task = task_of(options, package.task(options), package, model)
     assert isinstance(task, FlexiTask)
     images, some = batch()
     losses = {}
@@ -208,7 +208,7 @@ def test_a_teacher_of_other_classes_is_refused(tmp_path):
     options = run({**SMALL, "teacher": {"source": teacher_file(tmp_path, classes=7)}})
     package = ImagePackage()
     with pytest.raises(UserError, match="knows 7 classes, the data has 10"):
-        task_of(options, package, package.build_model(options, 10))
+        task_of(options, package.task(options), package, package.build_model(options, 10))
 
 
 def test_a_curriculum_ends_at_one_size():
@@ -272,7 +272,7 @@ def test_token_expansion_merges_tokens_of_every_size(names):
     options = ImageRun.model_validate(settings(methods=methods, model={**MODEL, "depth": 3}))
     package = ImagePackage()
     model = package.build_model(options, 10).train()
-    task = task_of(options, package, model)
+    task = task_of(options, package.task(options), package, model)
     images, some = batch()
     lengths: list[int] = []
     model.blocks[2].register_forward_pre_hook(lambda _, inputs: lengths.append(inputs[0].shape[1] - 1))

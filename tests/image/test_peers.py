@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from revit.common.errors import UserError
-from revit.common.reducers.reducer import Reducer
-from revit.common.report.peers import checked_twin
+from revit.common.models.reducer import Reducer
+from revit.common.system.errors import UserError
+from revit.common.timing.peers import checked_twin
 from revit.image.models.variants import VARIANTS
 from revit.image.peers import TimmViT
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from revit.common.data.batch import Batch
-from revit.common.losses.distill import SelfDistillation
-from revit.common.outputs import ModelOutput
-from revit.common.tokens.grid import TokenGrid
+from revit.common.methods.distill import SelfDistillation
+from revit.common.models.grid import TokenGrid
+from revit.common.models.outputs import ModelOutput
 from revit.image.data.label_maps import TokenLabelOptions
 from revit.image.losses.token_labels import densify, region_align
 from revit.image.models.lvvit import LVViT

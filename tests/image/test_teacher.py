@@ -8,9 +8,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from revit.common.data.batch import Batch
-from revit.common.errors import UserError
-from revit.common.layers.pixels import PixelNorm
-from revit.common.outputs import ModelOutput
+from revit.common.models.layers.normalizer import PixelNorm
+from revit.common.models.outputs import ModelOutput
+from revit.common.system.errors import UserError
 from revit.image.models.variants import VARIANTS
 from revit.image.options import ImageRun
 from revit.image.teacher import Teacher, TeacherDistillation, TeacherTask, load_teacher

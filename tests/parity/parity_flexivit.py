@@ -11,8 +11,8 @@ import torch
 from parity_cases import Answer, Case
 from torch import Tensor
 
-from revit.common.embed.resize import resize_patch_kernel, resize_positions
-from revit.common.tokens.grid import TokenGrid
+from revit.common.models.embed.resize import resize_patch_kernel, resize_positions
+from revit.common.models.grid import TokenGrid
 
 RULES: Mapping[str, Mapping[str, Any]] = {
     "pi": {},

@@ -9,8 +9,8 @@ import torch
 from parity_cases import WITHOUT_EFFECT, Answer, Case, fill, fill_model, filled, pair, watch_first_block
 from torch import Tensor
 
-from revit.common.embed.resize import resize_positions, resize_times
-from revit.common.tokens.grid import TokenGrid
+from revit.common.models.embed.resize import resize_positions, resize_times
+from revit.common.models.grid import TokenGrid
 from revit.common.weights.read import strip_prefixes
 from revit.common.weights.source import Source
 from revit.video.models.timesformer import TimeSformer

@@ -6,7 +6,7 @@ import torch
 from parity_cases import Answer, Case
 from torch import Tensor
 
-from revit.common.tokens.grid import TokenGrid
+from revit.common.models.grid import TokenGrid
 from revit.image.losses.token_labels import (
     RegionTargets,
     correct_by_label,

@@ -21,7 +21,7 @@ from parity_toe import selections
 from parity_token_label import targets_and_losses
 from parity_vit import deit, lvvit
 
-from revit.common.report.flops import count
+from revit.common.costs.flops import count
 
 ROOT = Path(os.environ.get("PARITY_DIR") or Path(__file__).parent / "cases")
 FOLDERS = case_folders(ROOT)

@@ -11,7 +11,7 @@ import test_net as tool_test_net
 import torch
 import train_net
 
-from revit.common.checkpoint import load_checkpoint
+from revit.common.weights.checkpoint import load_checkpoint
 
 CONFIG = """
 kind: image

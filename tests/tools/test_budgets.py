@@ -17,8 +17,8 @@ import train_net
 from made_tables.budgets import budgets as table_of_budgets
 from tiny_run import write_config
 
-from revit.common.checkpoint import load_checkpoint, save_checkpoint
-from revit.common.tokens.budget import KEY
+from revit.common.methods.revit.budget import KEY
+from revit.common.weights.checkpoint import load_checkpoint, save_checkpoint
 
 
 def shuffle_labels(path):

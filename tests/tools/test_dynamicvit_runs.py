@@ -15,8 +15,8 @@ import torch
 import train_net
 from ranks import run_ranks
 
-from revit.common.checkpoint import load_checkpoint
-from revit.common.methods.dynamicvit import DynamicViTTask
+from revit.common.methods.dynamicvit.method import DynamicViTTask
+from revit.common.weights.checkpoint import load_checkpoint
 
 PICTURES = """
 kind: image

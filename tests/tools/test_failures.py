@@ -18,9 +18,10 @@ import torch
 import train_net
 from PIL import Image
 
-from revit.common.checkpoint import load_checkpoint
-from revit.common.engine import log, recipe, resume, stage_work, state
-from revit.common.errors import UserError
+from revit.common.system import log
+from revit.common.system.errors import UserError
+from revit.common.training import recipe, resume, stage_work, state
+from revit.common.weights.checkpoint import load_checkpoint
 from revit.image.data import pictures
 
 CONFIG = """

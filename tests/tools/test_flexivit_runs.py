@@ -17,8 +17,8 @@ from made_tables import flexivit
 from noted_sizes import train_noting_sizes
 from ranks import run_ranks
 
-from revit.common.checkpoint import load_checkpoint
-from revit.common.methods.flexivit import FlexiTask
+from revit.common.methods.flexivit.method import FlexiTask
+from revit.common.weights.checkpoint import load_checkpoint
 
 PICTURES = """
 kind: image

@@ -12,7 +12,7 @@ import timm
 import torch
 import train_net
 
-from revit.common.checkpoint import load_checkpoint
+from revit.common.weights.checkpoint import load_checkpoint
 
 CONFIG = """
 kind: image

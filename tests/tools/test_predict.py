@@ -19,15 +19,15 @@ from made_videos import Structure, packets_of, remux, write_video
 from PIL import Image
 from predict import main
 
-from revit.common.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from revit.common.drawing.gallery import Gallery
 from revit.common.drawing.look import looks_of
-from revit.common.engine.trained import build_assigner
-from revit.common.inference.load import engine_of
-from revit.common.reducers.decision import Shorter
-from revit.common.reducers.reducer import Reducer
-from revit.common.tokens.grid import TokenGrid
-from revit.common.tokens.layout import TokenLayout
+from revit.common.modality.trained import build_assigner
+from revit.common.models.decision import Shorter
+from revit.common.models.grid import TokenGrid
+from revit.common.models.layout import TokenLayout
+from revit.common.models.reducer import Reducer
+from revit.common.serving.load import engine_of
+from revit.common.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from revit.video.build import build_model
 from revit.video.classifier import open_classifier
 from revit.video.data.clips import load_views

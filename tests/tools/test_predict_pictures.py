@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from predict import main
 
-from revit.common.checkpoint import Checkpoint, save_checkpoint
-from revit.common.engine.trained import build_assigner
-from revit.common.errors import UserError
-from revit.common.inference.load import engine_of
-from revit.common.tokens.grid import TokenGrid
+from revit.common.modality.trained import build_assigner
+from revit.common.models.grid import TokenGrid
+from revit.common.serving.load import engine_of
+from revit.common.system.errors import UserError
+from revit.common.weights.checkpoint import Checkpoint, save_checkpoint
 from revit.image.build import build_model
 from revit.image.classifier import open_classifier
 from revit.image.data.pictures import load_picture

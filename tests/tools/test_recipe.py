@@ -14,16 +14,16 @@ import pytest
 import torch
 import yaml
 
-from revit.common.checkpoint import load_checkpoint
-from revit.common.cli import tool
-from revit.common.config import load
-from revit.common.engine.distributed import World
-from revit.common.engine.log import RunLog
-from revit.common.engine.recipe import Recipe
-from revit.common.engine.stage_work import StageWork
-from revit.common.engine.stages import clear
-from revit.common.engine.stop import StopRequest
-from revit.common.files import locked
+from revit.common.config.load import load
+from revit.common.system.command_line import tool
+from revit.common.system.distributed import World
+from revit.common.system.files import locked
+from revit.common.system.log import RunLog
+from revit.common.system.stop import StopRequest
+from revit.common.training.recipe import Recipe
+from revit.common.training.stage_work import StageWork
+from revit.common.training.stages import clear
+from revit.common.weights.checkpoint import load_checkpoint
 from revit.video.build import VideoPackage
 from revit.video.options import VideoRun
 

@@ -11,10 +11,10 @@ import torch
 import train_net
 from page_check import check
 
-from revit.common.engine.evaluate import Answers, Evaluation
-from revit.common.report.adaptive import Costs, adaptive_report
+from revit.common.evaluation.adaptive import Costs, adaptive_report
+from revit.common.evaluation.evaluate import Answers, Evaluation
+from revit.common.evaluation.record import IN_RUN, load_seen
 from revit.common.report.runs import RunReport
-from revit.common.report.seen import IN_RUN, load_seen
 
 CONFIG = """
 kind: video
@@ -84,7 +84,7 @@ def test_a_counter_with_attention_left_out_is_caught(finished, tmp_path, monkeyp
     shutil.copytree(finished, run)
     (run / "report.json").unlink()
     monkeypatch.setattr(
-        "revit.common.report.fvcore_count._attention_macs", lambda inputs, outputs: {"attention": 0.0}
+        "revit.common.costs.fvcore_count._attention_macs", lambda inputs, outputs: {"attention": 0.0}
     )
     arguments = ["--cfg", str(run / "config.yaml"), "--stage", "evaluate", f"run.dir={run}"]
     assert train_net.main(arguments) == 1

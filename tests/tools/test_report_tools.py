@@ -10,10 +10,10 @@ import kinds
 import pytest
 import torch
 
-from revit.common.config import dump, load
-from revit.common.errors import UserError
-from revit.common.report.peers import Peers, Reference
-from revit.common.report.throughput import SIDES
+from revit.common.config.load import dump, load
+from revit.common.system.errors import UserError
+from revit.common.timing.peers import Peers, Reference
+from revit.common.timing.throughput import SIDES
 from revit.video.options import VideoRun
 
 ROOT = Path(__file__).parents[2]
@@ -191,7 +191,7 @@ def test_a_method_without_a_twin_is_told_and_a_wrong_twin_ends_the_run(tiny, tmp
     assert said.err.count("tiny: no huggingface beside ours: ") == 1
     assert "takes no tokens away between blocks, as DynamicViTReducer does" in said.err
     assert "ours" in said.out
-    monkeypatch.setattr("revit.common.report.peers.LARGEST_DIFFERENCE", -1.0)
+    monkeypatch.setattr("revit.common.timing.peers.LARGEST_DIFFERENCE", -1.0)
     assert tool("throughput")(arguments) == 1
     assert "logits differ from ours" in capsys.readouterr().err
 

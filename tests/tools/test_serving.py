@@ -15,10 +15,10 @@ import train_net
 from kinds import load_run
 from tiny_run import write_config
 
-from revit.common.engine.evaluate import Evaluation
-from revit.common.engine.evaluator import Evaluator
-from revit.common.inference import runtime
-from revit.common.tokens.budget import Milliseconds
+from revit.common.evaluation.evaluate import Evaluation
+from revit.common.evaluation.evaluator import Evaluator
+from revit.common.methods.revit.budget import Milliseconds
+from revit.common.serving import runtime
 
 TIMES = Milliseconds((8.0, 4.0, 2.0), 0.1, "made up")
 
@@ -133,7 +133,7 @@ def test_a_budget_of_time_is_of_what_is_served_and_has_the_clock_beside_it(
         asked.append((type(networks.model).__name__, *arguments[2:]))
         return TIMES
 
-    monkeypatch.setattr("revit.common.engine.calibrate.measure_milliseconds", made_up)
+    monkeypatch.setattr("revit.common.serving.budgets.measure_milliseconds", made_up)
     capsys.readouterr()
     status, report = tool(finished, "--budget", "ms:5", "--dtype", "bfloat16", "--compile", "eager")
     assert status == 0

@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import several_processes
 import torch
 import train_net
 
-from revit.common.checkpoint import load_checkpoint
+from revit.common.weights.checkpoint import load_checkpoint
 
 TOOLS = Path(__file__).parents[2] / "tools"
 CONFIG = """
@@ -66,7 +67,7 @@ def found(config):
     for name in ("deepspeed", "deepspeed_parts", "replicas", "replicas_parts", "broken", "retokenized"):
         with_data(config, name)
     out = config.parent / "found.json"
-    command = [sys.executable, Path(__file__).with_name("several_processes.py"), config, config.parent, out]
+    command = [sys.executable, Path(several_processes.__file__), config, config.parent, out]
     slurm = {"SLURM_NTASKS": "2", "SLURM_JOB_NODELIST": "localhost", "SLURM_JOB_ID": str(os.getpid())}
     processes = [
         subprocess.Popen(

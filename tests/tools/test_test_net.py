@@ -9,8 +9,8 @@ import pytest
 import torch
 from test_net import main
 
-from revit.common.config import load
-from revit.common.engine.recipe import Recipe
+from revit.common.config.load import load
+from revit.common.training.recipe import Recipe
 from revit.video.build import VideoPackage
 from revit.video.demo import DemoOptions
 from revit.video.models.timesformer import TimeSformer

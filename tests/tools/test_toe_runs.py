@@ -11,9 +11,9 @@ import torch
 import train_net
 from ranks import run_ranks
 
-from revit.common.checkpoint import load_checkpoint
-from revit.common.methods.toe import ToETask
-from revit.common.reducers.toe import TokenExpansion
+from revit.common.methods.toe.method import ToETask
+from revit.common.methods.toe.reducer import TokenExpansion
+from revit.common.weights.checkpoint import load_checkpoint
 
 DIGITS = """
 kind: image

@@ -11,9 +11,9 @@ from kinds import load_run
 from made_tables.training import training
 from ranks import start_server
 
-from revit.common.errors import UserError
-from revit.common.report import training_speed
-from revit.common.report.training_speed import training_cases
+from revit.common.speed import training_speed
+from revit.common.speed.training_speed import training_cases
+from revit.common.system.errors import UserError
 
 TINY = """
 kind: image

@@ -7,7 +7,7 @@ import csv
 import av
 import pytest
 
-from revit.common.made_data import SPLITS
+from revit.common.data.made_data import SPLITS
 from revit.video.demo import DemoOptions, make_motion_clips
 
 SMALL = DemoOptions(train_clips=16, val_clips=8, test_clips=8, frames=4, num_workers=1)

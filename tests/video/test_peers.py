@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from revit.common.errors import UserError
-from revit.common.report.peers import checked_twin
+from revit.common.system.errors import UserError
+from revit.common.timing.peers import checked_twin
 from revit.video.models.timesformer import TimeSformer
 from revit.video.peers import HuggingFaceTimeSformer
 
@@ -57,6 +57,6 @@ def test_models_that_the_port_lacks(settings, message):
 
 
 def test_a_difference_stops_the_comparison(monkeypatch):
-    monkeypatch.setattr("revit.common.report.peers.LARGEST_DIFFERENCE", -1.0)
+    monkeypatch.setattr("revit.common.timing.peers.LARGEST_DIFFERENCE", -1.0)
     with pytest.raises(RuntimeError, match="differ from ours"):
         checked_twin(HuggingFaceTimeSformer, TimeSformer(grids=(4,), **SMALL), torch.zeros(1, 3, 2, 32, 32))

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from revit.common.errors import UserError
-from revit.common.report.cases import OTHER_ARCHITECTURE, reference_cases
-from revit.common.report.peers import Reference, foreign_gmacs
+from revit.common.system.errors import UserError
+from revit.common.timing.cases import OTHER_ARCHITECTURE, reference_cases
+from revit.common.timing.peers import Reference, foreign_gmacs
 from revit.video.references import PYTORCHVIDEO, TwoPathways
 
 SHAPE = (1, 3, 4, 8, 8)

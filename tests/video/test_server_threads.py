@@ -13,7 +13,7 @@ import pytest
 import torch
 from made_videos import Structure, write_video
 
-from revit.common.checkpoint import Checkpoint, save_checkpoint
+from revit.common.weights.checkpoint import Checkpoint, save_checkpoint
 from revit.video import load
 from revit.video.build import build_model
 from revit.video.options import VideoRun

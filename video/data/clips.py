@@ -18,7 +18,7 @@ from revit.common.data.build import Split
 from revit.common.data.dataset import Sample
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
 from revit.video.data.decode import DecoderError, VideoInfo, Wanted
 from revit.video.data.decode.reader import FrameReader
 from revit.video.data.lists import read_clips

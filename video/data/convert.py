@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import av
 
-from revit.common.engine.log import progress
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
+from revit.common.system.log import progress
 from revit.video.data.convert_options import ENCODER, ConvertSettings
 from revit.video.data.convert_plan import ConvertPlan
 from revit.video.data.convert_pool import convert_all

@@ -17,7 +17,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
 from revit.video.data.convert_options import ENCODER, ConvertSettings, target_size
 from revit.video.data.decode import DecodeError, VideoInfo
 from revit.video.data.decode.index import Numbering, index_frames

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
 
 FORMAT = 1
 """Raised whenever equal settings would give other files."""

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from revit.common.data.label_names import read_label_names
 from revit.common.data.lists import SampleList
-from revit.common.errors import UserError
-from revit.common.files import write_lines
+from revit.common.system.errors import UserError
+from revit.common.system.files import write_lines
 from revit.video.data.lists import read_clips
 
 SPLITS = ("train", "val", "test")

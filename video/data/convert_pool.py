@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from revit.common.errors import UserError
-from revit.common.processes import in_lasting_thread
+from revit.common.system.errors import UserError
+from revit.common.system.processes import in_lasting_thread
 from revit.video.data.convert_records import Record
 from revit.video.data.convert_worker import Broken, Fatal, Job, serve
 

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from revit.common.errors import UserError, reason_of
-from revit.common.files import locked, write_json
+from revit.common.system.errors import UserError, reason_of
+from revit.common.system.files import locked, write_json
 from revit.video.data.convert_options import ConvertSettings
 
 HIDDEN = ".converted"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from revit.common.errors import UserError, reason_of
-from revit.common.processes import end_with_parent
+from revit.common.system.errors import UserError, reason_of
+from revit.common.system.processes import end_with_parent
 from revit.video.data.convert_check import CheckError, check_clip
 from revit.video.data.convert_encode import encode_clip
 from revit.video.data.convert_options import ConvertSettings

@@ -11,7 +11,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from revit.common.report.loading_rates import Decoders
+from revit.common.speed.loading_rates import Decoders
 from revit.video.data.clips import eval_indices, eval_wanted, make_reader
 from revit.video.data.decode import Backend, DecodeError, VideoInfo, probe, resolve_backend
 from revit.video.data.decode.opening import opened_stream, real_path

@@ -7,8 +7,8 @@ from typing import Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from typing_extensions import Self
 
+from revit.common.config.options import Options
 from revit.common.data.options import LoadingOptions, SourceOptions
-from revit.common.options import Options
 
 
 class FrameOptions(Options):

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from revit.common.layers.attention import Attention
-from revit.common.layers.block import Block, key_weights
-from revit.common.layers.norm import LengthAwareLayerNorm
-from revit.common.tokens.grid import TokenGrid
-from revit.common.tokens.layout import TokenLayout
+from revit.common.models.grid import TokenGrid
+from revit.common.models.layers.attention import Attention
+from revit.common.models.layers.block import Block, key_weights
+from revit.common.models.layers.norm import LengthAwareLayerNorm
+from revit.common.models.layout import TokenLayout
 
 
 class DividedBlock(Block):

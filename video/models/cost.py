@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from revit.common.report.closed_form import (
+from revit.common.costs.closed_form import (
     Macs,
     add_reducer,
     embedding_macs,
@@ -16,7 +16,7 @@ from revit.common.report.closed_form import (
     positions_per_block,
     single_input,
 )
-from revit.common.tokens.grid import TokenGrid
+from revit.common.models.grid import TokenGrid
 
 if TYPE_CHECKING:
     from revit.video.models.timesformer import AttentionKind, TimeSformer

@@ -9,11 +9,11 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from revit.common.embed.resize import resize_times
-from revit.common.layers.block import Block, drop_path_rates
-from revit.common.outputs import ModelOutput
-from revit.common.tokens.grid import TokenGrid
-from revit.common.vit import ResizableTransformer
+from revit.common.models.embed.resize import resize_times
+from revit.common.models.grid import TokenGrid
+from revit.common.models.layers.block import Block, drop_path_rates
+from revit.common.models.outputs import ModelOutput
+from revit.common.models.vit import ResizableTransformer
 from revit.video.models.blocks import DividedBlock
 from revit.video.models.cost import closed_form
 

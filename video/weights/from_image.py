@@ -8,8 +8,8 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from revit.common.embed.resize import resize_times
-from revit.common.load_report import Change, LoadReport
+from revit.common.models.embed.resize import resize_times
+from revit.common.models.load_report import Change, LoadReport
 from revit.video.models.timesformer import TimeSformer
 
 _SPATIAL = re.compile(r"(blocks\.\d+)\.(attn|norm1)\.(.+)")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
 from revit.common.weights.shapes import Known, heads_of, read_shapes, shape_of
 from revit.common.weights.source import Source
 from revit.video.data.options import ClipOptions, FrameOptions, PixelOptions

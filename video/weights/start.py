@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from revit.common.errors import UserError
-from revit.common.load_report import LoadReport
+from revit.common.models.load_report import LoadReport
+from revit.common.system.errors import UserError
 from revit.common.weights import start
 from revit.common.weights.source import Source
 from revit.video.models.timesformer import TimeSformer

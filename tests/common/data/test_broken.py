@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from revit.common.data.broken import BrokenFiles, BrokenSample, Failure
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
 
 
 def failure(id_: int) -> Failure:

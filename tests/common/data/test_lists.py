@@ -11,7 +11,7 @@ import pytest
 from revit.common.data import read_lists
 from revit.common.data.label_names import read_label_names
 from revit.common.data.lists import SampleList
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
 
 
 def read_list(source: str, **options) -> SampleList:

@@ -18,7 +18,7 @@ from revit.common.data.broken import BrokenFiles, BrokenSample
 from revit.common.data.dataset import RobustDataset, Sample, sample_seed
 from revit.common.data.loader import Loader
 from revit.common.data.sampler import EpochSampler
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
 
 NUM_SAMPLES = 23
 

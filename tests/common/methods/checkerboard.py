@@ -8,11 +8,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from revit.common.methods.method import Method, MethodOptions
-from revit.common.reducers.decision import Shorter
-from revit.common.reducers.reducer import Reducer
-from revit.common.tokens.layout import TokenLayout
-from revit.common.vit import ResizableTransformer
+from revit.common.methods.base import Method, MethodOptions
+from revit.common.models.decision import Shorter
+from revit.common.models.layout import TokenLayout
+from revit.common.models.reducer import Reducer
+from revit.common.models.vit import ResizableTransformer
 
 
 class CheckerboardOptions(MethodOptions):

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from revit.common.data.batch import Batch
-from revit.common.engine.exchange import OneProcess, SharesLengths
-from revit.common.engine.task import AssignerTask, Progress, ResizableTask
 from revit.common.methods.around import TaskAround
+from revit.common.methods.exchange import OneProcess, SharesLengths
 from revit.common.methods.retokenize import RetokenizeOptions, RetokenizeTask
-from revit.common.methods.toe import Stages, ToETask
-from revit.common.reducers.toe import Growth, TokenExpansion
+from revit.common.methods.task import AssignerTask, Progress, ResizableTask
+from revit.common.methods.toe.method import Stages, ToETask
+from revit.common.methods.toe.reducer import Growth, TokenExpansion
 from revit.image.models.deit import DeiT
 
 BATCH = Batch(torch.empty(0), torch.tensor([0, 1]), torch.tensor([0, 1]))

@@ -12,12 +12,12 @@ from kinds import load_run
 from torch import Tensor
 
 from revit.common.data.batch import Batch
-from revit.common.engine.optim import parameter_groups
-from revit.common.errors import UserError
-from revit.common.losses.distill import SelfDistillation
-from revit.common.losses.dynamicvit import class_divergence, ratio_loss, token_divergence, token_error
 from revit.common.methods.apply import optim_of, task_of
-from revit.common.methods.dynamicvit import DynamicViTTask
+from revit.common.methods.distill import SelfDistillation
+from revit.common.methods.dynamicvit.losses import class_divergence, ratio_loss, token_divergence, token_error
+from revit.common.methods.dynamicvit.method import DynamicViTTask
+from revit.common.system.errors import UserError
+from revit.common.training.optim import parameter_groups
 from revit.image.classifier import open_classifier
 from revit.image.models.deit import DeiT
 from revit.video.models.timesformer import TimeSformer
@@ -224,7 +224,7 @@ def test_the_teacher_is_the_start_with_all_tokens(config, name):
     options, package, model = build(config, *sizes, f"start.source={source}")
     package.start(model, options, str(source))
     before = torch.get_rng_state()
-    task = task_of(options, package, model)
+    task = task_of(options, package.task(options), package, model)
     assert torch.equal(before, torch.get_rng_state())
     plain = build(config, "methods={}", *sizes)[2].eval()
     pictures, batch = torch.randn(3, 3, 48, 48), batch_of(3)
@@ -261,9 +261,9 @@ def test_a_start_without_these_classes_cannot_teach(config):
     torch.save({**state, "head.weight": torch.zeros(7, 32), "head.bias": torch.zeros(7)}, path)
     options, package, model = build(config, f"start.source={path}")
     with pytest.raises(UserError, match="cannot teach: head: 7 -> 10 classes"):
-        task_of(options, package, model)
+        task_of(options, package.task(options), package, model)
     options, package, model = build(config, f"start.source={path}", "methods.dynamicvit.teacher=none")
-    assert task_of(options, package, model).teacher is None
+    assert task_of(options, package.task(options), package, model).teacher is None
 
 
 @pytest.mark.parametrize("attention", ["divided_space_time", "joint_space_time", "space_only"])
@@ -278,7 +278,7 @@ def test_clips_start_from_a_plain_timesformer_and_it_teaches(tmp_path, attention
     model = kind.package.build_model(options, len(kind.package.label_names(options)))
     assert isinstance(model, TimeSformer)
     kind.package.start(model, options, str(source))
-    task = task_of(options, kind.package, model)
+    task = task_of(options, kind.package.task(options), kind.package, model)
     model.train()
     clips = torch.randn(2, 3, 2, 32, 32)
     targets = torch.tensor([0, 1])
@@ -290,7 +290,7 @@ def test_clips_start_from_a_plain_timesformer_and_it_teaches(tmp_path, attention
 
 def test_a_position_of_a_clip_counts_in_all_its_frames():
     """The token term over frames, written out."""
-    from revit.common.outputs import ModelOutput
+    from revit.common.models.outputs import ModelOutput
 
     features, taught = torch.randn(2, 6, 4), torch.randn(2, 6, 4)  # 3 positions of 2 frames
     keep = torch.tensor([[1.0, 0, 1], [0, 0, 1]])

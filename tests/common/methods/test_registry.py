@@ -17,11 +17,11 @@ import train_net
 from checkerboard import METHOD, Checkerboard, CheckerboardReducer
 from PIL import Image
 
-from revit.common.checkpoint import load_checkpoint
-from revit.common.config import load
-from revit.common.errors import UserError
+from revit.common.config.load import load
 from revit.common.methods import registry
 from revit.common.methods.registry import added, known_methods
+from revit.common.system.errors import UserError
+from revit.common.weights.checkpoint import load_checkpoint
 from revit.image.options import ImageRun
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[3]

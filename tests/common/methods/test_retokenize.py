@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from revit.common.embed.patch_embed import Patchify
-from revit.common.embed.retokenize import re_tokenized, strided_convolution
-from revit.common.engine.task import Progress, ResizableTask
-from revit.common.errors import UserError
+from revit.common.costs.flops import count
 from revit.common.methods.retokenize import METHOD, PUBLISHED_COSTS, RetokenizeOptions, RetokenizeTask
-from revit.common.report.flops import count
-from revit.common.tokens.grid import TokenGrid
+from revit.common.methods.task import Progress, ResizableTask
+from revit.common.models.embed.patch_embed import Patchify
+from revit.common.models.embed.retokenize import re_tokenized, strided_convolution
+from revit.common.models.grid import TokenGrid
+from revit.common.system.errors import UserError
 from revit.image.models.asvit import AsViT
 from revit.image.models.deit import DeiT
 from revit.image.models.genotype import PUBLISHED

@@ -9,11 +9,11 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from revit.common.engine.exchange import OneProcess, SharesLengths
-from revit.common.engine.task import Progress, ResizableTask, Task
-from revit.common.errors import UserError
-from revit.common.methods.toe import Stages, ToE, ToEOptions, ToETask
-from revit.common.reducers.toe import Growth, TokenExpansion
+from revit.common.methods.exchange import OneProcess, SharesLengths
+from revit.common.methods.task import Progress, ResizableTask, Task
+from revit.common.methods.toe.method import Stages, ToE, ToEOptions, ToETask
+from revit.common.methods.toe.reducer import Growth, TokenExpansion
+from revit.common.system.errors import UserError
 from revit.image.models.deit import DeiT
 
 

@@ -9,8 +9,8 @@ import math
 import pytest
 import report
 
+from revit.common.evaluation.intervals import Z95, wilson
 from revit.common.report.compared import compared_columns, compared_rows, protocols, warnings
-from revit.common.report.intervals import Z95, wilson
 from revit.common.report.page import write_page
 from revit.common.report.runs import RunReport
 

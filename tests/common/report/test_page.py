@@ -13,11 +13,11 @@ import torch
 from page_check import check
 from report_cases import content_of, made_seen, save_run, speed_row, with_pictures
 
+from revit.common.evaluation.record import IN_RUN, Seen
 from revit.common.report.facts import as_json, gather
 from revit.common.report.markdown import markdown
 from revit.common.report.page import render, write_page
 from revit.common.report.runs import RunReport, read_runs
-from revit.common.report.seen import IN_RUN, Seen
 
 
 @pytest.mark.parametrize("frames", [1, 4])

@@ -9,9 +9,9 @@ import re
 import pytest
 import report
 
-from revit.common.errors import UserError
 from revit.common.report.runs import RunReport, read_runs, unfinished
 from revit.common.report.tables import print_table, shown
+from revit.common.system.errors import UserError
 
 CONTENT = {
     "fixed": [

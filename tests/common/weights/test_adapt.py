@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import torch
 
-from revit.common.load_report import LoadReport
-from revit.common.tokens.grid import TokenGrid
+from revit.common.models.grid import TokenGrid
+from revit.common.models.load_report import LoadReport
 from revit.common.weights.adapt import rename_grids
 
 NAMES = (

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
 from revit.common.weights.read import read_weights
 
 STATE = {"norm.weight": torch.arange(4.0), "head.bias": torch.ones(2)}

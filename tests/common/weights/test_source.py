@@ -12,8 +12,8 @@ from huggingface_hub import constants
 from timm.data.constants import IMAGENET_DEFAULT_MEAN as IMAGENET_MEAN
 from timm.data.constants import IMAGENET_DEFAULT_STD as IMAGENET_STD
 
-from revit.common.checkpoint import Checkpoint, save_checkpoint
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
+from revit.common.weights.checkpoint import Checkpoint, save_checkpoint
 from revit.common.weights.source import Source, read_source
 from revit.common.weights.start import pixel_notes
 from revit.image.data.options import PicturePixelOptions

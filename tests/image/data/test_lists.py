@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from revit.common.data.lists import SampleList
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
 from revit.image.data.decode import read_picture
 from revit.image.data.lists import keep_classes, read_pictures
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from revit.common.data.broken import BrokenSample
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
 from revit.image.data.options import PictureOptions
 from revit.image.data.pictures import build_eval_loader, build_train_loader, load_picture, read_split
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from revit.common.report.flops import count
-from revit.common.tokens.grid import TokenGrid
-from revit.common.tokens.layout import TokenLayout
+from revit.common.costs.flops import count
+from revit.common.models.grid import TokenGrid
+from revit.common.models.layout import TokenLayout
 from revit.image.models.asvit import AsViT, ReEmbed, WindowStage
 from revit.image.models.asvit_cost import split_side, stage_maps
 from revit.image.models.genotype import PUBLISHED, SEED_TOPOLOGY, Genotype, Stage

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from revit.common.embed.lvvit_stem import LVViTStem
-from revit.common.report.flops import count
-from revit.common.tokens.assigner import TokenLengthAssigner
-from revit.common.tokens.grid import TokenGrid
+from revit.common.costs.flops import count
+from revit.common.methods.revit.assigner import TokenLengthAssigner
+from revit.common.models.embed.lvvit_stem import LVViTStem
+from revit.common.models.grid import TokenGrid
 from revit.image.models.variants import VARIANTS
 
 

@@ -9,7 +9,7 @@ from picture_models import SMALL, as_plain, pictures, randomise
 from torch import nn
 from torch.nn.functional import pad
 
-from revit.common.tokens.grid import TokenGrid
+from revit.common.models.grid import TokenGrid
 from revit.image.models.deit import DeiT
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from picture_models import SMALL, as_plain, pictures, randomise
 
-from revit.common.tokens.grid import TokenGrid
+from revit.common.models.grid import TokenGrid
 from revit.image.models.lvvit import LVViT
 from revit.image.models.mix_token import MixDraw
 

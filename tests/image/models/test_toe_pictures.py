@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from revit.common.data.batch import Batch
-from revit.common.engine.backend import LocalBackend
-from revit.common.engine.task import ResizableTask
-from revit.common.methods.toe import ToE, ToEOptions
-from revit.common.reducers.decision import Shorter
-from revit.common.reducers.reducer import Reducer
+from revit.common.methods.task import ResizableTask
+from revit.common.methods.toe.method import ToE, ToEOptions
+from revit.common.models.decision import Shorter
+from revit.common.models.reducer import Reducer
+from revit.common.training.parallel.backend import LocalBackend
 from revit.image.models.deit import DeiT
 from revit.image.models.lvvit import LVViT
 from revit.image.models.mix_token import MixDraw

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from revit.common.layers.attention import Attention
+from revit.common.models.layers.attention import Attention
 from revit.image.models.asvit import AsViT
 from revit.image.search.complexity import Circle, Curve, curve_of, pooled, thetas_of, without_norms
 from revit.image.search.tangent import attention_with_slope, slope_along

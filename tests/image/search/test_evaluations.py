@@ -12,10 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+import search_runs
 import torch
 from search_runs import START, all_of_it, measurer
 
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
 from revit.image.models.genotype import Genotype
 from revit.image.search.evaluations import Evaluations, Measured, OutOfBudget
 from revit.image.search.measure import seed_of
@@ -151,7 +152,7 @@ def uninterrupted(tmp_path_factory):
 def test_killed_at_any_step_it_goes_on_to_the_same(tmp_path, uninterrupted):
     """SIGKILL in the search, while a line is written, and in the growth."""
     file, out = tmp_path / "measures.jsonl", tmp_path / "out.json"
-    command = [sys.executable, str(Path(__file__).with_name("search_runs.py")), str(file), "0", str(out)]
+    command = [sys.executable, str(Path(search_runs.__file__)), str(file), "0", str(out)]
     rng = random.Random(5)
     for share in (0.0, rng.random(), 1.0):
         died = subprocess.run([*command, str(rng.randint(1, 12)), str(share)], stderr=subprocess.PIPE)
@@ -190,7 +191,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path):
     file = tmp_path / "measures.jsonl"
     command = [
         sys.executable,
-        str(Path(__file__).with_name("search_runs.py")),
+        str(Path(search_runs.__file__)),
         str(file),
         "1",
         str(tmp_path / "o"),

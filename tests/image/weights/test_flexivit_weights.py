@@ -9,9 +9,9 @@ import pytest
 import timm
 import torch
 
-from revit.common.embed.resize import resize_patch_kernel, resize_positions
-from revit.common.errors import UserError
-from revit.common.tokens.grid import TokenGrid
+from revit.common.models.embed.resize import resize_patch_kernel, resize_positions
+from revit.common.models.grid import TokenGrid
+from revit.common.system.errors import UserError
 from revit.common.weights.source import Source, read_source
 from revit.image.classifier import open_classifier
 from revit.image.models.deit import DeiT

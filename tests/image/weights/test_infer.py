@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
 from revit.common.weights.read import WeightFile
 from revit.common.weights.source import Source, image_transformer, read_source
 from revit.image.models.deit import DeiT

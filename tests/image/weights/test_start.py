@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from revit.common.checkpoint import Checkpoint, save_checkpoint
-from revit.common.embed.resize import resize_patch_kernel, resize_positions
-from revit.common.errors import UserError
-from revit.common.tokens.grid import TokenGrid
-from revit.common.vit import ResizableTransformer
+from revit.common.models.embed.resize import resize_patch_kernel, resize_positions
+from revit.common.models.grid import TokenGrid
+from revit.common.models.vit import ResizableTransformer
+from revit.common.system.errors import UserError
+from revit.common.weights.checkpoint import Checkpoint, save_checkpoint
 from revit.common.weights.source import Source, read_source
 from revit.image.models.deit import DeiT
 from revit.image.models.lvvit import LVViT

@@ -10,7 +10,7 @@ import torch
 
 from revit.common.data.dataset import RobustDataset
 from revit.common.data.loader import Loader
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
 from revit.video.data.clips import (
     TrainClips,
     build_eval_loader,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from made_videos import NUM_FRAMES, Structure, number_of, packed, packets_of, remux, write_video
 
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
 from revit.video.data.convert_check import CheckError, check_clip, check_frame, psnr, resized, rounded_down
 from revit.video.data.convert_encode import encode_clip
 from revit.video.data.convert_options import ConvertSettings, target_size

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
 from revit.video.data.clips import make_reader
 from revit.video.data.decode import read_frames, resolve_backend
 from revit.video.data.decode import torchcodec as by_torchcodec

@@ -5,8 +5,8 @@ from __future__ import annotations
 import av
 import pytest
 
-from revit.video.data.decode.packets import Entry
-from revit.video.data.decode.scan_h264 import H264Scanner, read_parameters
+from revit.video.data.decode.scan.h264 import H264Scanner, read_parameters
+from revit.video.data.decode.scan.packets import Entry
 
 
 def golomb(number: int) -> str:

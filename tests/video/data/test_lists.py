@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pytorchvideo.data.labeled_video_paths import LabeledVideoPaths
 
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
 from revit.video.data.lists import from_labeled_paths, read_clips
 
 

@@ -29,7 +29,7 @@ from revit.video.data.decode import read_frames as read_chosen
 from revit.video.data.decode import whole as whole_module
 from revit.video.data.decode.decord import suits
 from revit.video.data.decode.index import index_frames
-from revit.video.data.decode.packets import UnknownScanner
+from revit.video.data.decode.scan.packets import UnknownScanner
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the encoders' chatter
 

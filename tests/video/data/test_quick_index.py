@@ -11,8 +11,8 @@ import pytest
 from revit.video.data.decode import index as index_module
 from revit.video.data.decode import read as read_module
 from revit.video.data.decode import read_frames, scan_h264, scan_hevc
-from revit.video.data.decode.bits import unit_places
 from revit.video.data.decode.index import index_frames
+from revit.video.data.decode.scan.bits import unit_places
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the encoders' chatter
 

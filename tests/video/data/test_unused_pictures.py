@@ -11,8 +11,8 @@ import pytest
 
 from revit.video.data.decode import pyav, read_frames
 from revit.video.data.decode.index import index_frames
-from revit.video.data.decode.packets import NOTHING, Held
-from revit.video.data.decode.scan_hevc import HevcScanner
+from revit.video.data.decode.scan.hevc import HevcScanner
+from revit.video.data.decode.scan.packets import NOTHING, Held
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the encoders' chatter
 

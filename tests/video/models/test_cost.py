@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from revit.common.report.flops import CountError, count
+from revit.common.costs.flops import CountError, count
 from revit.video.models.timesformer import TimeSformer
 
 SMALL = {"embed_dim": 32, "depth": 2, "num_heads": 4, "num_classes": 7}

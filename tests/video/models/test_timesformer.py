@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from revit.common.tokens.grid import TokenGrid
+from revit.common.models.grid import TokenGrid
 from revit.video.models.timesformer import TimeSformer
 
 KINDS = ("divided_space_time", "joint_space_time", "space_only")

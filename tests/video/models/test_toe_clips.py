@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from revit.common.data.batch import Batch
-from revit.common.engine.task import ResizableTask
-from revit.common.methods.toe import ToE, ToEOptions
-from revit.common.reducers.decision import restore_merged
+from revit.common.methods.task import ResizableTask
+from revit.common.methods.toe.method import ToE, ToEOptions
+from revit.common.models.decision import restore_merged
 from revit.video.models.timesformer import TimeSformer
 
 KINDS = ("divided_space_time", "joint_space_time", "space_only")

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from revit.common.checkpoint import Checkpoint, save_checkpoint
-from revit.common.errors import UserError
-from revit.common.load_report import LoadReport
-from revit.common.vit import ResizableTransformer
+from revit.common.models.load_report import LoadReport
+from revit.common.models.vit import ResizableTransformer
+from revit.common.system.errors import UserError
+from revit.common.weights.checkpoint import Checkpoint, save_checkpoint
 from revit.common.weights.start import without_trace
 from revit.image.models.deit import DeiT
 from revit.image.models.lvvit import LVViT

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
 from revit.video.models.timesformer import TimeSformer
 from revit.video.weights.infer import infer
 from revit.video.weights.source import read_source

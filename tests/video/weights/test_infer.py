@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
 from revit.common.weights.source import Source
 from revit.video.build import build_model
 from revit.video.models.timesformer import TimeSformer

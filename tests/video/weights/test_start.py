@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from revit.common.checkpoint import Checkpoint, save_checkpoint
-from revit.common.embed.resize import resize_patch_kernel, resize_positions
-from revit.common.errors import UserError
-from revit.common.tokens.grid import TokenGrid
+from revit.common.models.embed.resize import resize_patch_kernel, resize_positions
+from revit.common.models.grid import TokenGrid
+from revit.common.system.errors import UserError
+from revit.common.weights.checkpoint import Checkpoint, save_checkpoint
 from revit.common.weights.source import Source
 from revit.video.models.timesformer import TimeSformer
 from revit.video.weights.start import start_from, start_from_source

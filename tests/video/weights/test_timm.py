@@ -10,7 +10,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from revit.common.tokens.grid import TokenGrid
+from revit.common.models.grid import TokenGrid
 from revit.video.models.timesformer import TimeSformer
 from revit.video.weights.start import start_from
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from revit.video.data.decode.index import FrameIndex, Numbering
 from revit.video.data.decode.opening import real_path
-from revit.video.data.decode.packets import Entry
+from revit.video.data.decode.scan.packets import Entry
 
 IDENTICAL = {
     "mp4": ("h264", "hevc", "vp9"),

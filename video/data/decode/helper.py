@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from revit.common.processes import in_lasting_thread, killed_from_outside
+from revit.common.system.processes import in_lasting_thread, killed_from_outside
 from revit.video.data.decode import ChooseIndices, DecodeError, VideoInfo, checked
 from revit.video.data.decode.shared_frames import SharedFrames, shared_file
 

@@ -24,7 +24,7 @@ from revit.video.data.decode.opening import (
     picture_packets,
     refuse_truncated,
 )
-from revit.video.data.decode.packets import Entry, Held, Scanner, scanner_for
+from revit.video.data.decode.scan.packets import Entry, Held, Scanner, scanner_for
 from revit.video.data.decode.shape import (
     FirstPackets,
     first_picture,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from revit.video.data.decode.index import FrameIndex, Numbering
 from revit.video.data.decode.opening import DecodeError, opened_stream
-from revit.video.data.decode.packets import Entry
+from revit.video.data.decode.scan.packets import Entry
 from revit.video.data.decode.shape import picture_shape
 from revit.video.data.sizes import short_side_size
 

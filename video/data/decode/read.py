@@ -24,7 +24,7 @@ import av
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from revit.common.errors import UserError
+from revit.common.system.errors import UserError
 from revit.video.data.decode import decord, pyav, torchcodec
 from revit.video.data.decode.index import FrameIndex, Numbering, VideoInfo, index_frames
 from revit.video.data.decode.opening import DecodeError

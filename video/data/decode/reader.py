@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from revit.common.processes import killed_from_outside
+from revit.common.system.processes import killed_from_outside
 from revit.video.data.decode import (
     Backend,
     ChooseIndices,

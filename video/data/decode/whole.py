@@ -21,8 +21,8 @@ from revit.video.data.decode.opening import (
     picture_packets,
     refuse_truncated,
 )
-from revit.video.data.decode.packets import scanner_for
 from revit.video.data.decode.refusal import error_text
+from revit.video.data.decode.scan.packets import scanner_for
 from revit.video.data.decode.shape import picture_shape
 
 HELD_BYTES = 128 << 20

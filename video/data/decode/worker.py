@@ -22,7 +22,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from revit.common.processes import end_with_parent
+from revit.common.system.processes import end_with_parent
 from revit.video.data.decode import DecodeError, VideoInfo, Wanted, read_frames
 from revit.video.data.decode.shared_frames import NoRoom, SharedFrames
 

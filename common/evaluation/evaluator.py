@@ -1,0 +1,272 @@
+"""Evaluation of a run's networks: on a split, in figures, between epochs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from revit.common.costs.flops import count
+from revit.common.data.build import Split
+from revit.common.evaluation.adaptive import Costs, adaptive_report, versions
+from revit.common.evaluation.evaluate import Evaluation, Runner, evaluate, grid_runners
+from revit.common.evaluation.operating_points import (
+    Calibration,
+    calibrated,
+    calibration_of,
+    calibration_runners,
+)
+from revit.common.evaluation.streamed import Streamed
+from revit.common.methods.registry import check_installed
+from revit.common.methods.revit.adaptive import AdaptiveClassifier
+from revit.common.methods.revit.budget import Choice
+from revit.common.methods.run_options import RecipeOptions
+from revit.common.modality.package import Package
+from revit.common.modality.trained import check_same_classes, fill_classifier
+from revit.common.models.base import GridModel
+from revit.common.serving.budgets import budget_figures, check_costs, choose, curve_of
+from revit.common.serving.choices import Compile
+from revit.common.serving.plan import Plan, choose_plan
+from revit.common.serving.runtime import Runtime
+from revit.common.system.device import pick_device
+from revit.common.system.distributed import ALONE, World
+from revit.common.system.errors import UserError
+from revit.common.system.log import RunLog, console
+from revit.common.weights.checkpoint import Checkpoint, is_checkpoint, load_checkpoint
+
+
+class Evaluator:
+    """Loads networks for one configuration and says how well they do on its data.
+
+    With several processes each evaluates a share of the samples, and rank 0 knows the result.
+    """
+
+    def __init__(self, options: RecipeOptions, package: Package, world: World = ALONE) -> None:
+        self.options = options
+        self.package = package
+        self.world = world
+        self.device = pick_device(options.run.device)
+        self.dtype = "float32" if options.run.dtype == "auto" else options.run.dtype
+        self._choice: Choice | None = None
+        self._served: tuple[AdaptiveClassifier, Plan] | None = None
+        self._counted: tuple[AdaptiveClassifier, Costs] | None = None
+
+    def load(self, path: str | Path) -> AdaptiveClassifier:
+        """Model, and assigner where there is one, in eval mode: from our checkpoint file or from a published one.
+
+        Raises UserError if the file does not fit the configuration, or its head other classes than the data's.
+        """
+        if not is_checkpoint(path):
+            return self._foreign(str(path))
+        checkpoint = load_checkpoint(path)
+        check_installed(str(path), checkpoint.config)
+        check_same_classes(str(path), checkpoint.label_names, self.package.label_names(self.options))
+        return self.fill(checkpoint, path)
+
+    def fill(self, checkpoint: Checkpoint, path: str | Path) -> AdaptiveClassifier:
+        """The networks of a checkpoint that was read, in eval mode. UserError as `load`."""
+        model = self.package.build_model(self.options, len(checkpoint.label_names))
+        return fill_classifier(checkpoint, str(path), model, self.options).to(self.device)
+
+    def _foreign(self, source: str) -> AdaptiveClassifier:
+        model = self.package.build_model(self.options, len(self.package.label_names(self.options)))
+        report = self.package.start(model, self.options, source)
+        console.print(str(report), markup=False)
+        if report.remade:
+            raise UserError(
+                f"{source} does not fill the whole model, and the rest would answer at random: {'; '.join(report.remade)}; "
+                "set the model, and the data's classes, to those of the weights"
+            )
+        return AdaptiveClassifier(model.to(self.device).eval(), max_batch=self.options.test.batch_size)
+
+    def serve(
+        self, classifier: AdaptiveClassifier, dtype: str | None = None, compile: Compile = "auto"
+    ) -> Plan:
+        """Has `report` measure `classifier`, which `load` gave, as the inference engine serves it; before `choose`.
+
+        dtype: of `revit.common.serving.choices.PRECISIONS`, or auto; None is the run's own precision. UserError for one
+        that the device does not have.
+        """
+        test, model = self.options.test, classifier.model
+        num_inputs = len(self.package.paths(self.options, test.split)) * self.package.num_views(self.options)
+        shape = self.package.input_shape(self.options)
+        # What is measured differs from process to process; all have to serve alike.
+        plan = self.world.on_main(
+            lambda: choose_plan(
+                model, shape, self.device, dtype or self.dtype, compile, test.batch_size, num_inputs
+            )
+        )
+        runtime = Runtime(model, self.device, plan.dtype, plan.compiled, plan.max_batch)
+        self._served = classifier.served_by(runtime).to(self.device), plan
+        return plan
+
+    @property
+    def precision(self) -> str:
+        """What `report` measures in, in words."""
+        return self.dtype if self._served is None else str(self._served[1])
+
+    def evaluate(
+        self,
+        runners: dict[str, Runner],
+        split: Split,
+        name: str,
+        one_view: bool = False,
+        dtype: str | None = None,
+    ) -> Evaluation:
+        """Every runner's answers on a split; on another rank than 0 only to its share. dtype: of autocast, instead of the
+        run's. UserError if no sample can be read."""
+        options, world = self.options, self.world
+        loader = self.package.eval_loader(
+            options, split, options.test.batch_size, one_view, world.rank, world.size
+        )
+        pixels = self.package.pixels(self.options).to(self.device)
+        try:
+            return evaluate(
+                runners, loader, pixels, self.device, dtype or self.dtype, loader.num_samples, name, world
+            )
+        except ValueError as error:
+            with world.own_errors():  # another process may have good answers
+                raise UserError(f"split {split}: {error}") from error
+
+    def report(
+        self, classifier: AdaptiveClassifier, saw: Callable[[Evaluation], None] = lambda evaluation: None
+    ) -> dict[str, Any]:
+        """Evaluate on the test split and gather the figures of report.json, all but the stages' seconds; empty on other
+        ranks than 0. `saw` gets the answers they come from, on rank 0.
+
+        A budget (`choose`) decides how lengths are assigned. UserError if it cannot be met.
+        """
+        networks = classifier if self._served is None else self._served[0]
+        runners: dict[str, Runner] = grid_runners(networks)
+        if classifier.assigner is not None:
+            pixels = self.package.pixels(self.options).to(self.device)
+            runners["adaptive"] = Streamed(networks, pixels, self.device)
+        test = self.options.test
+        calibration = calibration_of(classifier)
+        # What is served computes in a dtype of its own.
+        dtype = None if self._served is None else "float32"
+        evaluation = self.evaluate(runners, test.split, "evaluate", dtype=dtype)
+        if not self.world.is_main:
+            return {}
+        saw(evaluation)
+        costs, policy = self.costs(classifier), classifier.policy
+        asks = policy is None or policy.asks
+        if not asks:
+            costs = replace(costs, assigner=0.0)
+        if calibration is not None and not calibration.curve.is_of(costs.grids):
+            calibration = None  # of inputs of another size, as the settings may say
+        cascade = None if calibration is None else calibration.cascade
+        report = adaptive_report(
+            evaluation, costs, test.merge, test.num_random_draws, cascade=cascade, asks=asks
+        )
+        if calibration is not None:
+            report["calibration"] = calibration.curve.summary()
+        views = next(iter(evaluation.answers.values())).logits.shape[1]
+        if self._choice is not None and calibration is not None:
+            report["budget"] = budget_figures(self._choice, calibration.curve, report, policy, views)
+        report |= {"method": self.options.method_name, "model": self.options.model_name}
+        report["protocol"] = {
+            "data": self._data_name(),
+            "split": test.split,
+            "num_views": views,
+            "merge": test.merge,
+            "device": str(self.device),
+            "dtype": self.dtype if self._served is None else self._served[1].dtype,
+            **({} if self._served is None else {"served": str(self._served[1])}),
+            "seed": self.options.run.seed,
+        }
+        return report | {"versions": versions()}
+
+    def choose(self, classifier: AdaptiveClassifier, budget: str, source: str | Path) -> None:
+        """Has `classifier`, which came from the checkpoint `source`, assign lengths for a budget, as `model.budget` has it.
+
+        UserError, which names what can be asked for, if there is no such operating point.
+        """
+        curve = curve_of(classifier, str(source))
+        check_costs(curve, self.costs(classifier).grids, str(source))
+        shape, batch = self.package.input_shape(self.options), self.options.test.batch_size
+        networks = classifier if self._served is None else self._served[0]
+        served = None if self._served is None else self._served[1].how
+        # Measured milliseconds differ from process to process; all have to choose alike.
+        choice = self.world.on_main(
+            lambda: choose(budget, curve, networks, shape, self.device, self.dtype, batch, served)
+        )
+        self._choice = choice
+        policy = curve.policy(choice.point, choice.holds and self.options.test.hold_budget)
+        classifier.policy = networks.policy = policy
+
+    def calibrate(self, classifier: AdaptiveClassifier, split: Split, num_points: int) -> Calibration | None:
+        """The operating points of the assigner on a split, with the test's views; None on other ranks than 0."""
+        evaluation = self.evaluate(calibration_runners(classifier), split, "calibrate")
+        if not self.world.is_main:
+            return None
+        return calibrated(evaluation, self.costs(classifier), self.options.test.merge, split, num_points)
+
+    def _data_name(self) -> str:
+        """Tells the samples of the test split from all others."""
+        made = self.options.data.demo
+        if made is None:
+            return self.package.split(self.options, self.options.test.split).fingerprint
+        # Equal options give equal files.
+        settings = made.model_dump_json(exclude={"num_workers"})
+        return f"made, {hashlib.sha256(settings.encode()).hexdigest()[:12]}"
+
+    def costs(self, classifier: AdaptiveClassifier) -> Costs:
+        """GMACs of one view at every grid, and of the assigner. Counted once for the classifier that was asked of last."""
+        if self._counted is not None and self._counted[0] is classifier:
+            return self._counted[1]
+        shape = self.package.input_shape(self.options)
+        counts = {grid.name: count(classifier.model, shape, grid) for grid in classifier.model.grids}
+        assigner = count(classifier.assigner, shape) if classifier.assigner is not None else None
+        costs = Costs(
+            grids={name: one.gmacs for name, one in counts.items()},
+            assigner=assigner.gmacs if assigner else 0.0,
+            num_params=sum(weight.numel() for weight in classifier.model.parameters()),
+            num_assigner_params=assigner.params if assigner else 0,
+        )
+        self._counted = classifier, costs
+        return costs
+
+    def watch(
+        self,
+        model: GridModel,
+        log: RunLog,
+        keep: Callable[[int, float], None] = lambda epoch, top1: None,
+    ) -> Callable[[int], None] | None:
+        """What to call after every epoch: evaluation on the val list, one line each. None if none is wanted.
+
+        keep: gets the epoch and the longest grid's top-1 in percent, on rank 0.
+        """
+        every = self.options.run.evaluate_every
+        if every is None or not self.package.has_split(self.options, "val"):
+            return None
+        runners = grid_runners(AdaptiveClassifier(model))
+
+        def evaluate_epoch(epoch: int) -> None:
+            if epoch % every:
+                return
+            model.eval()
+            try:
+                evaluation = self.evaluate(runners, "val", "val")
+            except UserError as error:
+                # Nothing of the training depends on it, so it does not end it.
+                log.write("val", epoch=epoch, error=str(error))
+                log.say(f"val: epoch {epoch}  none: {error}")
+                return
+            if not self.world.is_main:
+                return
+            top1 = {
+                name: 100 * float(evaluation.correct(answers.logits, self.options.test.merge).double().mean())
+                for name, answers in evaluation.answers.items()
+            }
+            failed = len(evaluation.failures)
+            log.write("val", epoch=epoch, top1=top1, failed=failed)
+            shown = "  ".join(f"{name} {value:.2f} %" for name, value in top1.items())
+            log.say(
+                f"val: epoch {epoch}  top-1 {shown}  ({evaluation.num_evaluated} evaluated, {failed} failed)"
+            )
+            keep(epoch, top1[model.grids[0].name])
+
+        return evaluate_epoch

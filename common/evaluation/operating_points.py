@@ -1,0 +1,153 @@
+"""Calibration: what the assigner's thresholds cost and gain on samples that nothing was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from revit.common.evaluation.adaptive import Costs
+from revit.common.evaluation.cascade import CascadeTable, gather_answers
+from revit.common.evaluation.evaluate import Evaluation, Runner, grid_runners
+from revit.common.evaluation.intervals import wilson
+from revit.common.methods.revit.adaptive import AdaptiveClassifier, AdaptiveOutput
+from revit.common.methods.revit.budget import KEY, BudgetCurve, Point
+from revit.common.methods.revit.policy import Steps, deal, dither, dithered, lengths_at, score_grids
+
+SCORES = "scores"
+CASCADE_KEY = "cascade"
+"""Of a checkpoint's extra facts."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a checkpoint keeps of it."""
+
+    curve: BudgetCurve
+    cascade: CascadeTable
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON values, beside a checkpoint's other extra facts."""
+        return {KEY: self.curve.model_dump(mode="json"), CASCADE_KEY: self.cascade.model_dump(mode="json")}
+
+
+def calibration_of(classifier: AdaptiveClassifier) -> Calibration | None:
+    """What the classifier's checkpoint keeps; None where that is nothing, or nothing that fits its grids."""
+    try:
+        curve = BudgetCurve.read(classifier.facts, classifier.grids)
+        if curve is None or CASCADE_KEY not in classifier.facts:
+            return None
+        return Calibration(curve, CascadeTable.model_validate(classifier.facts[CASCADE_KEY]))
+    except ValueError:
+        return None
+
+
+def calibration_runners(classifier: AdaptiveClassifier) -> dict[str, Runner]:
+    """Every grid, and what the assigner says: its scores and the inputs' dither in place of logits, (B, k - 1 + 1)."""
+    assigner = classifier.assigner
+    assert assigner is not None
+
+    def score(inputs: Tensor) -> AdaptiveOutput:
+        said = torch.cat([score_grids(assigner(inputs)), dither(inputs).unsqueeze(1)], dim=1)
+        return AdaptiveOutput(said, torch.zeros(len(inputs), dtype=torch.long))
+
+    return {**grid_runners(classifier), SCORES: score}
+
+
+def calibrated(evaluation: Evaluation, costs: Costs, merge: str, split: str, num_points: int) -> Calibration:
+    """The curve of the assigner's operating points and the cascade's thresholds, from the answers of `calibration_runners`.
+
+    Points lie at evenly spaced costs from the shortest grid for all to the longest for all. Each is measured by giving the
+    samples the grids that the policy gives them at that cost. See `BudgetCurve` for the fit.
+    """
+    names, prices = list(costs.grids), list(costs.grids.values())
+    per_grid = torch.stack([evaluation.answers[name].logits for name in names])  # (k, N, V, K)
+    said = evaluation.answers[SCORES].logits
+    spread = said[..., -1]
+    scores = dithered(said[..., :-1], spread)  # (N, V, k - 1)
+    steps = Steps.of(scores.flatten(0, 1), prices, costs.assigner)
+    table = torch.tensor(prices, dtype=torch.float64)
+
+    def measured(lengths: Tensor, how: str, threshold: float | None = None) -> Point:
+        correct = evaluation.correct(gather_answers(per_grid, lengths), merge).double().mean()
+        low, high = wilson(float(correct), evaluation.num_evaluated)
+        share = torch.bincount(lengths.flatten(), minlength=len(names)).double() / lengths.numel()
+        paid = float(table[lengths].mean()) + (costs.assigner if how == "assigner" else 0.0)
+        return Point(
+            gmacs=round(paid, 9),
+            top1=100 * float(correct),
+            measured=100 * float(correct),
+            interval=(100 * low, 100 * high),
+            share=dict(zip(names, share.tolist())),
+            how=how,  # type: ignore[arg-type]
+            threshold=threshold,
+        )
+
+    def fixed(position: int) -> Point:
+        return measured(torch.full(spread.shape, position), "fixed")
+
+    cheapest, dearest = fixed(len(names) - 1), fixed(0)
+    wanted = np.linspace(prices[-1], prices[0], num_points)[1:-1].tolist()
+    asked = {}
+    for cost in wanted:
+        if cost > prices[-1] + costs.assigner:
+            threshold = steps.threshold(cost)
+            asked[cost] = measured(lengths_at(scores, threshold), "assigner", threshold)
+    fixed_top1 = [100 * float(evaluation.correct(logits, merge).double().mean()) for logits in per_grid]
+    # Dealt lengths give, in the mean, what lies in proportion between the fixed ones.
+    from_dealing = dict(zip(wanted, np.interp(wanted, prices[::-1], fixed_top1[::-1]).tolist()))
+    first = _first_worth({cost: point.measured - from_dealing[cost] for cost, point in asked.items()})
+    between = [
+        asked[cost] if cost >= first else measured(deal(spread, prices, cost), "dealt") for cost in wanted
+    ]
+    points = _rising([cheapest, *between, dearest])
+    dealt_up_to = (
+        max([prices[-1], *(cost for cost in wanted if cost < first)]) if first in asked else prices[0]
+    )
+    return Calibration(
+        BudgetCurve(
+            split=split,
+            num_samples=evaluation.num_evaluated,
+            num_views=per_grid.shape[2],
+            grids=dict(costs.grids),
+            assigner_gmacs=costs.assigner,
+            points=points,
+            fits=all(point.interval[0] <= point.top1 <= point.interval[1] for point in points),
+            dealt_up_to=dealt_up_to,
+            steps_gmacs=steps.gmacs,
+            steps_thresholds=steps.thresholds,
+        ),
+        CascadeTable.of(split, per_grid, prices),
+    )
+
+
+def _first_worth(gains: Mapping[float, float]) -> float:
+    """The cost from which on asking the assigner gains most over dealing, all in all; infinity where it never does. A sum
+    over all points, as single ones win or lose by chance."""
+    costs = sorted(gains)
+    sums = [sum(gains[later] for later in costs[number:]) for number in range(len(costs))]
+    best = max(sums, default=0.0)
+    return costs[sums.index(best)] if best > 0 else float("inf")
+
+
+def _rising(points: Sequence[Point]) -> tuple[Point, ...]:
+    """In the order of their costs, each once, within those of the fixed grids, with fitted accuracies."""
+    low, high = points[0], points[-1]
+    inner = sorted(
+        (one for one in points[1:-1] if low.gmacs < one.gmacs < high.gmacs), key=lambda one: one.gmacs
+    )
+    kept = [low]
+    for point in [*inner, high]:
+        if point.gmacs > kept[-1].gmacs:
+            kept.append(point)
+    # Imported here: it brings much of scipy, and every tool reads this file.
+    from sklearn.isotonic import isotonic_regression
+
+    fitted = isotonic_regression([point.measured for point in kept], y_min=0, y_max=100)
+    return tuple(
+        point.model_copy(update={"top1": float(value)}) for point, value in zip(kept, fitted, strict=True)
+    )

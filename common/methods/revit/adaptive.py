@@ -1,0 +1,118 @@
+"""Adaptive inference: every input at the token grid the assigner chose for it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from revit.common.methods.revit.policy import LengthPolicy
+from revit.common.models.base import GridModel
+from revit.common.models.grid import TokenGrid
+from revit.common.models.outputs import Reduction
+
+
+def batch_at(grid: TokenGrid, longest: TokenGrid, max_batch: int) -> int:
+    """Inputs that run together at `grid`: as many more than `max_batch` as it has fewer tokens than the longest grid, to the
+    nearest number. Rounded down, two clips of 10x10, which have 4 tokens a frame more than one of 14x14, would run alone,
+    which takes longer."""
+    return max(1, int(max_batch * longest.num_positions / grid.num_positions + 0.5))
+
+
+@dataclass(frozen=True)
+class AdaptiveOutput:
+    """What an adaptive pass answers for B inputs, in their order."""
+
+    prediction: Tensor
+    """(B, K) logits."""
+    lengths: Tensor
+    """(B,) long, the position of each input's grid in the model's list (0 is the longest)."""
+    groups: tuple[tuple[Tensor, Reduction | None], ...] = ()
+    """Inputs that ran together, (n,) long, and what a reducer did to theirs."""
+
+    def reductions(self) -> list[Reduction | None]:
+        """What a reducer did to each of the B inputs, None where there was none: a `Reduction` of that input alone, or of
+        its frames where they were decided about one by one."""
+        found: list[Reduction | None] = [None] * len(self.lengths)
+        for rows, reduction in self.groups:
+            if reduction is not None:
+                each = len(reduction.fates) // len(rows)
+                for place, row in enumerate(rows.tolist()):
+                    found[row] = reduction.of_samples(slice(place * each, (place + 1) * each))
+        return found
+
+
+class AdaptiveClassifier(nn.Module):
+    """Assign, group by grid, run every group dense, answer in input order (ReViT Figure 2, right).
+
+    The inputs of one batch may get different grids. Each group runs as one batch, cut into pieces of at most
+    `max_batch` (the longest grid's limit; shorter grids take as many inputs more as their token count is smaller), so
+    memory stays bounded whatever the assignment.
+
+    `confidence`: None takes the assigner's most probable grid, as the paper does; a number gives every input the
+    shortest grid that suffices with at least this probability by the assigner's softmax (a grid suffices where the
+    label is it or a shorter one). With two grids 0.5 is the paper's rule; more is more cautious.
+
+    `policy` takes the place of both where lengths are chosen for a mean cost, see `LengthPolicy`.
+    """
+
+    def __init__(
+        self,
+        model: GridModel,
+        assigner: nn.Module | None = None,
+        max_batch: int = 32,
+        confidence: float | None = None,
+        grids: Sequence[TokenGrid] | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`grids`: those to choose from, longest first, instead of the model's own. `facts`: what a checkpoint keeps beside
+        the weights."""
+        super().__init__()
+        self.model = model
+        self.grids = model.grids if grids is None else tuple(grids)
+        self.assigner = assigner
+        self.max_batch = max_batch
+        self.confidence = confidence
+        self.policy: LengthPolicy | None = None
+        self.facts: Mapping[str, Any] = facts or {}
+
+    def served_by(self, model: GridModel) -> AdaptiveClassifier:
+        """The same in evaluation mode with another implementation of the model, and an assigner of its own."""
+        served = AdaptiveClassifier(
+            model, copy.deepcopy(self.assigner), self.max_batch, self.confidence, self.grids, self.facts
+        )
+        served.policy = self.policy
+        return served.eval()
+
+    def assign(self, inputs: Tensor) -> Tensor:
+        """(B, C, ...) -> (B,) grid positions. Without an assigner and a policy, the longest grid for all."""
+        if self.policy is not None:
+            return self.policy(inputs, self.assigner)
+        if self.assigner is None:
+            return torch.zeros(len(inputs), dtype=torch.long, device=inputs.device)
+        logits = self.assigner(inputs)
+        if self.confidence is None:
+            return logits.argmax(dim=1)
+        suffices = logits.float().softmax(dim=1).flip(1).cumsum(dim=1).flip(1)  # (B, k), falling from 1
+        return (suffices[:, 1:] >= self.confidence).sum(dim=1)
+
+    def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> AdaptiveOutput:
+        """Normalised inputs (B, C, ...), and optionally their grid positions (B,) instead of the assigner's choice."""
+        lengths = self.assign(inputs) if lengths is None else lengths
+        prediction = inputs.new_empty(len(inputs), self.model.num_classes)
+        groups: list[tuple[Tensor, Reduction | None]] = []
+        for position, grid in enumerate(self.grids):
+            group = (lengths == position).nonzero().squeeze(1)
+            if not len(group):
+                continue
+            for rows in group.split(batch_at(grid, self.grids[0], self.max_batch)):
+                # A group of the whole batch needs no copy; index_select makes others contiguous.
+                chosen = inputs if len(rows) == len(inputs) else inputs.index_select(0, rows)
+                output = self.model(chosen, grid)
+                prediction[rows] = output.prediction.to(prediction.dtype)
+                groups.append((rows, output.reduction))
+        return AdaptiveOutput(prediction, lengths, tuple(groups))

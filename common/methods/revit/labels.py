@@ -1,0 +1,152 @@
+"""Token-length labels: the smallest grid at which a trained model recognises a sample."""
+
+from __future__ import annotations
+
+import csv
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from revit.common.data.flat import GrowingStrings
+from revit.common.models.grid import TokenGrid, longest_first
+from revit.common.system.errors import UserError
+from revit.common.system.files import write_lines
+
+NoneCorrect = Literal["longest", "shortest", "drop"]
+DROPPED = -1
+
+
+def smallest_correct(correct: Tensor, none_correct: NoneCorrect = "longest") -> Tensor:
+    """Correctness per grid (N, k), longest first -> label (N,): the last column that is true (ReViT section 3.1).
+
+    The paper's inequality names index j - 1, against its own descending order; the text's "smallest token length that
+    classifies correctly" is what is built. A sample that is right at a short grid and wrong at a longer one keeps the
+    short one. Where no grid is right the paper is silent: "longest" (default), "shortest" (nothing helps, so spend
+    little) or "drop" (label -1).
+    """
+    shortest_first = correct.flip(1).to(torch.uint8)
+    last = correct.shape[1] - 1
+    labels = last - shortest_first.argmax(dim=1)
+    fallback = {"longest": 0, "shortest": last, "drop": DROPPED}[none_correct]
+    return torch.where(correct.any(dim=1), labels, fallback)
+
+
+def class_balanced_weights(labels: Tensor, num_grids: int) -> Tensor:
+    """Weights (k,) inversely proportional to the labels' frequency, mean 1 over the samples; absent labels get 0.
+
+    Labels taken on training data lean to the short grids, which a plain cross entropy would repeat.
+    """
+    counts = torch.bincount(labels[labels != DROPPED], minlength=num_grids).float()
+    present = counts > 0
+    weights = torch.zeros(num_grids)
+    weights[present] = counts.sum() / (present.sum() * counts[present])
+    return weights
+
+
+@dataclass(frozen=True)
+class LengthLabels:
+    """One row per labelled sample; what `save` writes is a CSV that people can read and sort."""
+
+    grids: tuple[TokenGrid, ...]
+    ids: Tensor
+    """(N,) long, positions in the split's list."""
+    paths: Sequence[str]
+    targets: Tensor
+    """(N,) long, class numbers."""
+    correct: Tensor
+    """(N, k) bool, longest grid first."""
+    none_correct: NoneCorrect = "longest"
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) positions in `grids`, or -1 for dropped samples."""
+        return smallest_correct(self.correct, self.none_correct)
+
+    def by_id(self, paths: Sequence[str], source: str) -> Tensor:
+        """Labels (len(paths),) in the order of a split's list, -1 where it has none; `source` names the labels' file.
+
+        Raises UserError if the labels are of another list.
+        """
+        here = len(paths)
+        ids = self.ids.tolist()
+        # Folder and name: a data set that moved is still the same.
+        other = next(
+            (row for row, id in enumerate(ids) if id >= here or _tail(paths[id]) != _tail(self.paths[row])),
+            None,
+        )
+        if not ids or other is not None:
+            first = "it has none" if other is None else f"sample {ids[other]} is {self.paths[other]} there"
+            raise UserError(f"{source}: labels of another list ({first}); run the stage 'lengths' again")
+        labels = torch.full((here,), DROPPED)
+        labels[self.ids] = self.labels
+        return labels
+
+    def shares(self) -> dict[str, float]:
+        """Grid name -> fraction of the labelled samples."""
+        labels = self.labels
+        counts = torch.bincount(labels[labels != DROPPED], minlength=len(self.grids)).tolist()
+        total = max(sum(counts), 1)
+        return {grid.name: count / total for grid, count in zip(self.grids, counts)}
+
+    def save(self, path: Path) -> None:
+        """Write the CSV, whole or not at all."""
+        write_lines(path, self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        line = _Line()
+        writer = csv.writer(line)
+        writer.writerow(["id", "path", "target", "length", *(f"correct_{grid}" for grid in self.grids)])
+        yield line.text
+        # NumPy, as picking single numbers out of a tensor takes ten times as long.
+        ids, targets, labels = self.ids.numpy(), self.targets.numpy(), self.labels.numpy()
+        correct = self.correct.byte().numpy()
+        for row, path in enumerate(self.paths):
+            length = "" if labels[row] == DROPPED else self.grids[labels[row]]
+            writer.writerow([ids[row], path, targets[row], length, *correct[row].tolist()])
+            yield line.text
+
+    @classmethod
+    def load(cls, path: Path, none_correct: NoneCorrect = "longest") -> LengthLabels:
+        """Read what `save` wrote. Raises UserError for a missing or foreign file."""
+        ids, targets, paths, correct = array("q"), array("q"), GrowingStrings(), bytearray()
+        try:
+            with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+                rows = csv.reader(file)
+                header = next(rows, [])
+                grids = longest_first(name.removeprefix("correct_") for name in header[4:])
+                for row in rows:
+                    ids.append(int(row[0]))
+                    paths.append(row[1])
+                    targets.append(int(row[2]))
+                    correct += bytes(flag == "1" for flag in row[4:])
+            return cls(
+                grids=grids,
+                ids=torch.tensor(np.array(ids)),
+                paths=paths.flat(),
+                targets=torch.tensor(np.array(targets)),
+                correct=torch.tensor(np.array(correct)).bool().view(len(ids), len(grids)),
+                none_correct=none_correct,
+            )
+        except (OSError, ValueError, IndexError, RuntimeError) as error:
+            raise UserError(
+                f"{path} holds no token-length labels ({error}); run the stage 'lengths' again"
+            ) from error
+
+
+def _tail(path: str) -> list[str]:
+    return path.replace("\\", "/").split("/")[-2:]
+
+
+class _Line:
+    """A file that keeps the last thing written to it."""
+
+    text = ""
+
+    def write(self, text: str) -> None:
+        self.text = text

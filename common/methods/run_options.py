@@ -1,0 +1,207 @@
+"""The top level of a configuration, as far as pictures and clips agree."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+from typing_extensions import Self
+
+from revit.common.config.options import Options
+from revit.common.config.sections import (
+    AssignerOptions,
+    CalibrationOptions,
+    DistillOptions,
+    EngineOptions,
+    LengthOptions,
+    RunOptions,
+    StartOptions,
+    TestOptions,
+    TrainOptions,
+)
+from revit.common.data.options import SourceOptions
+from revit.common.methods.base import Method, MethodOptions
+from revit.common.methods.registry import known_methods, unknown_method
+from revit.common.methods.revit.budget import Budget
+from revit.common.models.grid import TokenGrid, longest_first
+
+
+class DataOptions(Options):
+    """Samples from lists and folders, or a data set that the project makes itself."""
+
+    source: SourceOptions = SourceOptions()
+    demo: Options | None = None
+    """Make the demo data set under RUN_DIR/data and use its lists, instead of `source`."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        lists = [
+            name for name in ("train", "val", "test", "label_names") if getattr(self.source, name) is not None
+        ]
+        if self.demo is not None and lists:
+            raise ValueError(f"demo makes its own lists; remove source.{', source.'.join(lists)} or demo")
+        return self
+
+
+class GridModelOptions(Options):
+    """What every model can be told. The size of its inputs is the data's."""
+
+    grids: tuple[str | int, ...]
+    """Token grids of a picture or frame, longest first; several make it a ReViT."""
+    num_classes: int | None = Field(default=None, ge=1)
+    """Null: as many as the data has. A number is checked against the data."""
+    budget: str | None = None
+    """What an input may cost in the mean when lengths are assigned: gmacs:X or ms:X of a view, or drop:X points of top-1 below
+    the longest grid. Wants a calibrated checkpoint, whose curve it is looked up in. Null: as `assigner.confidence` says."""
+
+    @field_validator("grids")
+    @classmethod
+    def _longest_first(cls, grids: tuple[str | int, ...]) -> tuple[str, ...]:
+        return tuple(grid.name for grid in longest_first(grids))
+
+    @field_validator("budget")
+    @classmethod
+    def _is_a_budget(cls, budget: str | None) -> str | None:
+        return None if budget is None else str(Budget.parse(budget))
+
+
+class ModelOptions(GridModelOptions):
+    """What a transformer that cuts every picture or frame into patches can be told."""
+
+    grids: tuple[str | int, ...] = ("14x14",)
+    """Token grids of a picture or frame, longest first; several make it a ReViT."""
+    stem_widths: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] | None = None
+    """Widths of the early convolutions of patch_embed stem; all but the last halve the picture."""
+    positions: Literal["separate", "shared_zero_pad", "shared_interpolate"] = "separate"
+    """A position table for each grid, or one for all (ablation)."""
+    position_resize: Literal["bicubic", "nearest", "nearest_flat"] = "bicubic"
+    pos_std: float = Field(default=0.02, ge=0)
+    """Spread of the position tables at the start."""
+    linear_std: float = Field(default=0.02, gt=0)
+    """Spread of the linear weights at the start; a narrow model from scratch wants about embed_dim ** -0.5."""
+
+
+class RecipeOptions(Options):
+    """A whole run. A package narrows `data` and `model` to its own."""
+
+    kind: str
+    data: DataOptions
+    model: GridModelOptions = ModelOptions()
+    methods: dict[str, SerializeAsAny[MethodOptions]] = Field(default={})
+    """Ways to spend fewer tokens beside ReViT's lengths, by name: `flexivit`, `dynamicvit`, `toe`, `retokenize`; null
+    takes a method's defaults, false leaves it out."""
+    start: StartOptions = StartOptions()
+    train: TrainOptions = TrainOptions()
+    distill: DistillOptions = DistillOptions()
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    lengths: LengthOptions = LengthOptions()
+    assigner: AssignerOptions = AssignerOptions()
+    calibration: CalibrationOptions | None = CalibrationOptions()
+    """Null: none, and so no budgets."""
+    test: TestOptions = TestOptions()
+    run: RunOptions
+    engine: EngineOptions = EngineOptions()
+
+    @property
+    def makes_data(self) -> bool:
+        """Whether the project makes the data set itself, as a stage of its own."""
+        return self.data.demo is not None
+
+    @property
+    def active_methods(self) -> list[Method]:
+        """The methods that this run names."""
+        known = known_methods()
+        return [known[name](options) for name, options in self.methods.items()]
+
+    @property
+    def grids(self) -> tuple[TokenGrid, ...]:
+        """Token grids of the model, longest first."""
+        grids: tuple[str | int, ...] = self.model.grids
+        for method in self.active_methods:
+            grids = method.model_arguments(self).get("grids", grids)
+        return longest_first(grids)
+
+    @property
+    def has_lengths(self) -> bool:
+        """Whether the model runs at several token lengths and wants labels and an assigner."""
+        return len(self.grids) > 1 and all(method.wants_lengths for method in self.active_methods)
+
+    @property
+    def method_name(self) -> str:
+        """What the run does to spend fewer tokens: "revit" for several lengths with an assigner, and its methods."""
+        return " + ".join([*(["revit"] if self.has_lengths else []), *self.methods]) or "plain"
+
+    @property
+    def model_name(self) -> str:
+        """What the model is called, where models of this kind have names."""
+        return str(getattr(self.model, "name", None) or self.kind)
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _read_methods(cls, value: Any) -> Any:
+        """Every method's settings by its own class; what is wrong in them is reported with its key."""
+        if not isinstance(value, dict):
+            return value
+        known, read, problems = known_methods(), {}, []
+        for name, settings in value.items():
+            if name not in known:
+                wrong = PydanticCustomError("unknown_method", "{text}", {"text": unknown_method(str(name))})
+                problems.append(InitErrorDetails(type=wrong, loc=(name,), input=name))
+                continue
+            if settings is False:
+                continue
+            if settings is None or settings is True:
+                settings = {}
+            try:
+                read[name] = known[name].options_class.model_validate(settings)
+            except ValidationError as error:
+                problems += [
+                    InitErrorDetails(
+                        type=PydanticCustomError(item["type"], "{text}", {"text": item["msg"]}),
+                        loc=(name, *item["loc"]),
+                        input=item["input"],
+                    )
+                    for item in error.errors(include_url=False)
+                ]
+        if problems:
+            raise ValidationError.from_exception_data("methods", problems)
+        return read
+
+    @model_validator(mode="after")
+    def _methods_fit(self) -> Self:
+        for method in self.active_methods:
+            method.check(self)
+        return self
+
+    def settings_of(self, stage: str) -> dict[str, Any]:
+        """What a stage's result depends on, as JSON values; each stage includes those before it.
+
+        Of the data not how they are loaded, nothing of the engine, and of a training not its batch size where the
+        effective one is given: that decides how fast a run is, not what it computes.
+        """
+        everything = self.model_dump(
+            mode="json", exclude={"data": {"loading": True, "demo": {"num_workers"}}}
+        )
+        # Neither changes a network, and runs from before they were there go on.
+        budget, hold = everything["model"].pop("budget"), everything["test"].pop("hold_budget")
+        for training in (everything["train"], everything["assigner"]["train"]):
+            if training["effective_batch"] is not None:
+                del training["batch_size"]
+        settings: dict[str, Any] = {"data": everything["data"]}
+        if stage == "data":
+            return settings
+        for key in ("model", "methods", "start", "train", "distill", "label_smoothing"):
+            settings[key] = everything[key]
+        settings["run"] = {key: everything["run"][key] for key in ("seed", "dtype")}
+        if stage != "model":
+            settings["lengths"] = everything["lengths"]
+        if stage in ("assigner", "calibrate", "evaluate"):
+            settings["assigner"] = everything["assigner"]
+        if stage == "calibrate":
+            settings |= {"calibration": everything["calibration"], "merge": everything["test"]["merge"]}
+        if stage == "evaluate":
+            settings["test"] = everything["test"]
+            if budget is not None:
+                settings |= {"budget": budget, "hold_budget": hold}
+        return settings

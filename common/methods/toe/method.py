@@ -1,0 +1,162 @@
+"""Token Expansion (ToE): trains faster on part of the tokens, and changes nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+
+from revit.common.methods.around import TaskAround
+from revit.common.methods.base import Method, MethodOptions, Setting
+from revit.common.methods.task import Progress, Task
+from revit.common.methods.toe.reducer import Growth, Rounding, TokenExpansion, stage_rates
+from revit.common.models.base import GridModel
+from revit.common.models.vit import ResizableTransformer
+from revit.common.system.errors import UserError
+
+Rate = Annotated[float, Field(gt=0, le=1)]
+StageRule = Literal["updates", "epochs"]
+ROUNDED = 1e-9
+"""Shares of a training are quotients of whole numbers."""
+
+
+class ToEOptions(MethodOptions):
+    """Token Expansion ("A General and Efficient Training for Transformer via Token Expansion"), for any DeiT, LV-ViT or
+    TimeSformer, from scratch or fine-tuned, with the hyper-parameters of ordinary training.
+
+    It has no weights and is off in evaluation, so what it trains is a plain model. With several token grids each reduces
+    its own positions.
+    """
+
+    first_rate: Rate = 0.5
+    """r1: the share of patch tokens kept at the first stage. The paper's rows: 0.4, 0.5, 0.6."""
+    initial_rate: Rate | None = None
+    """r0: the share of tokens that the choice starts from, evenly over the picture. Null: r1 / 2, as in the paper."""
+    num_stages: int = Field(default=3, ge=1)
+    """N_g: stages of equal length; the share kept rises in equal steps to all tokens at the last one."""
+    keep_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] | None = None
+    """The share kept at each stage, in place of first_rate and num_stages, e.g. [0.5, 0.75, 1.0]."""
+    repetitions: int = Field(default=2, ge=1)
+    """k: in so many steps the tokens of a stage are added. More choose better and take longer."""
+    rounding: Rounding = "paper"
+    """paper: floor(rate * N) tokens, exactly. published: the released code's floating-point counts, for the paper's measured
+    rows; they differ from the paper's formulas by one token in places (rates 0.4 and 0.6), and in the seeds of rate 0.2."""
+    stage_rule: StageRule = "updates"
+    """updates: stage ceil(N_g * t / T) at update t of T (the paper's algorithm 1). epochs: by whole epochs, the first third
+    of them, and so on (the released code's 0, 100 and 200 of 300). The same wherever N_g divides the epochs, and none cool
+    down."""
+    before_block: int = Field(default=1, ge=1)
+    """The block (the first is 0) whose input is reduced. The paper compares others (table 8) and takes 1."""
+    evaluation_stage: int | None = Field(default=None, ge=1)
+    """Evaluate with the tokens of this stage, which costs accuracy. Null: with all tokens, as in the paper."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> ToEOptions:
+        for key, what in (("first_rate", "what is kept"), ("num_stages", "how many stages there are")):
+            if key in self.model_fields_set and self.keep_rates is not None:
+                raise ValueError(f"{key} and keep_rates both say {what}; leave one out")
+        rates = (self.growth.initial_rate, *self.growth.keep_rates)
+        if list(rates) != sorted(rates):
+            raise ValueError(
+                f"the rates {', '.join(f'{rate:g}' for rate in rates)} fall; tokens are only added"
+            )
+        if self.evaluation_stage is not None and self.evaluation_stage > self.growth.num_stages:
+            raise ValueError(f"evaluation_stage {self.evaluation_stage} of {self.growth.num_stages} stages")
+        return self
+
+    @property
+    def growth(self) -> Growth:
+        """How many tokens each stage keeps."""
+        rates = self.keep_rates or stage_rates(self.first_rate, self.num_stages)
+        initial = rates[0] / 2 if self.initial_rate is None else self.initial_rate
+        return Growth(rates, initial, self.repetitions, self.rounding)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Which stage belongs to which update."""
+
+    num_stages: int
+    rule: StageRule
+    epochs: int
+    """Of the schedule."""
+    cooldown_epochs: int = 0
+    """After it. By epochs they belong to the last stage (published: 0, 100 and 200 of 300, and then 10)."""
+
+    def at(self, progress: Progress) -> int:
+        """From 1."""
+        if self.rule == "updates":
+            share = progress.fraction if progress.after is None else progress.after
+            stage = math.ceil(self.num_stages * share - ROUNDED)
+        else:
+            epoch = math.floor((self.epochs + self.cooldown_epochs) * progress.fraction + ROUNDED)
+            stage = self.num_stages * epoch // self.epochs + 1
+        return min(max(stage, 1), self.num_stages)
+
+
+@dataclass
+class ToETask(TaskAround):
+    """Another task's losses, with the model's reducer at the stage that belongs to each update."""
+
+    reducer: TokenExpansion
+    stages: Stages
+    forget_compiled: bool = False
+    """Drop what was compiled for a stage when it is over, so that each stage may compile as often as any model: compilers
+    give up after a number of shapes."""
+
+    def begin(self, progress: Progress) -> None:
+        stage = self.stages.at(progress)
+        if self.forget_compiled and stage != self.reducer.stage:
+            torch.compiler.reset()
+        self.reducer.stage = stage
+        super().begin(progress)
+
+
+class ToE(Method):
+    """A reducer in training, and a task that tells it the stage."""
+
+    options_class = ToEOptions
+    options: ToEOptions
+
+    def attach(self, model: GridModel) -> None:
+        """UserError where the model has not this block, or its tokens are reduced already."""
+        if not isinstance(model, ResizableTransformer):
+            raise UserError(
+                "methods.toe merges tokens of a DeiT, an LV-ViT or a TimeSformer; choose one of them"
+            )
+        if model.reducer is not None:
+            raise UserError("methods.toe: another method reduces the tokens already; name one of the two")
+        depth, block = len(model.blocks), self.options.before_block
+        if depth == 1:
+            raise UserError(
+                "methods.toe: tokens are merged between two blocks, and model.depth is 1; a model needs two blocks or more"
+            )
+        if block >= depth:
+            raise UserError(
+                f"methods.toe.before_block: {block} is no block of a model of depth {depth}, whose last is {depth - 1}; "
+                f"choose from 1 to {depth - 1}"
+            )
+        options = self.options
+        model.reducer = TokenExpansion(options.growth, model.embed_dim, block, options.evaluation_stage)
+
+    def task(self, task: Task, model: GridModel, setting: Setting) -> Task:
+        """Around any task: the losses stay as they are."""
+        assert isinstance(model.reducer, TokenExpansion)
+        run = setting.options
+        schedule, growth = run.train.schedule, model.reducer.growth
+        rule = self.options.stage_rule
+        stages = Stages(growth.num_stages, rule, schedule.epochs, schedule.cooldown_epochs)
+        return ToETask(task, model.reducer, stages, run.engine.compile)
+
+    def cost_rows(self, model: GridModel, input_shape: Sequence[int]) -> list[dict[str, Any]]:
+        """What one training iteration costs, with all tokens and with ToE: by the paper's rule, and honestly."""
+        from revit.common.methods.toe.cost import training_rows
+
+        return training_rows(model, input_shape)
+
+
+METHOD = ToE

@@ -1,0 +1,120 @@
+"""From a checkpoint file back to networks that answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from revit.common.config.sections import AssignerOptions
+from revit.common.methods.revit.adaptive import AdaptiveClassifier
+from revit.common.methods.revit.assigner import TokenLengthAssigner
+from revit.common.methods.run_options import RecipeOptions
+from revit.common.models.base import GridModel
+from revit.common.system.errors import UserError
+from revit.common.weights.checkpoint import Checkpoint
+from revit.common.weights.start import check_without_trace
+
+INPUT_SIZES = ("data.pixels.img_size", "data.pixels.crop_size", "data.frames.num_frames")
+"""What of the data decides about the shapes of a model."""
+ASSIGNER_SIZES = ("assigner.size", "assigner.num_frames", "assigner.width", "assigner.depth")
+SHAPELESS = ("_std", ".budget", ".num_classes", ".drop_path_rate", ".mix_token", ".position_resize")
+"""Settings of a model that change no shape, or that follow from the weights."""
+MAX_NAMED = 4
+"""Settings that one message names."""
+
+
+def build_assigner(options: AssignerOptions, num_grids: int) -> TokenLengthAssigner:
+    """The untrained assigner of a configuration."""
+    return TokenLengthAssigner(
+        num_grids, options.size, options.num_frames, options.width, options.depth, dropout=options.dropout
+    )
+
+
+def fill_classifier(
+    checkpoint: Checkpoint, source: str, model: GridModel, options: RecipeOptions
+) -> AdaptiveClassifier:
+    """The checkpoint's weights in `model`, with its assigner if it has one, in evaluation mode on the CPU.
+
+    Raises UserError if they do not fit; `source` names the file in the message, which says what differs between its
+    configuration and `options`.
+    """
+    checkpoint.load_into("model", model, source, trained_otherwise(checkpoint, options, "model"))
+    check_without_trace(model, checkpoint.extra.get("architecture") or {}, source)
+    assigner = None
+    if "assigner" in checkpoint.parts:
+        assigner = build_assigner(options.assigner, len(model.grids))
+        trained = trained_otherwise(checkpoint, options, "assigner")
+        checkpoint.load_into("assigner", assigner, source, trained)
+    return AdaptiveClassifier(
+        model, assigner, options.test.batch_size, options.assigner.confidence, facts=checkpoint.extra
+    ).eval()
+
+
+def trained_otherwise(checkpoint: Checkpoint, options: RecipeOptions, part: str) -> str:
+    """How the configuration in a checkpoint differs from `options` in what shapes a part, in words: "with methods X, the
+    configuration has methods Y". Empty where it does not."""
+    theirs = {"kind": checkpoint.kind, **_shaping(checkpoint.config, part)}
+    ours = {"kind": options.kind, **_shaping(options.model_dump(mode="json"), part)}
+    # What only one of them has came with another version of the program, or with another model.name, which is named.
+    different = [key for key in theirs if key in ours and theirs[key] != ours[key]]
+    if not different:
+        return ""
+    shown = different[:MAX_NAMED]
+    more = f" (and {len(different) - len(shown)} more settings)" if len(different) > len(shown) else ""
+    said = (", ".join(_said(key, values[key]) for key in shown) for values in (theirs, ours))
+    return "with {}, the configuration has {}".format(*said) + more
+
+
+def _shaping(config: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """The settings of a configuration that decide about a part's tensors, by key, the more telling ones first."""
+    flat: dict[str, Any] = {
+        key: value
+        for name in ("model", "methods", "assigner", "data")
+        for key, value in _flat(config.get(name), name)
+    }
+    if part == "assigner":
+        return {key: flat[key] for key in ("model.grids", *ASSIGNER_SIZES) if key in flat}
+    first: dict[str, Any] = {key: flat[key] for key in ("model.name", "model.grids") if key in flat}
+    methods: dict[str, Any] = {"methods": sorted(config.get("methods") or {})}
+    rest = {key: value for key, value in flat.items() if key.startswith(("model.", "methods."))}
+    sizes = {key: flat[key] for key in INPUT_SIZES if key in flat}
+    shaping = {**first, **methods, **rest, **sizes}
+    return {key: value for key, value in shaping.items() if not key.endswith(SHAPELESS)}
+
+
+def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Key paths and values of a nested mapping."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _flat(inner, f"{key}.{name}")
+    else:
+        yield key, value
+
+
+def _said(key: str, value: Any) -> str:
+    if isinstance(value, list):
+        text = ", ".join(map(str, value))
+        return f"{key} {text:.60}" if text else f"no {key}"
+    return f"{key} {'null' if value is None else value!s:.60}"
+
+
+def are_numbers(names: Sequence[str]) -> bool:
+    """Whether class names only repeat the class numbers: the stand-in for a list without names."""
+    return all(name == str(number) for number, name in enumerate(names))
+
+
+def check_same_classes(source: str, theirs: Sequence[str], ours: Sequence[str]) -> None:
+    """UserError if a checkpoint's classes are not the data's, in the same order: its accuracy would mean nothing."""
+    if are_numbers(theirs) or are_numbers(ours):
+        same = len(theirs) >= len(ours) if are_numbers(ours) else len(theirs) == len(ours)
+        if same:
+            return
+        raise UserError(f"{source} knows {len(theirs)} classes, the data has {len(ours)}")
+    different = [number for number, pair in enumerate(zip(theirs, ours)) if pair[0] != pair[1]]
+    if len(theirs) != len(ours) or different:
+        first = different[0] if different else min(len(theirs), len(ours))
+        pair = [names[first] if first < len(names) else "nothing" for names in (theirs, ours)]
+        raise UserError(
+            f"{source} was trained on other classes than the data's, or in another order: class {first} is {pair[0]!r} "
+            f"there and {pair[1]!r} here; give its own list of names as data.source.label_names"
+        )

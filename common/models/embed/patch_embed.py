@@ -1,0 +1,152 @@
+"""Patch embedding for several token grids: every grid turns the same picture into its own number of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from revit.common.models.embed.flexi import FlexiPatchify
+from revit.common.models.embed.lvvit_stem import LVViTStem
+from revit.common.models.embed.patches import PatchEmbed, Remainder, Sides, pad_to_patches, patch_of
+from revit.common.models.embed.resize import resize_patch_kernel
+from revit.common.models.embed.retokenize import ReTokenizing, strided_convolution
+from revit.common.models.grid import TokenGrid
+
+
+class Patchify(PatchEmbed, ReTokenizing):
+    """One convolution per grid whose stride is its kernel (Table 3 of ReViT, the row with its own patch embedding).
+
+    `proj` belongs to the longest grid and has the published name; the others are `short.ROWSxCOLS`. `remainder`
+    "cut" drops pixels at the right and lower border that fill no patch, as published.
+    """
+
+    def __init__(
+        self,
+        img_size: int | Sides,
+        grids: Sequence[TokenGrid],
+        width: int,
+        in_chans: int = 3,
+        remainder: Remainder = "pad",
+    ) -> None:
+        super().__init__()
+        self.remainder = remainder
+        self.patches = {grid.name: patch_of(img_size, grid) for grid in grids}
+
+        def make(grid: TokenGrid) -> nn.Conv2d:
+            patch = self.patches[grid.name]
+            return nn.Conv2d(in_chans, width, kernel_size=patch, stride=patch)
+
+        self.proj = make(grids[0])
+        self.short = nn.ModuleDict({grid.name: make(grid) for grid in grids[1:]})
+
+    def forward(self, images: Tensor, grid: TokenGrid) -> Tensor:
+        """(B, C, H, W) -> (B, D, rows, cols)"""
+        conv = self.short[grid.name] if grid.name in self.short else self.proj  # noqa: SIM401 (no `get`)
+        if self.times > 1:
+            assert isinstance(conv, nn.Conv2d)
+            return strided_convolution(images, conv, self.times)
+        return conv(images if self.remainder == "cut" else pad_to_patches(images, self.patches[grid.name]))
+
+    def map_of(self, sides: Sides, grid: TokenGrid) -> TokenGrid:
+        if self.times == 1:
+            return super().map_of(sides, grid)
+        rows, cols = (-(-side // (self.times * patch)) for side, patch in zip(sides, self.patches[grid.name]))
+        return TokenGrid(rows, cols)
+
+    @torch.no_grad()
+    def start_short_grids(self) -> None:
+        """Start the other grids' kernels from the longest one's by pseudo-inverse resizing; biases are copied."""
+        for name, conv in self.short.items():
+            assert isinstance(conv, nn.Conv2d)
+            assert conv.bias is not None
+            assert self.proj.bias is not None
+            conv.weight.copy_(resize_patch_kernel(self.proj.weight, self.patches[name]))
+            conv.bias.copy_(self.proj.bias)
+
+
+class SharedPatchify(PatchEmbed):
+    """One kernel for all grids, cropped around its centre for the smaller patches (ReViT section 4.1, ablation).
+
+    The stored kernel is that of the largest patch, i.e. of the shortest grid; the text cites the weight-sharing
+    kernels of once-for-all networks. It costs about 14 points in the paper's Table 3.
+    """
+
+    def __init__(
+        self, img_size: int | Sides, grids: Sequence[TokenGrid], width: int, in_chans: int = 3
+    ) -> None:
+        super().__init__()
+        self.patches = {grid.name: patch_of(img_size, grid) for grid in grids}
+        heights, widths = zip(*self.patches.values())
+        largest = (max(heights), max(widths))
+        self.proj = nn.Conv2d(in_chans, width, kernel_size=largest, stride=largest)
+
+    def forward(self, images: Tensor, grid: TokenGrid) -> Tensor:
+        """(B, C, H, W) -> (B, D, rows, cols)"""
+        patch = self.patches[grid.name]
+        top, left = ((full - side) // 2 for full, side in zip(self.proj.weight.shape[-2:], patch))
+        kernel = self.proj.weight[:, :, top : top + patch[0], left : left + patch[1]]
+        return F.conv2d(pad_to_patches(images, patch), kernel, self.proj.bias, stride=patch)
+
+
+class ConvStem(PatchEmbed):
+    """Early convolutions per grid (Xiao et al., cited by ReViT section 4): 3x3 convolutions + BN + ReLU, then 1x1.
+
+    All but the last convolution halve the map; the stride of the last (2, 3, 4) makes the grid: 14, 10 and 7 at 224
+    pixels with three halvings. The paper does not say how the cost is paid for; here the light widths 24-48-96-192
+    are the default and all transformer blocks are kept (Xiao et al. drop one). One stem, and so one set of BN
+    statistics, per grid. For clips every frame counts as one picture in the BN statistics.
+    """
+
+    def __init__(
+        self,
+        img_size: int | Sides,
+        grids: Sequence[TokenGrid],
+        width: int,
+        in_chans: int = 3,
+        stem_widths: Sequence[int] = (24, 48, 96, 192),
+    ) -> None:
+        super().__init__()
+        halvings = len(stem_widths) - 1
+        self.patches = {grid.name: patch_of(img_size, grid) for grid in grids}
+        self.stems = nn.ModuleDict()
+        for name, patch in self.patches.items():
+            last = [side / 2**halvings for side in patch]
+            if any(stride not in (1, 2, 3, 4) for stride in last):
+                raise ValueError(
+                    f"grid {name} has patches of {patch[0]}x{patch[1]} pixels: {halvings} halvings leave a last stride "
+                    f"of {max(last):g}, which should be 1, 2, 3 or 4; give stem_widths another number of entries, or "
+                    f"choose a grid that {img_size} pixels reach with such a stride"
+                )
+            strides = [*[(2, 2)] * halvings, (int(last[0]), int(last[1]))]
+            widths = [in_chans, *stem_widths]
+            layers: list[nn.Module] = []
+            for before, after, stride in zip(widths, widths[1:], strides):
+                layers += [
+                    nn.Conv2d(before, after, 3, stride, padding=1, bias=False),
+                    nn.BatchNorm2d(after),
+                    nn.ReLU(),
+                ]
+            self.stems[name] = nn.Sequential(*layers, nn.Conv2d(widths[-1], width, 1))
+
+    def forward(self, images: Tensor, grid: TokenGrid) -> Tensor:
+        """(B, C, H, W) -> (B, D, rows, cols)"""
+        # The last convolution pads by one pixel of its own, so a remainder needs no padding of the picture.
+        tokens = self.stems[grid.name](images)
+        expected = self.map_of((images.shape[-2], images.shape[-1]), grid)
+        return tokens[..., : expected.rows, : expected.cols]
+
+    def origin(self, sides: Sides, grid: TokenGrid) -> Sides:
+        """None: what fills no patch lies at the right and lower border."""
+        return (0, 0)
+
+
+PATCH_EMBEDS: Mapping[str, type[Patchify | SharedPatchify | ConvStem | LVViTStem | FlexiPatchify]] = {
+    "patchify": Patchify,
+    "shared": SharedPatchify,
+    "stem": ConvStem,
+    "lvvit": LVViTStem,
+    "flexi": FlexiPatchify,
+}

@@ -1,0 +1,88 @@
+"""How picture, patch and token grid are made to fit: decided here and nowhere else.
+
+A grid need not divide the picture (10 x 10 at 224 pixels): the patch is then the next multiple of 8 pixels (24) and the
+picture is padded with zeros on both sides (8 pixels each, 240 / 24 = 10); where that multiple gives another grid
+(20 x 20 at 448), the next whole number of pixels (23). At another picture size than the nominal one the patch stays and
+the map grows or shrinks; what does not fill a patch is padded, never cut off (the published models cut:
+`remainder="cut"`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from revit.common.models.grid import TokenGrid
+
+Sides = tuple[int, int]
+"""Height and width."""
+Remainder = Literal["pad", "cut"]
+
+
+def sides_of(img_size: int | Sides) -> Sides:
+    """A side, or height and width -> height and width."""
+    return (img_size, img_size) if isinstance(img_size, int) else (img_size[0], img_size[1])
+
+
+def patch_of(img_size: int | Sides, grid: TokenGrid) -> Sides:
+    """Patch height and width in pixels with which a picture of `img_size` (a side, or height and width) gives `grid`.
+
+    Raises ValueError where no patch does.
+    """
+
+    def side(pixels: int, tokens: int) -> int:
+        if pixels % tokens == 0:
+            return pixels // tokens
+        smallest = math.ceil(pixels / tokens)
+        for patch in (8 * math.ceil(smallest / 8), smallest):
+            if math.ceil(pixels / patch) == tokens:
+                return patch
+        nearest = math.ceil(pixels / smallest)
+        raise ValueError(
+            f"no patch cuts {pixels} pixels into {tokens} tokens: {smallest} pixels give {nearest}; "
+            f"choose {nearest} or another img_size"
+        )
+
+    height, width = sides_of(img_size)
+    return side(height, grid.rows), side(width, grid.cols)
+
+
+def pad_to_patches(images: Tensor, patch: Sides) -> Tensor:
+    """Pad (B, C, H, W) with zeros on both sides until the patch divides it."""
+    missing = [-size % side for size, side in zip(images.shape[-2:], patch)]
+    if not any(missing):
+        return images
+    top, left = (pixels // 2 for pixels in missing)
+    return F.pad(images, (left, missing[1] - left, top, missing[0] - top))
+
+
+class PatchEmbed(nn.Module):
+    """What turns pictures (B, C, H, W) into the map (B, D, rows, cols) of each of a model's grids."""
+
+    patches: dict[str, Sides]
+    """Pixels per token, by the grid's name."""
+    remainder: Remainder = "pad"
+
+    def map_of(self, sides: Sides, grid: TokenGrid) -> TokenGrid:
+        """The map that pictures of `sides` pixels give at `grid`: `grid` itself at the model's own size."""
+        fit = math.floor if self.remainder == "cut" else math.ceil
+        rows, cols = (fit(size / patch) for size, patch in zip(sides, self.patches[grid.name]))
+        return TokenGrid(rows, cols)
+
+    def patch_at(self, sides: Sides, grid: TokenGrid) -> Sides:
+        """Pixels per token in pictures of `sides` pixels."""
+        return self.patches[grid.name]
+
+    def origin(self, sides: Sides, grid: TokenGrid) -> Sides:
+        """Pixels that the first token of a picture of `sides` begins above and left of it, where what fills no patch is
+        padded on both sides."""
+        if self.remainder == "cut":
+            return (0, 0)
+        top, left = (-size % patch // 2 for size, patch in zip(sides, self.patches[grid.name]))
+        return (top, left)
+
+    def start_short_grids(self) -> None:
+        """Start the shorter grids' parts from the longest one's, where the two are of one kind."""

@@ -1,0 +1,106 @@
+"""The cases of a throughput run of the model as it is served, each once its answers were those of the plain model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from revit.common.costs.flops import count
+from revit.common.methods.revit.adaptive import AdaptiveClassifier
+from revit.common.models.base import GridModel
+from revit.common.serving.choices import INT8
+from revit.common.serving.runtime import Runtime
+from revit.common.timing.cases import even_mixtures, even_pass, noise
+from revit.common.timing.peers import fill_zeros
+from revit.common.timing.throughput import Case, weight_bytes
+
+SERVED = "ours, served"
+LARGEST_DIFFERENCE = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.01, INT8: 0.1}
+"""Of the logits from the plain float32 model's, relative to their largest: about three times what rounding in a dozen blocks
+makes of it."""
+NEARLY_TIED = 0.5
+"""Allowed a model that takes tokens away, but in float32: untrained it scores them nearly alike, and which ones go then depends
+on rounding (in the plain bfloat16 model as well). What answers wrongly is off by 1 or more."""
+
+
+def served_cases(
+    config: str,
+    model: GridModel,
+    assigner: nn.Module | None,
+    input_shape: Sequence[int],
+    device: torch.device,
+    dtypes: Sequence[str],
+    batches: Sequence[int],
+    compiled: Sequence[bool] = (False,),
+) -> Iterator[Case]:
+    """Every grid of `model` by `Runtime`, and with an assigner the adaptive pass, as `model_cases` has them of the plain model.
+    Inputs come in float32, as pixels are normalised. int8 is eager alone: compilers do not see into its products.
+
+    Every case has answered before it is timed, and said what the plain model says in float32.
+
+    Raises:
+        RuntimeError: one answers otherwise; it is served wrongly, and its speed means nothing.
+        UserError: int8 is asked for where there is none.
+    """
+    plain = copy.deepcopy(model).to(device).float().eval()
+    fill_zeros(plain)
+    limits = dict(LARGEST_DIFFERENCE)
+    if model.reducer is not None:
+        limits |= {dtype: NEARLY_TIED for dtype in limits if dtype != "float32"}
+    costs = [count(model, input_shape, grid).gmacs for grid in model.grids]
+    assigner_cost = count(assigner, input_shape).gmacs if assigner is not None else 0.0
+    every = noise(input_shape, max(batches), device, "float32")
+    with torch.inference_mode():
+        expected = torch.stack([plain(every, grid).prediction for grid in model.grids])  # (k, B, K)
+    for dtype in dtypes:
+        for fast in compiled:
+            if fast and dtype == INT8:
+                continue
+            runtime = Runtime(plain, device, dtype, fast, max(batches))
+            served = AdaptiveClassifier(plain, assigner, max(batches)).served_by(runtime).to(device)
+            for batch in batches:
+                inputs = every[:batch]
+                for said, grid, cost in zip(expected, model.grids, costs):
+                    what = (config, grid.name, dtype, fast, batch, cost)
+                    run = partial(runtime, inputs, grid)
+                    _check(run().prediction, said[:batch], limits[dtype], *what[:5])
+                    yield Case(SERVED, *what, run, weight_bytes=weight_bytes(runtime))
+                if assigner is not None:
+                    what = (config, "adaptive", dtype, fast, batch, sum(costs) / len(costs) + assigner_cost)
+                    dealt = even_pass(served, inputs)
+                    with torch.inference_mode():
+                        answers = dealt()
+                    mixtures = even_mixtures(len(model.grids), batch, device)
+                    for answer, lengths in zip(answers, mixtures):
+                        said = expected[lengths, torch.arange(batch, device=device)]
+                        _check(answer, said, limits[dtype], *what[:5])
+                    yield Case(
+                        SERVED,
+                        *what,
+                        dealt,
+                        num_calls=len(model.grids),
+                        weight_bytes=weight_bytes(served),
+                    )
+
+
+def _check(
+    logits: Tensor,
+    expected: Tensor,
+    limit: float,
+    config: str,
+    grid: str,
+    dtype: str,
+    compiled: bool,
+    batch: int,
+) -> None:
+    difference = float((logits - expected).abs().max() / expected.abs().max())
+    if not difference <= limit:  # not a number is no agreement either
+        how = "compiled" if compiled else "eager"
+        raise RuntimeError(
+            f"{config} at {grid}, {dtype}, {how}, batch {batch}: as served, its logits differ from the plain float32 model's by "
+            f"{difference:.2g} of the largest (limit {limit:g})"
+        )

@@ -1,0 +1,222 @@
+"""The processes of one run: who they are, however they were started, and what they say to each other."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from revit.common.system.errors import OwnError, SaidElsewhere, Stopped, UserError
+from revit.common.system.launchers import address_of, place_of
+
+Value = TypeVar("Value")
+LISTEN_S = 1.0
+"""A process that leaves speaking to another gives it so long: torchrun ends all as soon as it sees the first one end."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run, and which of them this is. Every call below is made by all of them, in the same order.
+
+    Alone (size 1) every call is free and torch.distributed is not needed.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    """Number among the processes of this machine."""
+    group: Any = field(default=None, repr=False, compare=False)
+    """Where objects and single numbers travel: by gloo, apart from the gradients. None until `start_world`."""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process speaks and writes for all."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait for everyone."""
+        if self.size > 1:
+            self.gather(None)
+
+    def gather(self, value: Value) -> list[Value]:
+        """Everyone's `value`, by rank, on every rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.group)
+        return values
+
+    def gather_to_main(self, value: Value) -> list[Value]:
+        """As `gather` on rank 0; an empty list elsewhere. For what is too large to be held by all."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.size if self.is_main else None
+        dist.gather_object(value, values, dst=0, group=self.group)
+        return values or []
+
+    def broadcast(self, value: Value) -> Value:
+        """Rank 0's `value`."""
+        if self.size == 1:
+            return value
+        values = [value if self.is_main else None]
+        dist.broadcast_object_list(values, src=0, group=self.group)
+        return values[0]  # type: ignore[return-value]  # rank 0's
+
+    def largest(self, value: int) -> int:
+        """The largest of everyone's numbers: one number travels."""
+        if self.size == 1:
+            return value
+        number = torch.tensor([value])
+        dist.all_reduce(number, dist.ReduceOp.MAX, group=self.group)
+        return int(number)
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is set anywhere."""
+        return bool(self.largest(int(flag)))
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of everyone's tensors, on this one's device; by way of the CPU, so for small ones."""
+        if self.size == 1:
+            return tensor
+        total = tensor.detach().to("cpu", copy=True)
+        dist.all_reduce(total, group=self.group)
+        return total.to(tensor.device)
+
+    def on_main(self, work: Callable[[], Value]) -> Value:
+        """Let rank 0 do `work` while the others wait; everyone gets what it returns.
+
+        A UserError there ends all: the others raise SaidElsewhere.
+        """
+        if self.size == 1:
+            return work()
+        if not self.is_main:
+            value, failed = self.broadcast((None, False))
+            if failed:
+                raise SaidElsewhere("rank 0 says what is wrong")
+            return value  # type: ignore[return-value]  # rank 0's
+        try:
+            value = work()
+        except (UserError, Stopped):
+            self.broadcast((None, True))
+            raise
+        return self.broadcast((value, False))[0]
+
+    @contextmanager
+    def one_voice(self) -> Iterator[None]:
+        """Inside, what ends every process alike is said once, by the first process of each machine.
+
+        The end of a connection, which is how the end of another process shows, becomes an OwnError that says so.
+        """
+        try:
+            yield
+        except Stopped:
+            if self.is_main:
+                raise
+            raise Stopped("") from None
+        except OwnError:
+            raise
+        except UserError as error:
+            if self.local_rank == 0:
+                raise
+            time.sleep(LISTEN_S)
+            raise SaidElsewhere(str(error)) from error
+        except RuntimeError as error:
+            if self.size == 1 or not is_lost_connection(error):
+                raise
+            raise OwnError(
+                f"rank {self.rank}: another process ended, or did not answer in time (engine.timeout_minutes); what it said "
+                "is the reason. If it said nothing it may have been killed, for instance for lack of memory (dmesg on its "
+                "machine says so). The same command goes on from the last state"
+            ) from error
+
+    @contextmanager
+    def own_errors(self) -> Iterator[None]:
+        """Inside, a UserError is this process's alone, such as its files': it names the rank and is never withheld."""
+        try:
+            yield
+        except (OwnError, SaidElsewhere):
+            raise
+        except UserError as error:
+            if self.size == 1:
+                raise
+            raise OwnError(f"rank {self.rank} on {socket.gethostname()}: {error}") from error
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> World:
+        """What the launcher says; alone without one. UserError where it says only a part."""
+        return cls(*place_of(os.environ if environment is None else environment))
+
+
+ALONE = World()
+"""One process."""
+
+
+def start_world(device: torch.device, timeout_minutes: float = 30, world: World | None = None) -> World:
+    """Connect the processes of this run; `device` says of what kind theirs are. Alone, nothing is started.
+
+    gloo on the CPU; with CUDA, NCCL too, and this process gets the GPU of its number on its machine. Waits at most
+    `timeout_minutes` for the others, here and in every later call. UserError where they cannot be found.
+    """
+    world = World.from_environment() if world is None else world
+    if world.size == 1:
+        return world
+    local_rank = world.local_rank
+    if device.type == "cuda":
+        local_rank = _gpu_of(world)
+        torch.cuda.set_device(local_rank)
+    address = address_of(os.environ)
+    os.environ.update(address)
+    # DeepSpeed reads them too, and takes the GPU of this number.
+    os.environ.update(RANK=str(world.rank), WORLD_SIZE=str(world.size), LOCAL_RANK=str(local_rank))
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    timeout = timedelta(minutes=timeout_minutes)
+    try:
+        dist.init_process_group(backend, rank=world.rank, world_size=world.size, timeout=timeout)
+        group = dist.new_group(backend="gloo", timeout=timeout)
+    except (RuntimeError, ValueError) as error:
+        place = f"{address['MASTER_ADDR']}:{address['MASTER_PORT']}"
+        reason = str(error).splitlines()[0]
+        raise OwnError(
+            f"rank {world.rank} cannot meet the {world.size} processes of this run at {place} ({reason}); start all of them "
+            "within engine.timeout_minutes, and let the machines reach each other at MASTER_ADDR and MASTER_PORT"
+        ) from error
+    return replace(world, group=group)
+
+
+def stop_world() -> None:
+    """Part from the others, once all work is done."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether this is how torch.distributed says that another process is gone or late."""
+    words = (
+        "connection closed",
+        "connection reset",
+        "connection refused",
+        "timed out",
+        "broken pipe",
+        "nccl",
+    )
+    return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)
+
+
+def _gpu_of(world: World) -> int:
+    """The number of this process's GPU. A launcher may show each process its own alone."""
+    visible = torch.cuda.device_count()
+    if world.local_rank >= visible > 1 or visible == 0:
+        raise OwnError(
+            f"process {world.local_rank} of {socket.gethostname()} finds {visible} GPUs; start as many processes on a "
+            "machine as it has GPUs"
+        )
+    return world.local_rank % visible

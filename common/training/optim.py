@@ -1,0 +1,149 @@
+"""Optimiser and schedule, both timm's."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import Any
+
+import torch
+from timm.optim import create_optimizer_v2, param_groups_weight_decay
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
+from torch import nn
+from torch.optim import Optimizer
+
+from revit.common.config.sections import GroupOptions, OptimOptions, ScheduleOptions
+from revit.common.system.errors import UserError
+
+
+def build_optimizer(model: nn.Module, options: OptimOptions) -> Optimizer:
+    """The optimiser over all parameters that want gradients, as one fused kernel an update: the same rules as PyTorch's
+    other forms, and states that each can read of the other, equal within rounding.
+
+    Without `decay_one_dimensional`, what the model's `no_weight_decay()` names is spared as well. Raises UserError for a
+    group of `options` that has no parameters.
+    """
+    extra: dict[str, Any] = {"betas": options.betas, "eps": options.eps}
+    if options.name == "sgd":
+        extra = {"momentum": options.momentum}
+    extra["fused"] = True  # a fifth of AdamW's time on a CPU, and one launch on a GPU
+    if options.groups:
+        extra["param_group_fn"] = partial(parameter_groups, options=options)
+    elif options.decay_one_dimensional:
+        # timm would still spare what the model names; the published TimeSformer names its tables, yet decays them.
+        extra["param_group_fn"] = partial(
+            param_groups_weight_decay, weight_decay=options.weight_decay, weight_decay_exclude_1d=False
+        )
+    optimizer = create_optimizer_v2(
+        model,
+        opt=options.name,  # timm's "sgd" is Nesterov
+        lr=options.lr,
+        weight_decay=options.weight_decay,
+        **extra,
+    )
+    # An update that overflows float16 is left to the loss scaler to skip. PyTorch's fused SGD would skip it too, but go on
+    # from a momentum that was never written if it was the first one; AdamW would keep a state of zeros.
+    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+    if options.name == "sgd":
+        optimizer.register_step_pre_hook(_start_momentum)
+    return optimizer
+
+
+def _start_momentum(optimizer: Optimizer, *arguments: Any) -> None:
+    """Zeros as the first momentum, which come to the same as none: PyTorch's fused SGD fails where a parameter gets its
+    first gradient later than others of its group, as those of one token grid may."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None and optimizer.state[parameter].get("momentum_buffer") is None:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+def parameter_groups(model: nn.Module, options: OptimOptions) -> list[dict[str, Any]]:
+    """The parameters that want gradients, in groups as an optimiser takes them, each with `lr_scale` (which timm's
+    schedules obey), `frozen_epochs` (which `MovedSchedule` obeys) and `weight_decay`.
+
+    The group with the highest rate at the start of the training comes first: its rate is what logs show.
+    Raises UserError for a group of `options` that matches no parameter, or none that an earlier one has left.
+    """
+    rest = GroupOptions(match="")
+    spared: set[str] = getattr(model, "no_weight_decay", set)()
+    groups: dict[tuple[float, float, float], dict[str, Any]] = {}
+    unused = dict(enumerate(options.groups))
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        numbered = ((i, one) for i, one in enumerate(options.groups) if re.match(one.match, name))
+        number, group = next(numbered, (-1, rest))
+        unused.pop(number, None)
+        decay = options.weight_decay if group.weight_decay is None else group.weight_decay
+        if not options.decay_one_dimensional and (parameter.ndim <= 1 or name in spared):
+            decay = 0.0
+        facts = {"weight_decay": decay, "lr_scale": group.lr_scale, "frozen_epochs": group.frozen_epochs}
+        key = (group.frozen_epochs, -group.lr_scale, decay)
+        groups.setdefault(key, {"params": [], **facts})["params"].append(parameter)
+    for number, group in unused.items():
+        raise UserError(
+            f"train.optim.groups.{number}.match {group.match!r}: no parameter has a name that begins so, or the groups before "
+            f"take them all; names begin like {', '.join(_beginnings(model))}"
+        )
+    return [groups[key] for key in sorted(groups)]
+
+
+def _beginnings(model: nn.Module) -> list[str]:
+    return list(dict.fromkeys(name.split(".")[0] for name, _ in model.named_parameters()))
+
+
+def build_scheduler(optimizer: Optimizer, options: ScheduleOptions, updates_per_epoch: int) -> Scheduler:
+    """The schedule, to be stepped with the number of updates made so far (`step_update`).
+
+    After its epochs, so through the cool-down, it stays where it ended.
+    """
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        sched=options.name,
+        num_epochs=options.epochs,
+        decay_milestones=list(options.milestones),
+        decay_rate=options.decay_rate,
+        min_lr=options.min_lr,
+        warmup_lr=options.warmup_lr,
+        warmup_epochs=options.warmup_epochs,  # type: ignore[arg-type]  # fractions work: it is only multiplied
+        step_on_epochs=False,
+        updates_per_epoch=updates_per_epoch,
+    )
+    return scheduler
+
+
+class MovedSchedule(Scheduler):
+    """A schedule that goes on at the same place of the same epoch when the updates of an epoch become more or fewer.
+
+    That happens to a run that goes on with another effective batch. Parameters that are frozen at first (`frozen_epochs` of
+    their group) have a learning rate of 0 until then. All else is the schedule inside.
+    """
+
+    def __init__(self, inside: Scheduler, updates_per_epoch: int) -> None:
+        # Not the base's own beginning: that would set the optimiser's rates, which are the inner schedule's.
+        self.inside = inside
+        self.updates_per_epoch = updates_per_epoch
+        self.shift = 0
+        """Added to the number of updates made."""
+
+    def step_update(self, num_updates: int, metric: float | None = None) -> None:
+        """Set the rates for the time after `num_updates` updates."""
+        self.inside.step_update(num_updates + self.shift, metric)
+        for group in self.inside.optimizer.param_groups:
+            if num_updates + self.shift < group.get("frozen_epochs", 0) * self.updates_per_epoch:
+                group["lr"] = 0.0
+
+    def _get_lr(self, t: int) -> list[float]:
+        return self.inside._get_lr(t)
+
+    def state_dict(self) -> dict[str, int]:
+        """For a state of the training."""
+        return {"updates_per_epoch": self.updates_per_epoch, "shift": self.shift}
+
+    def load_state_dict(self, state_dict: dict[str, int], num_updates: int = 0, epochs: float = 0.0) -> None:
+        """Go on after `num_updates` updates, which were `epochs` epochs."""
+        self.shift = state_dict["shift"]
+        if state_dict["updates_per_epoch"] != self.updates_per_epoch:
+            self.shift = round(epochs * self.updates_per_epoch) - num_updates

@@ -1,0 +1,181 @@
+"""The device side of training behind a few calls, the same for one process, DeepSpeed, and a replica per length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol, cast
+
+import torch
+from timm.scheduler.scheduler import Scheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from revit.common.config.sections import EngineOptions
+from revit.common.system.device import allow_graphs, autocast, to_cpu
+from revit.common.training.parallel.loss_scale import check_scale, load_scaler, scaler_state
+from revit.common.training.parallel.optimizer_state import load_optimizer_state, optimizer_state
+
+DEFAULT = EngineOptions()
+
+
+class Backend(Protocol):
+    """Trains one network. Every call is made by all ranks, in the same order."""
+
+    device: torch.device
+    dtype: str
+    """float32, bfloat16 or float16, of the forward passes; weights and optimiser are float32."""
+    accumulate: int
+    """Batches per update."""
+    num_updates: int
+    """Updates made; those skipped for gradients that overflowed in float16 do not count."""
+    works_behind: bool
+    """Whether work is only queued here, so that losses are best read when the next batch is queued, and nothing that
+    `step` decides wants them to be known good."""
+
+    def prepare(self, network: nn.Module, optimizer: Optimizer, scheduler: Scheduler) -> nn.Module:
+        """Take charge of the three; returns the module to call in training."""
+        ...
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context for forward passes and losses."""
+        ...
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of `loss`, divided by the number of batches per update (here and nowhere else)."""
+        ...
+
+    def step(self) -> bool:
+        """End of a batch: update the weights if it was the last of its group. Says whether they were updated."""
+        ...
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    def whole(self) -> AbstractContextManager[nn.Module]:
+        """Inside, the network given to `prepare` (and yielded) has all its float32 weights on every rank, the same
+        buffers everywhere, and may be called by each rank on its own: for averages, evaluation, saving. Read only."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """ "model": weights, "optimizer": its state by parameter name, "scaler", "num_updates": on every rank, on the CPU,
+        and the same whatever the number of ranks, the ZeRO stage and the backend. Tensors, numbers and strings only, so
+        that it can be read back without executing code."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken, between two updates; after `prepare`."""
+        ...
+
+    def close(self) -> None:
+        """Training is over: undo what `prepare` changed beyond the network."""
+        ...
+
+
+def equip(network: nn.Module, options: EngineOptions) -> None:
+    """Activation checkpointing and compilation, in place: the network keeps its class, its names and its state.
+
+    A network without blocks, such as the assigner, keeps its activations.
+    """
+    if options.activation_checkpointing and hasattr(network, "set_grad_checkpointing"):
+        cast(Any, network).set_grad_checkpointing(True)
+    if options.compile:
+        allow_graphs(network)
+        network.compile()
+        _any_batch_in_evaluation(network)
+
+
+def _any_batch_in_evaluation(network: nn.Module) -> None:
+    """Of a compiled network: training's batches are all of one size, evaluation's last one is shorter. Told beforehand, the
+    compiler makes one graph for all of a token grid (and one more for a batch of one), not a second when it meets it."""
+    module = cast(Any, network)
+    compiled = module._compiled_call_impl
+
+    def call(inputs: Tensor, *more: Any, **named: Any) -> Any:
+        if not network.training:
+            torch._dynamo.maybe_mark_dynamic(inputs, 0)
+        return compiled(inputs, *more, **named)
+
+    module._compiled_call_impl = call
+
+
+class LocalBackend:
+    """One process, one device, plain PyTorch."""
+
+    def __init__(
+        self,
+        device: torch.device,
+        dtype: str = "float32",
+        accumulate: int = 1,
+        clip_grad_norm: float | None = None,
+        options: EngineOptions = DEFAULT,
+    ) -> None:
+        self.device = device
+        self.dtype = "float32" if dtype == "auto" else dtype
+        self.accumulate = accumulate
+        self.clip_grad_norm = clip_grad_norm
+        self.options = options
+        self.num_updates = 0
+        # Of float16 the program asks the scale, and so waits, in any case.
+        self.works_behind = device.type == "cuda" and self.dtype != "float16"
+        self._batches = 0
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == "float16")
+
+    def prepare(self, network: nn.Module, optimizer: Optimizer, scheduler: Scheduler) -> nn.Module:
+        self.model, self.optimizer, self.scheduler = network, optimizer, scheduler
+        equip(network, self.options)
+        self.scheduler.step_update(0)
+        return network
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return autocast(self.device, self.dtype)
+
+    def backward(self, loss: Tensor) -> None:
+        self._scaler.scale(loss / self.accumulate).backward()
+
+    def step(self) -> bool:
+        self._batches += 1
+        if self._batches < self.accumulate:
+            return False
+        self._batches = 0
+        if self.clip_grad_norm is not None:
+            self._scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad_norm)
+        scale = self._scaler.get_scale()
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self._scaler.get_scale() < scale:  # an overflow: the optimiser was not called
+            check_scale(self._scaler.get_scale(), self.num_updates)
+            return False
+        self.num_updates += 1
+        self.scheduler.step_update(self.num_updates)
+        return True
+
+    @property
+    def learning_rate(self) -> float:
+        return self.optimizer.param_groups[0]["lr"]
+
+    @contextmanager
+    def whole(self) -> Iterator[nn.Module]:
+        yield self.model
+
+    def state_dict(self) -> dict[str, Any]:
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": optimizer_state(self.optimizer, self.model),
+            "scaler": scaler_state(self._scaler),
+            "num_updates": self.num_updates,
+        }
+        return to_cpu(state)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        load_optimizer_state(self.optimizer, self.model, state["optimizer"])
+        load_scaler(self._scaler, state["scaler"])
+        self.num_updates = state["num_updates"]
+        self._batches = 0
+        self.scheduler.step_update(self.num_updates)
+
+    def close(self) -> None:
+        """Nothing was changed."""

@@ -1,0 +1,122 @@
+"""Where a training stands: what is saved of it, and how it goes on, here or with other processes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from revit.common.system.errors import UserError
+from revit.common.system.files import write_text
+from revit.common.training.stages import differences
+from revit.common.training.state import (
+    FORMAT,
+    load_newest_state,
+    random_states,
+    restore_random_states,
+    save_state,
+    seed_anew,
+)
+
+if TYPE_CHECKING:
+    from revit.common.training.trainer import Trainer
+
+
+@dataclass
+class Position:
+    """How far a training has come, whatever the number of processes."""
+
+    epoch: int = 0
+    """Epochs that are finished."""
+    samples: int = 0
+    """Of this epoch's order, those already trained on, by all processes."""
+    losses: list[dict[str, float]] = field(default_factory=list)
+    """Mean loss per name over what was trained since the last resume, one entry per finished epoch; empty for nothing."""
+
+    def __str__(self) -> str:
+        """For people, who count epochs from 1."""
+        if self.samples == 0 and self.epoch > 0:
+            return f"after epoch {self.epoch}"
+        return f"in epoch {self.epoch + 1}, after sample {self.samples}"
+
+
+class States:
+    """Saves and resumes a `Trainer`. Every call is made by all processes; rank 0 writes."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.watched = trainer.folder / "watched"
+        """Holds the last epoch after which `after_epoch` was called, so that a stop in between does not leave it out."""
+
+    def save(self, position: Position) -> None:
+        """Write where the training stands. UserError if that cannot be done."""
+        trainer, world = self.trainer, self.trainer.world
+        broken = trainer.loader.broken
+        if world.size > 1:
+            broken.merge(world.gather(broken.state_dict()))
+        state: dict[str, Any] = {
+            "format": FORMAT,
+            "backend": trainer.backend.state_dict(),
+            "position": asdict(position),
+            "random": world.gather(random_states()),
+            "broken": broken.state_dict(),
+            "world": trainer.facts(),
+        }
+        if trainer.average is not None:
+            state["average"] = trainer.average.module.state_dict()
+        if trainer.schedule is not None:
+            state["schedule"] = trainer.schedule.state_dict()
+        updates = trainer.backend.num_updates
+        world.on_main(lambda: _nothing(save_state(trainer.folder, updates, state, trainer.keep_states)))
+
+    def resume(self) -> Position:
+        """Go on from the newest state, or from the start. UserError for a state that is not of this training."""
+        trainer = self.trainer
+        state = load_newest_state(trainer.folder, trainer.world)
+        if state is None:
+            return Position()
+        if state.get("format") != FORMAT:
+            raise UserError(
+                f"{trainer.folder}: states of another version of this program; finish with that version, or start over "
+                "with run.resume=never"
+            )
+        position = Position(**state["position"])
+        if trainer.schedule is not None:
+            epochs = position.epoch + position.samples / trainer.loader.num_samples
+            trainer.schedule.load_state_dict(state["schedule"], state["backend"]["num_updates"], epochs)
+        trainer.backend.load_state_dict(state["backend"])
+        if trainer.average is not None:
+            trainer.average.module.load_state_dict(state["average"])
+        trainer.loader.broken.load_state_dict(state["broken"])
+        changed = differences(state["world"], trainer.facts())
+        if [state["world"][key] for key in ("processes", "reading")] == [
+            trainer.facts()[key] for key in ("processes", "reading")
+        ]:
+            restore_random_states(state["random"][trainer.world.rank])
+        else:
+            seed_anew(trainer.backend.num_updates)
+            changed.append("random numbers of dropout and mixing drawn anew")
+        trainer.log.say(f"{trainer.name}: going on {position}" + "".join(f"; {one}" for one in changed))
+        trainer.log.write("resumed", stage=trainer.name, **_place(position), changed=changed)
+        if position.samples == 0:
+            self.watch(position.epoch)
+        return position
+
+    def watch(self, epoch: int) -> None:
+        """Call `after_epoch`, if that was not done for this epoch. A request to end is heeded at once: all is saved."""
+        trainer, world = self.trainer, self.trainer.world
+        if trainer.after_epoch is None:
+            return
+        if world.broadcast(self.watched.exists() and self.watched.read_text() == str(epoch)):
+            return
+        with trainer.stop.waiting(False), trainer.backend.whole():
+            trainer.after_epoch(epoch)
+        world.on_main(lambda: write_text(self.watched, str(epoch)))
+
+
+def _place(position: Position) -> dict[str, int]:
+    """The epoch to go on with, from 1 as in all lines of the log, and what is trained of it."""
+    return {"epoch": position.epoch + 1, "samples": position.samples}
+
+
+def _nothing(_: object) -> None:
+    return None

@@ -1,0 +1,332 @@
+"""What packets of H.264 hold, from the headers of their units.
+
+Sources: ITU-T H.264 (7.3.1, 7.3.2.1, 7.3.3, 7.4.1.2.4, 7.4.3, 8.2.1, D.1.8, D.1.27, E.1.1); ISO/IEC 14496-15 for their place in
+MP4 and Matroska.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from av.packet import Packet
+
+from revit.video.data.decode.scan.bits import (
+    BitReader,
+    Bytes,
+    PictureOrder,
+    has_start_code,
+    messages,
+    unescaped,
+    unit_places,
+)
+from revit.video.data.decode.scan.packets import NOTHING, Entry, Held, Scanner
+
+ORIENTATION = 47
+"""Payload type of the message that says how pictures are to be turned."""
+RECOVERY_POINT = 6
+"""Payload type of the message that says from where on pictures are right, though they are no IDR."""
+BEGINNING_BITS = 10
+"""Bits of a slice in front of its frame number, as far as they are remembered: mostly there are 3 to 9."""
+FEW_BYTES = 14
+"""Bytes of a simple slice in which they lie."""
+HEAD_BYTES = 24
+"""Bytes of a slice in which the fields lie that are read."""
+
+SCALED_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
+"""Profiles whose parameters name a chroma format and may hold scaling lists."""
+
+H264_FRAME = Held(layer=0)
+H264_OPEN = Held(entry=Entry.LEADING, layer=0)
+H264_CLOSED = Held(entry=Entry.CLOSED, layer=0)
+H264_FIELDS = Held(entry=Entry.CLOSED)
+
+
+def length_size(header: bytes) -> int:
+    """Bytes of the lengths in front of units; 0 where units begin with start codes instead."""
+    return (header[4] & 3) + 1 if len(header) > 6 and header[0] == 1 else 0
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What of a sequence parameter set is needed to read a slice's header."""
+
+    frame_num_bits: int
+    order_type: int
+    order_bits: int
+    """Bits of the picture order count in slices, if its type is 0."""
+    has_gaps: bool
+    """Whether frame numbers may be left out."""
+    has_planes: bool
+    """Whether slices name their colour plane."""
+    frames_only: bool
+    """Whether no picture is a field."""
+    num_reorder: int | None
+    """Frames to be held back to put pictures in order, if that is said."""
+
+    @cached_property
+    def is_simple(self) -> bool:
+        """Whether slices have nothing between the number of their parameters and the picture order count but a frame number."""
+        return self.frames_only and not self.has_planes
+
+
+def read_parameters(unit: Bytes) -> Parameters:
+    """Read a sequence parameter set (7.3.2.1.1)."""
+    data = unescaped(unit)
+    bits, profile, has_planes = BitReader(data[4:]), data[1], False
+    bits.unsigned()  # its number
+    if profile in SCALED_PROFILES:
+        chroma = bits.unsigned()
+        has_planes = chroma == 3 and bits.flag()
+        bits.unsigned(), bits.unsigned(), bits.flag()  # depths, bypass
+        if bits.flag():
+            for number in range(8 if chroma != 3 else 12):
+                if bits.flag():
+                    _skip_scaling_list(bits, 16 if number < 6 else 64)
+    frame_num_bits, order_type, order_bits = bits.unsigned() + 4, bits.unsigned(), 0
+    if order_type == 0:
+        order_bits = bits.unsigned() + 4
+    elif order_type == 1:
+        bits.flag(), bits.signed(), bits.signed()
+        for _ in range(min(bits.unsigned(), 255)):
+            bits.signed()
+    bits.unsigned()  # reference frames
+    has_gaps = bits.flag()
+    bits.unsigned(), bits.unsigned()  # width, height
+    frames_only = bits.flag()
+    if not frames_only:
+        bits.flag()
+    bits.flag()
+    if bits.flag():  # cropping
+        for _ in range(4):
+            bits.unsigned()
+    num_reorder = _read_num_reorder(bits) if bits.flag() else None
+    return Parameters(frame_num_bits, order_type, order_bits, has_gaps, has_planes, frames_only, num_reorder)
+
+
+def _skip_scaling_list(bits: BitReader, size: int) -> None:
+    last = following = 8
+    for _ in range(size):
+        if following:
+            following = (last + bits.signed()) % 256
+        last = following or last
+
+
+def _read_num_reorder(bits: BitReader) -> int | None:
+    """max_num_reorder_frames of the usability information (E.1.1); None if it is not there."""
+    if bits.flag() and bits.bits(8) == 255:  # aspect ratio
+        bits.bits(32)
+    if bits.flag():  # overscan
+        bits.flag()
+    if bits.flag():  # video signal
+        bits.bits(4)
+        if bits.flag():
+            bits.bits(24)
+    if bits.flag():  # place of chroma
+        bits.unsigned(), bits.unsigned()
+    if bits.flag():  # timing
+        bits.bits(65)
+    has_buffers = False
+    for _ in range(2):
+        if bits.flag():
+            has_buffers = True
+            _skip_buffers(bits)
+    if has_buffers:
+        bits.flag()
+    bits.flag()
+    if not bits.flag():
+        return None
+    bits.flag()
+    for _ in range(4):
+        bits.unsigned()
+    return bits.unsigned()
+
+
+def _skip_buffers(bits: BitReader) -> None:
+    count = min(bits.unsigned(), 31)
+    bits.bits(8)
+    for _ in range(count + 1):
+        bits.unsigned(), bits.unsigned(), bits.flag()
+    bits.bits(20)
+
+
+class H264Scanner(Scanner):
+    """Frames, not fields: the second field of a frame, in the same packet or the next one, adds none."""
+
+    def __init__(self, header: bytes) -> None:
+        super().__init__()
+        self._length_bytes = length_size(header)
+        self._parameters: Parameters | None = None
+        self._order = PictureOrder()
+        self._next_frame_num: int | None = None
+        self._open_field: tuple[int, int] | None = None  # frame number and parity of a first field
+        self._heads: dict[int, int] = {}  # first bits of slices, and how many lie before the frame number
+        if self._length_bytes:
+            for unit in _record_units(header):
+                self._note_parameters(unit)
+        else:
+            for begin, end in unit_places(header, 0):
+                self._note_parameters(header[begin:end])
+
+    def scan(self, packet: Packet) -> Held:
+        # The usual case at the price of one look: a packet that begins with the first slice of a frame. With lengths in front
+        # of units it is one picture by its format; with start codes it is if there is no other unit.
+        if self._length_bytes:
+            data: Bytes = memoryview(packet)
+            at, is_alone = self._length_bytes, True
+        else:
+            data = bytes(packet)
+            at = 4 if data[:4] == b"\0\0\0\1" else 3
+            is_alone = data[at - 3 : at] == b"\0\0\1" and not has_start_code(data, at)
+        is_simple = is_alone and len(data) > at + 1 and data[at] & 31 == 1 and data[at + 1] & 0x80
+        if is_simple and self._note_frame(bytes(data[at : at + FEW_BYTES])):
+            return H264_FRAME
+        return self._look_at(data)
+
+    def _note_frame(self, unit: bytes) -> bool:
+        """Note the first slice of a frame that is no IDR; returns False if that takes a closer look."""
+        parameters = self._parameters
+        if parameters is None or not parameters.is_simple:
+            return False
+        if b"\0\0\3" in unit:
+            unit = unescaped(unit)
+        left = 8 * len(unit) - 8
+        if left < 64:
+            return False
+        value = int.from_bytes(unit, "big") & (1 << left) - 1
+        beginning = value >> left - BEGINNING_BITS
+        head = self._heads.get(beginning)
+        if head is None:
+            bits = BitReader((beginning << 16 - BEGINNING_BITS).to_bytes(2, "big"))
+            bits.unsigned(), bits.unsigned(), bits.unsigned()  # first macroblock, type, parameters
+            head = self._heads[beginning] = 16 - bits.left
+        if head > BEGINNING_BITS:
+            return False
+        left -= head + parameters.frame_num_bits
+        frame_num = value >> left & (1 << parameters.frame_num_bits) - 1
+        low = value >> left - parameters.order_bits & (1 << parameters.order_bits) - 1
+        self._number(parameters, frame_num, low, False, unit[0] & 0x60 > 0)
+        return True
+
+    def _number(
+        self, parameters: Parameters, frame_num: int, low: int, is_idr: bool, is_reference: bool
+    ) -> None:
+        """Note the numbers of a frame, of which one too many or too few means that others are missing."""
+        if frame_num != self._next_frame_num and not is_idr and not parameters.has_gaps:
+            self.is_exact = False
+        if is_reference:
+            self._next_frame_num = (frame_num + 1) % (1 << parameters.frame_num_bits)
+        if parameters.order_type == 0:
+            self.keys.append(self._order.key(low, parameters.order_bits, is_idr, is_reference))
+        elif parameters.order_type == 2:  # shown as decoded
+            self.keys.append(self.keys[-1] + 1 if self.keys else 0)
+        else:
+            self.keys.append(0)
+            self.is_exact = False
+
+    def _look_at(self, data: Bytes) -> Held:
+        frames, is_idr, recovers, all_intra, is_field = 0, False, False, True, False
+        self.headers.begin_packet()
+        plain = data if self._length_bytes else bytes(data)
+        for at, end in unit_places(plain, self._length_bytes):
+            kind = plain[at] & 31
+            if kind in (1, 2, 5):
+                bits = BitReader(unescaped(plain[at + 1 : at + HEAD_BYTES]))
+                begins = bits.unsigned() == 0
+                is_intra = bits.unsigned() % 5 in (2, 4)
+                all_intra = all_intra and is_intra
+                is_idr = is_idr or kind == 5
+                if begins:
+                    new, field = self._begin(bits, kind == 5, bool(plain[at] & 0x60))
+                    frames, is_field = frames + new, is_field or field
+                elif frames == 0 and self._open_field is None and not is_field:
+                    self.is_exact = False  # a picture without its beginning
+            elif kind == 6:
+                recovers = recovers or any(
+                    type_ == RECOVERY_POINT and _is_exact_at_once(payload)
+                    for type_, payload in messages(plain[at + 1 : end])
+                )
+            else:
+                self._note_parameters(plain[at:end])
+        if frames > 1:
+            self.is_exact = False
+        if is_field:
+            # Whether others are built on a field is said of each, but they are decoded in pairs.
+            held = H264_FIELDS if is_idr and frames == 1 else Held(frames)
+        elif frames == 0:
+            held = NOTHING
+        elif is_idr:
+            held = H264_CLOSED
+        else:
+            held = H264_OPEN if recovers and all_intra else H264_FRAME
+        if held.entry:
+            self.headers.note_entry()
+        return held
+
+    def _begin(self, bits: BitReader, is_idr: bool, is_reference: bool) -> tuple[int, bool]:
+        """A picture begins: how many frames that makes (0: the second field of one), and whether it is a field."""
+        parameters = self._parameters
+        if parameters is None:
+            self.is_exact = False
+            self.keys.append(0)
+            return 1, False
+        bits.unsigned()
+        if parameters.has_planes:
+            bits.bits(2)
+        frame_num = bits.bits(parameters.frame_num_bits)
+        is_field = not parameters.frames_only and bits.flag()
+        parity = bits.bits(1) if is_field else 0
+        if is_idr:
+            bits.unsigned()
+        if is_field and self._open_field == (frame_num, 1 - parity):
+            self._open_field = None
+            return 0, True
+        if self._open_field is not None:
+            self.is_exact = False  # a field without its other one
+        self._open_field = (frame_num, parity) if is_field else None
+        low = bits.bits(parameters.order_bits) if parameters.order_bits else 0
+        self._number(parameters, frame_num, low, is_idr, is_reference)
+        return 1, is_field
+
+    def _note_parameters(self, unit: Bytes) -> None:
+        kind, data = unit[0] & 31, bytes(unit).rstrip(b"\0")
+        if kind not in (7, 8) or len(data) < 3:
+            return
+        number = BitReader(unescaped(data[4:10] if kind == 7 else data[1:7])).unsigned()
+        if self.headers.note((kind, number), data) and kind == 7 and len(data) > 4:
+            found = read_parameters(data)
+            if self._parameters is not None and found != self._parameters:
+                self.is_exact = False  # which of two is used is said elsewhere
+            self._parameters = found
+            self.most_reordered = self._parameters.num_reorder
+            self.learns_reordering = self.most_reordered is None
+
+
+def _is_exact_at_once(recovery_point: bytes) -> bool:
+    """Tell whether pictures are right, and not only nearly, from the one on that the message belongs to (D.2.8)."""
+    bits = BitReader(recovery_point)
+    return bits.unsigned() == 0 and bits.flag()
+
+
+def _record_units(header: bytes) -> Iterator[bytes]:
+    """The parameter sets in the configuration record: of sequences, then of pictures, each behind its length."""
+    at = 5
+    for mask in (31, 255):
+        if at >= len(header):
+            return
+        count, at = header[at] & mask, at + 1
+        for _ in range(count):
+            length = int.from_bytes(header[at : at + 2], "big")
+            if length and at + 2 + length <= len(header):
+                yield header[at + 2 : at + 2 + length]
+            at += 2 + length
+
+
+def may_be_turned(header: bytes, packet: bytes) -> bool:
+    """Whether a message in the first packet may ask for pictures to be turned. True if the layout is not that of MP4."""
+    size = length_size(header)
+    return not size or any(
+        packet[begin] & 31 == 6 and any(kind == ORIENTATION for kind, _ in messages(packet[begin + 1 : end]))
+        for begin, end in unit_places(packet, size)
+    )

@@ -1,0 +1,188 @@
+"""What each packet of a stream holds, read from its first bits: how many frames, in which order they are shown, and whether
+decoding can begin there.
+
+Containers answer all three, and often wrongly: AVI's key-frame flags are what the writer put there, ASF's and AVI's time
+stamps are decoding times (and those of MP4 files made from them), a packet of MPEG-4 as XviD writes it may hold two pictures or
+none. So frames are numbered by what is in the packets, and where that does not tell for certain what a decoder makes of them
+(`Scanner.is_exact`) by decoding the whole file.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect, insort
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import NamedTuple
+
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
+
+PROBED_FRAMES = 7
+"""Frames that FFmpeg decodes at least when it opens a file, to learn how far pictures are shown out of order."""
+
+
+class Entry(IntEnum):
+    """Whether decoding can begin at a packet."""
+
+    NONE = 0
+    """It cannot: the picture is built on others, or those behind it are."""
+    LEADING = 1
+    """The picture and all that are shown after it come out; of those behind some may be shown before it, and need others."""
+    CLOSED = 2
+    """Everything from here on comes out, and is shown after everything before."""
+
+
+class Held(NamedTuple):
+    """What one packet holds."""
+
+    frames: int = 1
+    """Frames that a decoder hands out because of this packet, now or later."""
+    entry: Entry = Entry.NONE
+    layer: int | None = None
+    """Temporal sub-layer of H.264 and HEVC, of which a decoder leaves out pictures marked as unused: no picture is built on
+    one of a higher layer. None where nothing is to be left out."""
+
+
+FRAME = Held()
+"""A frame that is built on others."""
+NOTHING = Held(frames=0)
+"""No frame: a stand-in, a picture that is not shown, the second field of a frame."""
+START = Held(entry=Entry.CLOSED)
+"""A frame with which a new sequence begins."""
+INTRA = Held(entry=Entry.LEADING)
+"""A frame that needs no other."""
+
+
+class Scanner:
+    """Looks into the packets of one stream, one after the other, in file order."""
+
+    def __init__(self) -> None:
+        self.is_exact = True
+        """Whether the frames counted so far are certain. Once False, only decoding tells how many there are."""
+        self.must_begin_at_start = False
+        """Whether packets depend on those before in other ways than pictures do (packed bitstreams)."""
+        self.keys: list[int] = []
+        """One for every frame in the order of their packets; they rise in the order in which frames are shown."""
+        self.most_reordered: int | None = None
+        """Frames that a decoder holds back at most to put them in order; None if it holds back as many as needed."""
+        self.learns_reordering = False
+        """Whether a decoder learns from the first frames how many that are."""
+        self.headers = Headers()
+
+    def scan(self, packet: Packet) -> Held:
+        """Look into the next packet."""
+        raise NotImplementedError
+
+    def try_scan(self, packet: Packet) -> Held:
+        """Look into the next packet; of one that is too damaged to be read nothing is certain."""
+        try:
+            return self.scan(packet)
+        except (IndexError, ValueError, OverflowError):
+            self.is_exact = False
+            return FRAME
+
+    def finish(self) -> None:
+        """Turn `is_exact` False, after the last packet, if a decoder would not put the frames in order."""
+        if self.most_reordered is not None and num_reordered(self.keys) > self.most_reordered:
+            self.is_exact = False
+        if self.learns_reordering and num_reordered(self.keys) > num_reordered(self.keys[:PROBED_FRAMES]):
+            self.is_exact = False
+
+
+class InOrderScanner(Scanner):
+    """Codecs whose frames are shown in the order of their packets."""
+
+    def scan(self, packet: Packet) -> Held:
+        held = self.look(packet)
+        self.keys += range(len(self.keys), len(self.keys) + held.frames)
+        return held
+
+    def look(self, packet: Packet) -> Held:
+        """Look into the next packet."""
+        raise NotImplementedError
+
+
+class IntraScanner(InOrderScanner):
+    """Codecs without prediction between frames: every packet is a frame of its own."""
+
+    def look(self, packet: Packet) -> Held:
+        return START
+
+
+class UnknownScanner(InOrderScanner):
+    """Codecs whose packets are not looked into."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_exact = False
+
+    def look(self, packet: Packet) -> Held:
+        return FRAME
+
+
+class Headers:
+    """Headers in packets that hold for those behind. Whoever begins decoding behind one that changed, and is not repeated there,
+    would miss it."""
+
+    def __init__(self) -> None:
+        self._known: dict[object, bytes] = {}
+        self._changing: set[object] = set()
+        self._carried: set[object] = set()
+        self._num_packets = 0
+        self._entries: list[frozenset[object]] = []
+
+    def begin_packet(self) -> None:
+        """Before the headers of a packet are noted."""
+        self._carried = set()
+        self._num_packets += 1
+
+    def note(self, which: object, header: bytes) -> bool:
+        """Note a header, by its kind and number; returns whether it is not the one before. One that comes first behind the first
+        packet changes something, too."""
+        before = self._known.get(which)
+        self._carried.add(which)
+        if before == header:
+            return False
+        self._known[which] = header
+        if before is not None or self._num_packets > 1:
+            self._changing.add(which)
+        return True
+
+    def note_entry(self) -> None:
+        """The packet is one at which decoding could begin, as far as its picture goes."""
+        self._entries.append(frozenset(self._carried))
+
+    def incomplete_entries(self) -> list[bool]:
+        """Tell for every entry whether a header is missing there that is not the same throughout."""
+        return [not self._changing <= carried for carried in self._entries] if self._changing else []
+
+
+def num_reordered(keys: Sequence[int]) -> int:
+    """Frames that must be held back at most so that `keys`, which come in the order of decoding, leave in rising order."""
+    seen: list[int] = []
+    most = 0
+    for key in keys:
+        most = max(most, len(seen) - bisect(seen, key))
+        insort(seen, key)
+    return most
+
+
+def scanner_for(codec: VideoCodecContext) -> Scanner:
+    """Make the scanner of a stream's codec."""
+    from revit.video.data.decode.scan.h264 import H264Scanner
+    from revit.video.data.decode.scan.hevc import HevcScanner
+    from revit.video.data.decode.scan.mpeg import Mpeg2Scanner, Mpeg4Scanner
+    from revit.video.data.decode.scan.others import OTHERS
+
+    name, header = codec.codec.canonical_name, codec.extradata or b""
+    if name == "h264":
+        return H264Scanner(header)
+    if name == "hevc":
+        return HevcScanner(header)
+    if name == "mpeg4":
+        return Mpeg4Scanner(header)
+    if name in ("mpeg1video", "mpeg2video"):
+        return Mpeg2Scanner()
+    if name in OTHERS:
+        return OTHERS[name]()
+    return IntraScanner() if codec.codec.intra_only else UnknownScanner()
