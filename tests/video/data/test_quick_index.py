@@ -10,8 +10,9 @@ import pytest
 
 from revit.video.data.decode import index as index_module
 from revit.video.data.decode import read as read_module
-from revit.video.data.decode import read_frames, scan_h264, scan_hevc
+from revit.video.data.decode import read_frames
 from revit.video.data.decode.index import index_frames
+from revit.video.data.decode.scan import h264, hevc
 from revit.video.data.decode.scan.bits import unit_places
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the encoders' chatter
@@ -82,10 +83,10 @@ def test_a_turn_asked_for_inside_the_stream_is_found():
     both = packet(note, slice_)
     assert [both[begin:end] for begin, end in unit_places(both, 4)] == [note, slice_]
     for units in itertools.permutations((note, turn, slice_)):
-        assert scan_h264.may_be_turned(record, packet(*units))
-    assert not scan_h264.may_be_turned(record, packet(note, slice_))
-    assert scan_h264.may_be_turned(b"", packet(note, slice_))  # unknown layout
+        assert h264.may_be_turned(record, packet(*units))
+    assert not h264.may_be_turned(record, packet(note, slice_))
+    assert h264.may_be_turned(b"", packet(note, slice_))  # unknown layout
     arrays = b"\x27\x00\x01\x00\x05" + b"\x4e\x01\x2f\x01a"
-    hevc = bytes([1, *[0] * 20, 3, 1])
-    assert scan_hevc.may_be_turned(hevc + arrays, b"")
-    assert not scan_hevc.may_be_turned(hevc + arrays.replace(b"\x2f", b"\x05"), b"")
+    header = bytes([1, *[0] * 20, 3, 1])
+    assert hevc.may_be_turned(header + arrays, b"")
+    assert not hevc.may_be_turned(header + arrays.replace(b"\x2f", b"\x05"), b"")

@@ -13,7 +13,7 @@ from revit.video.data.decode.index import FrameIndex, Numbering
 from revit.video.data.decode.opening import real_path
 from revit.video.data.decode.scan.packets import Entry
 
-IDENTICAL = {
+IDENTICAL: dict[str, tuple[str, ...]] = {
     "mp4": ("h264", "hevc", "vp9"),
     "matroska": ("h264", "hevc", "vp8", "vp9"),
 }

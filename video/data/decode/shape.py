@@ -10,9 +10,9 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from revit.video.data.decode import scan_h264, scan_hevc
 from revit.video.data.decode.opening import DecodeError
 from revit.video.data.decode.refusal import ENCRYPTED, error_text, is_encrypted
+from revit.video.data.decode.scan import h264, hevc
 
 FIRST_PACKETS = 16
 """Packets tried for a first frame."""
@@ -76,9 +76,9 @@ def _may_be_turned(codec: VideoCodecContext, first: bytes) -> bool:
     turned, or which encoder's faults are to be made up for. True if unknown."""
     name, header = codec.codec.canonical_name, codec.extradata or b""
     if name == "h264":
-        return scan_h264.may_be_turned(header, first)
+        return h264.may_be_turned(header, first)
     if name == "hevc":
-        return scan_hevc.may_be_turned(header, first)
+        return hevc.may_be_turned(header, first)
     if name == "mpeg4":
         return b"\0\0\1\xb2" in first
     return name not in ("vp8", "vp9", "av1")
