@@ -232,7 +232,7 @@ class StageWork:
         return {
             "run": self.options.run,
             "device": self.evaluator.device,
-            "pixels": self.modality.normalizer(self.options),
+            "normalizer": self.modality.normalizer(self.options),
             "log": self.log,
             "engine": self.options.engine,
             "world": self.world,
