@@ -173,35 +173,3 @@ class RecipeOptions(Options):
         for method in self.active_methods:
             method.check(self)
         return self
-
-    def settings_of(self, stage: str) -> dict[str, Any]:
-        """What a stage's result depends on, as JSON values; each stage includes those before it.
-
-        Of the data not how they are loaded, nothing of the engine, and of a training not its batch size where the
-        effective one is given: that decides how fast a run is, not what it computes.
-        """
-        everything = self.model_dump(
-            mode="json", exclude={"data": {"loading": True, "demo": {"num_workers"}}}
-        )
-        # Neither changes a network, and runs from before they were there go on.
-        budget, hold = everything["model"].pop("budget"), everything["test"].pop("hold_budget")
-        for training in (everything["train"], everything["assigner"]["train"]):
-            if training["effective_batch"] is not None:
-                del training["batch_size"]
-        settings: dict[str, Any] = {"data": everything["data"]}
-        if stage == "data":
-            return settings
-        for key in ("model", "methods", "start", "train", "distill", "label_smoothing"):
-            settings[key] = everything[key]
-        settings["run"] = {key: everything["run"][key] for key in ("seed", "dtype")}
-        if stage != "model":
-            settings["lengths"] = everything["lengths"]
-        if stage in ("assigner", "calibrate", "evaluate"):
-            settings["assigner"] = everything["assigner"]
-        if stage == "calibrate":
-            settings |= {"calibration": everything["calibration"], "merge": everything["test"]["merge"]}
-        if stage == "evaluate":
-            settings["test"] = everything["test"]
-            if budget is not None:
-                settings |= {"budget": budget, "hold_budget": hold}
-        return settings

@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, TypeVar, cast
 
+import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
+from revit.common.config.sections import EngineOptions, RunOptions, TrainOptions
 from revit.common.data.batch import Batch
 from revit.common.data.loader import Loader
 from revit.common.methods.task import BatchAugment, Progress, Task
-from revit.common.system.distributed import World
+from revit.common.system.device import to_cpu
+from revit.common.system.distributed import ALONE, World
 from revit.common.system.errors import UserError
 from revit.common.system.log import RunLog, progress
 from revit.common.system.stop import StopRequest
-from revit.common.training.loss_reader import BatchLosses, LossReader
-from revit.common.training.meter import Meter
-from revit.common.training.optim import MovedSchedule
-from revit.common.training.parallel.backend import Backend
+from revit.common.training.meter import BatchLosses, LossReader, Meter
+from revit.common.training.optim import MovedSchedule, build_optimizer, build_scheduler
+from revit.common.training.parallel.backend import DEFAULT, Backend
+from revit.common.training.parallel.backends import divide, make_backend, start_facts, start_line
 from revit.common.training.resume import Position, States
+from revit.common.training.state import seed_data_rank, states_folder
+
+Network = TypeVar("Network", bound=nn.Module)
+Weights = dict[str, Tensor]
+Watch = Callable[[int], None]
+"""Called with the number of finished epochs, after their state was saved; must leave random states alone."""
 
 FINE, STOP, BROKEN = range(3)
-"""What the processes tell each other before an update; the largest counts."""
-BadLoss = tuple[int, str]
-"""Updates made before a batch whose loss was not finite, and what to say of it."""
+"""Wishes of a process before an update; the largest of all processes counts."""
 
 
 def forward_backward(
@@ -56,127 +61,149 @@ def forward_backward(
     return losses
 
 
-@dataclass
-class Trainer:
-    """Trains `model` for a number of epochs and can be interrupted anywhere. Every process has one."""
+class Trainer(Generic[Network]):
+    """Trains `network` for a number of epochs and can be interrupted anywhere. Every process of `world` has one.
 
-    model: nn.Module
-    """To be called: what the backend's `prepare` gave."""
-    task: Task
-    backend: Backend
-    normalizer: nn.Module
-    loader: Loader
-    num_epochs: int
-    folder: Path
-    log: RunLog
-    name: str = "model"
-    log_every: int = 20
-    save_every: int | None = None
-    augment: BatchAugment | None = None
-    """Mixing and erasing of normalised batches; draws from the global generators only, so that a resume repeats it."""
-    average: ModelEmaV3 | None = None
-    """A moving average of the model's weights, moved with every update."""
-    after_epoch: Callable[[int], None] | None = None
-    """Called with the number of finished epochs, after their state was saved; must leave random states alone."""
-    world: World = field(default_factory=World)
-    stop: StopRequest = field(default_factory=StopRequest)
-    schedule: MovedSchedule | None = None
-    """What the backend steps, if it is to survive another effective batch."""
-    keep_states: int = 2
-    engine: Mapping[str, Any] = field(default_factory=dict)
-    """How the processes train together, for the line that says what changed."""
+    network: equal on all processes.  make_loader: (rank, number) of those processes that read different samples -> loader.
+    augment: mixing and erasing of normalised batches; draws from the global generators only, so that a resume repeats it.
+    watch: the network to use (the average of the weights, if that is to be the model) -> what to call after epochs.
 
-    @property
-    def batches_per_epoch(self) -> int:
-        """A multiple of the backend's `accumulate`: an update never mixes two epochs, what is over is not read.
+    Raises UserError for a list too short for one update, and for settings that the processes cannot train with.
+    """
 
-        Raises UserError for a list too short for one update.
-        """
-        updates = self.loader.batches_per_epoch // self.backend.accumulate
+    def __init__(
+        self,
+        name: str,
+        network: Network,
+        task: Task,
+        make_loader: Callable[[int, int], Loader],
+        options: TrainOptions,
+        run: RunOptions,
+        *,
+        device: torch.device,
+        normalizer: nn.Module,
+        log: RunLog,
+        engine: EngineOptions = DEFAULT,
+        world: World = ALONE,
+        stop: StopRequest | None = None,
+        augment: BatchAugment | None = None,
+        watch: Callable[[Network], Watch | None] = lambda network: None,
+    ) -> None:
+        self.name, self.task, self.log, self.world, self.augment = name, task, log, world, augment
+        self.stop = stop or StopRequest()
+        self.num_epochs = options.schedule.total_epochs
+        self.log_every, self.save_every, self.keep_states = run.log_every, run.save_every, run.keep_states
+        self.folder = states_folder(run.dir, name)
+        network.to(device)
+        self.normalizer = normalizer.to(device)
+        self.average = ModelEmaV3(network, decay=options.ema.decay) if options.ema is not None else None
+        self.uses_average = options.ema is not None and options.ema.use
+        division = divide(engine, network, world)
+        self.backend = make_backend(division, engine, options, task, device, run.dtype)
+        self.engine = engine.model_dump(mode="json") | {"backend": division.backend}
+        facts = start_facts(division, self.backend, engine, options, world)
+        log.say(f"{name}: {start_line(facts)}")
+        log.write("start", stage=name, **facts)
+        self.loader = make_loader(division.rank, division.num_ranks)
+        self.updates_per_epoch = self._updates_per_epoch()
+        averaged = self.average is not None and self.uses_average
+        self.after_epoch = watch(cast(Network, cast(Any, self.average).module) if averaged else network)
+        optimizer = build_optimizer(network, options.optim)
+        schedule = build_scheduler(optimizer, options.schedule, self.updates_per_epoch)
+        self.schedule = MovedSchedule(schedule, self.updates_per_epoch)
+        self.model = self.backend.prepare(network, optimizer, self.schedule)
+        self.position = Position()
+        seed_data_rank(run.seed, division.rank)
+
+    def _updates_per_epoch(self) -> int:
+        """An update never mixes two epochs; what is over is not read."""
+        accumulate, ranks = self.backend.accumulate, self.loader.sampler.num_ranks
+        updates = self.loader.batches_per_epoch // accumulate
         if updates == 0:
-            ranks = self.loader.sampler.num_ranks
             processes = f" in {ranks} processes" if ranks > 1 else ""
             raise UserError(
-                f"{self.name}: {self.loader.num_samples} samples do not fill one update of "
-                f"{self.backend.accumulate} x {self.loader.batch_size}{processes}; lower batch_size or effective_batch"
+                f"{self.name}: {self.loader.num_samples} samples do not fill one update of {accumulate} x "
+                f"{self.loader.batch_size}{processes}; lower batch_size or effective_batch"
             )
-        return updates * self.backend.accumulate
+        return updates
 
-    def train(self) -> Position:
-        """Run to the end, from the newest state in `folder`.
+    def train(self) -> dict[str, Weights]:
+        """Train to the end, from the newest state there is, and return the weights on the CPU.
+
+        Under "model" are those to use; where an average of the weights is kept, the other set is under "raw" (the average
+        is the model) or "ema" (the trained weights are).
 
         Raises UserError on a loss that is not finite or too many broken files, Stopped when asked to end.
         """
-        states = States(self)
-        position = states.resume()
-        with self.stop.waiting(), progress(self.name, self.num_epochs * self.batches_per_epoch) as update_bar:
-            update_bar(advance=position.epoch * self.batches_per_epoch + self._batches_of(position))
-            while position.epoch < self.num_epochs:
-                self._epoch(position, states, update_bar)
-        return position
+        try:
+            states = States(self)
+            self.position = states.resume()
+            total = self.num_epochs * self.batches_per_epoch
+            with self.stop.waiting(), progress(self.name, total) as update_bar:
+                update_bar(advance=self.position.epoch * self.batches_per_epoch + self._batches_done)
+                while self.position.epoch < self.num_epochs:
+                    self._train_epoch(states, update_bar)
+            with self.backend.whole() as whole:
+                trained = to_cpu(dict(whole.state_dict()))
+        finally:
+            self.backend.close()
+        if self.average is None:
+            return {"model": trained}
+        averaged = to_cpu(dict(self.average.module.state_dict()))
+        return (
+            {"model": averaged, "raw": trained} if self.uses_average else {"model": trained, "ema": averaged}
+        )
 
-    def _epoch(self, position: Position, states: States, update_bar: Callable[..., None]) -> None:
+    def _train_epoch(self, states: States, update_bar: Callable[..., None]) -> None:
         self.model.train()
-        meter = Meter()
-        reader = LossReader(self.backend.works_behind)
-        start = position.samples
+        position, meter, reader = self.position, Meter(), LossReader(self.backend.works_behind)
+        accumulate, start = self.backend.accumulate, position.samples
         self.loader.set_position(position.epoch, start)
-        num_batches = len(self.loader) // self.backend.accumulate * self.backend.accumulate
-        broken: list[BadLoss] = []
-        now = self._progress(position)
-        whose = "this process alone: " if self.world.size > 1 else ""
+        num_batches = len(self.loader) // accumulate * accumulate
+        now = self._progress()
+        broken: list[tuple[int, str]] = []
         waited_since = time.perf_counter()
         for number, batch in enumerate(self._read(num_batches), 1):
             batch = batch.to(self.backend.device)
             meter.data_seconds += time.perf_counter() - waited_since
-            broken += self._heed(
-                reader.put(
-                    forward_backward(
-                        self.model, self.task, self.backend, self.normalizer, batch, now, self.augment
-                    ),
-                    batch,
-                    self.backend.num_updates,
-                ),
-                meter,
+            losses = forward_backward(
+                self.model, self.task, self.backend, self.normalizer, batch, now, self.augment
             )
-            ends_update = number % self.backend.accumulate == 0
+            broken += self._record_losses(reader.put(losses, batch, self.backend.num_updates), meter)
+            ends_update = number % accumulate == 0
             asked = self._agree(broken) if ends_update or self.world.size == 1 else FINE
-            position.samples = min(start + self.loader.samples_in(number), self.loader.num_samples)
             updated = self.backend.step()
+            position.samples = min(start + self.loader.samples_in(number), self.loader.num_samples)
             if ends_update:
-                now = self._progress(position)
+                now = self._progress()
             if updated and self.average is not None:
                 with self.backend.whole() as network:
                     self.average.update(network)
             meter.seconds += time.perf_counter() - waited_since
-            update_bar(note=f"epoch {position.epoch + 1}/{self.num_epochs}  {whose}{meter}")
-            is_last = number == num_batches
+            update_bar(note=self._note(meter))
             if updated and self.backend.num_updates % self.log_every == 0:
-                self._settle(reader, meter)
-                self._log(meter, position, num_batches - number)
-            if ends_update and not is_last:
-                saves = updated and self.save_every and self.backend.num_updates % self.save_every == 0
-                if saves or asked == STOP:
-                    self._settle(reader, meter)
-                    states.save(position)
+                self._read_late_losses(reader, meter)
+                self._log_interval(meter, num_batches - number)
+            if ends_update and number < num_batches:
+                due = updated and self.save_every and self.backend.num_updates % self.save_every == 0
+                if due or asked == STOP:
+                    self._read_late_losses(reader, meter)
+                    states.save()
                 if asked == STOP:
-                    raise self._stopped(position)
+                    raise self._stopped()
             waited_since = time.perf_counter()
-        self._settle(reader, meter)
+        self._read_late_losses(reader, meter)
         meter.seconds += time.perf_counter() - waited_since
-        if meter.num_batches < num_batches:
-            raise UserError(
-                f"epoch {position.epoch + 1} ended after {meter.num_batches} of {num_batches} batches: "
-                "the loader gave fewer samples than its list has"
-            )
-        everyone = meter.over(self.world, self.loader.sampler.num_ranks)
-        position.epoch, position.samples = position.epoch + 1, 0
-        position.losses.append(everyone.means())
-        self._log(everyone, position, 0, event="epoch")
-        states.save(position)
+        self._end_epoch(meter, num_batches)
+        states.save()
         if self._agree([]) == STOP:
-            raise self._stopped(position)
+            raise self._stopped()
         states.watch(position.epoch)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of one process that an epoch trains on."""
+        return self.updates_per_epoch * self.backend.accumulate
 
     def _read(self, num_batches: int) -> Iterator[Batch]:
         iterator = iter(self.loader)
@@ -187,10 +214,10 @@ class Trainer:
                 return
             yield batch
 
-    def _heed(self, read: Sequence[BatchLosses], meter: Meter) -> list[BadLoss]:
-        """Counts what was read. Returns what is wrong with it, if anything is."""
+    def _record_losses(self, read: Sequence[BatchLosses], meter: Meter) -> list[tuple[int, str]]:
+        """Add losses to the meter; return the non-finite ones, as updates made before them and what to say."""
         where = f"rank {self.world.rank}: " if self.world.size > 1 else ""
-        found: list[BadLoss] = []
+        found = []
         for one in read:
             meter.add(one.values, one.num_samples)
             bad = {name: value for name, value in one.values.items() if not math.isfinite(value)}
@@ -198,69 +225,84 @@ class Trainer:
                 found.append((one.update, f"{where}{bad}; sample ids of the batch: {one.ids.tolist()}"))
         return found
 
-    def _settle(self, reader: LossReader, meter: Meter) -> None:
-        """Read every loss there is, so that what is saved or said next is good. Called by all processes; raises UserError
-        as `_agree` does."""
+    def _read_late_losses(self, reader: LossReader, meter: Meter) -> None:
+        """Read every loss there is before something is saved or said. Called by all; raises UserError as `_agree`."""
         if reader.late:
-            self._agree(self._heed(reader.rest(), meter))
+            self._agree(self._record_losses(reader.rest(), meter))
 
-    def _agree(self, broken: list[BadLoss]) -> int:
-        """What all processes do next. Raises UserError, everywhere, if a loss was not finite on any of them."""
+    def _agree(self, broken: list[tuple[int, str]]) -> int:
+        """Return what all processes do next. Raises UserError, everywhere, if a loss was not finite on any of them."""
         wish = BROKEN if broken else STOP if self.stop.asked is not None else FINE
         agreed = self.world.largest(wish)
         if agreed == BROKEN:
             found = [one for everyones in self.world.gather(broken) for one in everyones]
-            facts = "; ".join(fact for _, fact in found)
             raise UserError(
-                f"{self.name}: loss is not finite at update {min(found)[0]}: {facts}. Lower the learning rate, "
-                "clip gradients (clip_grad_norm) or use float32; the last good state is kept"
+                f"{self.name}: loss is not finite at update {min(found)[0]}: {'; '.join(text for _, text in found)}. Lower the "
+                "learning rate, clip gradients (clip_grad_norm) or use float32; the last good state is kept"
             )
         return agreed
 
-    def _stopped(self, position: Position) -> Exception:
-        where = f"{self.name} is saved {position}"
+    def _stopped(self) -> Exception:
         self.stop.asked = self.stop.asked or "another process"
-        return self.stop.stopped(where)
+        return self.stop.stopped(f"{self.name} is saved {self.position}")
 
-    def _log(self, meter: Meter, position: Position, batches_left: int, event: str = "train") -> None:
-        if event == "train":
-            meter = meter.over(self.world, self.loader.sampler.num_ranks)
-        # Of the present epoch `batches_left`, and the epochs after it; of an epoch that ended those that are not begun.
-        after = self.num_epochs - position.epoch - (event == "train")
-        left = batches_left + after * self.batches_per_epoch
+    def _note(self, meter: Meter) -> str:
+        whose = "this process alone: " if self.world.size > 1 else ""
+        return f"epoch {self.position.epoch + 1}/{self.num_epochs}  {whose}{meter}"
+
+    def _end_epoch(self, meter: Meter, num_batches: int) -> None:
+        position = self.position
+        if meter.num_batches < num_batches:
+            raise UserError(
+                f"epoch {position.epoch + 1} ended after {meter.num_batches} of {num_batches} batches: "
+                "the loader gave fewer samples than its list has"
+            )
+        everyone = meter.over(self.world, self.loader.sampler.num_ranks)
+        position.epoch, position.samples = position.epoch + 1, 0
+        position.losses.append(everyone.means())
+        left = (self.num_epochs - position.epoch) * self.batches_per_epoch
+        self._write("epoch", position.epoch, everyone, left)
+        # Of an epoch that another number of processes began there may be less left than these read at once.
+        trained = (
+            everyone if everyone.num_batches else "what is left of it fills no update here and is left out"
+        )
+        self.log.say(f"{self.name}: epoch {position.epoch}/{self.num_epochs}  {trained}")
+
+    def _log_interval(self, meter: Meter, batches_left: int) -> None:
+        position = self.position
+        everyone = meter.over(self.world, self.loader.sampler.num_ranks)
+        left = batches_left + (self.num_epochs - position.epoch - 1) * self.batches_per_epoch
+        self._write("train", position.epoch + 1, everyone, left)
+        self.log.say(
+            f"{self.name}: epoch {position.epoch + 1}/{self.num_epochs}  update {self.backend.num_updates}  "
+            f"{everyone.line(left)}"
+        )
+
+    def _write(self, event: str, epoch: int, meter: Meter, batches_left: int) -> None:
         self.log.write(
             event,
             stage=self.name,
-            epoch=position.epoch + (event == "train"),
+            epoch=epoch,
             update=self.backend.num_updates,
             lr=self.backend.learning_rate,
-            **meter.facts(left),
+            **meter.facts(batches_left),
             broken_files=self.loader.broken.num_broken,
         )
-        if event == "epoch":
-            # Of an epoch that another number of processes began there may be less left than these read at once.
-            trained = (
-                meter if meter.num_batches else "what is left of it fills no update here and is left out"
-            )
-            self.log.say(f"{self.name}: epoch {position.epoch}/{self.num_epochs}  {trained}")
-        else:
-            self.log.say(
-                f"{self.name}: epoch {position.epoch + 1}/{self.num_epochs}  update {self.backend.num_updates}  "
-                f"{meter.line(left)}"
-            )
 
-    def _progress(self, position: Position) -> Progress:
-        epochs = position.epoch + position.samples / max(self.loader.num_samples, 1)
-        per_epoch = self.batches_per_epoch // self.backend.accumulate
-        number = position.epoch * per_epoch + self._batches_of(position) // self.backend.accumulate + 1
-        after = number / (self.num_epochs * per_epoch)
+    def _progress(self) -> Progress:
+        epochs = self.position.epoch + self.position.samples / max(self.loader.num_samples, 1)
+        done = self._batches_done // self.backend.accumulate
+        number = self.position.epoch * self.updates_per_epoch + done + 1
+        after = number / (self.num_epochs * self.updates_per_epoch)
         return Progress(self.backend.num_updates, epochs / self.num_epochs, after)
 
-    def _batches_of(self, position: Position) -> int:
-        return position.samples // max(self.loader.samples_in(1), 1)
+    @property
+    def _batches_done(self) -> int:
+        """Batches of the present epoch that are trained on."""
+        return self.position.samples // max(self.loader.samples_in(1), 1)
 
     def facts(self) -> dict[str, Any]:
-        """What the next resume compares: who trained, and on how much at once."""
+        """Return what the next resume compares: who trained, and on how much at once."""
         ranks, accumulate = self.loader.sampler.num_ranks, self.backend.accumulate
         return {
             "processes": self.world.size,

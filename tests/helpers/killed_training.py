@@ -26,7 +26,7 @@ from revit.common.models.layers.normalizer import PixelNorm
 from revit.common.system.distributed import start_world
 from revit.common.system.log import RunLog, hush
 from revit.common.training import state
-from revit.common.training.training import train
+from revit.common.training.trainer import Trainer
 from revit.image.models.variants import VARIANTS
 
 CPU = torch.device("cpu")
@@ -110,7 +110,7 @@ def one_process(folder: Path, engine: dict[str, Any], attempt: int, watcher: int
             "schedule": {"name": "cosine", "epochs": EPOCHS, "warmup_epochs": 1},
         }
     )
-    trained = train(
+    trained = Trainer(
         "model",
         network,
         Noted(folder / f"notes-{attempt}-{world.rank}", watcher),
@@ -130,6 +130,6 @@ def one_process(folder: Path, engine: dict[str, Any], attempt: int, watcher: int
         log=RunLog(folder / "log.jsonl", world.is_main),
         engine=EngineOptions.model_validate(engine),
         world=world,
-    )
+    ).train()
     if world.is_main:
         torch.save(trained, folder / "trained.pt")

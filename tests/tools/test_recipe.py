@@ -18,11 +18,9 @@ from revit.common.config.load import load
 from revit.common.system.command_line import tool
 from revit.common.system.distributed import World
 from revit.common.system.files import locked
-from revit.common.system.log import RunLog
-from revit.common.system.stop import StopRequest
-from revit.common.training.recipe import Recipe
-from revit.common.training.stage_work import StageWork
-from revit.common.training.stages import clear
+from revit.common.training.recipe import Recipe, stages_of
+from revit.common.training.stage_book import clear
+from revit.common.training.stages import Run, keeper
 from revit.common.weights.checkpoint import load_checkpoint
 from revit.video.modality import VideoModality
 from revit.video.options import VideoRun
@@ -136,7 +134,7 @@ def test_the_batch_size_is_a_setting_of_the_result_only_without_an_effective_one
     path = write_config(tmp_path)
 
     def settings(*overrides: str) -> dict:
-        return load(VideoRun, path, overrides).settings_of("evaluate")
+        return dict(stages_of(load(VideoRun, path, overrides), VideoModality())[-1].settings)
 
     for section in ("train", "assigner.train"):
         smaller, effective = f"{section}.batch_size=4", f"{section}.effective_batch=16"
@@ -370,12 +368,12 @@ def test_the_best_model_of_the_val_list_is_kept(finished):
 
 def test_only_a_better_model_replaces_the_best(finished, tmp_path):
     options = load(VideoRun, write_config(tmp_path))
-    work = StageWork(options, VideoModality(), World(), RunLog(tmp_path / "log.jsonl"), StopRequest())
+    run = Run(options, VideoModality(), World())
     network = torch.nn.Linear(1, 1)
-    keep = work._keeper(network, ["a"], {})
+    keep = keeper(run, network, ["a"], {})
     for epoch, top1 in ((1, 40.0), (2, 60.0), (3, 60.0), (4, 50.0)):
         torch.nn.init.constant_(network.weight, epoch)
         keep(epoch, top1)
-    best = load_checkpoint(work.files.best)
+    best = load_checkpoint(run.best_file)
     assert best.extra["val"] == {"epoch": 2, "top1": 60.0}
     assert best.parts["model"]["weight"].item() == 2

@@ -21,7 +21,7 @@ from revit.common.system.errors import Stopped, UserError
 from revit.common.system.log import RunLog
 from revit.common.system.stop import StopRequest
 from revit.common.training.meter import Meter
-from revit.common.training.training import train
+from revit.common.training.trainer import Trainer
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (4, 1), (2, 4)])
@@ -125,7 +125,7 @@ def run_with_rates(folder, rates: dict[float, float], effective_batch: int) -> i
                 rates[values["epoch"]], updates = values["lr"], values["update"]
 
     torch.manual_seed(5)
-    train(
+    Trainer(
         "model",
         nn.Linear(12, 3),
         Noted(),
@@ -140,7 +140,7 @@ def run_with_rates(folder, rates: dict[float, float], effective_batch: int) -> i
         device=torch.device("cpu"),
         normalizer=PixelNorm((0.5,) * 3, (0.5,) * 3),
         log=Log(folder / "log.jsonl"),
-    )
+    ).train()
     return updates
 
 

@@ -12,9 +12,8 @@ from revit.common.config.sections import EngineOptions, TrainOptions
 from revit.common.models.grid import TokenGrid
 from revit.common.system.distributed import World
 from revit.common.training.parallel.backend import LocalBackend
-from revit.common.training.parallel.backends import Division
+from revit.common.training.parallel.backends import Division, start_facts, start_line
 from revit.common.training.parallel.dealing import Dealing
-from revit.common.training.start_line import start_facts, start_line
 
 
 class Machines(World):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from revit.common.system.errors import UserError
 from revit.common.system.log import RunLog
-from revit.common.training.stages import StageBook
+from revit.common.training.stage_book import StageBook
 
 OLD, NEW = {"start": {"source": "nowhere.pth"}}, {"start": {"source": None}}
 
@@ -21,13 +22,20 @@ def begun(tmp_path):
         raise UserError("nowhere.pth: no such file")
 
     with pytest.raises(UserError, match="no such file"):
-        book(tmp_path).run("model", OLD, refuse)
+        do(tmp_path, OLD, refuse)
     return tmp_path
 
 
 def book(folder: Path) -> StageBook:
     """As the next process reads it."""
     return StageBook(folder, RunLog(folder / "log.jsonl"))
+
+
+def do(folder: Path, settings: dict, work: Callable[[], None]) -> bool:
+    with book(folder).doing("model", settings) as due:
+        if due:
+            work()
+    return due
 
 
 def touch(path: Path) -> Path:
@@ -41,7 +49,9 @@ def test_a_stage_of_which_nothing_was_saved_takes_new_settings(begun, capsys):
     touch(begun / "states" / "model" / "update-00000001.part")  # cut off in the writing
     again = book(begun)
     again.check("model", NEW, [model])
-    assert again.run("model", NEW, lambda: model.touch(), [model])
+    with again.doing("model", NEW, [model]) as due:
+        assert due
+        model.touch()
     said = capsys.readouterr().err
     assert "model: takes the new settings (start.source: nowhere.pth -> None)" in said
     assert book(begun).book["model"]["settings"] == NEW
@@ -60,6 +70,6 @@ def test_one_with_a_state_or_a_result_is_refused(begun, saved):
 
 
 def test_one_that_is_done_is_refused_though_its_states_are_gone(tmp_path):
-    book(tmp_path).run("model", OLD, lambda: None)
+    do(tmp_path, OLD, lambda: None)
     with pytest.raises(UserError, match="other settings"):
         book(tmp_path).check("model", NEW, [tmp_path / "model.safetensors"])

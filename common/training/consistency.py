@@ -13,7 +13,7 @@ from typing import Any
 from revit.common.system.distributed import World
 from revit.common.system.errors import UserError
 from revit.common.system.files import write_text
-from revit.common.training.stages import TOKEN, changes
+from revit.common.training.stage_book import TOKEN, changes
 
 PATIENCE_S = 10.0
 """How long a file may take to show on another machine: shared folders are looked up anew every few seconds."""

@@ -8,9 +8,9 @@ import pytest
 
 from revit.common.system.distributed import World
 from revit.common.system.errors import UserError
-from revit.common.training import together
-from revit.common.training.stages import clear
-from revit.common.training.together import check_same, check_shared
+from revit.common.training import consistency
+from revit.common.training.consistency import check_same, check_shared
+from revit.common.training.stage_book import clear
 
 SETTINGS = {"train": {"batch_size": 8, "optim": {"lr": 0.1}}, "run": {"dir": "/shared/a", "seed": 0}}
 
@@ -77,7 +77,7 @@ class Other(World):
 @pytest.mark.parametrize("old", [None, "stale"])
 def test_a_folder_of_an_older_run_does_not_pass_for_the_shared_one(tmp_path, old):
     if old is not None:
-        (tmp_path / together.TOKEN).write_text(old)
+        (tmp_path / consistency.TOKEN).write_text(old)
         (tmp_path / "stages.json").write_text("{}")
     with pytest.raises(UserError, match="cannot read there what rank 0 on n1 writes"):
         check_shared(tmp_path, Other(1, 2), patience_s=0)
@@ -85,12 +85,12 @@ def test_a_folder_of_an_older_run_does_not_pass_for_the_shared_one(tmp_path, old
 
 def test_a_file_that_shows_late_is_waited_for(tmp_path, monkeypatch):
     def shows(_):
-        (tmp_path / together.TOKEN).write_text("fresh")
+        (tmp_path / consistency.TOKEN).write_text("fresh")
 
-    monkeypatch.setattr(together.time, "sleep", shows)
+    monkeypatch.setattr(consistency.time, "sleep", shows)
     check_shared(tmp_path, Other(1, 2))
 
 
 def test_what_a_killed_start_leaves_is_no_reason_to_refuse_the_folder(tmp_path):
-    Path(tmp_path / together.TOKEN).touch()
+    Path(tmp_path / consistency.TOKEN).touch()
     clear(tmp_path)
