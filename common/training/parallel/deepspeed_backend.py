@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from revit.common.config.sections import EngineOptions
-from revit.common.system.device import allow_graphs, autocast, to_cpu
+from revit.common.system.device import allow_graphs, to_cpu
 from revit.common.system.errors import UserError
-from revit.common.training.parallel.backend import DEFAULT, equip
+from revit.common.training.parallel.backend import DEFAULT, Backend, equip
 from revit.common.training.parallel.deepspeed_config import settings_of
 from revit.common.training.parallel.deepspeed_library import check_settings, import_deepspeed, without_hooks
 from revit.common.training.parallel.loss_scale import (
@@ -35,7 +35,7 @@ def dtype_of(dtype: str) -> str:
     return "bfloat16" if dtype == "auto" else dtype
 
 
-class DeepSpeedBackend:
+class DeepSpeedBackend(Backend):
     """The calls of `Backend`, done by a DeepSpeed engine.
 
     - Gradients: all losses of all batches of an update are added up, each by a backward pass of its own as soon as it is
@@ -60,18 +60,11 @@ class DeepSpeedBackend:
         effective_given: bool = True,
     ) -> None:
         """effective_given: whether `accumulate` comes from the user's effective_batch, for what is said of it."""
+        super().__init__(device, dtype_of(dtype), accumulate, clip_grad_norm, options)
         self.deepspeed = import_deepspeed(device)
-        self.device = device
-        self.dtype = dtype_of(dtype)
-        self.accumulate = accumulate
-        self.clip_grad_norm = clip_grad_norm
-        self.options = options
         self.batch_size = batch_size
         self.effective_given = effective_given
         self.stage = int(options.zero_stage)
-        self.num_updates = 0
-        self.works_behind = False  # gradients that are not finite are refused, if losses are not first
-        self._batches = 0
 
     def prepare(self, network: nn.Module, optimizer: Optimizer, scheduler: Scheduler) -> nn.Module:
         if not dist.is_initialized():
@@ -111,25 +104,16 @@ class DeepSpeedBackend:
         self.scheduler.step_update(0)
         return self.engine
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        return autocast(self.device, self.dtype)
-
     def backward(self, loss: Tensor) -> None:
         self.engine.backward(loss / self.accumulate, scale_wrt_gas=False)
 
-    def step(self) -> bool:
-        self._batches += 1
-        if self._batches < self.accumulate:
-            return False
-        self._batches = 0
+    def _update(self) -> bool:
         scale = self._scale()
         self.engine.step()
         self._forget_gradients()
         if not self.engine.was_step_applied() or self._scale() < scale:
             self._explain_skipping()
             return False
-        self.num_updates += 1
-        self.scheduler.step_update(self.num_updates)
         return True
 
     def _forget_gradients(self) -> None:
@@ -161,10 +145,6 @@ class DeepSpeedBackend:
             "clip gradients (train.clip_grad_norm)"
         )
 
-    @property
-    def learning_rate(self) -> float:
-        return self.optimizer.param_groups[0]["lr"]
-
     @contextmanager
     def whole(self) -> Iterator[nn.Module]:
         for buffer in self.network.buffers():
@@ -195,9 +175,7 @@ class DeepSpeedBackend:
             self.engine.optimizer.refresh_fp32_params()
         load_zero_optimizer_state(self.engine, self.stage, self.network, state["optimizer"])
         self._load_scaler(state["scaler"])
-        self.num_updates = state["num_updates"]
-        self._batches = 0
-        self.scheduler.step_update(self.num_updates)
+        self._set_position(state["num_updates"])
 
     def close(self) -> None:
         """ZeRO 3 puts a function of its own in the place of PyTorch's linear layer, for the whole process."""

@@ -1,8 +1,8 @@
 """Gradients added up over all processes while the last backward pass still runs.
 
-As in PyTorch's DistributedDataParallel, gradients live in flat buckets that are reduced as they fill. That class itself
-wants one forward and one backward pass an update and every parameter on every rank; here each rank runs other token
-grids, several passes accumulate, and a grid's own parameters are met by one rank only.
+As in PyTorch's DistributedDataParallel, gradients live in flat buckets that are reduced as they fill. That class has to
+be told before a forward pass whether its backward pass is the update's last (`no_sync`); here a task yields losses one by one
+and ranks run different numbers of passes, so the first update shows which is the last.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 ZeRO 1 to 3 lay the parameters of a group end to end, cut the row into one piece per rank and let the optimiser work on
 that piece. DeepSpeed's own checkpoints keep the pieces and so bind a run to its stage; its universal ones lose SGD's
 momentum. Here every rank puts its fragments into whole tensors and they are added up.
+
+DeepSpeed's public calls (`safe_get_full_optimizer_state` and its counterpart) do not reach the counts of updates, want a
+state to be there before one can be loaded, and cannot load the last, filled-up piece of ZeRO 3.
 """
 
 from __future__ import annotations
