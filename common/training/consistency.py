@@ -16,11 +16,11 @@ from revit.common.system.files import write_text
 from revit.common.training.stage_book import TOKEN, changes
 
 PATIENCE_S = 10.0
-"""How long a file may take to show on another machine: shared folders are looked up anew every few seconds."""
+"""Seconds a file may take to show on another machine: shared folders are looked up anew every few seconds."""
 
 
 def check_same(settings: Mapping[str, Any], world: World) -> None:
-    """Raises UserError, on every process, where one was given other `settings`; it names the first key that differs."""
+    """Raise UserError, on every process, where one was given other `settings`; it names the first key that differs."""
     (host, ours), *others = world.gather((socket.gethostname(), settings))
     for rank, (other_host, theirs) in enumerate(others, 1):
         for key, one, other in changes(ours, theirs):
@@ -31,7 +31,7 @@ def check_same(settings: Mapping[str, Any], world: World) -> None:
 
 
 def check_shared(folder: Path, world: World, patience_s: float = PATIENCE_S) -> None:
-    """Raises UserError, on every process, where one does not see what rank 0 writes into `folder` now.
+    """Raise UserError, on every process, where one does not see what rank 0 writes into `folder` now.
 
     That the folder exists, and has an older run's files in it, says nothing: every machine may have one of its own.
     """

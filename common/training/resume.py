@@ -48,7 +48,7 @@ class States:
         """File with the last epoch after which `after_epoch` was called, so that a stop in between does not leave it out."""
 
     def save(self) -> None:
-        """Write where the training stands. UserError if that cannot be done."""
+        """Save the training. UserError if that cannot be done."""
         trainer, world = self.trainer, self.trainer.world
         broken = trainer.loader.broken
         if world.size > 1:

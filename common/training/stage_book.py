@@ -20,15 +20,15 @@ from revit.common.training.state import remove_states, states_folder
 Settings = Mapping[str, Any]
 
 LOCK = ".lock"
-"""Held while a process works in a run's folder."""
+"""Lock file, held while a process works in a run's folder."""
 TOKEN = ".token"
-"""There for a moment at the start, while several processes see whether the folder is the same for all."""
+"""File that is there for a moment at the start, while several processes see whether they share the folder."""
 WRITTEN = (
     *("stages.json", "config.yaml", "log.jsonl", "lengths.csv", "report.json", "report.html"),
     *("model.safetensors", "best.safetensors", "checkpoint.safetensors", "evaluation.safetensors", "states"),
     "tensorboard",
 )
-"""What runs write into their folder, besides `data`."""
+"""Files that runs write into their folder, besides `data`."""
 
 
 class StageBook:
@@ -61,7 +61,7 @@ class StageBook:
         return self.world.on_main(lambda: same and all(path.exists() for path in results))
 
     def check(self, name: str, settings: Settings, results: Sequence[Path]) -> None:
-        """Raises UserError if the stage was begun with other settings and there is a training state or a result of it.
+        """Raise UserError if the stage was begun with other settings and there is a training state or a result of it.
 
         Asked by all processes.
         """
@@ -124,7 +124,7 @@ class StageBook:
         self._write()
 
     def _is_untouched(self, name: str, results: Sequence[Path]) -> bool:
-        """Whether the stage was begun and ended before anything of it was saved, as when its configuration was refused.
+        """Say whether the stage ended before anything of it was saved, as when its configuration was refused.
 
         Damaged states count as states.
         """
@@ -157,12 +157,12 @@ class StageBook:
 
 
 def differences(old: Any, new: Any) -> list[str]:
-    """Key paths whose values differ, as `key: old -> new`."""
+    """List the key paths whose values differ, as `key: old -> new`."""
     return [f"{key}: {before} -> {after}" for key, before, after in changes(old, new)]
 
 
 def changes(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Key paths whose values differ, with both values, None where one has no such key."""
+    """Yield the key paths whose values differ, with both values, None where one has no such key."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in [*old, *(name for name in new if name not in old)]:
             yield from changes(old.get(name), new.get(name), f"{key}.{name}" if key else str(name))

@@ -30,7 +30,7 @@ from revit.common.training.state import seed_data_rank, states_folder
 Network = TypeVar("Network", bound=nn.Module)
 Weights = dict[str, Tensor]
 Watch = Callable[[int], None]
-"""Called with the number of finished epochs, after their state was saved; must leave random states alone."""
+"""Function called with the number of finished epochs, after their state was saved; must leave random states alone."""
 
 FINE, STOP, BROKEN = range(3)
 """Wishes of a process before an update; the largest of all processes counts."""
@@ -116,7 +116,7 @@ class Trainer(Generic[Network]):
         seed_data_rank(run.seed, division.rank)
 
     def _updates_per_epoch(self) -> int:
-        """An update never mixes two epochs; what is over is not read."""
+        """Count the updates of an epoch: none mixes two epochs, what is over is not read."""
         accumulate, ranks = self.backend.accumulate, self.loader.sampler.num_ranks
         updates = self.loader.batches_per_epoch // accumulate
         if updates == 0:

@@ -30,15 +30,15 @@ class Division:
 
     backend: Literal["local", "deepspeed", "replicas"]
     rank: int
-    """Of this process among those that read different samples."""
+    """Rank of this process among those that read different samples."""
     num_ranks: int
-    """How many read different samples."""
+    """Number of processes that read different samples."""
     dealing: Dealing | None = None
-    """replicas: the token grids of every process."""
+    """Token grids of every process, for replicas."""
 
 
 def divide(options: EngineOptions, network: nn.Module, world: World) -> Division:
-    """As `engine` says. UserError where that does not fit the number of processes."""
+    """Divide as `engine` says. UserError where that does not fit the number of processes."""
     backend = options.backend
     if backend == "auto":
         backend = "local" if world.size == 1 else "deepspeed"
@@ -68,7 +68,7 @@ def make_backend(
     device: torch.device,
     dtype: str,
 ) -> Backend:
-    """The backend, not yet prepared; `task` is told which grids it runs here.
+    """Make the backend, not yet prepared; `task` is told which grids it runs here.
 
     Raises UserError where `effective_batch` cannot be reached, or something is not installed.
     """
@@ -93,7 +93,7 @@ def check_training(
     dtype: str,
     world: World,
 ) -> list[str]:
-    """Raises what starting this training would: to be asked of all trainings of a run before the first one begins.
+    """Raise what starting this training would, before the first training of a run begins.
     What it would not heed is returned, in words.
 
     section: of the configuration, with this training's keys. `network` is not changed.
@@ -106,7 +106,7 @@ def check_training(
 
 
 def passed_over(options: EngineOptions, backend: str) -> list[str]:
-    """Which keys the user gave that this backend has no use for, and what would use them. A key that asks for nothing
+    """List the keys the user gave that this backend has no use for, and what would use them. A key that asks for nothing
     (offload none) is not one of them."""
     given = [
         name
@@ -165,7 +165,7 @@ Facts = dict[str, Any]
 def start_facts(
     division: Division, backend: Backend, engine: EngineOptions, train: TrainOptions, world: World
 ) -> Facts:
-    """For a log that programs read. Called by all processes."""
+    """Return what a training runs on, for a log that programs read. Called by all processes."""
     places = world.gather((socket.gethostname(), _device_name(backend.device, world)))
     facts: Facts = {
         "processes": world.size,
@@ -186,7 +186,7 @@ def start_facts(
 
 
 def start_line(facts: Mapping[str, Any]) -> str:
-    """For people: `2 processes on 1 machine, cpu, DeepSpeed ZeRO 1, bfloat16; an update is 32 samples = 16 x 2 processes
+    """Say the same to people: `2 processes on 1 machine, cpu, DeepSpeed ZeRO 1, bfloat16; an update is 32 samples = 16 x 2 processes
     x 1`, where the last number counts accumulated batches; of one process without what there is one of."""
     processes, devices = facts["processes"], facts["devices"]
     where = f"{_counted(processes, 'process')} on {_counted(facts['machines'], 'machine')}"

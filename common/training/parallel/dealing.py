@@ -19,9 +19,9 @@ class Dealing:
     """The grids of every rank of a group, and where this process stands."""
 
     grids_per_rank: tuple[tuple[TokenGrid, ...], ...]
-    """One entry per rank of a group, longest first in each; one empty entry for a network without grids."""
+    """Token grids by rank of a group, longest first in each; one empty entry for a network without grids."""
     rank: int = 0
-    """Of this process in the world."""
+    """Rank of this process in the world."""
     size: int = 1
     """Processes in the world, a multiple of `ranks_per_group`."""
 
@@ -45,18 +45,18 @@ class Dealing:
         return self.grids_per_rank[self.rank % self.ranks_per_group]
 
     def ranks_of(self, group: int) -> list[int]:
-        """The ranks of a group."""
+        """List the ranks of a group."""
         return list(range(group * self.ranks_per_group, (group + 1) * self.ranks_per_group))
 
     def owner(self, grid: TokenGrid) -> int:
-        """The rank of this group that trains `grid`. Raises KeyError for a grid that nobody has."""
+        """Return the rank of this group that trains `grid`. Raises KeyError for a grid that nobody has."""
         for place, grids in enumerate(self.grids_per_rank):
             if grid in grids:
                 return self.group * self.ranks_per_group + place
         raise KeyError(f"grid {grid} was dealt to no rank")
 
     def __str__(self) -> str:
-        """For people: who trains what."""
+        """Say who trains what."""
         ranks = "; ".join(" and ".join(grid.name for grid in grids) or "all" for grids in self.grids_per_rank)
         groups = "1 group" if self.num_groups == 1 else f"{self.num_groups} groups"
         return f"{groups} of {self.ranks_per_group} with token grids {ranks}"
@@ -93,7 +93,7 @@ def deal(
 
 
 def block_cost(grid: TokenGrid, width: int) -> float:
-    """Multiply-accumulates of one encoder block with MLP ratio 4, divided by the width: enough to compare grids."""
+    """Count the multiply-accumulates of one encoder block with MLP ratio 4, divided by the width: enough to compare grids."""
     return grid.num_positions * (12.0 * width + 2.0 * grid.num_positions)
 
 
@@ -140,7 +140,7 @@ def _by_cost(
 def _spread(
     grids: Sequence[TokenGrid], costs: Mapping[TokenGrid, float], ranks: int
 ) -> tuple[tuple[TokenGrid, ...], ...]:
-    """The longest first, then each to the rank with the least so far, which is never the longest's if there are others."""
+    """Place the longest first, then each on the rank with the least so far, never the longest's if there are others."""
     if ranks == 1:
         return (tuple(grids),)
     dealt: list[list[TokenGrid]] = [[grids[0]], *([] for _ in range(ranks - 1))]

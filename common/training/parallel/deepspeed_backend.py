@@ -31,7 +31,7 @@ from revit.common.training.parallel.zero_state import load_zero_optimizer_state,
 
 
 def dtype_of(dtype: str) -> str:
-    """What "auto" is here."""
+    """Resolve "auto"."""
     return "bfloat16" if dtype == "auto" else dtype
 
 
@@ -59,7 +59,7 @@ class DeepSpeedBackend(Backend):
         batch_size: int,
         effective_given: bool = True,
     ) -> None:
-        """effective_given: whether `accumulate` comes from the user's effective_batch, for what is said of it."""
+        """Make the backend; effective_given: `accumulate` comes from the user's effective_batch, for what is said of it."""
         super().__init__(device, dtype_of(dtype), accumulate, clip_grad_norm, options)
         self.deepspeed = import_deepspeed(device)
         self.batch_size = batch_size
@@ -117,7 +117,7 @@ class DeepSpeedBackend(Backend):
         return True
 
     def _forget_gradients(self) -> None:
-        """Make no gradient the start of every parameter's next sum.
+        """Set the sums of gradients to zero.
 
         DeepSpeed copies the first gradient of an update into its buffers and adds the others, but never clears them: a
         parameter that the first backward does not reach (the parts of a shorter grid) would keep those of the last update.
@@ -178,7 +178,7 @@ class DeepSpeedBackend(Backend):
         self._set_position(state["num_updates"])
 
     def close(self) -> None:
-        """ZeRO 3 puts a function of its own in the place of PyTorch's linear layer, for the whole process."""
+        """Put PyTorch's linear layer back, which ZeRO 3 replaces for the whole process."""
         nn.functional.linear = self._linear
 
     # -- the scale of float16 ----------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ _NOTHING = object()
 
 
 def import_deepspeed(device: torch.device) -> Any:
-    """The library, quiet. Raises UserError that says what to install where it is missing."""
+    """Import the library, quietly. Raises UserError that says what to install where it is missing."""
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read when it is imported
     try:
@@ -39,7 +39,7 @@ def import_deepspeed(device: torch.device) -> Any:
 
 
 def check_settings(deepspeed: Any, settings: Mapping[str, Any], path: Path | None) -> None:
-    """Raises UserError, on one line, where the library refuses its settings; `path` is the user's part of them."""
+    """Raise UserError, on one line, where the library refuses its settings; `path` is the user's part of them."""
     # The arithmetic of batches is compared before, and depends on processes that the library may not know of yet.
     config = {key: value for key, value in settings.items() if key != "train_batch_size"}
     refusals = (AssertionError, AttributeError, KeyError, TypeError, ValueError)
@@ -61,7 +61,7 @@ def _reasons(error: Exception, config: Mapping[str, Any]) -> str:
 
 
 def _key(place: tuple[int | str, ...], value: Any, config: Mapping[str, Any]) -> str:
-    """The path of a key that one of the library's classes refused, which know nothing of the section they are read from:
+    """Find the path of a key that one of the library's classes refused, which do not know their section:
     the first section that has this value there."""
     paths = [path for path in _sections(config) if _at(config, (*path, *place)) == value]
     return ".".join(map(str, (*(paths[0] if paths else ()), *place)))
@@ -84,7 +84,7 @@ def _at(config: Any, path: tuple[int | str, ...]) -> Any:
 
 @contextmanager
 def without_hooks(network: nn.Module) -> Iterator[None]:
-    """Forward passes of plain modules: DeepSpeed's hooks of ZeRO 3 would wait for other ranks and split the weights."""
+    """Take DeepSpeed's hooks off inside: those of ZeRO 3 would wait for other ranks and split the weights."""
     kept = [(module, module._forward_pre_hooks, module._forward_hooks) for module in network.modules()]
     try:
         for module, before, after in kept:
