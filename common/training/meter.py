@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -158,7 +159,7 @@ class LossReader:
         self.late = late
         self._waiting: list[_OnTheWay] = []
 
-    def put(self, losses: dict[str, Tensor], batch: Batch, update: int) -> list[BatchLosses]:
+    def put(self, losses: Mapping[str, Tensor], batch: Batch, update: int) -> list[BatchLosses]:
         """Take one batch's scalars; return what can be read now: they, or with `late` those of the batch before."""
         ready = self.rest()
         if losses:

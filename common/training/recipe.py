@@ -30,6 +30,7 @@ from revit.common.training.consistency import check_same, check_shared
 from revit.common.training.parallel.backends import check_training
 from revit.common.training.stage_book import LOCK, Settings, StageBook, clear
 from revit.common.training.stages import Run
+from revit.common.training.trainer import Trainer, Weights
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,17 @@ class Stage:
     """One stage of a recipe."""
 
     name: str
-    work: Callable[[Run], None]
     settings: Settings
     """Settings that its result depends on, those of the stages before it included."""
     split: Split | None = None
     """List that it reads."""
     files: Sequence[str] = ()
     """Files in the run's folder without which it is not done."""
+    work: Callable[[Run], None] | None = None
+    trainer: Callable[[Run], Trainer[Any]] | None = None
+    """Function that makes the trainer of a stage that trains, in place of `work`."""
+    save: Callable[[Run, dict[str, Weights]], None] = lambda run, weights: None
+    """Function that writes what was trained."""
 
 
 def stages_of(options: RecipeOptions, modality: Modality[Any]) -> list[Stage]:
@@ -67,17 +72,28 @@ def stages_of(options: RecipeOptions, modality: Modality[Any]) -> list[Stage]:
     evaluate = assigner | {"test": every["test"]} | (budget if budget["budget"] is not None else {})
 
     calibration, labelled = options.calibration, options.lengths.split
-    found = [Stage("data", stages.make_data, data)] if options.makes_data else []
-    found.append(Stage("model", stages.train_model, model, "train", ["model.safetensors"]))
+    found = [Stage("data", data, work=stages.make_data)] if options.makes_data else []
+    found.append(
+        Stage(
+            "model",
+            model,
+            "train",
+            ["model.safetensors"],
+            trainer=stages.model_trainer,
+            save=stages.save_model,
+        )
+    )
+    checkpoint = ["checkpoint.safetensors"]
     if options.has_lengths:
-        found.append(Stage("lengths", stages.label_lengths, lengths, labelled, ["lengths.csv"]))
-        found.append(Stage("assigner", stages.train_assigner, assigner, labelled, ["checkpoint.safetensors"]))
+        make, save = stages.assigner_trainer, stages.save_assigner
+        found.append(Stage("lengths", lengths, labelled, ["lengths.csv"], stages.label_lengths))
+        found.append(Stage("assigner", assigner, labelled, checkpoint, trainer=make, save=save))
         if calibration is not None and modality.has_split(options, calibration.split):
-            found.append(
-                Stage("calibrate", stages.calibrate, calibrate, calibration.split, ["checkpoint.safetensors"])
-            )
-    written = ["report.json", "checkpoint.safetensors"]
-    return [*found, Stage("evaluate", stages.evaluate, evaluate, options.test.split, written)]
+            found.append(Stage("calibrate", calibrate, calibration.split, checkpoint, stages.calibrate))
+    return [
+        *found,
+        Stage("evaluate", evaluate, options.test.split, ["report.json", *checkpoint], stages.evaluate),
+    ]
 
 
 class Recipe:
@@ -115,7 +131,10 @@ class Recipe:
                     with book.doing(stage.name, self._settings(stage), self._files(stage)) as due:
                         if due:
                             run.seconds = book.seconds
-                            stage.work(run)
+                            if stage.trainer is not None:
+                                stage.save(run, stage.trainer(run).train())
+                            elif stage.work is not None:
+                                stage.work(run)
                 if due:
                     book.forget([after.name for after in self.stages[self.stages.index(stage) + 1 :]])
 

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from revit.common.evaluation.examples import make_examples
 from revit.common.evaluation.record import IN_RUN, Seen, save_seen
 from revit.common.methods.apply import optim_of, start_of, task_of
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
+from revit.common.methods.revit.assigner import TokenLengthAssigner
 from revit.common.methods.revit.labels import LengthLabels, class_balanced_weights
 from revit.common.methods.run_options import RecipeOptions
 from revit.common.methods.task import AssignerTask
@@ -32,7 +34,7 @@ from revit.common.system.log import RunLog
 from revit.common.system.stop import StopRequest
 from revit.common.timing.speed import measure_speed
 from revit.common.training.state import random_states, restore_random_states, seed_all, states_folder
-from revit.common.training.trainer import Trainer
+from revit.common.training.trainer import Trainer, Weights
 from revit.common.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from revit.common.weights.start import without_trace
 
@@ -42,6 +44,10 @@ class Run:
 
     log: RunLog
     """Log of the run, once its folder is this run's alone."""
+    model_facts: Mapping[str, Any] = MappingProxyType({})
+    """Facts that the checkpoints of the model keep beside its weights."""
+    length_shares: Mapping[str, float] = MappingProxyType({})
+    """Share of the labels by token grid."""
 
     def __init__(self, options: RecipeOptions, modality: Modality[Any], world: World) -> None:
         self.options, self.modality, self.world = options, modality, world
@@ -59,12 +65,17 @@ class Run:
         self.record_file = folder / IN_RUN
         self._blank: tuple[GridModel, dict[str, Any]] | None = None
 
+    @property
+    def label_names(self) -> list[str]:
+        """Names of the classes."""
+        return list(self.modality.label_names(self.options))
+
     def blank_model(self) -> GridModel:
         """Build the model once, with the run's seed, and leave the random states as they were."""
         if self._blank is None:
             before = random_states()
             seed_all(self.options.run.seed)
-            model = self.modality.build_model(self.options, len(self.modality.label_names(self.options)))
+            model = self.modality.build_model(self.options, len(self.label_names))
             self._blank = model, random_states()
             restore_random_states(before)
         return self._blank[0]
@@ -109,19 +120,18 @@ def make_data(run: Run) -> None:
     run.world.on_main(lambda: run.modality.make_data(run.options))
 
 
-def train_model(run: Run) -> None:
-    """Train the model at all its grids (Algorithm 1) and write model.safetensors."""
+def model_trainer(run: Run) -> Trainer[GridModel]:
+    """Make the trainer of the model at all its grids (Algorithm 1)."""
     options, modality = run.options, run.modality
-    names = list(modality.label_names(options))
     model = run.model_to_train()
     start = start_of(options)
     if start.source is not None:
         started = options.model_copy(update={"start": start})
         run.log.say(str(modality.start(model, started, start.source)))
-    extra = {"architecture": without_trace(model)}
+    run.model_facts = {"architecture": without_trace(model)}
     if run.world.is_main and not states_folder(options.run.dir, "model").exists():
         run.best_file.unlink(missing_ok=True)  # an earlier training's
-    parts = Trainer(
+    return Trainer(
         "model",
         model,
         task_of(options, modality.task(options), modality, model),
@@ -130,15 +140,17 @@ def train_model(run: Run) -> None:
         ),
         options.train.model_copy(update={"optim": optim_of(options)}),
         **run.trainer_settings(),
-        augment=modality.batch_augment(options, len(names)),
-        watch=lambda network: run.evaluator.watch(network, run.log, keeper(run, network, names, extra)),
-    ).train()
-    run.save(run.model_file, names, parts, extra)
+        augment=modality.batch_augment(options, len(run.label_names)),
+        watch=lambda network: run.evaluator.watch(network, run.log, keeper(run, network)),
+    )
 
 
-def keeper(
-    run: Run, network: nn.Module, names: Sequence[str], extra: Mapping[str, Any]
-) -> Callable[[int, float], None]:
+def save_model(run: Run, weights: dict[str, Weights]) -> None:
+    """Write model.safetensors."""
+    run.save(run.model_file, run.label_names, weights, run.model_facts)
+
+
+def keeper(run: Run, network: nn.Module) -> Callable[[int, float], None]:
     """Return what keeps the best model so far in best.safetensors, given the epoch and its top-1.
 
     The file itself knows how good it is, so that a run that goes on does too.
@@ -147,10 +159,9 @@ def keeper(
     def keep(epoch: int, top1: float) -> None:
         known = load_checkpoint(run.best_file).extra["val"] if run.best_file.exists() else None
         if known is None or known["top1"] < top1:
-            facts = {**extra, "val": {"epoch": epoch, "top1": top1}}
-            save_checkpoint(
-                run.best_file, run.checkpoint(names, {"model": dict(network.state_dict())}, facts)
-            )
+            facts = {**run.model_facts, "val": {"epoch": epoch, "top1": top1}}
+            weights = {"model": dict(network.state_dict())}
+            save_checkpoint(run.best_file, run.checkpoint(run.label_names, weights, facts))
 
     return keep
 
@@ -182,15 +193,16 @@ def label_lengths(run: Run) -> None:
     run.world.barrier()
 
 
-def train_assigner(run: Run) -> None:
-    """Train the Token-Length Assigner on the labels and write checkpoint.safetensors with both networks."""
+def assigner_trainer(run: Run) -> Trainer[TokenLengthAssigner]:
+    """Make the trainer of the Token-Length Assigner, on the labels."""
     seed_all(run.options.run.seed)
     options, split = run.options.assigner, run.options.lengths.split
     labels = LengthLabels.load(run.labels_file, run.options.lengths.none_correct)
     assigner = build_assigner(options, len(labels.grids))
     by_id = labels.by_id(run.modality.paths(run.options, split), str(run.labels_file))
     weights = class_balanced_weights(labels.labels, len(labels.grids)) if options.balanced else None
-    trained = Trainer(
+    run.length_shares = labels.shares()
+    return Trainer(
         "assigner",
         assigner,
         AssignerTask(by_id, weights, options.mirror),
@@ -199,11 +211,16 @@ def train_assigner(run: Run) -> None:
         ),
         options.train,
         **run.trainer_settings(),
-    ).train()
+    )
+
+
+def save_assigner(run: Run, weights: dict[str, Weights]) -> None:
+    """Write checkpoint.safetensors with both networks."""
     model = load_checkpoint(run.model_file)
-    parts = {**model.parts, "assigner": trained["model"]}
-    extra = {**model.extra, "length_shares": labels.shares()}
-    run.save(run.checkpoint_file, model.label_names, parts, extra)
+    parts = {**model.parts, "assigner": weights["model"]}
+    run.save(
+        run.checkpoint_file, model.label_names, parts, {**model.extra, "length_shares": run.length_shares}
+    )
 
 
 def calibrate(run: Run) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any, Generic, TypeVar, cast
 
 import torch
@@ -135,18 +136,126 @@ class Trainer(Generic[Network]):
 
         Raises UserError on a loss that is not finite or too many broken files, Stopped when asked to end.
         """
-        try:
-            states = States(self)
+        states, total = States(self), self.num_epochs * self.batches_per_epoch
+        with closing(self.backend):
             self.position = states.resume()
-            total = self.num_epochs * self.batches_per_epoch
-            with self.stop.waiting(), progress(self.name, total) as update_bar:
-                update_bar(advance=self.position.epoch * self.batches_per_epoch + self._batches_done)
+            with self.stop.waiting(), progress(self.name, total) as bar:
+                bar(advance=self.position.epoch * self.batches_per_epoch + self._batches_done)
                 while self.position.epoch < self.num_epochs:
-                    self._train_epoch(states, update_bar)
-            with self.backend.whole() as whole:
-                trained = to_cpu(dict(whole.state_dict()))
-        finally:
-            self.backend.close()
+                    for number, batch in self._read_epoch():
+                        losses = forward_backward(
+                            self.model,
+                            self.task,
+                            self.backend,
+                            self.normalizer,
+                            batch,
+                            self.now,
+                            self.augment,
+                        )
+                        ends_update = number % self.backend.accumulate == 0
+                        wish = self._check(losses, batch, ends_update)
+                        updated = self.backend.step()
+                        self._count(number, updated, ends_update)
+                        bar(note=self._note())
+                        if updated and self.backend.num_updates % self.log_every == 0:
+                            self._log_interval(number)
+                        if (
+                            ends_update
+                            and number < self.num_batches
+                            and (wish == STOP or self._saves(updated))
+                        ):
+                            self._read_late_losses()
+                            states.save()
+                            if wish == STOP:
+                                raise self._stopped()
+                    self._end_epoch()
+                    states.save()
+                    if self._agree([]) == STOP:
+                        raise self._stopped()
+                    states.watch(self.position.epoch)
+            return self._weights()
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of one process that an epoch trains on."""
+        return self.updates_per_epoch * self.backend.accumulate
+
+    # -- the parts of a step, in their order ------------------------------------------------------------------------
+
+    def _read_epoch(self) -> Iterator[tuple[int, Batch]]:
+        """Yield what is left of the epoch, batch after batch on the device, numbered from 1."""
+        self.model.train()
+        self.meter, self.reader = Meter(), LossReader(self.backend.works_behind)
+        self.broken: list[tuple[int, str]] = []
+        self.start = self.position.samples
+        self.loader.set_position(self.position.epoch, self.start)
+        self.num_batches = len(self.loader) // self.backend.accumulate * self.backend.accumulate
+        self.now = self._progress()
+        batches = iter(self.loader)
+        for number in range(1, self.num_batches + 1):
+            self.waited_since = time.perf_counter()
+            with self.world.own_errors():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            batch = batch.to(self.backend.device)
+            self.meter.data_seconds += time.perf_counter() - self.waited_since
+            yield number, batch
+        self.waited_since = time.perf_counter()
+
+    def _check(self, losses: Mapping[str, Tensor], batch: Batch, ends_update: bool) -> int:
+        """Note the losses; return what all processes do after this update. UserError if a loss was not finite."""
+        self.broken += self._record_losses(self.reader.put(losses, batch, self.backend.num_updates))
+        return self._agree(self.broken) if ends_update or self.world.size == 1 else FINE
+
+    def _count(self, number: int, updated: bool, ends_update: bool) -> None:
+        """Move the position, and the average of the weights, past batch `number`."""
+        self.position.samples = min(self.start + self.loader.samples_in(number), self.loader.num_samples)
+        if ends_update:
+            self.now = self._progress()
+        if updated and self.average is not None:
+            with self.backend.whole() as network:
+                self.average.update(network)
+        self.meter.seconds += time.perf_counter() - self.waited_since
+
+    def _note(self) -> str:
+        whose = "this process alone: " if self.world.size > 1 else ""
+        return f"epoch {self.position.epoch + 1}/{self.num_epochs}  {whose}{self.meter}"
+
+    def _log_interval(self, number: int) -> None:
+        self._read_late_losses()
+        epoch, everyone = self.position.epoch + 1, self._everyones_meter()
+        left = self.num_batches - number + (self.num_epochs - epoch) * self.batches_per_epoch
+        self._write("train", epoch, everyone, left)
+        self.log.say(
+            f"{self.name}: epoch {epoch}/{self.num_epochs}  update {self.backend.num_updates}  {everyone.line(left)}"
+        )
+
+    def _saves(self, updated: bool) -> bool:
+        return updated and bool(self.save_every) and self.backend.num_updates % (self.save_every or 1) == 0
+
+    def _end_epoch(self) -> None:
+        self._read_late_losses()
+        self.meter.seconds += time.perf_counter() - self.waited_since
+        position, done = self.position, self.meter.num_batches
+        if done < self.num_batches:
+            raise UserError(
+                f"epoch {position.epoch + 1} ended after {done} of {self.num_batches} batches: "
+                "the loader gave fewer samples than its list has"
+            )
+        everyone = self._everyones_meter()
+        position.epoch, position.samples = position.epoch + 1, 0
+        position.losses.append(everyone.means())
+        self._write(
+            "epoch", position.epoch, everyone, (self.num_epochs - position.epoch) * self.batches_per_epoch
+        )
+        # Of an epoch that another number of processes began there may be less left than these read at once.
+        trained = str(everyone) if done else "what is left of it fills no update here and is left out"
+        self.log.say(f"{self.name}: epoch {position.epoch}/{self.num_epochs}  {trained}")
+
+    def _weights(self) -> dict[str, Weights]:
+        with self.backend.whole() as whole:
+            trained = to_cpu(dict(whole.state_dict()))
         if self.average is None:
             return {"model": trained}
         averaged = to_cpu(dict(self.average.module.state_dict()))
@@ -154,81 +263,23 @@ class Trainer(Generic[Network]):
             {"model": averaged, "raw": trained} if self.uses_average else {"model": trained, "ema": averaged}
         )
 
-    def _train_epoch(self, states: States, update_bar: Callable[..., None]) -> None:
-        self.model.train()
-        position, meter, reader = self.position, Meter(), LossReader(self.backend.works_behind)
-        accumulate, start = self.backend.accumulate, position.samples
-        self.loader.set_position(position.epoch, start)
-        num_batches = len(self.loader) // accumulate * accumulate
-        now = self._progress()
-        broken: list[tuple[int, str]] = []
-        waited_since = time.perf_counter()
-        for number, batch in enumerate(self._read(num_batches), 1):
-            batch = batch.to(self.backend.device)
-            meter.data_seconds += time.perf_counter() - waited_since
-            losses = forward_backward(
-                self.model, self.task, self.backend, self.normalizer, batch, now, self.augment
-            )
-            broken += self._record_losses(reader.put(losses, batch, self.backend.num_updates), meter)
-            ends_update = number % accumulate == 0
-            asked = self._agree(broken) if ends_update or self.world.size == 1 else FINE
-            updated = self.backend.step()
-            position.samples = min(start + self.loader.samples_in(number), self.loader.num_samples)
-            if ends_update:
-                now = self._progress()
-            if updated and self.average is not None:
-                with self.backend.whole() as network:
-                    self.average.update(network)
-            meter.seconds += time.perf_counter() - waited_since
-            update_bar(note=self._note(meter))
-            if updated and self.backend.num_updates % self.log_every == 0:
-                self._read_late_losses(reader, meter)
-                self._log_interval(meter, num_batches - number)
-            if ends_update and number < num_batches:
-                due = updated and self.save_every and self.backend.num_updates % self.save_every == 0
-                if due or asked == STOP:
-                    self._read_late_losses(reader, meter)
-                    states.save()
-                if asked == STOP:
-                    raise self._stopped()
-            waited_since = time.perf_counter()
-        self._read_late_losses(reader, meter)
-        meter.seconds += time.perf_counter() - waited_since
-        self._end_epoch(meter, num_batches)
-        states.save()
-        if self._agree([]) == STOP:
-            raise self._stopped()
-        states.watch(position.epoch)
+    # -- what they need ----------------------------------------------------------------------------------------------
 
-    @property
-    def batches_per_epoch(self) -> int:
-        """Batches of one process that an epoch trains on."""
-        return self.updates_per_epoch * self.backend.accumulate
-
-    def _read(self, num_batches: int) -> Iterator[Batch]:
-        iterator = iter(self.loader)
-        for _ in range(num_batches):
-            with self.world.own_errors():
-                batch = next(iterator, None)
-            if batch is None:
-                return
-            yield batch
-
-    def _record_losses(self, read: Sequence[BatchLosses], meter: Meter) -> list[tuple[int, str]]:
+    def _record_losses(self, read: Sequence[BatchLosses]) -> list[tuple[int, str]]:
         """Add losses to the meter; return the non-finite ones, as updates made before them and what to say."""
         where = f"rank {self.world.rank}: " if self.world.size > 1 else ""
         found = []
         for one in read:
-            meter.add(one.values, one.num_samples)
+            self.meter.add(one.values, one.num_samples)
             bad = {name: value for name, value in one.values.items() if not math.isfinite(value)}
             if bad:
                 found.append((one.update, f"{where}{bad}; sample ids of the batch: {one.ids.tolist()}"))
         return found
 
-    def _read_late_losses(self, reader: LossReader, meter: Meter) -> None:
+    def _read_late_losses(self) -> None:
         """Read every loss there is before something is saved or said. Called by all; raises UserError as `_agree`."""
-        if reader.late:
-            self._agree(self._record_losses(reader.rest(), meter))
+        if self.reader.late:
+            self._agree(self._record_losses(self.reader.rest()))
 
     def _agree(self, broken: list[tuple[int, str]]) -> int:
         """Return what all processes do next. Raises UserError, everywhere, if a loss was not finite on any of them."""
@@ -246,37 +297,8 @@ class Trainer(Generic[Network]):
         self.stop.asked = self.stop.asked or "another process"
         return self.stop.stopped(f"{self.name} is saved {self.position}")
 
-    def _note(self, meter: Meter) -> str:
-        whose = "this process alone: " if self.world.size > 1 else ""
-        return f"epoch {self.position.epoch + 1}/{self.num_epochs}  {whose}{meter}"
-
-    def _end_epoch(self, meter: Meter, num_batches: int) -> None:
-        position = self.position
-        if meter.num_batches < num_batches:
-            raise UserError(
-                f"epoch {position.epoch + 1} ended after {meter.num_batches} of {num_batches} batches: "
-                "the loader gave fewer samples than its list has"
-            )
-        everyone = meter.over(self.world, self.loader.sampler.num_ranks)
-        position.epoch, position.samples = position.epoch + 1, 0
-        position.losses.append(everyone.means())
-        left = (self.num_epochs - position.epoch) * self.batches_per_epoch
-        self._write("epoch", position.epoch, everyone, left)
-        # Of an epoch that another number of processes began there may be less left than these read at once.
-        trained = (
-            everyone if everyone.num_batches else "what is left of it fills no update here and is left out"
-        )
-        self.log.say(f"{self.name}: epoch {position.epoch}/{self.num_epochs}  {trained}")
-
-    def _log_interval(self, meter: Meter, batches_left: int) -> None:
-        position = self.position
-        everyone = meter.over(self.world, self.loader.sampler.num_ranks)
-        left = batches_left + (self.num_epochs - position.epoch - 1) * self.batches_per_epoch
-        self._write("train", position.epoch + 1, everyone, left)
-        self.log.say(
-            f"{self.name}: epoch {position.epoch + 1}/{self.num_epochs}  update {self.backend.num_updates}  "
-            f"{everyone.line(left)}"
-        )
+    def _everyones_meter(self) -> Meter:
+        return self.meter.over(self.world, self.loader.sampler.num_ranks)
 
     def _write(self, event: str, epoch: int, meter: Meter, batches_left: int) -> None:
         self.log.write(
