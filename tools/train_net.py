@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     world = World.from_environment()
     with world.one_voice():
         options, kind = load_run(values.cfg, values.overrides)
-        world = start_world(pick_device(options.run.device), options.engine.timeout_minutes, world)
+        world = start_world(pick_device(options.run.device), options.parallel.timeout_minutes, world)
         Recipe(options, kind.package, world).run(values.stage)
         stop_world()
     return 0

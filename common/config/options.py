@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
+
+FORMER_NAMES = {"engine": "parallel"}
+"""Top-level sections by the name that they had in version 0.1, which is still read."""
+
+
+def with_present_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored configuration with its sections called as they are now."""
+    return {
+        FORMER_NAMES.get(name, name) if FORMER_NAMES.get(name) not in values else name: value
+        for name, value in values.items()
+    }
 
 
 class Options(BaseModel):

@@ -232,7 +232,7 @@ class ReplicaOptions(Options):
     others dealt so that no rank computes more than that."""
 
 
-class EngineOptions(Options):
+class ParallelOptions(Options):
     """How the processes of a run train together. What is trained does not depend on it, so a run may go on with others."""
 
     backend: Literal["auto", "local", "deepspeed", "replicas"] = "auto"
@@ -254,7 +254,7 @@ class EngineOptions(Options):
     """How long a rank waits for the others before it takes them for dead."""
 
     @model_validator(mode="after")
-    def _fits_together(self) -> EngineOptions:
+    def _fits_together(self) -> ParallelOptions:
         lowest = {"none": 0, "optimizer": 1, "parameters": 3}[self.offload]
         if self.zero_stage < lowest:
             raise ValueError(

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from revit.common.config.options import FORMER_NAMES, with_present_names
 from revit.common.system.errors import UserError
+
+LOG = logging.getLogger("revit.config")
 
 KeyPath = tuple[str | int, ...]
 
@@ -80,6 +86,7 @@ def read(path: Path) -> Source:
                 raise UserError(f"{path}: the top level must be a mapping of keys to values, not {found}")
             repeated = list(_note_lines(node, (), source))
             source.data = loader.construct_document(node)
+            repeated += list(_use_present_names(source))
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
@@ -112,7 +119,34 @@ def apply_overrides(source: Source, overrides: Sequence[str]) -> list[tuple[str,
     return problems
 
 
+def _use_present_names(source: Source) -> Iterator[tuple[str, int]]:
+    """Rename sections that are called as they were in an earlier version; yield (key, line) of those given under both names."""
+    for former, name in FORMER_NAMES.items():
+        if former in source.data:
+            line = source.lines[former,]
+            if name in source.data:
+                yield f"{former} and {name}", line
+                continue
+            _note_former_name(f"{source.path}:{line}", former, name)
+            source.data = with_present_names(source.data)
+            source.lines = {
+                (name, *path[1:]) if path[0] == former else path: at for path, at in source.lines.items()
+            }
+
+
+@cache
+def _note_former_name(place: str, former: str, name: str) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        LOG.warning(
+            "%s: %s: this section is called %s now; the old name will be an error in the next version",
+            *(place, former, name),
+        )
+
+
 def _set(source: Source, names: Sequence[str], value: Any) -> str | None:
+    if names[0] in FORMER_NAMES:
+        _note_former_name("command line", names[0], FORMER_NAMES[names[0]])
+        names = (FORMER_NAMES[names[0]], *names[1:])
     holder: Any = source.data
     path: list[str | int] = []
     for position, name in enumerate(names):

@@ -8,13 +8,13 @@ from pydantic import Field, SerializeAsAny, ValidationError, field_validator, mo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self
 
-from revit.common.config.options import Options
+from revit.common.config.options import Options, with_present_names
 from revit.common.config.sections import (
     AssignerOptions,
     CalibrationOptions,
     DistillOptions,
-    EngineOptions,
     LengthOptions,
+    ParallelOptions,
     RunOptions,
     StartOptions,
     TestOptions,
@@ -101,7 +101,7 @@ class RecipeOptions(Options):
     """Null: none, and so no budgets."""
     test: TestOptions = TestOptions()
     run: RunOptions
-    engine: EngineOptions = EngineOptions()
+    parallel: ParallelOptions = ParallelOptions()
 
     @property
     def makes_data(self) -> bool:
@@ -136,6 +136,11 @@ class RecipeOptions(Options):
     def model_name(self) -> str:
         """What the model is called, where models of this kind have names."""
         return str(getattr(self.model, "name", None) or self.kind)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_former_names(cls, values: Any) -> Any:
+        return with_present_names(values) if isinstance(values, dict) else values
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -177,7 +182,7 @@ class RecipeOptions(Options):
     def settings_of(self, stage: str) -> dict[str, Any]:
         """What a stage's result depends on, as JSON values; each stage includes those before it.
 
-        Of the data not how they are loaded, nothing of the engine, and of a training not its batch size where the
+        Of the data not how they are loaded, nothing of `parallel`, and of a training not its batch size where the
         effective one is given: that decides how fast a run is, not what it computes.
         """
         everything = self.model_dump(

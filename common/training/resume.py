@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from revit.common.config.options import with_present_names
 from revit.common.system.errors import UserError
 from revit.common.system.files import write_text
 from revit.common.training.stages import differences
@@ -87,7 +88,7 @@ class States:
         if trainer.average is not None:
             trainer.average.module.load_state_dict(state["average"])
         trainer.loader.broken.load_state_dict(state["broken"])
-        changed = differences(state["world"], trainer.facts())
+        changed = differences(with_present_names(state["world"]), trainer.facts())
         if [state["world"][key] for key in ("processes", "reading")] == [
             trainer.facts()[key] for key in ("processes", "reading")
         ]:

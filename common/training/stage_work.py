@@ -234,7 +234,7 @@ class StageWork:
             "device": self.evaluator.device,
             "pixels": self.package.pixels(self.options),
             "log": self.log,
-            "engine": self.options.engine,
+            "parallel": self.options.parallel,
             "world": self.world,
             "stop": self.stop,
         }

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from revit.common.config.sections import EngineOptions, TrainOptions
+from revit.common.config.sections import ParallelOptions, TrainOptions
 from revit.common.system.distributed import World
 from revit.common.training.parallel.backend import Backend
 from revit.common.training.parallel.backends import Division
@@ -18,7 +18,7 @@ Facts = dict[str, Any]
 
 
 def start_facts(
-    division: Division, backend: Backend, engine: EngineOptions, train: TrainOptions, world: World
+    division: Division, backend: Backend, parallel: ParallelOptions, train: TrainOptions, world: World
 ) -> Facts:
     """For a log that programs read. Called by all processes."""
     places = world.gather((socket.gethostname(), _device_name(backend.device, world)))
@@ -34,7 +34,7 @@ def start_facts(
         "effective_batch": train.batch_size * division.num_ranks * backend.accumulate,
     }
     if division.backend == "deepspeed":
-        facts |= {"zero_stage": engine.zero_stage, "offload": engine.offload}
+        facts |= {"zero_stage": parallel.zero_stage, "offload": parallel.offload}
     if division.dealing is not None and division.dealing.ranks_per_group > 1:
         facts["groups"] = str(division.dealing)
     return facts

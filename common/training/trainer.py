@@ -58,7 +58,7 @@ class Trainer:
     schedule: MovedSchedule | None = None
     """What the backend steps, if it is to survive another effective batch."""
     keep_states: int = 2
-    engine: Mapping[str, Any] = field(default_factory=dict)
+    parallel: Mapping[str, Any] = field(default_factory=dict)
     """How the processes train together, for the line that says what changed."""
 
     @property
@@ -247,5 +247,5 @@ class Trainer:
             "batch_size": self.loader.batch_size,
             "effective_batch": self.loader.batch_size * ranks * accumulate,
             "dtype": self.backend.dtype,
-            "engine": dict(self.engine),
+            "parallel": dict(self.parallel),
         }

@@ -10,7 +10,7 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from revit.common.config.sections import EngineOptions, RunOptions, TrainOptions
+from revit.common.config.sections import ParallelOptions, RunOptions, TrainOptions
 from revit.common.data.loader import Loader
 from revit.common.methods.task import BatchAugment, Task
 from revit.common.system.device import to_cpu
@@ -39,7 +39,7 @@ def train(
     device: torch.device,
     pixels: nn.Module,
     log: RunLog,
-    engine: EngineOptions = DEFAULT,
+    parallel: ParallelOptions = DEFAULT,
     world: World = ALONE,
     stop: StopRequest | None = None,
     augment: BatchAugment | None = None,
@@ -56,9 +56,9 @@ def train(
     network.to(device)
     average = ModelEmaV3(network, decay=options.ema.decay) if options.ema is not None else None
     uses_average = options.ema is not None and options.ema.use
-    division = divide(engine, network, world)
-    backend = make_backend(division, engine, options, task, device, run.dtype)
-    facts = start_facts(division, backend, engine, options, world)
+    division = divide(parallel, network, world)
+    backend = make_backend(division, parallel, options, task, device, run.dtype)
+    facts = start_facts(division, backend, parallel, options, world)
     log.say(f"{name}: {start_line(facts)}")
     log.write("start", stage=name, **facts)
     trainer = Trainer(
@@ -79,7 +79,7 @@ def train(
         after_epoch=watch(average.module if average is not None and uses_average else network),
         world=world,
         stop=stop or StopRequest(),
-        engine=engine.model_dump(mode="json") | {"backend": division.backend},
+        parallel=parallel.model_dump(mode="json") | {"backend": division.backend},
     )
     updates = trainer.batches_per_epoch // backend.accumulate
     optimizer = build_optimizer(network, options.optim)

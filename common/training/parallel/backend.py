@@ -11,12 +11,12 @@ from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from revit.common.config.sections import EngineOptions
+from revit.common.config.sections import ParallelOptions
 from revit.common.system.device import allow_graphs, autocast, to_cpu
 from revit.common.training.parallel.loss_scale import check_scale, load_scaler, scaler_state
 from revit.common.training.parallel.optimizer_state import load_optimizer_state, optimizer_state
 
-DEFAULT = EngineOptions()
+DEFAULT = ParallelOptions()
 
 
 class Backend(Protocol):
@@ -72,7 +72,7 @@ class Backend(Protocol):
         ...
 
 
-def equip(network: nn.Module, options: EngineOptions) -> None:
+def equip(network: nn.Module, options: ParallelOptions) -> None:
     """Activation checkpointing and compilation, in place: the network keeps its class, its names and its state.
 
     A network without blocks, such as the assigner, keeps its activations.
@@ -108,7 +108,7 @@ class LocalBackend:
         dtype: str = "float32",
         accumulate: int = 1,
         clip_grad_norm: float | None = None,
-        options: EngineOptions = DEFAULT,
+        options: ParallelOptions = DEFAULT,
     ) -> None:
         self.device = device
         self.dtype = "float32" if dtype == "auto" else dtype

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from revit.common.config.sections import EngineOptions, ReplicaOptions, TrainOptions
+from revit.common.config.sections import ParallelOptions, ReplicaOptions, TrainOptions
 from revit.common.methods.task import Task
 from revit.common.system.distributed import World
 from revit.common.system.errors import UserError
@@ -34,21 +34,21 @@ class Division:
     """replicas: the token grids of every process."""
 
 
-def divide(options: EngineOptions, network: nn.Module, world: World) -> Division:
-    """As `engine` says. UserError where that does not fit the number of processes."""
+def divide(options: ParallelOptions, network: nn.Module, world: World) -> Division:
+    """As `parallel` says. UserError where that does not fit the number of processes."""
     backend = options.backend
     if backend == "auto":
         backend = "local" if world.size == 1 else "deepspeed"
     if backend == "local" and world.size > 1:
         raise UserError(
-            f"engine.backend is local, which is one process, but {world.size} were started; set it to deepspeed or "
+            f"parallel.backend is local, which is one process, but {world.size} were started; set it to deepspeed or "
             "replicas, or start without a launcher"
         )
     if backend != "replicas":
         return Division(backend, world.rank, world.size)
     if world.size == 1:
         raise UserError(
-            "engine.backend replicas wants several processes, and this is one; start it by torchrun, or leave the backend "
+            "parallel.backend replicas wants several processes, and this is one; start it by torchrun, or leave the backend "
             "to auto"
         )
     # A network without grids, such as the assigner, is trained by plain data parallelism.
@@ -59,7 +59,7 @@ def divide(options: EngineOptions, network: nn.Module, world: World) -> Division
 
 def make_backend(
     division: Division,
-    options: EngineOptions,
+    options: ParallelOptions,
     train: TrainOptions,
     task: Task,
     device: torch.device,
@@ -83,7 +83,7 @@ def make_backend(
 
 def check_training(
     section: str,
-    options: EngineOptions,
+    options: ParallelOptions,
     train: TrainOptions,
     network: nn.Module,
     device: torch.device,
@@ -102,7 +102,7 @@ def check_training(
     return passed_over(options, division.backend)
 
 
-def passed_over(options: EngineOptions, backend: str) -> list[str]:
+def passed_over(options: ParallelOptions, backend: str) -> list[str]:
     """Which keys the user gave that this backend has no use for, and what would use them. A key that asks for nothing
     (offload none) is not one of them."""
     given = [
@@ -112,20 +112,20 @@ def passed_over(options: EngineOptions, backend: str) -> list[str]:
     ]
     lines = []
     if given and backend != "deepspeed":
-        keys = " and ".join(f"engine.{name}" for name in given)
+        keys = " and ".join(f"parallel.{name}" for name in given)
         trains = "one process trains by plain PyTorch" if backend == "local" else "replicas split nothing"
         lines.append(
-            f"{keys} {'has' if len(given) == 1 else 'have'} no effect: {trains}; engine.backend=deepspeed would use "
+            f"{keys} {'has' if len(given) == 1 else 'have'} no effect: {trains}; parallel.backend=deepspeed would use "
             f"{'it' if len(given) == 1 else 'them'}"
         )
     if backend != "replicas" and options.replicas != ReplicaOptions():
-        lines.append("engine.replicas has no effect without engine.backend=replicas")
+        lines.append("parallel.replicas has no effect without parallel.backend=replicas")
     return lines
 
 
 def _check_deepspeed(
     section: str,
-    options: EngineOptions,
+    options: ParallelOptions,
     train: TrainOptions,
     accumulate: int,
     network: nn.Module,

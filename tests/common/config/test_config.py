@@ -186,3 +186,20 @@ def test_kind_chooses_the_class(tmp_path):
         load_by_kind(classes, write(tmp_path, "kind: sound\n"))
     with pytest.raises(UserError, match="kind: not given; allowed: video"):
         load_by_kind(classes, write(tmp_path, "width: 8\n"))
+
+
+def test_a_section_may_be_called_as_before(tmp_path, caplog):
+    class Parallel(Options):
+        zero_stage: int = 1
+
+    class Training(Options):
+        parallel: Parallel = Parallel()
+
+    path = write(tmp_path, "engine:\n  zero_stage: 2\n")
+    assert load(Training, path).parallel.zero_stage == load(Training, path).parallel.zero_stage == 2
+    assert caplog.text.count(f"{path}:1: engine: this section is called parallel now") == 1
+    assert load(Training, path, ["engine.zero_stage=3"]).parallel.zero_stage == 3
+    with pytest.raises(UserError, match=r"run\.yaml:2: parallel\.zero_stage: found high"):
+        load(Training, write(tmp_path, "engine:\n  zero_stage: high\n"))
+    with pytest.raises(UserError, match="engine and parallel"):
+        load(Training, write(tmp_path, "engine: {}\nparallel: {}\n"))
