@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
@@ -10,10 +11,6 @@ from typing_extensions import Self
 
 from revit.common.config.options import Options, with_present_names
 from revit.common.config.sections import (
-    AssignerOptions,
-    CalibrationOptions,
-    DistillOptions,
-    LengthOptions,
     ParallelOptions,
     RunOptions,
     StartOptions,
@@ -24,6 +21,12 @@ from revit.common.data.options import SourceOptions
 from revit.common.methods.base import Method, MethodOptions
 from revit.common.methods.registry import known_methods, unknown_method
 from revit.common.methods.revit.budget import Budget
+from revit.common.methods.revit.options import (
+    AssignerOptions,
+    CalibrationOptions,
+    DistillOptions,
+    LengthOptions,
+)
 from revit.common.models.grid import TokenGrid, longest_first
 
 
@@ -136,6 +139,13 @@ class RecipeOptions(Options):
     def model_name(self) -> str:
         """What the model is called, where models of this kind have names."""
         return str(getattr(self.model, "name", None) or self.kind)
+
+    @classmethod
+    def members(cls, field: str) -> Mapping[str, type[Options]]:
+        """Return the options of every known method, for the field `methods`."""
+        if field != "methods":
+            return {}
+        return {name: method.options_class for name, method in known_methods().items()}
 
     @model_validator(mode="before")
     @classmethod

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from revit.common.config.sections import AssignerOptions
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.assigner import TokenLengthAssigner
+from revit.common.methods.revit.options import AssignerOptions
 from revit.common.methods.run_options import RecipeOptions
 from revit.common.models.base import GridModel
 from revit.common.system.errors import UserError

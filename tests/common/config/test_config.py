@@ -201,5 +201,5 @@ def test_a_section_may_be_called_as_before(tmp_path, caplog):
     assert load(Training, path, ["engine.zero_stage=3"]).parallel.zero_stage == 3
     with pytest.raises(UserError, match=r"run\.yaml:2: parallel\.zero_stage: found high"):
         load(Training, write(tmp_path, "engine:\n  zero_stage: high\n"))
-    with pytest.raises(UserError, match="engine and parallel"):
+    with pytest.raises(UserError, match="former name of parallel"):
         load(Training, write(tmp_path, "engine: {}\nparallel: {}\n"))
