@@ -37,7 +37,7 @@ class Key:
     path: str
     type: str
     default: str
-    """As it would be written in YAML; empty for a section and for what must be given."""
+    """As it would be written in YAML, of a section only what its own keys do not say; empty for what must be given."""
     meaning: str
     kinds: tuple[str, ...]
     """Kinds of configuration that have it; in brackets the model, where models of one kind differ."""
@@ -48,7 +48,7 @@ def list_keys(classes: Mapping[str, type[Options]]) -> list[Key]:
     merged: dict[tuple[str, str, str, str], Key] = {}
     order: dict[str, int] = {}
     for kind, cls in classes.items():
-        for key in _keys_of(cls, "", None, kind):
+        for key in _keys_of(cls, "", kind):
             content = (key.path, key.type, key.default, key.meaning)
             others = merged[content].kinds if content in merged else ()
             merged[content] = replace(key, kinds=tuple(dict.fromkeys((*others, *key.kinds))))
@@ -60,7 +60,7 @@ def list_keys(classes: Mapping[str, type[Options]]) -> list[Key]:
 def as_markdown(keys: Iterable[Key]) -> str:
     """Return a heading, the meaning and a table of the keys for every section."""
     keys = list(keys)
-    kinds = {kind for key in keys for kind in key.kinds}
+    kinds = {kind for key in keys for kind in key.kinds if "(" not in kind}
     sections: dict[str, list[Key]] = {}
     for key in keys:
         holder = key.path if key.type.startswith(SECTION) else key.path.rpartition(".")[0]
@@ -133,38 +133,30 @@ def models_in(annotation: Any) -> Iterator[type[Options]]:
             yield from models_in(part)
 
 
-def _keys_of(cls: type[Options], prefix: str, defaults: Options | None, kind: str) -> Iterator[Key]:
-    """Yield the keys of a class; `defaults` are what the section has where nothing is written."""
+def _keys_of(cls: type[Options], prefix: str, kind: str) -> Iterator[Key]:
     for name, info in cls.model_fields.items():
-        default = info.default if defaults is None else getattr(defaults, name)
-        models = list(models_in(info.annotation))
-        path = prefix + name
-        meaning = " ".join((info.description or "").split())
+        path, meaning, models = prefix + name, info.description or "", list(models_in(info.annotation))
+        default = _yaml(info.default)
         if not models:
-            yield Key(path, _type_text(info.annotation, info), _yaml(default), meaning, (kind,))
+            yield Key(path, _type_text(info.annotation, info), default, _on_one_line(meaning), (kind,))
             continue
+        inner = _without_null(info.annotation)
+        is_list = get_origin(inner) is tuple
+        what = f"list of {SECTION}s" if is_list else SECTION
+        whole = (
+            " The default is for a section of which nothing is written." if default.startswith("{") else ""
+        )
         members = cls.members(name)
-        is_list = get_origin(_without_null(info.annotation)) is tuple
         for model in models:
             label = f"{kind} ({model.model_config.get('title', model.__name__)})" if len(models) > 1 else kind
-            text = meaning or " ".join((model.__doc__ or "").split())
-            what = f"list of {SECTION}s" if is_list else SECTION
-            is_given = isinstance(default, Options) or members or default is PydanticUndefined
-            nullable = _without_null(info.annotation) is not info.annotation
-            yield Key(
-                path,
-                f"{what} or null" if nullable else what,
-                "" if is_given else _yaml(default),
-                text,
-                (label,),
-            )
+            text = _on_one_line(meaning or model.__doc__ or "") + whole
+            yield Key(path, what if inner is info.annotation else f"{what} or null", default, text, (label,))
             if not members:
-                inner = default if isinstance(default, model) else None
-                yield from _keys_of(model, f"{path}.N." if is_list else f"{path}.", inner, label)
+                yield from _keys_of(model, f"{path}.N." if is_list else f"{path}.", label)
         for member, model in members.items():
-            text = " ".join((model.__doc__ or "").split())
+            text = _on_one_line(model.__doc__ or "")
             yield Key(f"{path}.{member}", f"{SECTION}, null or false", "false", text, (kind,))
-            yield from _keys_of(model, f"{path}.{member}.", None, kind)
+            yield from _keys_of(model, f"{path}.{member}.", kind)
 
 
 def _type_text(annotation: Any, info: FieldInfo | None = None) -> str:
@@ -199,12 +191,18 @@ def _without_null(annotation: Any) -> Any:
 
 
 def _yaml(value: Any) -> str:
-    if value is PydanticUndefined:
+    if isinstance(value, Options):
+        value = value.model_dump(mode="json", exclude_defaults=True) or PydanticUndefined
+    if value is PydanticUndefined or value == {}:
         return ""
     text = yaml.safe_dump(
         to_jsonable_python(value), default_flow_style=True, width=1 << 30, allow_unicode=True
     )
     return text.strip().removesuffix("...").strip()
+
+
+def _on_one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _prefixes(path: str) -> Sequence[str]:
@@ -214,7 +212,7 @@ def _prefixes(path: str) -> Sequence[str]:
 
 def _with_kinds(key: Key, kinds: set[str]) -> str:
     """Return the meaning, after the kinds that have the key if not all do."""
-    return key.meaning if set(key.kinds) == kinds else f"({', '.join(key.kinds)}) {key.meaning}".strip()
+    return key.meaning if set(key.kinds) >= kinds else f"({', '.join(key.kinds)}) {key.meaning}".strip()
 
 
 def _classes_in(cls: type[Options]) -> Iterator[type[Options]]:
