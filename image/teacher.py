@@ -13,9 +13,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from revit.common.config.options import Options
-from revit.common.config.sections import DistillOptions
 from revit.common.data.batch import Batch
 from revit.common.methods.exchange import LengthExchange, OneProcess
+from revit.common.methods.revit.options import DistillOptions
 from revit.common.methods.task import Task
 from revit.common.modality.teacher import Teacher, teacher_from
 from revit.common.models.layers.normalizer import PixelNorm

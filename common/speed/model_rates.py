@@ -79,7 +79,7 @@ def measure_training_step(
     pixels = modality.normalizer(options).to(device)
     augment = modality.batch_augment(options, model.num_classes)
     backend = LocalBackend(
-        device, options.run.dtype, clip_grad_norm=options.train.clip_grad_norm, options=options.engine
+        device, options.run.dtype, clip_grad_norm=options.train.clip_grad_norm, options=options.parallel
     )
     optimizer = build_optimizer(model, optim_of(options))
     called = backend.prepare(

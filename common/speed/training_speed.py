@@ -87,7 +87,7 @@ def training_cases(
 ) -> Iterator[TrainingCase]:
     """The first n grids of the model for each n of `lengths`, in every dtype and batch size.
 
-    A group has as many ranks as `engine.replicas` says. Raises UserError for more lengths than the model has, and for
+    A group has as many ranks as `parallel.replicas` says. Raises UserError for more lengths than the model has, and for
     fewer GPUs than ranks.
     """
     grids = options.grids
@@ -105,7 +105,7 @@ def training_cases(
     width = build(options, modality)[0].embed_dim
     refusal = _refusal(options, modality) if max(lengths) > 1 else None
     dealt = {
-        n: _one_group(grids[:n], width, options.engine.replicas, len(grids))
+        n: _one_group(grids[:n], width, options.parallel.replicas, len(grids))
         if refusal is None
         else Dealing((tuple(grids[:n]),), 0, 1)
         for n in lengths
@@ -114,7 +114,7 @@ def training_cases(
     if device.type == "cuda" and torch.cuda.device_count() < most:
         raise UserError(
             f"{most} replicas want as many GPUs, this machine has {torch.cuda.device_count()}; set run.device=cpu, ask for "
-            "fewer --lengths, or set engine.replicas.ranks_per_group"
+            "fewer --lengths, or set parallel.replicas.ranks_per_group"
         )
     threads = max(1, torch.get_num_threads() // most)
     for n, dealing in dealt.items():
@@ -137,10 +137,10 @@ def _methods_choose_grids(options: RecipeOptions) -> bool:
 
 def _refusal(options: RecipeOptions, modality: Modality[Any]) -> str | None:
     """What the run's methods have against replicas; None: nothing."""
-    engine = options.engine.model_copy(update={"backend": "replicas"})
+    parallel = options.parallel.model_copy(update={"backend": "replicas"})
     try:
         for method in options.active_methods:
-            method.check(options.model_copy(update={"engine": engine}))
+            method.check(options.model_copy(update={"parallel": parallel}))
     except ValueError as error:
         return str(error)
     if options.methods and not isinstance(
@@ -236,7 +236,7 @@ def _turns(case: TrainingCase, dealing: Dealing, device: torch.device, num_round
 
         return step
 
-    settings: dict[str, Any] = {"dtype": case.dtype, "options": case.options.engine}
+    settings: dict[str, Any] = {"dtype": case.dtype, "options": case.options.parallel}
     settings["clip_grad_norm"] = case.options.train.clip_grad_norm
     steps: dict[str, Step] = {}
     if dealing.size > 1:
@@ -277,14 +277,14 @@ def _turns(case: TrainingCase, dealing: Dealing, device: torch.device, num_round
 
 def _apart(case: TrainingCase, device: torch.device, inputs: Tensor, batch: Batch) -> Step:
     """Forward and backward passes of the plain model of every grid, one after the other."""
-    backend = LocalBackend(device, case.dtype, options=case.options.engine)
+    backend = LocalBackend(device, case.dtype, options=case.options.parallel)
     models, tasks = [], []
     for grid in case.grids:
         of_one = case.options.model.model_copy(update={"grids": (str(grid),)})
         options = case.options.model_copy(update={"model": of_one})
         models.append(build(options, case.modality)[0].to(device).train())
         tasks.append(case.modality.task(options))
-        equip(models[-1], options.engine)
+        equip(models[-1], options.parallel)
 
     def step(now: Progress) -> None:
         for model, task in zip(models, tasks):

@@ -67,10 +67,10 @@ def parser(description: str, example: str) -> argparse.ArgumentParser:
     )
 
 
-def add_config(arguments: argparse.ArgumentParser, *, several: bool = False) -> None:
+def add_config(arguments: argparse.ArgumentParser, *, several: bool = False, required: bool = True) -> None:
     """Add `--cfg FILE` (`--cfg FILE...` when `several`) and `key.path=value ...`; read them with `parse`."""
     kind: dict[str, Any] = {"nargs": "+", "action": "extend"} if several else {}
-    arguments.add_argument("--cfg", required=True, metavar="FILE.yaml", help="configuration file", **kind)
+    arguments.add_argument("--cfg", required=required, metavar="FILE.yaml", help="configuration file", **kind)
     arguments.add_argument(
         "overrides",
         nargs="*",

@@ -133,7 +133,7 @@ class World:
             if self.size == 1 or not is_lost_connection(error):
                 raise
             raise OwnError(
-                f"rank {self.rank}: another process ended, or did not answer in time (engine.timeout_minutes); what it said "
+                f"rank {self.rank}: another process ended, or did not answer in time (parallel.timeout_minutes); what it said "
                 "is the reason. If it said nothing it may have been killed, for instance for lack of memory (dmesg on its "
                 "machine says so). The same command goes on from the last state"
             ) from error
@@ -187,7 +187,7 @@ def start_world(device: torch.device, timeout_minutes: float = 30, world: World 
         reason = str(error).splitlines()[0]
         raise OwnError(
             f"rank {world.rank} cannot meet the {world.size} processes of this run at {place} ({reason}); start all of them "
-            "within engine.timeout_minutes, and let the machines reach each other at MASTER_ADDR and MASTER_PORT"
+            "within parallel.timeout_minutes, and let the machines reach each other at MASTER_ADDR and MASTER_PORT"
         ) from error
     return replace(world, group=group)
 

@@ -215,7 +215,7 @@ class Recipe:
         for section, (train, network) in trainings.items():
             try:
                 lines = check_training(
-                    section, options.engine, train, network, run.device, options.run.dtype, self.world
+                    section, options.parallel, train, network, run.device, options.run.dtype, self.world
                 )
                 remarks |= dict.fromkeys(lines)
             except UserError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from revit.common.config.options import with_present_names
 from revit.common.system.errors import UserError
 from revit.common.system.files import write_text
 from revit.common.training.stage_book import differences
@@ -85,7 +86,7 @@ class States:
         if trainer.average is not None:
             trainer.average.module.load_state_dict(state["average"])
         trainer.loader.broken.load_state_dict(state["broken"])
-        before, now = state["world"], trainer.facts()
+        before, now = with_present_names(state["world"]), trainer.facts()
         changed = differences(before, now)
         if all(before[key] == now[key] for key in ("processes", "reading")):
             restore_random_states(state["random"][trainer.world.rank])

@@ -94,7 +94,7 @@ class Run:
             "device": self.device,
             "normalizer": self.modality.normalizer(self.options),
             "log": self.log,
-            "engine": self.options.engine,
+            "parallel": self.options.parallel,
             "world": self.world,
             "stop": self.stop,
         }

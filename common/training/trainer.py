@@ -12,7 +12,7 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from revit.common.config.sections import EngineOptions, RunOptions, TrainOptions
+from revit.common.config.sections import ParallelOptions, RunOptions, TrainOptions
 from revit.common.data.batch import Batch
 from revit.common.data.loader import Loader
 from revit.common.methods.task import BatchAugment, Progress, Task
@@ -84,7 +84,7 @@ class Trainer(Generic[Network]):
         device: torch.device,
         normalizer: nn.Module,
         log: RunLog,
-        engine: EngineOptions = DEFAULT,
+        parallel: ParallelOptions = DEFAULT,
         world: World = ALONE,
         stop: StopRequest | None = None,
         augment: BatchAugment | None = None,
@@ -99,10 +99,10 @@ class Trainer(Generic[Network]):
         self.normalizer = normalizer.to(device)
         self.average = ModelEmaV3(network, decay=options.ema.decay) if options.ema is not None else None
         self.uses_average = options.ema is not None and options.ema.use
-        division = divide(engine, network, world)
-        self.backend = make_backend(division, engine, options, task, device, run.dtype)
-        self.engine = engine.model_dump(mode="json") | {"backend": division.backend}
-        facts = start_facts(division, self.backend, engine, options, world)
+        division = divide(parallel, network, world)
+        self.backend = make_backend(division, parallel, options, task, device, run.dtype)
+        self.parallel = parallel.model_dump(mode="json") | {"backend": division.backend}
+        facts = start_facts(division, self.backend, parallel, options, world)
         log.say(f"{name}: {start_line(facts)}")
         log.write("start", stage=name, **facts)
         self.loader = make_loader(division.rank, division.num_ranks)
@@ -332,5 +332,5 @@ class Trainer(Generic[Network]):
             "batch_size": self.loader.batch_size,
             "effective_batch": self.loader.batch_size * ranks * accumulate,
             "dtype": self.backend.dtype,
-            "engine": dict(self.engine),
+            "parallel": dict(self.parallel),
         }

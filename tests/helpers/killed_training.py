@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revit.common.config.sections import EngineOptions, RunOptions, TrainOptions
+from revit.common.config.sections import ParallelOptions, RunOptions, TrainOptions
 from revit.common.data.batch import Batch
 from revit.common.data.build import train_loader
 from revit.common.data.dataset import Sample
@@ -60,9 +60,9 @@ class Noted(ResizableTask):
         yield from super().losses(model, inputs, batch)
 
 
-def groups_of(engine: dict[str, Any]) -> int:
+def groups_of(parallel: dict[str, Any]) -> int:
     """How many different batches are read at once."""
-    return 1 if engine["backend"] == "replicas" else PROCESSES
+    return 1 if parallel["backend"] == "replicas" else PROCESSES
 
 
 def slow_disk(watcher: int, hangs_at: int) -> Any:
@@ -83,7 +83,7 @@ def slow_disk(watcher: int, hangs_at: int) -> Any:
     return SimpleNamespace(**{**vars(torch), "save": save})
 
 
-def one_process(folder: Path, engine: dict[str, Any], attempt: int, watcher: int, hangs_at: int) -> None:
+def one_process(folder: Path, parallel: dict[str, Any], attempt: int, watcher: int, hangs_at: int) -> None:
     """A training from where it stands to its end; what `train` returns is written by rank 0."""
     torch.set_num_threads(1)
     world = start_world(CPU, 1)
@@ -99,7 +99,7 @@ def one_process(folder: Path, engine: dict[str, Any], attempt: int, watcher: int
         num_heads=2,
         drop_path_rate=0.3,
     )
-    groups = groups_of(engine)
+    groups = groups_of(parallel)
     options = TrainOptions.model_validate(
         {
             "batch_size": 4 // groups,
@@ -128,7 +128,7 @@ def one_process(folder: Path, engine: dict[str, Any], attempt: int, watcher: int
         device=CPU,
         normalizer=PixelNorm((0.5,) * 3, (0.5,) * 3),
         log=RunLog(folder / "log.jsonl", world.is_main),
-        engine=EngineOptions.model_validate(engine),
+        parallel=ParallelOptions.model_validate(parallel),
         world=world,
     ).train()
     if world.is_main:

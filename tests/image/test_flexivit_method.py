@@ -252,7 +252,7 @@ def test_what_cannot_be_drawn_is_refused(flexivit, message):
         ({"model": {"name": "deit_small_distilled"}}, "no distillation token"),
         ({"model": {"grids": [6, 3]}}, "its own are methods.flexivit.grids"),
         ({"model": {"positions": "shared_interpolate"}}, "position table of its own"),
-        ({"engine": {"backend": "replicas"}}, "choose auto"),
+        ({"parallel": {"backend": "replicas"}}, "choose auto"),
     ],
 )
 def test_what_it_does_not_go_with(changes, message):

@@ -230,9 +230,9 @@ class FlexiViT(Method):
                 f"model.grids {', '.join(map(str, model.grids))} are ReViT's; with methods.flexivit leave them out, its own "
                 "are methods.flexivit.grids"
             )
-        if run.engine.backend == "replicas":
+        if run.parallel.backend == "replicas":
             raise ValueError(
-                "methods.flexivit trains one token grid per update, which cannot be shared out: engine.backend replicas "
+                "methods.flexivit trains one token grid per update, which cannot be shared out: parallel.backend replicas "
                 "has no work for its other processes; choose auto"
             )
 

@@ -12,12 +12,12 @@ from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from revit.common.config.sections import EngineOptions
+from revit.common.config.sections import ParallelOptions
 from revit.common.system.device import allow_graphs, autocast, to_cpu
 from revit.common.training.parallel.loss_scale import check_scale, load_scaler, scaler_state
 from revit.common.training.parallel.optimizer_state import load_optimizer_state, optimizer_state
 
-DEFAULT = EngineOptions()
+DEFAULT = ParallelOptions()
 
 
 class Backend(ABC):
@@ -35,7 +35,7 @@ class Backend(ABC):
         dtype: str = "float32",
         accumulate: int = 1,
         clip_grad_norm: float | None = None,
-        options: EngineOptions = DEFAULT,
+        options: ParallelOptions = DEFAULT,
     ) -> None:
         self.device = device
         self.dtype = dtype
@@ -110,7 +110,7 @@ class Backend(ABC):
         return
 
 
-def equip(network: nn.Module, options: EngineOptions) -> None:
+def equip(network: nn.Module, options: ParallelOptions) -> None:
     """Set up activation checkpointing and compilation, in place: the network keeps its class, its names and its state.
 
     A network without blocks, such as the assigner, keeps its activations.

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from revit.common.config.sections import EngineOptions, ReplicaOptions, TrainOptions
+from revit.common.config.sections import ParallelOptions, ReplicaOptions, TrainOptions
 from revit.common.methods.task import Task
 from revit.common.system.distributed import World
 from revit.common.system.errors import UserError
@@ -37,21 +37,21 @@ class Division:
     """Token grids of every process, for replicas."""
 
 
-def divide(options: EngineOptions, network: nn.Module, world: World) -> Division:
-    """Divide as `engine` says. UserError where that does not fit the number of processes."""
+def divide(options: ParallelOptions, network: nn.Module, world: World) -> Division:
+    """Divide as `parallel` says. UserError where that does not fit the number of processes."""
     backend = options.backend
     if backend == "auto":
         backend = "local" if world.size == 1 else "deepspeed"
     if backend == "local" and world.size > 1:
         raise UserError(
-            f"engine.backend is local, which is one process, but {world.size} were started; set it to deepspeed or "
+            f"parallel.backend is local, which is one process, but {world.size} were started; set it to deepspeed or "
             "replicas, or start without a launcher"
         )
     if backend != "replicas":
         return Division(backend, world.rank, world.size)
     if world.size == 1:
         raise UserError(
-            "engine.backend replicas wants several processes, and this is one; start it by torchrun, or leave the backend "
+            "parallel.backend replicas wants several processes, and this is one; start it by torchrun, or leave the backend "
             "to auto"
         )
     # A network without grids, such as the assigner, is trained by plain data parallelism.
@@ -62,7 +62,7 @@ def divide(options: EngineOptions, network: nn.Module, world: World) -> Division
 
 def make_backend(
     division: Division,
-    options: EngineOptions,
+    options: ParallelOptions,
     train: TrainOptions,
     task: Task,
     device: torch.device,
@@ -86,7 +86,7 @@ def make_backend(
 
 def check_training(
     section: str,
-    options: EngineOptions,
+    options: ParallelOptions,
     train: TrainOptions,
     network: nn.Module,
     device: torch.device,
@@ -105,7 +105,7 @@ def check_training(
     return passed_over(options, division.backend)
 
 
-def passed_over(options: EngineOptions, backend: str) -> list[str]:
+def passed_over(options: ParallelOptions, backend: str) -> list[str]:
     """List the keys the user gave that this backend has no use for, and what would use them. A key that asks for nothing
     (offload none) is not one of them."""
     given = [
@@ -115,20 +115,20 @@ def passed_over(options: EngineOptions, backend: str) -> list[str]:
     ]
     lines = []
     if given and backend != "deepspeed":
-        keys = " and ".join(f"engine.{name}" for name in given)
+        keys = " and ".join(f"parallel.{name}" for name in given)
         trains = "one process trains by plain PyTorch" if backend == "local" else "replicas split nothing"
         lines.append(
-            f"{keys} {'has' if len(given) == 1 else 'have'} no effect: {trains}; engine.backend=deepspeed would use "
+            f"{keys} {'has' if len(given) == 1 else 'have'} no effect: {trains}; parallel.backend=deepspeed would use "
             f"{'it' if len(given) == 1 else 'them'}"
         )
     if backend != "replicas" and options.replicas != ReplicaOptions():
-        lines.append("engine.replicas has no effect without engine.backend=replicas")
+        lines.append("parallel.replicas has no effect without parallel.backend=replicas")
     return lines
 
 
 def _check_deepspeed(
     section: str,
-    options: EngineOptions,
+    options: ParallelOptions,
     train: TrainOptions,
     accumulate: int,
     network: nn.Module,
@@ -163,7 +163,7 @@ Facts = dict[str, Any]
 
 
 def start_facts(
-    division: Division, backend: Backend, engine: EngineOptions, train: TrainOptions, world: World
+    division: Division, backend: Backend, parallel: ParallelOptions, train: TrainOptions, world: World
 ) -> Facts:
     """Return what a training runs on, for a log that programs read. Called by all processes."""
     places = world.gather((socket.gethostname(), _device_name(backend.device, world)))
@@ -179,7 +179,7 @@ def start_facts(
         "effective_batch": train.batch_size * division.num_ranks * backend.accumulate,
     }
     if division.backend == "deepspeed":
-        facts |= {"zero_stage": engine.zero_stage, "offload": engine.offload}
+        facts |= {"zero_stage": parallel.zero_stage, "offload": parallel.offload}
     if division.dealing is not None and division.dealing.ranks_per_group > 1:
         facts["groups"] = str(division.dealing)
     return facts

@@ -86,8 +86,8 @@ def deal(
         dealt = _by_cost(grids, costs or {grid: block_cost(grid, width) for grid in grids}, options, size)
     if size % len(dealt):
         raise UserError(
-            f"engine.replicas makes groups of {len(dealt)} ranks, and {size} processes are no multiple of that; start "
-            f"{len(dealt)}, {2 * len(dealt)} or so, or set engine.replicas.ranks_per_group"
+            f"parallel.replicas makes groups of {len(dealt)} ranks, and {size} processes are no multiple of that; start "
+            f"{len(dealt)}, {2 * len(dealt)} or so, or set parallel.replicas.ranks_per_group"
         )
     return Dealing(dealt, rank, size)
 
@@ -102,16 +102,16 @@ def _as_listed(options: ReplicaOptions, grids: Sequence[TokenGrid]) -> tuple[tup
     try:
         listed = [[TokenGrid.parse(grid) for grid in names] for names in options.grids_per_rank]
     except ValueError as error:
-        raise UserError(f"engine.replicas.grids_per_rank: {error}") from error
+        raise UserError(f"parallel.replicas.grids_per_rank: {error}") from error
     flat = [grid for names in listed for grid in names]
     if sorted(map(str, flat)) != sorted(map(str, grids)) or not all(listed):
         raise UserError(
-            f"engine.replicas.grids_per_rank lists {_shown(listed)}; every grid of the model "
+            f"parallel.replicas.grids_per_rank lists {_shown(listed)}; every grid of the model "
             f"({', '.join(map(str, grids))}) belongs to exactly one rank, and every rank has one"
         )
     if options.ranks_per_group not in (None, len(listed)):
         raise UserError(
-            f"engine.replicas.ranks_per_group is {options.ranks_per_group}, but grids_per_rank lists {len(listed)} "
+            f"parallel.replicas.ranks_per_group is {options.ranks_per_group}, but grids_per_rank lists {len(listed)} "
             "ranks; leave one of them out"
         )
     return tuple(tuple(grid for grid in grids if grid in names) for names in listed)
@@ -123,7 +123,7 @@ def _by_cost(
     if options.ranks_per_group is not None:
         if options.ranks_per_group > len(grids):
             raise UserError(
-                f"engine.replicas.ranks_per_group is {options.ranks_per_group}, more than the model has grids "
+                f"parallel.replicas.ranks_per_group is {options.ranks_per_group}, more than the model has grids "
                 f"({len(grids)}); more processes make more groups"
             )
         return _spread(grids, costs, options.ranks_per_group)

@@ -14,7 +14,7 @@ from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from revit.common.config.sections import EngineOptions
+from revit.common.config.sections import ParallelOptions
 from revit.common.system.device import allow_graphs, to_cpu
 from revit.common.system.errors import UserError
 from revit.common.training.parallel.backend import DEFAULT, Backend, equip
@@ -54,7 +54,7 @@ class DeepSpeedBackend(Backend):
         dtype: str = "auto",
         accumulate: int = 1,
         clip_grad_norm: float | None = None,
-        options: EngineOptions = DEFAULT,
+        options: ParallelOptions = DEFAULT,
         *,
         batch_size: int,
         effective_given: bool = True,

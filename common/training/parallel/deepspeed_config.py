@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from revit.common.config.sections import EngineOptions
+from revit.common.config.sections import ParallelOptions
 from revit.common.system.errors import UserError
 from revit.common.training.parallel.loss_scale import SCALE_KEYS, scaler_arguments
 
@@ -20,9 +20,9 @@ GOVERNED_BY = {
     "train_micro_batch_size_per_gpu": "train.batch_size",
     "gradient_accumulation_steps": "train.effective_batch",
     "gradient_clipping": "train.clip_grad_norm",
-    "zero_optimization.stage": "engine.zero_stage",
-    "zero_optimization.offload_optimizer": "engine.offload",
-    "zero_optimization.offload_param": "engine.offload",
+    "zero_optimization.stage": "parallel.zero_stage",
+    "zero_optimization.offload_optimizer": "parallel.offload",
+    "zero_optimization.offload_param": "parallel.offload",
     "bf16": "run.dtype",
     "fp16": "run.dtype",
     "torch_autocast": "run.dtype",
@@ -38,7 +38,7 @@ WITHOUT_EFFECTIVE_BATCH = {
 
 
 def our_settings(
-    options: EngineOptions,
+    options: ParallelOptions,
     *,
     batch_size: int,
     accumulate: int,
@@ -99,16 +99,16 @@ def read_config(path: Path) -> Json:
     try:
         content = json.loads(path.read_text("utf-8"), object_pairs_hook=without_repeats)
     except (OSError, ValueError) as error:
-        raise UserError(f"engine.deepspeed_config: {path} cannot be read as JSON ({error})") from error
+        raise UserError(f"parallel.deepspeed_config: {path} cannot be read as JSON ({error})") from error
     if not isinstance(content, dict):
         raise UserError(
-            f'engine.deepspeed_config: {path} is not a JSON object like {{"zero_optimization": ...}}'
+            f'parallel.deepspeed_config: {path} is not a JSON object like {{"zero_optimization": ...}}'
         )
     return content
 
 
 def settings_of(
-    options: EngineOptions,
+    options: ParallelOptions,
     optimizer: Optimizer,
     device_type: str,
     *,
@@ -169,7 +169,7 @@ def merge(
     if problems:
         listed = "".join(f"\n  {problem}" for problem in problems)
         raise UserError(
-            f"engine.deepspeed_config: {path} contradicts the settings of the run; change one of the two, or write "
+            f"parallel.deepspeed_config: {path} contradicts the settings of the run; change one of the two, or write "
             f'"auto" in the file to take ours:{listed}'
         )
     both = _merged(_merged(defaults(device_type), ours), theirs)

@@ -28,9 +28,9 @@ def import_deepspeed(device: torch.device) -> Any:
         from deepspeed.utils import logger
     except ImportError as error:
         raise UserError(
-            f"engine.backend deepspeed, which several processes take by default, needs DeepSpeed, and it cannot be "
+            f"parallel.backend deepspeed, which several processes take by default, needs DeepSpeed, and it cannot be "
             f'imported ({error}). Install it on Linux with: pip install "revit-video[train]" (or pip install deepspeed); '
-            "without it one process trains: engine.backend=local, started by python alone"
+            "without it one process trains: parallel.backend=local, started by python alone"
         ) from error
     logger.setLevel(logging.WARNING)
     # For inference on CPUs only. It would be compiled at the start, behind a lock that a killed process leaves closed.
@@ -46,7 +46,7 @@ def check_settings(deepspeed: Any, settings: Mapping[str, Any], path: Path | Non
     try:
         deepspeed.DeepSpeedConfig(config)
     except (*refusals, deepspeed.runtime.config.DeepSpeedConfigError) as error:
-        whose = "They are made from engine, train and run." if path is None else f"See {path}."
+        whose = "They are made from parallel, train and run." if path is None else f"See {path}."
         raise UserError(f"DeepSpeed refuses its settings: {_reasons(error, config)}. {whose}") from error
 
 

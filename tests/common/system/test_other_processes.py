@@ -11,7 +11,7 @@ import torch
 from noted_training import EPOCHS, NUM_SAMPLES, SAMPLES, Noted, load, run
 from torch import nn
 
-from revit.common.config.sections import EngineOptions, RunOptions, TrainOptions
+from revit.common.config.sections import ParallelOptions, RunOptions, TrainOptions
 from revit.common.data.broken import BrokenFiles, Failure
 from revit.common.data.build import eval_loader, train_loader
 from revit.common.data.options import LoadingOptions
@@ -160,7 +160,7 @@ def test_backends_that_do_not_fit_the_processes_are_refused(tmp_path):
         ("replicas", World(), "wants several processes, and this is one"),
     ):
         with pytest.raises(UserError, match=message):
-            run(tmp_path, engine=EngineOptions(backend=backend), world=world)
+            run(tmp_path, parallel=ParallelOptions(backend=backend), world=world)
 
 
 def test_ledgers_of_all_processes_become_one():
