@@ -13,7 +13,7 @@ from revit.common.data.loader import Loader
 from revit.common.methods.task import BatchAugment, Task
 from revit.common.modality.listed import ListedPackage
 from revit.common.models.base import GridModel
-from revit.common.models.layers.normalizer import PixelNorm
+from revit.common.models.layers.normalizer import Normalizer
 from revit.common.models.load_report import LoadReport
 from revit.common.system.errors import UserError
 from revit.image.data.augment import build_batch_augment
@@ -71,9 +71,9 @@ class ImagePackage(ListedPackage):
             pixels=options.data.pixels,
         )
 
-    def pixels(self, options: ImageRun) -> PixelNorm:
+    def pixels(self, options: ImageRun) -> Normalizer:
         """uint8 pictures -> normalised floats."""
-        return PixelNorm(options.data.pixels.mean, options.data.pixels.std)
+        return Normalizer(options.data.pixels.mean, options.data.pixels.std)
 
     def input_shape(self, options: ImageRun) -> tuple[int, ...]:
         """(1, C, H, W)"""

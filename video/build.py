@@ -12,7 +12,7 @@ from revit.common.data.loader import Loader
 from revit.common.modality.listed import ListedPackage
 from revit.common.modality.teacher import teacher_from
 from revit.common.models.base import GridModel
-from revit.common.models.layers.normalizer import PixelNorm
+from revit.common.models.layers.normalizer import Normalizer
 from revit.common.models.load_report import LoadReport
 from revit.common.system.errors import UserError
 from revit.video.data.clips import build_eval_loader, build_train_loader, read_split
@@ -73,9 +73,9 @@ class VideoPackage(ListedPackage):
         names = self.label_names(options)
         return teacher_from(open_classifier(source), source, names, self.pixels(options), own_size=True)
 
-    def pixels(self, options: VideoRun) -> PixelNorm:
+    def pixels(self, options: VideoRun) -> Normalizer:
         """uint8 clips -> normalised floats."""
-        return PixelNorm(options.data.pixels.mean, options.data.pixels.std)
+        return Normalizer(options.data.pixels.mean, options.data.pixels.std)
 
     def input_shape(self, options: VideoRun) -> tuple[int, ...]:
         """(1, C, T, H, W)"""

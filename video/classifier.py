@@ -9,7 +9,7 @@ from revit.common.data.reader import Views
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.modality import classifier as common
 from revit.common.modality.classifier import Classifier, Kind
-from revit.common.models.layers.normalizer import PixelNorm
+from revit.common.models.layers.normalizer import Normalizer
 from revit.common.system.errors import UserError
 from revit.common.weights.reducers import methods_found
 from revit.common.weights.source import Source
@@ -94,7 +94,7 @@ def from_source(source: Source) -> Classifier:
     return Classifier(
         AdaptiveClassifier(model).eval(),
         Clips(inferred.clips),
-        PixelNorm(pixels.mean, pixels.std),
+        Normalizer(pixels.mean, pixels.std),
         (1, 3, inferred.clips.frames.num_frames, pixels.crop_size, pixels.crop_size),
         report.label_names,
         report=report,

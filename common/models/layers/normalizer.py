@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-class PixelNorm(nn.Module):
+class Normalizer(nn.Module):
     """(pixel / 255 - mean) / std per channel, for pictures (B, C, H, W) and clips (B, C, T, H, W).
 
     Bytes travel to the device and become floats there: a quarter of the traffic of normalising in the loader.

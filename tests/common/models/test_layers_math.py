@@ -15,7 +15,7 @@ from revit.common.models.layers.attention import (
 )
 from revit.common.models.layers.block import Block, DropPath
 from revit.common.models.layers.norm import LengthAwareLayerNorm
-from revit.common.models.layers.normalizer import PixelNorm
+from revit.common.models.layers.normalizer import Normalizer
 from revit.common.models.layout import TokenLayout
 
 GRIDS = longest_first([14, 10, 7])
@@ -177,6 +177,6 @@ def test_pixels_against_the_definition(shape):
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8)
     per_channel = (1, 3, *[1] * (len(shape) - 2))
     expected = (pixels / 255 - torch.tensor(mean).view(per_channel)) / torch.tensor(std).view(per_channel)
-    norm = PixelNorm(mean, std)
+    norm = Normalizer(mean, std)
     assert torch.allclose(norm(pixels), expected, atol=1e-6)
     assert not norm.state_dict()
