@@ -68,7 +68,7 @@ def dynamicvit_losses(case: Case) -> Answer:
             )
             for who in ("", "teacher_")
         )
-        student = student._replace(reduction=Reduction(torch.empty(0), weights=weights))
+        student = student._replace(reduction=Reduction(weights=weights))
         total = task.total(student, teacher, given["target"])
         parts = task.parts
         arrays[f"loss_{name}"] = total + (config["clf_weight"] - 1) * parts["labels"]

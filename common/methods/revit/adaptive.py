@@ -40,7 +40,7 @@ class AdaptiveOutput:
         found: list[Reduction | None] = [None] * len(self.lengths)
         for rows, reduction in self.groups:
             if reduction is not None:
-                each = len(reduction.fates) // len(rows)
+                each = len(reduction.token_source_map) // len(rows)
                 for place, row in enumerate(rows.tolist()):
                     found[row] = reduction.of_samples(slice(place * each, (place + 1) * each))
         return found
