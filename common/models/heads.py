@@ -1,15 +1,15 @@
 """Distillation tokens and the classifiers on them: which grids have one, and whose it is.
 
-Tokens and heads live in the model, as `dist_token` and `head_dist`; the objects here find those of a grid.
+Tokens and heads live in the model, as `dist_token` and `head_dist`; the objects here make them and find a grid's own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from revit.common.models.grid import TokenGrid
 
@@ -21,13 +21,9 @@ def make_head(embed_dim: int, num_classes: int) -> nn.Module:
     return nn.Linear(embed_dim, num_classes) if num_classes > 0 else nn.Identity()
 
 
-class HasHeads(Protocol):
-    """A model with the parts that `parts` of a `StudentHeads` or `SharedHead` made."""
-
-    cls_token: nn.Parameter
-    head: nn.Module
-    dist_token: nn.Parameter | nn.ParameterDict
-    head_dist: nn.Module
+def parts_of(part: Any) -> list[Any]:
+    """List one part, or all those of a dictionary."""
+    return list(part.values()) if isinstance(part, (nn.ParameterDict, nn.ModuleDict)) else [part]
 
 
 class StudentHeads:
@@ -40,59 +36,28 @@ class StudentHeads:
         """Grid -> key of its token and head in the model's dictionaries."""
 
     def num_prefix(self, grid: TokenGrid) -> int:
-        """Return the count of prefix tokens of a grid: class, and distillation where it has one."""
+        """Count the prefix tokens of a grid: class, and distillation where it has one."""
         return 2 if grid in self.keys else 1
 
-    def parts(self, width: int, num_classes: int) -> tuple[nn.ParameterDict, nn.ModuleDict]:
+    def make(self, width: int, num_classes: int) -> tuple[Any, nn.Module]:
         """Make `dist_token`, zeros (1, 1, D), and `head_dist`."""
         keys = list(dict.fromkeys(self.keys.values()))
         tokens = nn.ParameterDict({key: torch.zeros(1, 1, width) for key in keys})
         return tokens, nn.ModuleDict({key: make_head(width, num_classes) for key in keys})
 
-    def of(self, model: HasHeads, grid: TokenGrid) -> tuple[Tensor, nn.Module]:
-        """Return distillation token (1, 1, D) and head of a grid that has them."""
-        assert isinstance(model.dist_token, nn.ParameterDict)
-        assert isinstance(model.head_dist, nn.ModuleDict)
-        key = self.keys[grid]
-        return model.dist_token[key], model.head_dist[key]
-
-    def tokens(self, model: HasHeads) -> list[nn.Parameter]:
-        """Return all distillation tokens."""
-        assert isinstance(model.dist_token, nn.ParameterDict)
-        return list(model.dist_token.values())
-
-    def heads(self, model: HasHeads) -> list[nn.Module]:
-        """Return all heads on them."""
-        assert isinstance(model.head_dist, nn.ModuleDict)
-        return list(model.head_dist.values())
-
-    def start_short_grids(self, model: HasHeads) -> None:
-        """Start the students' tokens and heads from those of the class."""
-        for token in self.tokens(model):
-            token.copy_(model.cls_token)
-        for head in self.heads(model):
-            head.load_state_dict(model.head.state_dict())
+    def own(self, part: Any, grid: TokenGrid) -> Any:
+        """Return the entry of a grid in `dist_token` or `head_dist`."""
+        return part[self.keys[grid]]
 
 
-class SharedHead:
+class SharedHead(StudentHeads):
     """The distilled DeiT: all grids, also a single one, have one token and one head, under the published names."""
 
     def num_prefix(self, grid: TokenGrid) -> int:
         return 2
 
-    def parts(self, width: int, num_classes: int) -> tuple[nn.Parameter, nn.Module]:
+    def make(self, width: int, num_classes: int) -> tuple[Any, nn.Module]:
         return nn.Parameter(torch.zeros(1, 1, width)), make_head(width, num_classes)
 
-    def of(self, model: HasHeads, grid: TokenGrid) -> tuple[Tensor, nn.Module]:
-        assert isinstance(model.dist_token, nn.Parameter)
-        return model.dist_token, model.head_dist
-
-    def tokens(self, model: HasHeads) -> list[nn.Parameter]:
-        assert isinstance(model.dist_token, nn.Parameter)
-        return [model.dist_token]
-
-    def heads(self, model: HasHeads) -> list[nn.Module]:
-        return [model.head_dist]
-
-    def start_short_grids(self, model: HasHeads) -> None:
-        pass
+    def own(self, part: Any, grid: TokenGrid) -> Any:
+        return part

@@ -1,13 +1,13 @@
 """Position tables of a model with several token grids, one class for each way to have them.
 
-The tables live in the model, as parameters under the published names: `pos_embed`, `short_pos_embed.ROWSxCOLS` and
-`dist_pos_embed`. The objects here say which there are and what a grid makes of them.
+The tables live in the model, under the published names: `pos_embed`, `short_pos_embed.ROWSxCOLS`, `dist_pos_embed`.
+The objects here say which there are and what a grid makes of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,16 +19,19 @@ from revit.common.models.grid import TokenGrid
 Positions = Literal["separate", "shared_zero_pad", "shared_interpolate"]
 
 
-class HasTables(Protocol):
-    """A model with the parameters that `PositionTables.parameters` made."""
+class Tables(NamedTuple):
+    """The position parameters of a model."""
 
-    pos_embed: nn.Parameter
-    short_pos_embed: nn.ParameterDict
-    dist_pos_embed: nn.Parameter | None
+    longest: nn.Parameter
+    """`pos_embed`, (1, P + S, D) of the longest grid, or what all grids share."""
+    short: nn.ParameterDict
+    """`short_pos_embed`, by the grid's name."""
+    distillation: nn.Parameter | None = None
+    """`dist_pos_embed`, (1, 1, D)."""
 
 
 class PositionTables:
-    """A table for each grid (the method): `pos_embed` of the longest, `short_pos_embed` of the others."""
+    """A table for each grid (the method)."""
 
     def __init__(self, grids: Sequence[TokenGrid], num_prefix: Mapping[TokenGrid, int], resize: str) -> None:
         self.grids = grids
@@ -37,38 +40,35 @@ class PositionTables:
         self.num_prefix = num_prefix
         self.resize = resize
 
-    def parameters(self, width: int) -> tuple[nn.Parameter, nn.ParameterDict, nn.Parameter | None]:
-        """Return `pos_embed`, `short_pos_embed` and `dist_pos_embed`, all zeros (1, P + S, D)."""
-        longest, *short = (
-            torch.zeros(1, self.num_prefix[grid] + grid.num_positions, width) for grid in self.grids
-        )
-        names = (grid.name for grid in self.grids[1:])
-        return nn.Parameter(longest), nn.ParameterDict(dict(zip(names, short))), None
+    def make(self, width: int) -> Tables:
+        """Make the parameters, all zeros."""
+        rows = {grid.name: self.num_prefix[grid] + grid.num_positions for grid in self.grids}
+        longest, *short = (torch.zeros(1, count, width) for count in rows.values())
+        return Tables(nn.Parameter(longest), nn.ParameterDict(dict(zip(list(rows)[1:], short))))
 
-    def nominal(self, model: HasTables, grid: TokenGrid) -> Tensor:
+    def nominal(self, tables: Tables, grid: TokenGrid) -> Tensor:
         """Return the table (1, P + S, D) of a grid at the model's own input size."""
-        return model.pos_embed if grid == self.grid else model.short_pos_embed[grid.name]
+        return tables.longest if grid == self.grid else tables.short[grid.name]
 
-    def table(self, model: HasTables, grid: TokenGrid, actual: TokenGrid) -> Tensor:
+    def table(self, tables: Tables, grid: TokenGrid, actual: TokenGrid) -> Tensor:
         """Return the rows (1, P + S, D) of `grid`, resized where the map that came out is `actual`."""
-        return resize_positions(self.nominal(model, grid), self.num_prefix[grid], grid, actual, self.resize)
+        return resize_positions(self.nominal(tables, grid), self.num_prefix[grid], grid, actual, self.resize)
 
-    def add(
-        self, model: HasTables, grid: TokenGrid, actual: TokenGrid, prefix: Tensor, patches: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Add their positions to prefix tokens (1, P, D) and patch tokens (B, S, D)."""
-        table, P = self.table(model, grid, actual), self.num_prefix[grid]
+    def add(self, table: Tensor, prefix: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Add a table to prefix tokens (1, P, D) and patch tokens (B, S, D)."""
+        P = prefix.shape[1]
         return prefix + table[:, :P], patches + table[:, P:]
 
-    def start_short_grids(self, model: HasTables) -> None:
+    def start_short_grids(self, tables: Tables) -> None:
         """Start the other tables from the longest grid's; a distillation row from its class row."""
         P = self.num_prefix[self.grid]
-        for name, table in model.short_pos_embed.items():
-            grid = TokenGrid.parse(name)
-            start = resize_positions(model.pos_embed, P, self.grid, grid, self.resize)
-            table.copy_(torch.cat([start[:, :1]] * (self.num_prefix[grid] - P) + [start], dim=1))
-        if model.dist_pos_embed is not None:
-            model.dist_pos_embed.copy_(model.pos_embed[:, :1])
+        for grid in self.grids[1:]:
+            if grid.name in tables.short:
+                start = resize_positions(tables.longest, P, self.grid, grid, self.resize)
+                rows = [start[:, :1]] * (self.num_prefix[grid] - P) + [start]
+                tables.short[grid.name].copy_(torch.cat(rows, dim=1))
+        if tables.distillation is not None:
+            tables.distillation.copy_(tables.longest[:, :1])
 
 
 class ZeroPaddedTable(PositionTables):
@@ -77,20 +77,19 @@ class ZeroPaddedTable(PositionTables):
     Where only the shorter grids have a distillation token, it keeps a row of its own, `dist_pos_embed`.
     """
 
-    def parameters(self, width: int) -> tuple[nn.Parameter, nn.ParameterDict, nn.Parameter | None]:
-        longest, _, _ = super().parameters(width)
-        has_row = len(set(self.num_prefix.values())) > 1
-        return longest, nn.ParameterDict(), nn.Parameter(torch.zeros(1, 1, width)) if has_row else None
+    def make(self, width: int) -> Tables:
+        row = nn.Parameter(torch.zeros(1, 1, width)) if len(set(self.num_prefix.values())) > 1 else None
+        return Tables(super().make(width).longest, nn.ParameterDict(), row)
 
-    def nominal(self, model: HasTables, grid: TokenGrid) -> Tensor:
+    def nominal(self, tables: Tables, grid: TokenGrid) -> Tensor:
         if grid == self.grid:
-            return model.pos_embed
+            return tables.longest
         P = self.num_prefix[self.grid]
-        row = [] if model.dist_pos_embed is None else [model.dist_pos_embed]
-        return torch.cat([model.pos_embed[:, :P], *row, self.patch_rows(model.pos_embed, P, grid)], dim=1)
+        row = [] if tables.distillation is None else [tables.distillation]
+        return torch.cat([tables.longest[:, :P], *row, self.fit(tables.longest, P, grid)], dim=1)
 
-    def patch_rows(self, table: Tensor, P: int, grid: TokenGrid) -> Tensor:
-        """Make the rows (1, S, D) of a shorter grid's patches of the longest grid's table."""
+    def fit(self, table: Tensor, P: int, grid: TokenGrid) -> Tensor:
+        """Make the patch rows (1, S, D) of a shorter grid from the longest grid's table."""
         as_map = table[:, P:].unflatten(1, (self.grid.rows, self.grid.cols))[:, : grid.rows, : grid.cols]
         missing = (0, 0, 0, grid.cols - as_map.shape[2], 0, grid.rows - as_map.shape[1])
         return F.pad(as_map, missing).flatten(1, 2)
@@ -99,7 +98,7 @@ class ZeroPaddedTable(PositionTables):
 class InterpolatedTable(ZeroPaddedTable):
     """The same, resized to the grid instead."""
 
-    def patch_rows(self, table: Tensor, P: int, grid: TokenGrid) -> Tensor:
+    def fit(self, table: Tensor, P: int, grid: TokenGrid) -> Tensor:
         return resize_positions(table, P, self.grid, grid, self.resize)[:, P:]
 
 
@@ -109,13 +108,11 @@ class FlexibleTable(PositionTables):
     def __init__(self, grid: TokenGrid) -> None:
         super().__init__([grid], {grid: 0}, "linear")
 
-    def table(self, model: HasTables, grid: TokenGrid, actual: TokenGrid) -> Tensor:
-        return resize_positions(model.pos_embed, 0, self.grid, actual, self.resize)
+    def table(self, tables: Tables, grid: TokenGrid, actual: TokenGrid) -> Tensor:
+        return resize_positions(tables.longest, 0, self.grid, actual, self.resize)
 
-    def add(
-        self, model: HasTables, grid: TokenGrid, actual: TokenGrid, prefix: Tensor, patches: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        return prefix, patches + self.table(model, grid, actual)
+    def add(self, table: Tensor, prefix: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+        return prefix, patches + table
 
 
 POSITION_TABLES: Mapping[Positions, type[PositionTables]] = {

@@ -19,11 +19,11 @@ from revit.common.models.base import GridModel
 from revit.common.models.embed.patch_embed import PATCH_EMBEDS
 from revit.common.models.embed.patches import PatchEmbed, Remainder, Sides
 from revit.common.models.grid import TokenGrid, longest_first
-from revit.common.models.heads import Distillation, SharedHead, StudentHeads, make_head
+from revit.common.models.heads import Distillation, SharedHead, StudentHeads, make_head, parts_of
 from revit.common.models.layers.norm import LengthAwareLayerNorm
 from revit.common.models.layout import TokenLayout
 from revit.common.models.outputs import ModelOutput, Reduction
-from revit.common.models.positions import POSITION_TABLES, FlexibleTable, Positions, PositionTables
+from revit.common.models.positions import POSITION_TABLES, FlexibleTable, Positions, PositionTables, Tables
 
 TABLES = {"cls_token", "dist_token", "pos_embed", "short_pos_embed", "dist_pos_embed", "time_embed"}
 """Parameters, or dictionaries of them, that are not decayed."""
@@ -113,16 +113,16 @@ class ResizableTransformer(GridModel):
 
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.head = make_head(embed_dim, num_classes)
-        every = distillation == "every_grid"
-        self.distilled = SharedHead() if every else StudentHeads(distillation, self.grids)
-        self.dist_token, self.head_dist = self.distilled.parts(embed_dim, num_classes)
+        heads_class = SharedHead if distillation == "every_grid" else StudentHeads
+        self.distilled = heads_class(distillation, self.grids)
+        self.dist_token, self.head_dist = self.distilled.make(embed_dim, num_classes)
         self.position_tables: PositionTables
         if self.is_flexible:
             self.position_tables = FlexibleTable(TokenGrid.parse(position_grid or 7))
         else:
             num_prefix = {grid: self.num_prefix(grid) for grid in self.grids}
             self.position_tables = POSITION_TABLES[positions](self.grids, num_prefix, position_resize)
-        tables = self.position_tables.parameters(embed_dim)
+        tables = self.position_tables.make(embed_dim)
         self.pos_embed, self.short_pos_embed, self.dist_pos_embed = tables
         self.blocks = nn.ModuleList()
         self._recompute_blocks = False
@@ -141,7 +141,7 @@ class ResizableTransformer(GridModel):
                 nn.init.trunc_normal_(module.weight, std=0.02 if is_head else self._linear_std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for token in (self.cls_token, *self.distilled.tokens(self)):
+        for token in (self.cls_token, *parts_of(self.dist_token)):
             nn.init.trunc_normal_(token, std=0.02)
         for table in (self.pos_embed, *self.short_pos_embed.values(), self.dist_pos_embed):
             if table is not None:
@@ -149,7 +149,7 @@ class ResizableTransformer(GridModel):
 
     def heads(self) -> list[nn.Module]:
         """Return all classifiers of the model."""
-        return [self.head, *self.distilled.heads(self)]
+        return [self.head, *parts_of(self.head_dist)]
 
     def no_weight_decay(self) -> set[str]:
         """Return the names of tokens, position and time tables (timm's optimiser factory asks for them)."""
@@ -168,7 +168,8 @@ class ResizableTransformer(GridModel):
 
     def position_table(self, grid: TokenGrid, actual: TokenGrid) -> Tensor:
         """Return the table (1, P + S, D) of `grid` where the map that came out is `actual`; of a FlexiViT (1, S, D)."""
-        return self.position_tables.table(self, grid, actual)
+        tables = Tables(self.pos_embed, self.short_pos_embed, self.dist_pos_embed)
+        return self.position_tables.table(tables, grid, actual)
 
     def embed(self, images: Tensor, grid: TokenGrid) -> tuple[Tensor, Tensor, TokenLayout]:
         """Embed pictures or single frames (B, C, H, W) -> prefix (1, P, D), patches (B, S, D), positions added."""
@@ -179,10 +180,10 @@ class ResizableTransformer(GridModel):
         actual = TokenGrid(feature_map.shape[-2], feature_map.shape[-1])
         tokens: list[Tensor] = [self.cls_token]
         if self.num_prefix(grid) == 2:
-            tokens.append(self.distilled.of(self, grid)[0])
+            tokens.append(self.distilled.own(self.dist_token, grid))
         layout = TokenLayout(grid, num_prefix=len(tokens), num_positions=actual.num_positions)
         prefix, patches = torch.cat(tokens, dim=1), feature_map.flatten(2).transpose(1, 2)
-        return *self.position_tables.add(self, grid, actual, prefix, patches), layout
+        return *self.position_tables.add(self.position_table(grid, actual), prefix, patches), layout
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Keep only what enters each block and compute the block again in the backward pass, with the same random draws."""
@@ -208,7 +209,7 @@ class ResizableTransformer(GridModel):
         """Apply the heads to the prefix of (B, P + ..., D), which went through the final norm; the rest as features."""
         logits, distilled = self.head(normed[:, 0]), None
         if layout.num_prefix == 2:
-            distilled = self.distilled.of(self, layout.grid)[1](normed[:, 1])
+            distilled = self.distilled.own(self.head_dist, layout.grid)(normed[:, 1])
         return ModelOutput(
             logits,
             distilled,
@@ -226,5 +227,10 @@ class ResizableTransformer(GridModel):
         for module in self.modules():
             if isinstance(module, (PatchEmbed, LengthAwareLayerNorm)):
                 module.start_short_grids()
-        self.position_tables.start_short_grids(self)
-        self.distilled.start_short_grids(self)
+        tables = Tables(self.pos_embed, self.short_pos_embed, self.dist_pos_embed)
+        self.position_tables.start_short_grids(tables)
+        if self.num_prefix(self.grids[0]) == 1:
+            for token in parts_of(self.dist_token):
+                token.copy_(self.cls_token)
+            for head in parts_of(self.head_dist):
+                head.load_state_dict(self.head.state_dict())

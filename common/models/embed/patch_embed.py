@@ -34,12 +34,8 @@ class Patchify(PatchEmbed, ReTokenizing):
         self.remainder = remainder
         self.patches = {grid.name: patch_of(img_size, grid) for grid in grids}
 
-        def make(grid: TokenGrid) -> nn.Conv2d:
-            patch = self.patches[grid.name]
-            return nn.Conv2d(in_chans, width, kernel_size=patch, stride=patch)
-
-        self.proj = make(grids[0])
-        self.short = nn.ModuleDict({grid.name: make(grid) for grid in grids[1:]})
+        self.proj, *short = (nn.Conv2d(in_chans, width, patch, patch) for patch in self.patches.values())
+        self.short = nn.ModuleDict({grid.name: conv for grid, conv in zip(grids[1:], short)})
 
     def forward(self, images: Tensor, grid: TokenGrid) -> Tensor:
         """(B, C, H, W) -> (B, D, rows, cols)"""
