@@ -6,12 +6,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from revit.common.data.reader import Views
+from revit.common.methods.registry import methods_found
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.modality import classifier as common
 from revit.common.modality.classifier import Classifier, Kind
 from revit.common.models.layers.normalizer import Normalizer
 from revit.common.system.errors import UserError
-from revit.common.weights.reducers import methods_found
 from revit.common.weights.source import Source
 from revit.video.build import VideoPackage, build_model
 from revit.video.data.clips import make_reader, read_views
