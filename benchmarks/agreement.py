@@ -51,7 +51,7 @@ def plainly(classifier: Classifier, paths: Sequence[str]) -> Iterator[Said]:
         for path in paths:
             inputs = classifier.pixels(reader.read(path).pixels)
             output = networks(inputs)
-            yield Said(int(output.prediction.argmax()), networks.grids[int(output.lengths)].name)
+            yield Said(int(output.prediction.argmax()), networks.grids[int(output.grid_index)].name)
     finally:
         reader.close()
 

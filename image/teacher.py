@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from revit.common.config.options import Options
 from revit.common.config.sections import DistillOptions
 from revit.common.data.batch import Batch
-from revit.common.methods.exchange import LengthExchange, OneProcess
-from revit.common.methods.task import Task
+from revit.common.methods.task import LengthExchange, OneProcess, Task
 from revit.common.modality.teacher import Teacher, teacher_from
 from revit.common.models.layers.normalizer import Normalizer
 from revit.common.models.outputs import ModelOutput
@@ -93,7 +92,7 @@ class TeacherTask(Task):
         with torch.no_grad():
             taught = self.teacher.to(inputs.device)(inputs)
         for grid in self.exchange.begin(cast(ResizableTransformer, model).grids):
-            with self.exchange.passing(grid):
+            with self.exchange.forwarding(grid):
                 output = model(inputs, grid)
             yield grid.name, self.distill(output, taught, batch.targets)
 

@@ -18,7 +18,7 @@ from revit.common.config.load import dump
 from revit.common.config.sections import TrainOptions
 from revit.common.data.build import Split
 from revit.common.data.loader import dead_workers_explained
-from revit.common.methods.apply import optim_of
+from revit.common.methods.base import optim_of
 from revit.common.methods.run_options import RecipeOptions
 from revit.common.modality.package import Package
 from revit.common.modality.trained import build_assigner

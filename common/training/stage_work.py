@@ -15,11 +15,11 @@ from revit.common.evaluation.evaluate import Evaluation, grid_runners
 from revit.common.evaluation.evaluator import Evaluator
 from revit.common.evaluation.examples import make_examples
 from revit.common.evaluation.record import IN_RUN, Seen, save_seen
-from revit.common.methods.apply import optim_of, start_of, task_of
+from revit.common.methods.base import optim_of, start_of, task_of
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.labels import LengthLabels, class_balanced_weights
+from revit.common.methods.revit.task import AssignerTask
 from revit.common.methods.run_options import RecipeOptions
-from revit.common.methods.task import AssignerTask
 from revit.common.modality.package import Package
 from revit.common.modality.trained import build_assigner
 from revit.common.models.grid import TokenGrid

@@ -21,7 +21,7 @@ from revit.common.data.build import train_loader
 from revit.common.data.dataset import Sample
 from revit.common.data.lists import SampleList
 from revit.common.data.options import LoadingOptions
-from revit.common.methods.task import ResizableTask
+from revit.common.methods.revit.task import ResizableTask
 from revit.common.models.layers.normalizer import Normalizer
 from revit.common.system.distributed import start_world
 from revit.common.system.log import RunLog, hush

@@ -101,4 +101,4 @@ def expected_of(classifier: Classifier, path: str, views: int = 1) -> tuple[list
     """Grid positions and probabilities by the plain networks, this input alone."""
     with torch.no_grad():
         output = classifier.networks(classifier.pixels(pixels_of(path, views)))
-    return output.lengths.tolist(), output.prediction.mean(0).softmax(0)
+    return output.grid_index.tolist(), output.prediction.mean(0).softmax(0)

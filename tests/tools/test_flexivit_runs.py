@@ -17,7 +17,7 @@ from made_tables import flexivit
 from noted_sizes import train_noting_sizes
 from ranks import run_ranks
 
-from revit.common.methods.flexivit.method import FlexiTask
+from revit.common.methods.flexivit import FlexiTask
 from revit.common.weights.checkpoint import load_checkpoint
 
 PICTURES = """

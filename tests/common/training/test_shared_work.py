@@ -18,8 +18,9 @@ from revit.common.data.broken import BrokenFiles
 from revit.common.data.dataset import RobustDataset, Sample
 from revit.common.data.loader import Loader
 from revit.common.data.sampler import EpochSampler
-from revit.common.methods.flexivit.method import FlexiTask, FlexiViTOptions, SizeSchedule
-from revit.common.methods.task import AssignerTask, Progress, ResizableTask, Task
+from revit.common.methods.flexivit import FlexiTask, FlexiViTOptions, SizeSchedule
+from revit.common.methods.revit.task import AssignerTask, ResizableTask
+from revit.common.methods.task import Progress, Task
 from revit.common.methods.toe.method import Stages, ToETask
 from revit.common.methods.toe.reducer import Growth, TokenExpansion
 from revit.common.models.layers.normalizer import Normalizer

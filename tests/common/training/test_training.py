@@ -16,8 +16,7 @@ from revit.common.data.broken import BrokenFiles
 from revit.common.data.dataset import RobustDataset, Sample
 from revit.common.data.loader import Loader
 from revit.common.data.sampler import EpochSampler
-from revit.common.methods.distill import SelfDistillation
-from revit.common.methods.task import ResizableTask
+from revit.common.methods.revit.task import ResizableTask, SelfDistillation
 from revit.common.models.layers.normalizer import Normalizer
 from revit.common.system.errors import UserError
 from revit.common.system.log import RunLog

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from revit.common.data.batch import Batch
-from revit.common.methods.task import ResizableTask
+from revit.common.methods.revit.task import ResizableTask
 from revit.common.methods.toe.method import ToE, ToEOptions
 from revit.common.models.decision import restore_merged
 from revit.video.models.timesformer import TimeSformer
