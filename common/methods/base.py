@@ -115,6 +115,13 @@ class Method(Generic[Own]):
         return []
 
 
+def refuse(faults: Mapping[str, bool], error: type[Exception] = ValueError) -> None:
+    """Raise `error` with the first message whose condition holds."""
+    for message, found in faults.items():
+        if found:
+            raise error(message)
+
+
 def transformer_without_reducer(model: GridModel, name: str, does: str) -> ResizableTransformer:
     """Return the model if the method `name`, which `does` something to tokens, can reduce them. Raise UserError if not."""
     if not isinstance(model, ResizableTransformer):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from revit.common.config.options import Options
 from revit.common.config.sections import StartOptions
 from revit.common.data.batch import Batch
-from revit.common.methods.base import Method, MethodOptions, Setting
+from revit.common.methods.base import Method, MethodOptions, Setting, refuse
 from revit.common.methods.revit.task import divergence
 from revit.common.methods.task import Progress, Task
 from revit.common.models.base import GridModel
@@ -234,38 +234,26 @@ class FlexiViT(Method[FlexiViTOptions]):
 
     def check(self, run: RecipeOptions) -> None:
         model: Any = run.model
-        if not hasattr(model, "positions"):
-            raise ValueError(
-                f"methods.flexivit resizes one patch kernel and one position table, which {model.name} has not; choose a DeiT "
-                "or a TimeSformer, or methods.retokenize"
-            )
         embed, is_lvvit = getattr(model, "patch_embed", None), getattr(model, "is_lvvit", False)
-        if embed not in (None, "patchify") or (is_lvvit and embed is None):
-            raise ValueError(
+        positions = getattr(model, "positions", None)
+        no_kernel = f"{'choose a DeiT' if is_lvvit else 'leave it out'}, or set model.patch_embed patchify"
+        is_distilled = getattr(model, "distillation", None) in ("per_grid", "every_grid")
+        refuse(
+            {
+                f"methods.flexivit resizes one patch kernel and one position table, which {run.model_name} has not; choose a "
+                "DeiT or a TimeSformer, or methods.retokenize": positions is None,
                 f"methods.flexivit resizes one patch kernel, which a patch embedding by {embed or 'a stem'} has not; "
-                + ("choose a DeiT, or set" if is_lvvit else "leave it out, or set")
-                + " model.patch_embed patchify"
-            )
-        if model.positions != "separate":
-            raise ValueError(
-                f"methods.flexivit has one position table of its own, and model.positions is {model.positions}; leave it out"
-            )
-        distillation = getattr(model, "distillation", None)
-        if distillation in ("per_grid", "every_grid") or getattr(model, "is_distilled", False):
-            raise ValueError(
+                f"{no_kernel}": embed not in (None, "patchify") or (is_lvvit and embed is None),
+                f"methods.flexivit has one position table of its own, and model.positions is {positions}; leave it "
+                "out": positions != "separate",
                 "methods.flexivit has no distillation token; choose a model without (deit_small, not deit_small_distilled) "
-                "and leave out model.distillation"
-            )
-        if len(model.grids) > 1:
-            raise ValueError(
+                "and leave out model.distillation": is_distilled or getattr(model, "is_distilled", False),
                 f"model.grids {', '.join(map(str, model.grids))} are ReViT's; with methods.flexivit leave them out, its own "
-                "are methods.flexivit.grids"
-            )
-        if run.engine.backend == "replicas":
-            raise ValueError(
+                "are methods.flexivit.grids": len(model.grids) > 1,
                 "methods.flexivit trains one token grid per update, which cannot be shared out: engine.backend replicas "
-                "has no work for its other processes; choose auto"
-            )
+                "has no work for its other processes; choose auto": run.engine.backend == "replicas",
+            }
+        )
 
     def model_arguments(self, run: RecipeOptions) -> Mapping[str, Any]:
         options = self.options
@@ -290,9 +278,8 @@ class FlexiViT(Method[FlexiViTOptions]):
         if teacher is None:
             return FlexiTask(task, sizes)
         with torch.random.fork_rng(devices=[]):  # a model is made before its weights are read
-            network = setting.models.teacher(
-                setting.options, teacher.source, "methods.flexivit.teacher.source"
-            )
+            key = "methods.flexivit.teacher.source"
+            network = setting.models.teacher(setting.options, teacher.source, key)
         return FlexiTask(task, sizes, network, teacher.temperature, teacher.label_weight)
 
 

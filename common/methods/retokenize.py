@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from revit.common.config.options import Options
 from revit.common.costs.flops import Count, count
-from revit.common.methods.base import Method, MethodOptions, Setting
+from revit.common.methods.base import Method, MethodOptions, Setting, refuse
 from revit.common.methods.task import Progress, Task, TaskAround
 from revit.common.models.base import GridModel
 from revit.common.models.embed.retokenize import ReTokenizing
@@ -87,15 +87,13 @@ class Retokenize(Method[RetokenizeOptions]):
     def check(self, run: RecipeOptions) -> None:
         embed = getattr(run.model, "patch_embed", None)
         stem = "a stem" if getattr(run.model, "is_lvvit", False) and embed is None else embed
-        if stem not in (None, "patchify"):
-            raise ValueError(
-                f"methods.retokenize widens the stride of one convolution, which a patch embedding by {stem} is not; choose "
-                "model.patch_embed patchify, or an As-ViT"
-            )
-        if "flexivit" in run.methods:
-            raise ValueError(
-                "methods.retokenize and methods.flexivit both say how many tokens a picture has; leave one out"
-            )
+        faults = {
+            f"methods.retokenize widens the stride of one convolution, which a patch embedding by {stem} is not; choose "
+            "model.patch_embed patchify, or an As-ViT": stem not in (None, "patchify"),
+            "methods.retokenize and methods.flexivit both say how many tokens a picture has; leave one "
+            "out": "flexivit" in run.methods,
+        }
+        refuse(faults)
 
     def attach(self, model: GridModel) -> None:
         longest = model.grids[0]

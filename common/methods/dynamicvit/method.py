@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import nn
 
 from revit.common.config.sections import GroupOptions, OptimOptions
-from revit.common.methods.base import Method, MethodOptions, Setting, transformer_without_reducer
+from revit.common.methods.base import Method, MethodOptions, Setting, refuse, transformer_without_reducer
 from revit.common.methods.dynamicvit.reducer import DynamicViTReducer, default_stages, geometric_rates
 from revit.common.methods.dynamicvit.task import DynamicViTTask
 from revit.common.methods.revit.task import SelfDistillation
@@ -95,62 +95,43 @@ class DynamicViT(Method[DynamicViTOptions]):
         return f"DynamicViT with a keep_rate of {self.options.keep_rate}"
 
     def check(self, run: RecipeOptions) -> None:
-        if len(run.grids) > 1:
-            names = ", ".join(grid.name for grid in run.grids)
-            raise ValueError(
-                f"methods.dynamicvit drops tokens of one grid, and the model has {names}; leave one in model.grids"
-            )
-        if getattr(run.data, "token_labels", None) is not None:
-            raise ValueError(
-                "methods.dynamicvit trains LV-ViT by its class head alone; leave out data.token_labels"
-            )
-        if getattr(run.distill, "teacher", None) is not None:
-            raise ValueError(
-                "methods.dynamicvit has a teacher of its own, start.source; leave out distill.teacher"
-            )
-        if self.options.teacher == "start" and run.start.source is None:
-            raise ValueError(
-                "methods.dynamicvit.teacher start is the model of start.source, and there is none; give one, or teacher none"
-            )
+        names = ", ".join(grid.name for grid in run.grids)
         epochs, frozen = run.train.schedule.total_epochs, self.options.frozen_epochs
-        if run.start.source is not None and not run.train.optim.groups and frozen >= epochs:
-            raise ValueError(
-                f"methods.dynamicvit.frozen_epochs {frozen:g} leaves nothing of {epochs} epochs to train the backbone in; "
-                "lower it, or train longer"
-            )
-        defaults, ours = DynamicViTOptions(), self.options
+        no_start, defaults = run.start.source is None, DynamicViTOptions()
         keys = ("backbone_lr_scale", "frozen_epochs", "train_tokens")
-        changed = [key for key in keys if getattr(ours, key) != getattr(defaults, key)]
-        if run.start.source is None and changed:
-            raise ValueError(
+        changed = [key for key in keys if getattr(self.options, key) != getattr(defaults, key)]
+        refuse(
+            {
+                f"methods.dynamicvit drops tokens of one grid, and the model has {names}; leave one in "
+                "model.grids": len(run.grids) > 1,
+                "methods.dynamicvit trains LV-ViT by its class head alone; leave out "
+                "data.token_labels": getattr(run.data, "token_labels", None) is not None,
+                "methods.dynamicvit has a teacher of its own, start.source; leave out "
+                "distill.teacher": getattr(run.distill, "teacher", None) is not None,
+                "methods.dynamicvit.teacher start is the model of start.source, and there is none; give one, or teacher "
+                "none": self.options.teacher == "start" and no_start,
+                f"methods.dynamicvit.frozen_epochs {frozen:g} leaves nothing of {epochs} epochs to train the backbone in; "
+                "lower it, or train longer": not no_start and not run.train.optim.groups and frozen >= epochs,
                 f"methods.dynamicvit.{' and '.join(changed)}: of a trained model, and there is no start.source; leave "
-                "it out, or set train.optim.groups"
-            )
+                "it out, or set train.optim.groups": no_start and bool(changed),
+            }
+        )
 
     def attach(self, model: GridModel) -> None:
         depth = len(transformer_without_reducer(model, "dynamicvit", "drops").blocks)
-        blocks = self.options.before_blocks or default_stages(depth)
-        if not blocks:
-            raise UserError(
-                f"methods.dynamicvit: a model of depth {depth} has no block between two others, before which tokens could be "
-                "dropped; raise model.depth"
-            )
-        if blocks[-1] >= depth:
-            raise UserError(
-                f"methods.dynamicvit.before_blocks: {list(blocks)} are not all blocks of a model of depth {depth}, whose last "
-                f"is {depth - 1}; choose among 0 to {depth - 1}"
-            )
-        model.reducer = DynamicViTReducer(model.embed_dim, blocks, self.rates(len(blocks), blocks))
-
-    def rates(self, num_stages: int, blocks: tuple[int, ...]) -> tuple[float, ...]:
-        """Return the share left after each stage. Raise UserError for a list of another length."""
-        if not isinstance(self.options.keep_rate, tuple):
-            return geometric_rates(self.options.keep_rate, num_stages)
-        try:
-            _check_stages(self.options.keep_rate, blocks)
-        except ValueError as error:
-            raise UserError(f"methods.dynamicvit: {error}") from error
-        return self.options.keep_rate
+        blocks, rates = self.options.before_blocks or default_stages(depth), self.options.keep_rate
+        faults = {
+            f"methods.dynamicvit: a model of depth {depth} has no block between two others, before which tokens could be "
+            "dropped; raise model.depth": not blocks,
+            f"methods.dynamicvit.before_blocks: {list(blocks)} are not all blocks of a model of depth {depth}, whose last "
+            f"is {depth - 1}; choose among 0 to {depth - 1}": max(blocks, default=0) >= depth,
+        }
+        refuse(faults, UserError)
+        if isinstance(rates, tuple):
+            _check_stages(rates, blocks, "methods.dynamicvit: ", UserError)
+        else:
+            rates = geometric_rates(rates, len(blocks))
+        model.reducer = DynamicViTReducer(model.embed_dim, blocks, rates)
 
     def task(self, task: Task, model: GridModel, setting: Setting[Any]) -> Task:
         run = setting.options
@@ -192,11 +173,11 @@ class DynamicViT(Method[DynamicViTOptions]):
         return optim.model_copy(update={"groups": tuple(groups)})
 
 
-def _check_stages(rates: tuple[float, ...], blocks: tuple[int, ...]) -> None:
-    if len(rates) != len(blocks):
-        raise ValueError(
-            f"keep_rate has {len(rates)} entries for {len(blocks)} stages, before blocks {list(blocks)}; give one for each"
-        )
+def _check_stages(
+    rates: Sequence[float], blocks: Sequence[int], where: str = "", error: type[Exception] = ValueError
+) -> None:
+    text = f"keep_rate has {len(rates)} entries for {len(blocks)} stages, before blocks {list(blocks)}"
+    refuse({f"{where}{text}; give one for each": len(rates) != len(blocks)}, error)
 
 
 METHOD = DynamicViT

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import numpy as np
@@ -97,17 +98,15 @@ class LengthLabels:
         write_lines(path, self._lines())
 
     def _lines(self) -> Iterator[str]:
-        line = _Line()
-        writer = csv.writer(line)
-        writer.writerow(["id", "path", "target", "length", *(f"correct_{grid}" for grid in self.grids)])
-        yield line.text
+        # A writer answers with what its file's `write` does: the line itself.
+        line = csv.writer(SimpleNamespace(write=str)).writerow
+        yield line(["id", "path", "target", "length", *(f"correct_{grid}" for grid in self.grids)])
         # NumPy, as picking single numbers out of a tensor takes ten times as long.
         ids, targets, labels = self.ids.numpy(), self.targets.numpy(), self.labels.numpy()
         correct = self.correct.byte().numpy()
         for row, path in enumerate(self.paths):
             length = "" if labels[row] == DROPPED else self.grids[labels[row]]
-            writer.writerow([ids[row], path, targets[row], length, *correct[row].tolist()])
-            yield line.text
+            yield line([ids[row], path, targets[row], length, *correct[row].tolist()])
 
     @classmethod
     def load(cls, path: Path, none_correct: NoneCorrect = "longest") -> LengthLabels:
@@ -139,12 +138,3 @@ class LengthLabels:
 
 def _tail(path: str) -> list[str]:
     return path.replace("\\", "/").split("/")[-2:]
-
-
-class _Line:
-    """A file that keeps the last thing written to it."""
-
-    text = ""
-
-    def write(self, text: str) -> None:
-        self.text = text

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field, model_validator
 
 from revit.common.costs.flops import Count, count
-from revit.common.methods.base import Method, MethodOptions, Setting, transformer_without_reducer
+from revit.common.methods.base import Method, MethodOptions, Setting, refuse, transformer_without_reducer
 from revit.common.methods.task import Progress, Task, TaskAround
 from revit.common.methods.toe.reducer import Growth, Rounding, TokenExpansion, stage_rates
 from revit.common.models.base import GridModel
@@ -131,15 +131,13 @@ class ToE(Method[ToEOptions]):
     def attach(self, model: GridModel) -> None:
         depth = len(transformer_without_reducer(model, "toe", "merges").blocks)
         block = self.options.before_block
-        if depth == 1:
-            raise UserError(
-                "methods.toe: tokens are merged between two blocks, and model.depth is 1; a model needs two blocks or more"
-            )
-        if block >= depth:
-            raise UserError(
-                f"methods.toe.before_block: {block} is no block of a model of depth {depth}, whose last is {depth - 1}; "
-                f"choose from 1 to {depth - 1}"
-            )
+        faults = {
+            "methods.toe: tokens are merged between two blocks, and model.depth is 1; a model needs two blocks or "
+            "more": depth == 1,
+            f"methods.toe.before_block: {block} is no block of a model of depth {depth}, whose last is {depth - 1}; "
+            f"choose from 1 to {depth - 1}": block >= depth,
+        }
+        refuse(faults, UserError)
         options = self.options
         model.reducer = TokenExpansion(options.growth, model.embed_dim, block, options.evaluation_stage)
 

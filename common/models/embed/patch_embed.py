@@ -38,7 +38,7 @@ class Patchify(PatchEmbed, ReTokenizing):
         self.short = nn.ModuleDict({grid.name: conv for grid, conv in zip(grids[1:], short)})
 
     def forward(self, images: Tensor, grid: TokenGrid) -> Tensor:
-        """(B, C, H, W) -> (B, D, rows, cols)"""
+        """Embed pictures, (B, C, H, W) -> (B, D, rows, cols)."""
         conv = self.short[grid.name] if grid.name in self.short else self.proj  # noqa: SIM401 (no `get`)
         if self.times > 1:
             assert isinstance(conv, nn.Conv2d)
@@ -76,7 +76,7 @@ class SharedPatchify(PatchEmbed):
         self.proj = nn.Conv2d(in_chans, width, kernel_size=largest, stride=largest)
 
     def forward(self, images: Tensor, grid: TokenGrid) -> Tensor:
-        """(B, C, H, W) -> (B, D, rows, cols)"""
+        """Embed pictures, (B, C, H, W) -> (B, D, rows, cols)."""
         patch = self.patches[grid.name]
         top, left = ((full - side) // 2 for full, side in zip(self.proj.weight.shape[-2:], patch))
         kernel = self.proj.weight[:, :, top : top + patch[0], left : left + patch[1]]
@@ -86,10 +86,9 @@ class SharedPatchify(PatchEmbed):
 class ConvStem(PatchEmbed):
     """Early convolutions per grid (Xiao et al., cited by ReViT section 4): 3x3 convolutions + BN + ReLU, then 1x1.
 
-    All but the last convolution halve the map; the stride of the last (2, 3, 4) makes the grid: 14, 10 and 7 at 224
-    pixels with three halvings. The paper does not say how the cost is paid for; here the light widths 24-48-96-192
-    are the default and all transformer blocks are kept (Xiao et al. drop one). One stem, and so one set of BN
-    statistics, per grid. For clips every frame counts as one picture in the BN statistics.
+    All but the last convolution halve the map; the stride of the last (2, 3, 4) makes the grid: 14, 10 and 7 at 224 pixels
+    with three halvings. By default light widths pay for it, and no transformer block is dropped (Xiao et al. drop one). One
+    stem, and so one set of BN statistics, per grid; every frame of a clip counts as one picture in them.
     """
 
     def __init__(
@@ -116,15 +115,12 @@ class ConvStem(PatchEmbed):
             widths = [in_chans, *stem_widths]
             layers: list[nn.Module] = []
             for before, after, stride in zip(widths, widths[1:], strides):
-                layers += [
-                    nn.Conv2d(before, after, 3, stride, padding=1, bias=False),
-                    nn.BatchNorm2d(after),
-                    nn.ReLU(),
-                ]
+                conv = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
+                layers += [conv, nn.BatchNorm2d(after), nn.ReLU()]
             self.stems[name] = nn.Sequential(*layers, nn.Conv2d(widths[-1], width, 1))
 
     def forward(self, images: Tensor, grid: TokenGrid) -> Tensor:
-        """(B, C, H, W) -> (B, D, rows, cols)"""
+        """Embed pictures, (B, C, H, W) -> (B, D, rows, cols)."""
         # The last convolution pads by one pixel of its own, so a remainder needs no padding of the picture.
         tokens = self.stems[grid.name](images)
         expected = self.map_of((images.shape[-2], images.shape[-1]), grid)
@@ -138,7 +134,7 @@ class ResizedConv2d(nn.Conv2d):
     """Convolution over patches that do not overlap, by a kernel that is resized to the patch in every forward pass."""
 
     def forward(self, images: Tensor, patch: Sides) -> Tensor:  # type: ignore[override]
-        """(B, C, rows * h, cols * w) in patches of (h, w) pixels -> (B, D, rows, cols)"""
+        """Convolve (B, C, rows * h, cols * w) in patches of (h, w) pixels -> (B, D, rows, cols)."""
         return F.conv2d(images, self.kernel_at(patch), self.bias, stride=patch)
 
     def kernel_at(self, patch: Sides) -> Tensor:
@@ -153,11 +149,9 @@ class ResizedConv2d(nn.Conv2d):
 class FlexiPatchify(PatchEmbed):
     """One underlying kernel, pseudo-inverse resized to the patch of whatever grid is asked for (FlexiViT section 3.4).
 
-    The patch is floor(picture / grid) pixels, and what is over at the right and lower border is cut off (published:
-    "valid"), so that the map is the grid itself, at every size of picture. Where more than a patch is over (10 x 10 at
-    48 pixels) the published code would give a larger map (12 x 12) instead of cutting. `proj` has the published name.
-
-    Raises ValueError for a grid with more tokens than the picture has pixels.
+    The patch is floor(picture / grid) pixels, and what is over at the right and lower border is cut off, so that the map is
+    the grid itself at every size of picture. Where more than a patch is over (10 x 10 at 48 pixels) the published code would
+    give a larger map (12 x 12). Raises ValueError for a grid with more tokens than the picture has pixels.
     """
 
     remainder: Remainder = "cut"
@@ -191,7 +185,7 @@ class FlexiPatchify(PatchEmbed):
         return grid
 
     def forward(self, images: Tensor, grid: TokenGrid) -> Tensor:
-        """(B, C, H, W) -> (B, D, rows, cols)"""
+        """Embed pictures, (B, C, H, W) -> (B, D, rows, cols)."""
         patch = self.patch_at((images.shape[-2], images.shape[-1]), grid)
         return self.proj(images[..., : grid.rows * patch[0], : grid.cols * patch[1]], patch)
 

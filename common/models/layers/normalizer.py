@@ -23,7 +23,7 @@ class Normalizer(nn.Module):
         self.register_buffer("shift", -torch.tensor(mean) / torch.tensor(std), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """uint8 (B, C, ...) -> float (B, C, ...)"""
+        """Normalise uint8 (B, C, ...) to float (B, C, ...)."""
         per_channel = (1, -1, *[1] * (pixels.ndim - 2))
         return torch.addcmul(
             self.shift.view(per_channel), pixels.to(self.scale.dtype), self.scale.view(per_channel)

@@ -74,7 +74,7 @@ def test_shared_out_coarse_tokens_have_the_losses_of_one_process():
     shared = {}
     for own in (slice(0, 1), slice(1, 2)):
         exchange = OwnGrids(own=own)
-        exchange.taught = lambda like: logits
+        exchange.teacher_logits = lambda like: logits
         task.exchange = exchange
         shared |= {name: loss.item() for name, loss in task.losses(network, images, BATCH)}
     assert shared == pytest.approx(alone)
