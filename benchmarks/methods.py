@@ -73,9 +73,6 @@ class _Slice(Shorter):
     def apply(self, x: Tensor) -> Tensor:
         return x[:, : self.kept.shape[1]]
 
-    def fates(self) -> Tensor:
-        return self.kept
-
 
 def models(keep_rate: float) -> dict[str, ResizableTransformer]:
     """The backbone, the steps between, and DynamicViT, all with the same weights."""

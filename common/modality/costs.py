@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from revit.common.costs.flops import Count, count
+from revit.common.costs.per_grid import count_costs
 from revit.common.methods.revit.assigner import TokenLengthAssigner
 from revit.common.methods.run_options import RecipeOptions
 from revit.common.modality.load import build_assigner
@@ -29,15 +29,13 @@ def cost_rows(
     model, assigner = build(options, modality)
     shape = modality.input_shape(options)
     views = modality.num_views(options)
-    costs = {grid.name: count(model, shape, grid) for grid in model.grids}
-    rows = [_row(config, name, one, views) for name, one in costs.items()]
+    costs = count_costs(model, assigner, shape)
+    found = {name: (gmacs, costs.num_params) for name, gmacs in costs.grids.items()}
     if assigner is not None:
-        one = count(assigner, shape)
-        rows.append(_row(config, "assigner", one, views))
-        if shares is not None and set(shares) == set(costs):
-            macs = {"mean": 1e9 * sum(share * costs[name].gmacs for name, share in shares.items())}
-            params = next(iter(costs.values())).params + one.params
-            rows.append(_row(config, "adaptive", Count({**macs, "assigner": 1e9 * one.gmacs}, params), views))
+        found["assigner"] = costs.assigner, costs.num_assigner_params
+        if shares is not None and set(shares) == set(costs.grids):
+            found["adaptive"] = costs.mean(shares), costs.num_params + costs.num_assigner_params
+    rows = [_row(config, grid, *one, views) for grid, one in found.items()]
     for method in options.active_methods:
         rows += [_completed(config, row) for row in method.cost_rows(model, shape)]
     return rows
@@ -56,15 +54,15 @@ def num_classes(options: Any, modality: Modality[Any]) -> int:
     return options.model.num_classes or len(modality.label_names(options))
 
 
-def _row(config: str, grid: str, one: Count, views: int) -> dict[str, Any]:
+def _row(config: str, grid: str, gmacs: float, params: int, views: int) -> dict[str, Any]:
     return {
         "config": config,
         "grid": grid,
-        "params": one.params,
-        "gmacs": one.gmacs,
-        "gflops": one.gflops,
+        "params": params,
+        "gmacs": gmacs,
+        "gflops": 2 * gmacs,
         "views": views,
-        "gmacs_total": one.gmacs * views,
+        "gmacs_total": gmacs * views,
     }
 
 

@@ -12,7 +12,7 @@ import torch
 
 from revit.common.config.sections import ScheduleOptions
 from revit.common.data.batch import Batch
-from revit.common.methods.apply import optim_of, task_of
+from revit.common.methods.base import optim_of, task_of
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.task import Progress
 from revit.common.modality.costs import build

@@ -30,10 +30,9 @@ from torch import Tensor
 
 from revit.common.config.sections import ReplicaOptions, ScheduleOptions
 from revit.common.data.batch import Batch
-from revit.common.methods.apply import optim_of, task_of
-from revit.common.methods.exchange import OneProcess, SharesLengths
+from revit.common.methods.base import optim_of, task_of
 from revit.common.methods.run_options import RecipeOptions
-from revit.common.methods.task import Progress, Task
+from revit.common.methods.task import OneProcess, Progress, SharesLengths, Task
 from revit.common.modality.costs import build, num_classes
 from revit.common.modality.modality import Modality
 from revit.common.models.base import GridModel

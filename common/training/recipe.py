@@ -16,7 +16,7 @@ from revit.common.config.load import dump
 from revit.common.config.sections import TrainOptions
 from revit.common.data.build import Split
 from revit.common.data.loader import dead_workers_explained
-from revit.common.methods.apply import optim_of
+from revit.common.methods.base import optim_of
 from revit.common.methods.run_options import RecipeOptions
 from revit.common.modality.load import build_assigner
 from revit.common.modality.modality import Modality

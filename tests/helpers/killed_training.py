@@ -21,8 +21,8 @@ from revit.common.data.build import train_loader
 from revit.common.data.dataset import Sample
 from revit.common.data.lists import SampleList
 from revit.common.data.options import LoadingOptions
-from revit.common.methods.task import ResizableTask
-from revit.common.models.layers.normalizer import PixelNorm
+from revit.common.methods.revit.task import ResizableTask
+from revit.common.models.layers.normalizer import Normalizer
 from revit.common.system.distributed import start_world
 from revit.common.system.log import RunLog, hush
 from revit.common.training import state
@@ -126,7 +126,7 @@ def one_process(folder: Path, parallel: dict[str, Any], attempt: int, watcher: i
         options,
         RunOptions(dir=folder, save_every=1, keep_states=2, dtype="float32"),
         device=CPU,
-        normalizer=PixelNorm((0.5,) * 3, (0.5,) * 3),
+        normalizer=Normalizer((0.5,) * 3, (0.5,) * 3),
         log=RunLog(folder / "log.jsonl", world.is_main),
         parallel=ParallelOptions.model_validate(parallel),
         world=world,

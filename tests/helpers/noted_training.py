@@ -11,7 +11,7 @@ from revit.common.data.build import train_loader
 from revit.common.data.dataset import Sample
 from revit.common.data.lists import SampleList
 from revit.common.data.options import LoadingOptions
-from revit.common.models.layers.normalizer import PixelNorm
+from revit.common.models.layers.normalizer import Normalizer
 from revit.common.system.log import RunLog
 from revit.common.training.trainer import Trainer
 
@@ -60,7 +60,7 @@ def run(folder, task=None, *, ranks=1, rank=0, batch_size=2, stop=None, network=
         options,
         RunOptions(dir=folder, save_every=1, keep_states=3),
         device=torch.device("cpu"),
-        normalizer=PixelNorm((0.5,) * 3, (0.5,) * 3),
+        normalizer=Normalizer((0.5,) * 3, (0.5,) * 3),
         log=RunLog(folder / "log.jsonl"),
         stop=stop,
         **more,

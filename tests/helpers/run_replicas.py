@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from revit.common.config.sections import OptimOptions, ParallelOptions, ReplicaOptions, ScheduleOptions
 from revit.common.data.batch import Batch
-from revit.common.methods.task import ResizableTask
+from revit.common.methods.revit.task import ResizableTask
 from revit.common.training.optim import build_optimizer, build_scheduler
 from revit.common.training.parallel.backend import LocalBackend
 from revit.common.training.parallel.dealing import deal

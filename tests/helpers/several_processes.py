@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from modalities import load_run
 
-from revit.common.methods.task import ResizableTask
+from revit.common.methods.revit.task import ResizableTask
 from revit.common.system.distributed import World, start_world, stop_world
 from revit.common.system.errors import Stopped, UserError
 from revit.common.training.consistency import check_shared

@@ -16,7 +16,7 @@ import train_net
 from noted_sizes import train_noting_sizes
 from ranks import run_ranks
 
-from revit.common.methods.flexivit.method import FlexiTask
+from revit.common.methods.flexivit import FlexiTask
 from revit.common.weights.checkpoint import load_checkpoint
 
 PICTURES = """

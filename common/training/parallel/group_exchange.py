@@ -51,13 +51,13 @@ class GroupExchange:
         return [grid for grid in grids if grid in self.dealing.own]
 
     @contextmanager
-    def passing(self, grid: TokenGrid) -> Iterator[None]:
+    def forwarding(self, grid: TokenGrid) -> Iterator[None]:
         """Draw random numbers of this batch and grid inside."""
         with torch.random.fork_rng(self.devices):
             torch.manual_seed(zlib.crc32(f"{self._seed} {grid}".encode()))
             yield
 
-    def teach(self, logits: Tensor) -> None:
+    def publish(self, logits: Tensor) -> None:
         """Start sending the longest grid's logits."""
         message = torch.cat(
             [logits.float().flatten(), logits.new_full((1,), self._seed, dtype=torch.float32)]
@@ -69,7 +69,7 @@ class GroupExchange:
         self._sent.append((work, message))
         self._received = logits
 
-    def taught(self, like: Tensor) -> Tensor:
+    def teacher_logits(self, like: Tensor) -> Tensor:
         """Receive the longest grid's logits, once per batch.
 
         Raises RuntimeError if the ranks of this group are out of step in what they draw.

@@ -11,7 +11,7 @@ from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from revit.common.methods.exchange import LengthExchange, OneProcess, SharesLengths
+from revit.common.methods.task import LengthExchange, OneProcess, SharesLengths
 from revit.common.training.parallel.backend import LocalBackend
 from revit.common.training.parallel.dealing import Dealing
 from revit.common.training.parallel.gradient_sum import BUCKET_BYTES, BufferMean, GradientSum

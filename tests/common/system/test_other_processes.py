@@ -15,7 +15,7 @@ from revit.common.config.sections import ParallelOptions, RunOptions, TrainOptio
 from revit.common.data.broken import BrokenFiles, Failure
 from revit.common.data.build import eval_loader, train_loader
 from revit.common.data.options import LoadingOptions
-from revit.common.models.layers.normalizer import PixelNorm
+from revit.common.models.layers.normalizer import Normalizer
 from revit.common.system.distributed import World
 from revit.common.system.errors import Stopped, UserError
 from revit.common.system.log import RunLog
@@ -138,7 +138,7 @@ def run_with_rates(folder, rates: dict[float, float], effective_batch: int) -> i
         ),
         RunOptions(dir=folder),
         device=torch.device("cpu"),
-        normalizer=PixelNorm((0.5,) * 3, (0.5,) * 3),
+        normalizer=Normalizer((0.5,) * 3, (0.5,) * 3),
         log=Log(folder / "log.jsonl"),
     ).train()
     return updates

@@ -14,7 +14,7 @@ from revit.common.data.broken import BrokenFiles
 from revit.common.data.dataset import RobustDataset, Sample
 from revit.common.data.loader import Loader
 from revit.common.data.sampler import EpochSampler
-from revit.common.models.layers.normalizer import PixelNorm
+from revit.common.models.layers.normalizer import Normalizer
 from revit.common.system.log import RunLog
 from revit.common.training.trainer import Trainer
 
@@ -58,7 +58,7 @@ def run(folder, use: bool | None, network: nn.Module, **more) -> dict[str, dict[
         options,
         RunOptions(dir=folder, save_every=1),
         device=torch.device("cpu"),
-        normalizer=PixelNorm((0.5,) * 3, (0.5,) * 3),
+        normalizer=Normalizer((0.5,) * 3, (0.5,) * 3),
         log=RunLog(folder / "log.jsonl"),
         **more,
     ).train()

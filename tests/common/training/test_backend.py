@@ -11,7 +11,7 @@ from torch._dynamo.testing import CompileCounter, CompileCounterWithBackend
 
 from revit.common.config.sections import OptimOptions, ParallelOptions, ScheduleOptions
 from revit.common.data.batch import Batch
-from revit.common.methods.task import ResizableTask
+from revit.common.methods.revit.task import ResizableTask
 from revit.common.models.grid import TokenGrid
 from revit.common.training.optim import build_optimizer, build_scheduler
 from revit.common.training.parallel.backend import LocalBackend, equip

@@ -16,9 +16,8 @@ from revit.common.data.broken import BrokenFiles
 from revit.common.data.dataset import RobustDataset, Sample
 from revit.common.data.loader import Loader
 from revit.common.data.sampler import EpochSampler
-from revit.common.methods.distill import SelfDistillation
-from revit.common.methods.task import ResizableTask
-from revit.common.models.layers.normalizer import PixelNorm
+from revit.common.methods.revit.task import ResizableTask, SelfDistillation
+from revit.common.models.layers.normalizer import Normalizer
 from revit.common.system.errors import UserError
 from revit.common.system.log import RunLog
 from revit.common.training.optim import build_optimizer, build_scheduler
@@ -32,7 +31,7 @@ from revit.common.training.trainer import Trainer
 from revit.video.models.timesformer import TimeSformer
 
 CPU = torch.device("cpu")
-PIXELS = PixelNorm((0.45,) * 3, (0.225,) * 3)
+PIXELS = Normalizer((0.45,) * 3, (0.225,) * 3)
 
 
 def batch_of(numbers: torch.Tensor) -> Batch:

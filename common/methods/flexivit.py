@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from revit.common.config.options import Options
 from revit.common.config.sections import StartOptions
 from revit.common.data.batch import Batch
-from revit.common.methods.base import Method, MethodOptions, Setting
-from revit.common.methods.flexivit.sizes import SizeSchedule, Stage
+from revit.common.methods.base import Method, MethodOptions, Setting, refuse
+from revit.common.methods.revit.task import divergence
 from revit.common.methods.task import Progress, Task
 from revit.common.models.base import GridModel
 from revit.common.models.grid import TokenGrid, longest_first
@@ -24,6 +24,48 @@ from revit.common.models.outputs import ModelOutput
 if TYPE_CHECKING:
     from revit.common.methods.run_options import RecipeOptions
 
+SALT = 0x666C6578
+"""Salt that keeps these draws apart from others of the same seed and update."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A distribution over token grids for a share of the training."""
+
+    share: float
+    grids: tuple[TokenGrid, ...]
+    weights: tuple[float, ...]
+    """Weight of each grid, not negative, in any unit."""
+
+    def draw(self, seed: int, update: int) -> TokenGrid:
+        """Draw a grid that depends on nothing but the distribution and these two numbers, on any machine."""
+        uniform = np.random.default_rng((seed, update, SALT)).random()
+        edges = np.cumsum(self.weights) / np.sum(self.weights)
+        return self.grids[min(int(np.searchsorted(edges, uniform, side="right")), len(self.grids) - 1)]
+
+
+@dataclass(frozen=True)
+class SizeSchedule:
+    """FlexiViT's random sizes and its curricula (section 5.4): stages one after the other, each with its distribution."""
+
+    seed: int
+    stages: Sequence[Stage]
+    """Stages whose shares add up to 1."""
+
+    def stage_at(self, fraction: float) -> Stage:
+        """Return the stage after this share of the training, from 0 to 1."""
+        end = 0.0
+        for stage in self.stages:
+            end += stage.share
+            if fraction < end - 1e-9:
+                return stage
+        return self.stages[-1]
+
+    def grid_at(self, update: int, fraction: float) -> TokenGrid:
+        """Return the grid of an update: the same on every process and after a resume."""
+        return self.stage_at(fraction).draw(self.seed, update)
+
+
 Weights = dict[str | int, Annotated[float, Field(ge=0)]]
 
 
@@ -31,7 +73,7 @@ class CurriculumStage(Options):
     """One distribution over the token grids, for a share of the training."""
 
     share: float = Field(gt=0, le=1)
-    """Of the training's samples; all stages together 1."""
+    """Share of the training's samples; all stages together 1."""
     weights: Weights | None = None
     """Grid -> how often it is drawn, in any unit; a grid that is not named is not drawn. Null: all grids alike."""
 
@@ -40,13 +82,13 @@ class FlexiTeacherOptions(Options):
     """A network whose probabilities are learned instead of the labels (FlexiViT section 3.5)."""
 
     source: str
-    """A checkpoint or weight file of the run's own kind (pictures or clips), or for pictures timm:NAME of any classifier."""
+    """Checkpoint or weight file of the run's own kind (pictures or clips), or for pictures timm:NAME of any classifier."""
     start: bool = True
     """Start from the teacher's weights where the run has no start.source; the teacher then is of the model's architecture.
     False: from scratch."""
     temperature: float = Field(default=1.0, gt=0)
     label_weight: float = Field(default=0.0, ge=0)
-    """Of the ordinary loss of the labels, which is added. Published: 0."""
+    """Weight of the ordinary loss of the labels, which is added. Published: 0."""
 
 
 class FlexiViTOptions(MethodOptions):
@@ -70,11 +112,11 @@ class FlexiViTOptions(MethodOptions):
     curriculum: tuple[CurriculumStage, ...] = ()
     """Distributions one after the other, in place of `weights`."""
     seed: int | None = Field(default=None, ge=0)
-    """Of the draws; null: run.seed."""
+    """Seed of the draws; null: run.seed."""
     evaluate_at: tuple[str | int, ...] | None = None
     """Token grids of evaluation and reports, longest first, trained or not. Null: those of training."""
     kernel_size: int | tuple[int, int] = 32
-    """Pixels of the underlying patch kernel."""
+    """Pixels per side of the underlying patch kernel."""
     position_grid: str | int = "7x7"
     """Rows and columns of the underlying position table."""
     teacher: FlexiTeacherOptions | None = None
@@ -110,24 +152,20 @@ class FlexiViTOptions(MethodOptions):
         return self
 
     def stages(self) -> tuple[Stage, ...]:
-        """What is drawn when. Raises ValueError for a weight of no grid, or for none above 0."""
-        given = self.curriculum or (CurriculumStage(share=1.0, weights=self.weights),)
-        return tuple(self._stage(stage) for stage in given)
-
-    def _stage(self, stage: CurriculumStage) -> Stage:
-        grids = longest_first(self.grids)
-        if stage.weights is None:
-            return Stage(stage.share, grids, (1.0,) * len(grids))
-        weights = {TokenGrid.parse(grid): weight for grid, weight in stage.weights.items()}
-        if len(weights) < len(stage.weights):
-            raise ValueError(f"weights of {', '.join(map(str, stage.weights))} name a grid twice")
-        strange = [grid.name for grid in weights if grid not in grids]
-        if strange:
-            names = ", ".join(grid.name for grid in grids)
-            raise ValueError(f"weights of {', '.join(strange)}, which are not among the grids {names}")
-        if sum(weights.values()) == 0:
-            raise ValueError("all weights are 0; some grid has to be drawn")
-        return Stage(stage.share, grids, tuple(weights.get(grid, 0.0) for grid in grids))
+        """Return what is drawn when. Raise ValueError for a weight of no grid, or for none above 0."""
+        grids, stages = longest_first(self.grids), []
+        for stage in self.curriculum or (CurriculumStage(share=1.0, weights=self.weights),):
+            given = dict.fromkeys(map(str, grids), 1.0) if stage.weights is None else stage.weights
+            weights = {TokenGrid.parse(grid): weight for grid, weight in given.items()}
+            if len(weights) < len(given):
+                raise ValueError(f"weights of {', '.join(map(str, given))} name a grid twice")
+            if strange := [grid.name for grid in weights if grid not in grids]:
+                names = ", ".join(grid.name for grid in grids)
+                raise ValueError(f"weights of {', '.join(strange)}, which are not among the grids {names}")
+            if sum(weights.values()) == 0:
+                raise ValueError("all weights are 0; some grid has to be drawn")
+            stages.append(Stage(stage.share, grids, tuple(weights.get(grid, 0.0) for grid in grids)))
+        return tuple(stages)
 
 
 class OneLength:
@@ -137,7 +175,7 @@ class OneLength:
         self._model = model
         self.grids = (grid,)
         self.output: ModelOutput | None = None
-        """Of the last pass."""
+        """Output of the last pass."""
 
     def __call__(self, inputs: Tensor, grid: TokenGrid | None = None, *more: Any) -> ModelOutput:
         self.output = self._model(inputs, grid or self.grids[0], *more)
@@ -163,7 +201,7 @@ class FlexiTask(Task):
     temperature: float = 1.0
     label_weight: float = 0.0
     grid: TokenGrid | None = None
-    """Of the present update."""
+    """Grid of the present update."""
 
     def begin(self, progress: Progress) -> None:
         self.grid = self.sizes.grid_at(progress.update, progress.fraction)
@@ -178,24 +216,17 @@ class FlexiTask(Task):
         with torch.no_grad():
             taught = self.teacher.to(inputs.device)(inputs)
         if self.label_weight == 0:
-            yield self.grid.name, self.divergence(one(inputs, self.grid).logits, taught)
+            yield self.grid.name, divergence(one(inputs, self.grid).logits, taught, self.temperature)
             return
         for name, loss in self.ordinary.losses(cast(nn.Module, one), inputs, batch):
             assert one.output is not None
-            yield name, self.label_weight * loss + self.divergence(one.output.logits, taught)
-
-    def divergence(self, logits: Tensor, taught: Tensor) -> Tensor:
-        """Student and teacher (B, K) -> scalar"""
-        t = self.temperature
-        student, teacher = (F.log_softmax(some / t, dim=1) for some in (logits, taught))
-        return t**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+            yield name, self.label_weight * loss + divergence(one.output.logits, taught, self.temperature)
 
 
-class FlexiViT(Method):
+class FlexiViT(Method[FlexiViTOptions]):
     """One kernel and one position table that are resized to every grid; one grid per update."""
 
     options_class = FlexiViTOptions
-    options: FlexiViTOptions
 
     @property
     def wants_lengths(self) -> bool:
@@ -203,38 +234,26 @@ class FlexiViT(Method):
 
     def check(self, run: RecipeOptions) -> None:
         model: Any = run.model
-        if not hasattr(model, "positions"):
-            raise ValueError(
-                f"methods.flexivit resizes one patch kernel and one position table, which {model.name} has not; choose a DeiT "
-                "or a TimeSformer, or methods.retokenize"
-            )
         embed, is_lvvit = getattr(model, "patch_embed", None), getattr(model, "is_lvvit", False)
-        if embed not in (None, "patchify") or (is_lvvit and embed is None):
-            raise ValueError(
+        positions = getattr(model, "positions", None)
+        no_kernel = f"{'choose a DeiT' if is_lvvit else 'leave it out'}, or set model.patch_embed patchify"
+        is_distilled = getattr(model, "distillation", None) in ("per_grid", "every_grid")
+        refuse(
+            {
+                f"methods.flexivit resizes one patch kernel and one position table, which {run.model_name} has not; choose a "
+                "DeiT or a TimeSformer, or methods.retokenize": positions is None,
                 f"methods.flexivit resizes one patch kernel, which a patch embedding by {embed or 'a stem'} has not; "
-                + ("choose a DeiT, or set" if is_lvvit else "leave it out, or set")
-                + " model.patch_embed patchify"
-            )
-        if model.positions != "separate":
-            raise ValueError(
-                f"methods.flexivit has one position table of its own, and model.positions is {model.positions}; leave it out"
-            )
-        distillation = getattr(model, "distillation", None)
-        if distillation in ("per_grid", "every_grid") or getattr(model, "is_distilled", False):
-            raise ValueError(
+                f"{no_kernel}": embed not in (None, "patchify") or (is_lvvit and embed is None),
+                f"methods.flexivit has one position table of its own, and model.positions is {positions}; leave it "
+                "out": positions != "separate",
                 "methods.flexivit has no distillation token; choose a model without (deit_small, not deit_small_distilled) "
-                "and leave out model.distillation"
-            )
-        if len(model.grids) > 1:
-            raise ValueError(
+                "and leave out model.distillation": is_distilled or getattr(model, "is_distilled", False),
                 f"model.grids {', '.join(map(str, model.grids))} are ReViT's; with methods.flexivit leave them out, its own "
-                "are methods.flexivit.grids"
-            )
-        if run.parallel.backend == "replicas":
-            raise ValueError(
+                "are methods.flexivit.grids": len(model.grids) > 1,
                 "methods.flexivit trains one token grid per update, which cannot be shared out: parallel.backend replicas "
-                "has no work for its other processes; choose auto"
-            )
+                "has no work for its other processes; choose auto": run.parallel.backend == "replicas",
+            }
+        )
 
     def model_arguments(self, run: RecipeOptions) -> Mapping[str, Any]:
         options = self.options
@@ -252,16 +271,15 @@ class FlexiViT(Method):
             return start
         return start.model_copy(update={"source": teacher.source})
 
-    def task(self, task: Task, model: GridModel, setting: Setting) -> Task:
+    def task(self, task: Task, model: GridModel, setting: Setting[Any]) -> Task:
         seed = setting.options.run.seed if self.options.seed is None else self.options.seed
         sizes = SizeSchedule(seed, self.options.stages())
         teacher = self.options.teacher
         if teacher is None:
             return FlexiTask(task, sizes)
         with torch.random.fork_rng(devices=[]):  # a model is made before its weights are read
-            network = setting.models.teacher(
-                setting.options, teacher.source, "methods.flexivit.teacher.source"
-            )
+            key = "methods.flexivit.teacher.source"
+            network = setting.models.teacher(setting.options, teacher.source, key)
         return FlexiTask(task, sizes, network, teacher.temperature, teacher.label_weight)
 
 
