@@ -7,7 +7,7 @@ import torch
 
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.assigner import TokenLengthAssigner
-from revit.common.report.contents import Speed
+from revit.common.report.schema import Speed
 from revit.common.timing.speed import _Case, _deals, measure_speed
 from revit.video.models.timesformer import TimeSformer
 
