@@ -152,8 +152,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from revit.common.report.tables import print_table
     from revit.common.speed.served import served_cases
     from revit.common.system.device import pick_device
+    from revit.common.system.machine import device_name
     from revit.common.timing.cases import model_cases, peer_cases, reference_cases
-    from revit.common.timing.throughput import Case, device_name, measure
+    from revit.common.timing.measure import Case, measure
 
     runs = [(path.stem, *load_run(path, values.overrides)) for path in values.cfg]
     peers = _chosen(values.peers, {modality.name: PEERS[modality.name] for _, _, modality in runs})

@@ -29,7 +29,7 @@ from revit.common.speed.model_rates import measure_model, measure_training_step
 from revit.common.system.errors import UserError
 from revit.common.system.files import write_lines
 from revit.common.system.log import progress
-from revit.common.timing.throughput import device_name
+from revit.common.system.machine import device_name
 
 MOST_FILES = 64
 LINES = 20_000

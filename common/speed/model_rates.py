@@ -20,7 +20,7 @@ from revit.common.modality.modality import Modality
 from revit.common.system.device import autocast
 from revit.common.system.errors import UserError
 from revit.common.timing.cases import even_pass, noise
-from revit.common.timing.throughput import seconds_of
+from revit.common.timing.clock import seconds_of
 from revit.common.training.optim import build_optimizer, build_scheduler
 from revit.common.training.parallel.backend import LocalBackend
 

@@ -10,7 +10,7 @@ from revit.common.modality.costs import build
 from revit.common.speed.training_cost import Machine, StepCost, replica_step, sequential_step
 from revit.common.speed.training_speed import Measured, TrainingCase
 from revit.common.system.machine import instruction_sets, package_versions
-from revit.common.timing.throughput import quantile
+from revit.common.timing.clock import quantile
 
 TRAINING_COLUMNS = {
     "config": "config",

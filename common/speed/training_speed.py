@@ -42,8 +42,9 @@ from revit.common.system.device import DTYPES
 from revit.common.system.errors import UserError
 from revit.common.system.files import write_json
 from revit.common.system.log import progress
+from revit.common.system.machine import device_name
 from revit.common.timing.cases import noise
-from revit.common.timing.throughput import Yardstick, device_name, seconds_of
+from revit.common.timing.clock import Yardstick, seconds_of
 from revit.common.training.optim import build_optimizer, build_scheduler
 from revit.common.training.parallel.backend import LocalBackend, equip
 from revit.common.training.parallel.dealing import Dealing, deal
