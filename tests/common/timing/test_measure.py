@@ -10,8 +10,9 @@ import torch
 
 from revit.common.methods.revit.assigner import TokenLengthAssigner
 from revit.common.timing.cases import model_cases, noise, peer_cases
+from revit.common.timing.clock import SIDES
+from revit.common.timing.measure import measure, round_ratios
 from revit.common.timing.memory import peak_bytes
-from revit.common.timing.throughput import SIDES, measure, quantile, round_ratios
 from revit.video.models.timesformer import TimeSformer
 
 CPU = torch.device("cpu")
@@ -112,10 +113,3 @@ def test_peak_memory_sees_what_was_freed_again():
     del left_free
     # The best of several: a busy system may take pages from a process while it is measured.
     assert max(peak_bytes(lambda: torch.ones(size // 4).sum(), CPU) for _ in range(5)) > size // 2
-
-
-def test_quantile_of_few_samples():
-    samples = [float(number) for number in range(1, 21)]
-    assert quantile(samples, 0.95) == 19
-    assert quantile([3.0], 0.95) == 3.0
-    assert quantile([1.0, 2.0], 0.5) == 1.0

@@ -1,4 +1,4 @@
-"""What RUN_DIR/report.json holds, as far as the report reads it."""
+"""The schema of RUN_DIR/report.json, as far as the report reads it."""
 
 from __future__ import annotations
 
@@ -12,37 +12,36 @@ BASELINES = ("adaptive", "random", "oracle", "cascade")
 """Ways to choose a length for every input; no grid is called so."""
 
 Percent = Annotated[FiniteFloat, Field(ge=0, le=100)]
-Gmacs = Annotated[FiniteFloat, Field(gt=0)]
 Amount = Annotated[FiniteFloat, Field(ge=0)]
-Share = Annotated[FiniteFloat, Field(ge=0, le=1.0001)]
+Positive = Annotated[FiniteFloat, Field(gt=0)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
-Shares = dict[str, Share]
+Shares = dict[str, Annotated[FiniteFloat, Field(ge=0, le=1.0001)]]
 
 
-class _Part(BaseModel):
-    """A part of the file. Text is no number; what the report does not read may be there."""
+class _Section(BaseModel):
+    """A section of the file. Text is no number; keys that the report does not read may be there."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
 
-class Accuracy(_Part):
-    """What one way to choose the token length costs and answers."""
+class Accuracy(_Section):
+    """Accuracy and cost of one way to choose the token length."""
 
     top1: Percent
-    gmacs: Gmacs
+    gmacs: Positive
     params: Count | None = None
     top5: Percent | None = None
     per_second: Amount | None = None
 
 
-class AtGrid(Accuracy):
+class Fixed(Accuracy):
     """All samples at one token length."""
 
     grid: str
 
 
 class Assigned(Accuracy):
-    """The assigner's choice."""
+    """Every input at the length that the assigner chose."""
 
     share: Shares
     assigner_params: Count | None = None
@@ -55,19 +54,19 @@ class Baseline(Accuracy):
     share: Shares | None = None
 
 
-class SpeedRow(_Part):
-    """How fast one token length, or the assigner's mixture, was answered in batches of one size."""
+class SpeedRow(_Section):
+    """Speed of one token length, or of the assigner's mixture, in batches of one size."""
 
     grid: str
     batch: Annotated[int, Field(ge=1)]
-    per_second: Annotated[FiniteFloat, Field(gt=0)]
+    per_second: Positive
     ms_p50: Amount
     ms_p95: Amount
     peak_memory_mb: Amount
 
 
-class Speed(_Part):
-    """What was measured after the evaluation."""
+class Speed(_Section):
+    """Speed as it was measured after the evaluation."""
 
     device: str
     dtype: str
@@ -76,24 +75,24 @@ class Speed(_Part):
     calls: Count | None = None
 
 
-class Samples(_Part):
-    """How many were answered, and how many could not be read."""
+class Samples(_Section):
+    """Numbers of samples that were answered, and that could not be read."""
 
     evaluated: Count
     failed: Count
 
 
-class Failed(_Part):
+class Failure(_Section):
     """A sample that could not be read."""
 
     path: str
     reason: str
 
 
-class Contents(_Part):
+class ReportFile(_Section):
     """The whole file."""
 
-    fixed: list[AtGrid] = Field(min_length=1)
+    fixed: list[Fixed] = Field(min_length=1)
     samples: Samples
     method: str | None = None
     model: str | None = None
@@ -105,16 +104,16 @@ class Contents(_Part):
     budget: dict[str, Any] | None = None
     calibration: dict[str, Any] | None = None
     verdict: str | None = None
-    failures: list[Failed] = []
+    failures: list[Failure] = []
     protocol: dict[str, Any] = {}
     seconds: dict[str, Amount] = {}
     versions: dict[str, str] = {}
 
 
-def check_contents(content: object) -> dict[str, Any]:
-    """`content` without what is null. ValueError naming the place of the first thing in it that no run writes."""
+def check_content(content: object) -> dict[str, Any]:
+    """Return `content` without what is null. ValueError names the place of the first thing in it that no run writes."""
     try:
-        Contents.model_validate(content)
+        ReportFile.model_validate(content)
     except ValidationError as error:
         first, more = error.errors()[0], error.error_count() - 1
         place = ".".join(map(str, first["loc"]))
@@ -126,13 +125,13 @@ def check_contents(content: object) -> dict[str, Any]:
     for place, value in _leaves(content):
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{place}: {value} is no number that a run writes")
-    found = {key: value for key, value in content.items() if value is not None}
-    _check_grids(found)
-    return found
+    present = {key: value for key, value in content.items() if value is not None}
+    _check_grids(present)
+    return present
 
 
 def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """Place ("cascade.curve.0.top1") and value of all that holds nothing else."""
+    """Yield place ("cascade.curve.0.top1") and value of all that holds nothing else."""
     if not isinstance(value, dict | list):
         yield place, value
         return
@@ -141,7 +140,7 @@ def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _check_grids(content: Mapping[str, Any]) -> None:
-    """ValueError for token lengths that come twice, are called like a baseline, or get a share without being there."""
+    """Raise ValueError for a token length that comes twice, is called like a baseline, or has a share but no row."""
     grids = [row["grid"] for row in content["fixed"]]
     for number, grid in enumerate(grids):
         if not grid or grid in BASELINES or grid in grids[:number]:

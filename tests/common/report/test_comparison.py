@@ -10,9 +10,15 @@ import pytest
 import report
 
 from revit.common.evaluation.intervals import Z95, wilson
-from revit.common.report.compared import compared_columns, compared_rows, protocols, warnings
-from revit.common.report.page import write_page
+from revit.common.report.comparison import (
+    comparison_columns,
+    comparison_rows,
+    comparison_warnings,
+    protocol_letters,
+)
+from revit.common.report.page import render
 from revit.common.report.runs import RunReport
+from revit.common.report.summary import summarize
 
 PROTOCOL = {"data": "made, 1234", "split": "test", "num_views": 1, "merge": "logits", "seed": 0}
 PLAIN = {
@@ -52,7 +58,7 @@ def test_wilson_is_where_the_score_test_ends():
 
 def test_one_table_of_all_runs():
     runs = [RunReport("a", PLAIN), RunReport("b", REVIT)]
-    rows = compared_rows(runs)
+    rows = comparison_rows(runs)
     assert [(row["run"], row["method"], row["length"]) for row in rows] == [
         *(("a", "plain", "6x6"), ("b", "revit", "6x6"), ("b", "revit", "3x3")),
         *(("b", "revit", "adaptive"), ("b", "revit", "random")),
@@ -60,8 +66,8 @@ def test_one_table_of_all_runs():
     assert [row["params"] for row in rows] == [1000, 1100, 1100, 1110, 1100]
     assert [row["seconds"] for row in rows] == ["model 60, evaluate 2"] * 2 + [None] * 3
     assert rows[0]["interval"] == "86.7 to 92.6"
-    assert warnings(runs) == []
-    assert "protocol" not in compared_columns(runs)
+    assert comparison_warnings(runs) == []
+    assert "protocol" not in comparison_columns(runs)
 
 
 @pytest.mark.parametrize(
@@ -79,9 +85,9 @@ def test_what_was_tested_otherwise_is_marked(tmp_path, capsys, key, value, said)
     other = copy.deepcopy(PLAIN)
     other["samples" if key in PLAIN["samples"] else "protocol"][key] = value
     runs = [RunReport("a", PLAIN), RunReport("b", other), RunReport("c", REVIT)]
-    assert list(protocols(runs).values()) == ["A", "B"]
-    assert [row["protocol"] for row in compared_rows(runs)] == ["A", "B", "A", "A", "A", "A"]
-    (warning,) = warnings(runs)
+    assert list(protocol_letters(runs).values()) == ["A", "B"]
+    assert [row["protocol"] for row in comparison_rows(runs)] == ["A", "B", "A", "A", "A", "A"]
+    (warning,) = comparison_warnings(runs)
     assert warning.startswith("NOT COMPARABLE: ")
     assert warning.endswith(said)
     for run in runs:
@@ -95,15 +101,14 @@ def test_what_was_tested_otherwise_is_marked(tmp_path, capsys, key, value, said)
 def test_seeds_and_devices_may_differ():
     other = copy.deepcopy(PLAIN)
     other["protocol"] |= {"seed": 1, "device": "cuda", "dtype": "bfloat16"}
-    assert warnings([RunReport("a", PLAIN), RunReport("b", other)]) == []
+    assert comparison_warnings([RunReport("a", PLAIN), RunReport("b", other)]) == []
 
 
-def test_a_report_of_before_has_a_method_too(tmp_path):
+def test_a_report_of_before_has_a_method_too():
     old = {key: value for key, value in REVIT.items() if key not in ("method", "model", "protocol")}
     run = RunReport("old", old)
-    assert {row["method"] for row in compared_rows([run])} == {"revit"}
-    write_page(tmp_path / "page.html", [run])
-    assert (tmp_path / "page.html").read_text().count("<table>") == 1
+    assert {row["method"] for row in comparison_rows([run])} == {"revit"}
+    assert render([summarize(run)]).count("<table>") == 1
 
 
 def test_letters_do_not_run_out():
@@ -112,4 +117,4 @@ def test_letters_do_not_run_out():
         other = copy.deepcopy(PLAIN)
         other["samples"]["evaluated"] += number
         runs.append(RunReport(str(number), other))
-    assert list(protocols(runs).values())[24:] == ["Y", "Z", "AA", "AB", "AC", "AD"]
+    assert list(protocol_letters(runs).values())[24:] == ["Y", "Z", "AA", "AB", "AC", "AD"]

@@ -7,11 +7,10 @@ import copy
 import pytest
 from report_cases import content_of, made_seen, save_run
 
-from revit.common.report.facts import as_json, gather
 from revit.common.report.markdown import markdown
 from revit.common.report.page import render
 from revit.common.report.runs import RunReport
-from revit.common.report.times import times
+from revit.common.report.summary import as_json, summarize
 
 
 @pytest.fixture
@@ -26,7 +25,7 @@ def content():
 
 @pytest.mark.parametrize(("best", "scale"), [(False, 1.0), (True, 0.5)])
 def test_the_arithmetic(content, best, scale):
-    found = times(RunReport("a", content), best)
+    found = RunReport("a", content).input_times(best)
     long = content["adaptive"]["share"]["6x6"]
     expected = {
         "6x6": 10,
@@ -51,30 +50,30 @@ def test_a_cascade_of_three_pays_for_all_that_ran(content):
         {**row, "grid": "4x4", "per_second": 200.0} for row in content["speed"]["rows"][:1]
     ]
     content["cascade"]["share"] = {"6x6": 0.2, "4x4": 0.3, "3x3": 0.5}
-    ms = times(RunReport("a", content), best=False)["cascade"]["ms"]
+    ms = RunReport("a", content).input_times(best_batch=False)["cascade"]["ms"]
     assert ms == pytest.approx(0.5 * 4 + 0.3 * (4 + 5) + 0.2 * (4 + 5 + 10))
 
 
 def test_nothing_is_derived_from_what_is_not_known(content):
     del content["oracle"]["share"], content["cascade"]["share"]
-    assert set(times(RunReport("a", content), best=False)) == {"6x6", "3x3", "adaptive", "random"}
+    assert set(RunReport("a", content).input_times(best_batch=False)) == {"6x6", "3x3", "adaptive", "random"}
     content["speed"]["rows"] = [row for row in content["speed"]["rows"] if row["grid"] != "3x3"]
-    assert set(times(RunReport("a", content), best=False)) == {"6x6", "adaptive"}
+    assert set(RunReport("a", content).input_times(best_batch=False)) == {"6x6", "adaptive"}
     del content["speed"]
-    assert times(RunReport("a", content), best=True) == {}
+    assert RunReport("a", content).input_times(best_batch=True) == {}
 
 
 def test_derived_times_are_marked_everywhere(content, tmp_path):
-    facts = gather(save_run(tmp_path / "a", made_seen(), content))
-    rows = {row["length"]: row for row in as_json([facts])["runs"][0]["rows"]}
+    summary = summarize(save_run(tmp_path / "a", made_seen(), content))
+    rows = {row["length"]: row for row in as_json([summary])["runs"][0]["rows"]}
     assert rows["cascade"]["alone"] == {"ms": 8.0, "per_second": 125.0, "derived": True}
     assert "derived" not in rows["adaptive"]["alone"]
-    text = markdown([facts])
+    text = markdown([summary])
     (line,) = [line for line in text.splitlines() if "| cascade |" in line]
     assert "| ~125.00 |" in line
     assert "| ~250.00 |" in line
     assert "~ in front of a rate: not measured itself" in text
-    page = render([facts])
+    page = render([summary])
     assert "<td>~8</td><td>~4</td>" in page
     assert "cascade, derived" in page
     assert "~ in front of a time" in page
