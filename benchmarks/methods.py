@@ -31,7 +31,7 @@ from torch import Tensor
 from revit.common.config.sections import ScheduleOptions
 from revit.common.costs.flops import count
 from revit.common.data.batch import Batch
-from revit.common.methods.apply import optim_of, task_of
+from revit.common.methods.base import optim_of, task_of
 from revit.common.methods.dynamicvit.method import DynamicViT, DynamicViTOptions
 from revit.common.methods.dynamicvit.reducer import DynamicViTReducer
 from revit.common.methods.task import Progress
