@@ -155,7 +155,7 @@ def _chosen(frames: Iterable[VideoFrame], wanted: set[int]) -> Iterator[tuple[in
 
 
 def decode_whole(
-    path: str, salvage: bool = False, keep: bool = True, alive: Callable[[], None] = lambda: None
+    path: str, salvage: bool = False, keep: bool = True, alive: Callable[[], object] = lambda: None
 ) -> WholeFile:
     """Decode every frame of `path`, see `PlainDecode`; with `salvage`, `info.num_lost` counts those left out.
 

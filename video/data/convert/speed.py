@@ -1,11 +1,11 @@
-"""How fast clips are read before and after a conversion: both files of a clip in turn, in one process."""
+"""Rates at which clips are read before and after a conversion: both files of a clip in turn, in one process."""
 
 from __future__ import annotations
 
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from revit.video.data.clips import load_views
 from revit.video.data.decode import DecodeError
@@ -17,28 +17,15 @@ MOST_FILES = 32
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 9
 
 
-@dataclass(frozen=True)
-class ReadingSpeed:
-    """8 frames of 224 pixels, one in 32, per second of one processor's time, from file to tensor."""
+def measure_reading(pairs: Sequence[tuple[str, str]], seconds: float = 10.0) -> dict[str, float] | None:
+    """Return clips per second before and after of (source, new file) pairs; None where no pair can be read.
 
-    before_per_second: float
-    after_per_second: float
-    speed_up: float
-    files: int
-
-
-def measure_reading(pairs: Sequence[tuple[str, str]], seconds: float = 10.0) -> ReadingSpeed | None:
-    """Of (source, new file) pairs, `MOST_FILES` of them spread over the list; None where no pair can be read.
-
-    Processor time of this process, so that neither other programs nor a cold disk are measured; the median of several
-    rounds per file.
+    One clip is 8 frames of 224 pixels, one in 32, from file to tensor, in processor time of this process, so that neither other
+    programs nor a cold disk are measured. Up to `MOST_FILES` pairs spread over the list; the median of several rounds per file.
     """
-    if not pairs:
-        return None
-    step = max(1, len(pairs) // MOST_FILES)
-    chosen = pairs[::step][:MOST_FILES]
+    chosen = pairs[:: max(1, len(pairs) // MOST_FILES)][:MOST_FILES]
     options, reader = ClipOptions(), FrameReader("auto", 0)
-    times: dict[int, tuple[list[float], list[float]]] = {}
+    times: dict[int, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
     end = time.monotonic() + seconds
     for number in range(MOST_ROUNDS + 1):  # the first round fills the system's file cache
         if number > FEWEST_ROUNDS and time.monotonic() > end:
@@ -51,9 +38,14 @@ def measure_reading(pairs: Sequence[tuple[str, str]], seconds: float = 10.0) -> 
                 except DecodeError:  # a source that was removed since
                     break
                 if number:
-                    times.setdefault(place, ([], []))[which].append(time.process_time() - begin)
+                    times[place][which].append(time.process_time() - begin)
     medians = [(statistics.median(old), statistics.median(new)) for old, new in times.values() if old and new]
     if not medians:
         return None
     before, after = (sum(column) for column in zip(*medians))
-    return ReadingSpeed(len(medians) / before, len(medians) / after, before / after, len(medians))
+    return {
+        "before_per_second": len(medians) / before,
+        "after_per_second": len(medians) / after,
+        "speed_up": before / after,
+        "files": len(medians),
+    }
