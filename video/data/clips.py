@@ -1,12 +1,18 @@
-"""From options to loaders of clips, and one file to its views.
+"""From options to loaders of clips: which frames of a file make its clips, and one file to its views.
 
-Letters: B samples, V views of one file, C channels, T frames, H and W height and width, N frames in a file.
+Frames are chosen as the published TimeSformer code does it, with two differences: a single test view lies in the centre
+unless `start` is asked for by name, and random numbers come from the generator that is passed in.
+
+Letters: B samples, V views of one file, K of them in time, C channels, T frames, H and W height and width, N frames in a file.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,7 +29,6 @@ from revit.video.data.decode import DecoderError, VideoInfo, Wanted
 from revit.video.data.decode.reader import FrameReader
 from revit.video.data.lists import read_clips
 from revit.video.data.options import ClipLoadingOptions, ClipOptions, FrameOptions, ViewOptions
-from revit.video.data.sampling import clip_indices, random_start, segment_indices, span_frames, view_starts
 from revit.video.data.transforms import eval_pixels, eval_short_side, train_pixels, train_short_side
 
 
@@ -123,6 +128,72 @@ def read_views(
     # (crops, C, K*T, H, W) -> (K, crops, C, T, H, W) -> (V, C, T, H, W)
     split = pixels.unflatten(2, (views.num_temporal_views, options.frames.num_frames))
     return split.permute(2, 0, 1, 3, 4, 5).flatten(0, 1).contiguous(), told[-1].remark
+
+
+Real = float | Fraction
+
+
+def span_frames(num_frames: int, sampling_rate: float, fps: float, target_fps: float = 30.0) -> float:
+    """Length of a clip in frames of the file, a real number: sampling_rate * T * fps / target_fps."""
+    return sampling_rate * num_frames * fps / target_fps
+
+
+def random_start(num_total: int, span: float, generator: Generator) -> float:
+    """Training: the clip's first frame as a real number, uniform in [0, max(N - span, 0)]."""
+    return max(num_total - span, 0.0) * float(torch.rand((), generator=generator, dtype=torch.float64))
+
+
+def view_starts(
+    num_total: int, span: float, num_views: int, one_view: Literal["centre", "start"] = "centre"
+) -> list[Fraction]:
+    """Testing: first frames of the K views, exact.
+
+    View k of K begins at delta * k / K with delta = max(N - span, 0): pytorchvideo's constant clips per video, as
+    published, so that the last of several views never reaches the end of the file. A single view lies in the centre
+    (delta / 2); the published formula puts it at the start (`one_view="start"`), although its author describes the
+    centre.
+    """
+    if num_views == 1 and one_view == "centre":
+        return [max(Fraction(num_total) - Fraction(span), Fraction(0)) / 2]
+    # Imported here: it takes a second, and a single centre view does without.
+    from pytorchvideo.data.clip_sampling import ConstantClipsPerVideoSampler
+
+    # The sampler only subtracts and divides: fed with frames instead of seconds it answers in frames. It is called K
+    # times whatever it says about the end, because a file no longer than the clip has K equal views here.
+    sampler = ConstantClipsPerVideoSampler(Fraction(span), num_views)
+    return [sampler(0, Fraction(num_total), {}).clip_start_sec for _ in range(num_views)]
+
+
+def clip_indices(num_total: int, start: Real, span: float, num_frames: int) -> Tensor:
+    """Frame numbers int64 (T,) of the clip that begins at `start` (a real number).
+
+    The frames from `start` to start + span - 1, always with one frame beyond, are listed; T positions evenly spaced over
+    [0, span - 1] are cut to whole numbers and looked up in the list, the last frame standing in for what is missing. So
+    the stride is (span - 1) / (T - 1), not the sampling rate, a start between two frames rounds up, and files shorter
+    than the span end in repeats of their last frame.
+    """
+    first = min(math.ceil(start), num_total - 1)
+    last = min(math.floor(start + Fraction(span) - 1) + 1, num_total - 1)
+    # float32, as published: the rounding of evenly spaced positions decides some frames.
+    positions = torch.linspace(0, max(span - 1, 0), num_frames)
+    return first + positions.clamp(0, max(last - first, 0)).long()
+
+
+def segment_indices(num_total: int, num_frames: int, generator: Generator | None = None) -> Tensor:
+    """Frame numbers int64 (T,), one from each of T equal parts of the file (published for Something-Something).
+
+    With a generator (training) uniform in [round(s*i), round(s*(i+1))], s = (N - 1) / T, both ends included;
+    without one, the whole-number middle.
+    """
+    segment = (num_total - 1) / num_frames
+    indices = []
+    for part in range(num_frames):
+        low, high = round(segment * part), round(segment * (part + 1))
+        if generator is None:
+            indices.append((low + high) // 2)
+        else:
+            indices.append(int(torch.randint(low, high + 1, (), generator=generator)))
+    return torch.tensor(indices)
 
 
 def eval_indices(info: VideoInfo, frames: FrameOptions, views: ViewOptions) -> Tensor:

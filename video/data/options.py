@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from typing_extensions import Self
@@ -26,9 +26,23 @@ class FrameOptions(Options):
     """Where a single test view lies. The published code, meaning the centre, takes the `start`."""
 
 
-class PixelOptions(Options):
+class NotedOptions(Options):
+    """Options written down without a later key at its default, so that runs from before it was there still compare equal."""
+
+    later: ClassVar[str]
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialize(self)
+        if values.get(self.later) == type(self).model_fields[self.later].default:
+            del values[self.later]
+        return values
+
+
+class PixelOptions(NotedOptions):
     """How frames become inputs."""
 
+    later = "resize"
     crop_size: int = Field(default=224, ge=1)
     """Pixels of the square that the model sees."""
     jitter_min: int = Field(default=256, ge=1)
@@ -69,14 +83,6 @@ class PixelOptions(Options):
             raise ValueError(f"std {self.std} must be positive in every channel")
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """`resize` only where it is set: what runs from before it was there have noted stays what they are compared with."""
-        values: dict[str, Any] = serialize(self)
-        if self.resize == "transform":
-            values.pop("resize", None)
-        return values
-
 
 class ViewOptions(Options):
     """How many looks at one file are averaged in an evaluation."""
@@ -92,9 +98,10 @@ class ViewOptions(Options):
         return self.num_temporal_views * self.num_crops
 
 
-class ClipLoadingOptions(LoadingOptions):
+class ClipLoadingOptions(LoadingOptions, NotedOptions):
     """How files of clips are read."""
 
+    later = "damaged"
     decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto"
     """Frames are the same with each: decord and torchcodec read the kinds of files for which that is proved, PyAV all others."""
     decode_timeout_seconds: float = Field(default=30.0, ge=0)
@@ -102,14 +109,6 @@ class ClipLoadingOptions(LoadingOptions):
     damaged: Literal["refuse", "salvage"] = "refuse"
     """`refuse`: a file with a damaged or missing frame is broken. `salvage`: its other frames are read, and it is named and
     counted."""
-
-    @model_serializer(mode="wrap")
-    def _without_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """`damaged` only where it is set: what runs from before it was there have noted stays what they are compared with."""
-        values: dict[str, Any] = serialize(self)
-        if self.damaged == "refuse":
-            values.pop("damaged", None)
-        return values
 
 
 class ClipOptions(Options):

@@ -17,8 +17,8 @@ import torch
 from torch import Generator, Tensor
 from torchvision.transforms.v2 import functional as F
 
+from revit.video.data.decode.pyav import short_side_size
 from revit.video.data.options import PixelOptions
-from revit.video.data.sizes import short_side_size
 
 
 def resize_short_side(clip: Tensor, short_side: int, antialias: bool = False) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import chain, groupby
@@ -19,7 +20,13 @@ from revit.video.data.decode.index import FrameIndex, Numbering
 from revit.video.data.decode.opening import DecodeError, opened_stream
 from revit.video.data.decode.scan.packets import Entry
 from revit.video.data.decode.shape import picture_shape
-from revit.video.data.sizes import short_side_size
+
+
+def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Return height and width with the shorter one at `short_side` pixels; the longer one is rounded down (published)."""
+    if width < height:
+        return math.floor(height / width * short_side), short_side
+    return short_side, math.floor(width / height * short_side)
 
 
 class OtherFrames(Exception):
