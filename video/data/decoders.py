@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from revit.common.speed.loading_rates import Decoders
 from revit.video.data.clips import eval_indices, eval_wanted, make_reader
 from revit.video.data.decode import Backend, DecodeError, VideoInfo, probe, resolve_backend
-from revit.video.data.decode.opening import opened_stream, real_path
+from revit.video.data.decode.opening import error_text, opened_stream, real_path
 from revit.video.data.decode.pyav import Converter
 from revit.video.data.decode.reader import FrameReader
-from revit.video.data.decode.refusal import error_text
 from revit.video.data.options import ClipOptions, ViewOptions
 
 MOST_COMPARED = 20_000
