@@ -41,9 +41,7 @@ class MpegScanner(Scanner):
             if is_intra:
                 self.headers.note_entry()
             return INTRA if is_intra else FRAME
-        if self._references < (
-            1 if alone else 2
-        ):  # there is nothing that it could be built on: it is not decoded
+        if self._references < (1 if alone else 2):  # nothing that it could be built on: it is not decoded
             return NOTHING
         self._behind += 1
         self.keys.append((self._references - 1) * MOST_B + self._behind)
@@ -153,11 +151,8 @@ class Mpeg4Scanner(MpegScanner):
 
     def _picture(self, data: bytes) -> _Vop:
         """Read the first bytes of a picture, at most `VOP_BYTES` (14496-2, 6.2.5)."""
-        value, left, seconds = (
-            int.from_bytes(data.ljust(VOP_BYTES, b"\0"), "big"),
-            8 * VOP_BYTES - 3,
-            0,
-        )
+        value = int.from_bytes(data.ljust(VOP_BYTES, b"\0"), "big")
+        left, seconds = 8 * VOP_BYTES - 3, 0
         while value >> left & 1 and seconds < 60:
             seconds, left = seconds + 1, left - 1
         left -= 1 + self._time_bits  # behind a marker bit
@@ -226,9 +221,7 @@ class Mpeg2Scanner(MpegScanner):
                 self._is_closed = bool(header[3] & 0x40)
             elif code == 0xB5 and len(header) > 2 and header[0] >> 4 == 1:
                 self._has_no_delay = len(header) > 5 and bool(header[5] & 0x80)
-            elif (
-                code == 0xB5 and header[:1] and header[0] >> 4 == 3
-            ):  # other matrices, until they change again
+            elif code == 0xB5 and header[:1] and header[0] >> 4 == 3:  # matrices, until they change again
                 self.must_begin_at_start = True
             elif code == 0xB5 and len(header) > 2 and header[0] >> 4 == 8:
                 structure = header[2] & 3
