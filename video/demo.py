@@ -146,8 +146,7 @@ class Clip:
 
 
 def draw_clip(motion: str, options: MotionOptions, rng: np.random.Generator) -> Clip:
-    """Draws a clip. The generator is used in the same way whatever `motion` is: clips of different classes drawn from
-    equal generators differ in `motion` alone."""
+    """Draw a clip. Clips of different classes drawn from equal generators differ in `motion` alone."""
     hard = bool(rng.random() < options.hard_share)
     limits = options.hard if hard else options.easy
     digit_pixels, travel, growth, turn = (
@@ -163,8 +162,11 @@ def draw_clip(motion: str, options: MotionOptions, rng: np.random.Generator) -> 
 
 
 def phases(clip: Clip, num_frames: int) -> NDArray[np.float64]:
-    """Phases (T, 4) of a clip, one of which runs evenly through its middle while the others rest: centre across and
-    down as fractions of the frame's side, logarithm of the size over that at the middle, turns."""
+    """Return phases (T, 4) of a clip, one of which runs evenly through its middle while the others rest.
+
+    They are the centre across and down as fractions of the frame's side, the logarithm of the size over that at the middle,
+    and turns.
+    """
     axis, direction = MOTIONS[clip.motion]
     table = np.tile(np.array([*clip.middle, 0.0, 0.0]), (num_frames, 1))
     table[:, axis] += direction * clip.extent[axis] * np.linspace(-0.5, 0.5, num_frames)
@@ -172,7 +174,7 @@ def phases(clip: Clip, num_frames: int) -> NDArray[np.float64]:
 
 
 def render(clip: Clip, digit: NDArray[np.floating], options: MotionOptions) -> NDArray[np.uint8]:
-    """Draws the frames (T, Y, X, 3) of a clip; `digit` is an opacity (8, 8) in [0, 1]."""
+    """Draw the frames (T, Y, X, 3) of a clip; `digit` is an opacity (8, 8) in [0, 1]."""
     side = options.frame_pixels
     texture, colour = background(clip.background_seed, side, options.texture)
     picture = smooth(digit)
@@ -184,9 +186,8 @@ def render(clip: Clip, digit: NDArray[np.floating], options: MotionOptions) -> N
 
 
 def write_clip(frames: NDArray[np.uint8], path: Path, options: MotionOptions) -> None:
-    """Writes frames (T, Y, X, 3) as an H.264 mp4 file. One thread and no B-frames: quick to write and to read, and
-    the same bytes on every run. For the last, x264's macroblock tree is off: with it about one file in four hundred
-    of such small frames came out different."""
+    """Write frames (T, Y, X, 3) as an H.264 mp4 file, the same bytes on every run: with one thread, and without x264's
+    macroblock tree, which made about one file in four hundred of such small frames different."""
     with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=options.frames_per_second)
         stream.width = stream.height = options.frame_pixels
@@ -204,7 +205,7 @@ def write_clip(frames: NDArray[np.uint8], path: Path, options: MotionOptions) ->
 
 
 def make_motion_clips(options: DemoOptions, root: str | Path, show_progress: bool = False) -> MadeData:
-    """Makes the data set under `root` once (`revit.common.data.made_data.make_once`)."""
+    """Make the data set under `root` once (`revit.common.data.made_data.make_once`)."""
     plan = Plan(
         noun="clips",
         fingerprint={"format": FORMAT, **options.model_dump(mode="json", exclude={"num_workers"})},
@@ -217,8 +218,7 @@ def make_motion_clips(options: DemoOptions, root: str | Path, show_progress: boo
 
 
 def _make_clips(options: DemoOptions, root: Path, split: str, first: int, last: int) -> list[Row]:
-    """Writes clips [first, last) of a split and returns their rows of the metadata. Each clip has its own random
-    generator, so the files do not depend on how the work is shared out."""
+    """Write clips [first, last) of a split, each by its own random generator; return their rows of the metadata."""
     opacities, digits = read_digits()
     pictures = split_digits(options.seed, len(digits))[split]
     rows: list[Row] = []

@@ -37,14 +37,14 @@ _BLOCK = re.compile(r"timesformer\.encoder\.layer\.(\d+)\.(.+)\.(weight|bias)")
 
 
 def is_timesformer(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the names are those of the port, its classification head in front or not."""
+    """Tell whether the names are those of the port, its classification head in front or not."""
     return any(
         name.startswith(("timesformer.embeddings.", "embeddings.position_embeddings")) for name in tensors
     )
 
 
 def to_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The port's names -> the published ones; the tensors are the same. Unknown names stay as they are."""
+    """Give the tensors of the port their published names. Unknown names stay as they are."""
     if any(name.startswith("embeddings.") for name in tensors):  # the bare TimesformerModel
         tensors = {f"timesformer.{name}": tensor for name, tensor in tensors.items()}
     return {_published_name(name): tensor for name, tensor in tensors.items()}
@@ -61,7 +61,7 @@ def _published_name(name: str) -> str:
 
 
 def port_facts(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What config.json and preprocessor_config.json (`preprocessor` in `config`) say, in this project's words."""
+    """Return the facts of config.json and preprocessor_config.json (`preprocessor` in `config`) by this project's names."""
     names = {
         "num_heads": "num_attention_heads",
         "num_frames": "num_frames",
@@ -78,22 +78,21 @@ def port_facts(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def port_label_names(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Class names in order; empty where there are none or only the port's fillers (LABEL_0, LABEL_1, ...)."""
+    """Return the class names; none where there are none or only the port's fillers (LABEL_0, LABEL_1, ...)."""
     table = config.get("id2label")
-    if not isinstance(table, Mapping) or not table:
-        return ()
     try:
-        by_number = {int(number): str(name) for number, name in table.items()}
+        by_number = (
+            {int(number): str(name) for number, name in table.items()} if isinstance(table, Mapping) else {}
+        )
     except ValueError:
         return ()
-    if sorted(by_number) != list(range(len(by_number))):
-        return ()
-    names = tuple(by_number[number] for number in range(len(by_number)))
-    return () if all(name == f"LABEL_{number}" for number, name in enumerate(names)) else names
+    names = tuple(by_number[number] for number in sorted(by_number))
+    fillers = tuple(f"LABEL_{number}" for number in range(len(names)))
+    return names if sorted(by_number) == list(range(len(names))) and names != fillers else ()
 
 
 def ported(where: str, content: WeightFile, config: Mapping[str, Any]) -> Source | None:
-    """The Hugging Face port."""
+    """Read the Hugging Face port."""
     if not is_timesformer(content.tensors):
         return None
     return Source(
@@ -106,10 +105,7 @@ def ported(where: str, content: WeightFile, config: Mapping[str, Any]) -> Source
 
 
 def published(where: str, content: WeightFile, config: Mapping[str, Any]) -> Source | None:
-    """The authors' training files.
-
-    A space-only TimeSformer has the names of an image model; its file says what it is by its wrapper.
-    """
+    """Read the authors' training files; a space-only TimeSformer, with names of an image model, is known by its wrapper."""
     names = content.tensors.keys()
     is_transformer = {"cls_token", "pos_embed", "patch_embed.proj.weight"} <= names
     if not is_transformer or not ("time_embed" in names or content.wrapper == "model_state"):
@@ -122,12 +118,12 @@ DIALECTS = (ported, published)
 
 
 def read_source(where: str) -> Source:
-    """`revit.common.weights.source.read_source`, understanding TimeSformers too."""
+    """Read weights as `revit.common.weights.source.read_source` does, TimeSformers too."""
     return source.read_source(where, DIALECTS)
 
 
 def facts_from_cfg(text: str | None) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """What the configuration inside a published training file says about its model and its clips, and notes on it."""
+    """Return facts from the configuration inside a published training file, and notes on it."""
     if text is None:
         return {}, ()
     try:

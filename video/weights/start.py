@@ -27,7 +27,7 @@ def start_from(
     label_names: Sequence[str] = (),
     pixels: start.Pixels | None = None,
 ) -> LoadReport:
-    """Loads the weights at `where` into `model`, whatever they are, and says what became of each tensor.
+    """Load the weights at `where` into `model`, whatever they are, and report the fate of each tensor.
 
     `where`: our checkpoint of clips or of pictures, or the run's folder with one (a ReViT-DeiT brings the parts of every
     grid that both have), a published TimeSformer .pyth, a Hugging Face TimeSformer folder or `hf-hub:NAME`, image ViT or DeiT weights (.pth,
@@ -59,7 +59,7 @@ def start_from_source(
     label_names: Sequence[str] = (),
     pixels: start.Pixels | None = None,
 ) -> LoadReport:
-    """As `start_from`, from weights that were read already."""
+    """Load weights that were read already, see `start_from`."""
     if source.is_lvvit:
         raise UserError(
             f"{source.where}: an LV-ViT has another stem and other blocks than a TimeSformer; start from a ViT, a DeiT or "
@@ -82,7 +82,7 @@ _SPATIAL = re.compile(r"(blocks\.\d+)\.(attn|norm1)\.(.+)")
 def add_time(
     tensors: dict[str, Tensor], model: TimeSformer, report: LoadReport, time_resize: str = "linear"
 ) -> set[str]:
-    """Brings `tensors` (changed in place) to the model's way with time; returns the names that `report` now has.
+    """Bring `tensors` (changed in place) to the model's way with time; return the names that `report` now has.
 
     Image weights in a divided model (the published recipe): attention and norms over time, of every grid that both have,
     start as copies of those over space, `temporal_fc` at zero, so that the first forward pass is the image model's on every frame; the time
