@@ -26,15 +26,13 @@ from revit.common.weights.source import Source
 from revit.video.data.clips import build_eval_loader, build_train_loader, make_reader, read_split, read_views
 from revit.video.data.decode.reader import FrameReader
 from revit.video.data.lists import EXTENSIONS
-from revit.video.data.options import ClipOptions, ViewOptions
+from revit.video.data.options import ONE_VIEW, ClipOptions, ViewOptions
 from revit.video.demo import make_motion_clips
 from revit.video.models.timesformer import TimeSformer
 from revit.video.options import VideoModel, VideoRun
 from revit.video.weights.infer import infer
 from revit.video.weights.source import DIALECTS
-from revit.video.weights.start import start_from, start_from_source
-
-ONE_VIEW = ViewOptions(num_temporal_views=1, num_crops=1)
+from revit.video.weights.start import start_from
 
 
 def build_model(model: VideoModel, clips: ClipOptions, num_classes: int, **arguments: Any) -> TimeSformer:
@@ -169,7 +167,7 @@ class VideoModality(Modality[VideoRun]):
         for method in methods:
             method.attach(model)
         pixels = inferred.clips.pixels
-        report = start_from_source(model, source, pixels=pixels)
+        report = start_from(model, source, pixels=pixels)
         return Classifier(
             AdaptiveClassifier(model).eval(),
             Clips(inferred.clips),

@@ -70,13 +70,7 @@ def test_a_folder_stays_a_folder_of_classes(tree, tmp_path, capsys):
     ]
     assert (probe(clips.path(0)).width, probe(clips.path(0)).height) == (48, 32)
     found = json.loads(report.read_text())
-    assert found["files"] == {
-        "listed": 4,
-        "distinct": 4,
-        "converted": 2,
-        "already_there": 0,
-        "broken": 2,
-    }
+    assert found["files"] == {"listed": 4, "distinct": 4, "converted": 2, "already_there": 0, "broken": 2}
     assert [Path(one["path"]).name for one in found["broken"]] == ["cut.mp4", "text.mp4"]
     assert found["broken"][1]["reason"] == "is a text file, not a video"
     assert f"{tree}/sit/text.mp4: is a text file" in (out / "broken.txt").read_text()

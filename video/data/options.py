@@ -98,6 +98,9 @@ class ViewOptions(Options):
         return self.num_temporal_views * self.num_crops
 
 
+ONE_VIEW = ViewOptions(num_temporal_views=1, num_crops=1)
+
+
 class ClipLoadingOptions(LoadingOptions, NotedOptions):
     """How files of clips are read."""
 

@@ -3,7 +3,6 @@ length."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 
 import torch
@@ -17,10 +16,12 @@ from revit.common.weights.source import Source
 from revit.video.models.timesformer import TimeSformer
 from revit.video.weights.source import read_source
 
+_SPATIAL = re.compile(r"(blocks\.\d+)\.(attn|norm1)\.(.+)")
+
 
 def start_from(
     model: TimeSformer,
-    where: str,
+    where: str | Source,
     *,
     position_resize: str = "bicubic",
     time_resize: str | None = None,
@@ -29,9 +30,9 @@ def start_from(
 ) -> LoadReport:
     """Load the weights at `where` into `model`, whatever they are, and report the fate of each tensor.
 
-    `where`: our checkpoint of clips or of pictures, or the run's folder with one (a ReViT-DeiT brings the parts of every
-    grid that both have), a published TimeSformer .pyth, a Hugging Face TimeSformer folder or `hf-hub:NAME`, image ViT or DeiT weights (.pth,
-    .safetensors, a folder in timm's layout, `timm:NAME`).
+    `where`: weights that were read already, our checkpoint of clips or of pictures, or the run's folder with one (a ReViT-DeiT
+    brings the parts of every grid that both have), a published TimeSformer .pyth, a Hugging Face TimeSformer folder or
+    `hf-hub:NAME`, image ViT or DeiT weights (.pth, .safetensors, a folder in timm's layout, `timm:NAME`).
     `position_resize` "nearest_flat" is the published rule for tables of another size; `time_resize` follows it
     ("nearest", else "linear") unless given. `label_names`: the classes to be learned; where the source names its own,
     rows of the head are brought into their order, or the head is made anew where they are other classes. `pixels`: how the
@@ -40,26 +41,7 @@ def start_from(
     Raises:
         UserError: nothing readable there, or weights that do not fit: the message lists every tensor at fault.
     """
-    return start_from_source(
-        model,
-        read_source(where),
-        position_resize=position_resize,
-        time_resize=time_resize,
-        label_names=label_names,
-        pixels=pixels,
-    )
-
-
-def start_from_source(
-    model: TimeSformer,
-    source: Source,
-    *,
-    position_resize: str = "bicubic",
-    time_resize: str | None = None,
-    label_names: Sequence[str] = (),
-    pixels: start.Pixels | None = None,
-) -> LoadReport:
-    """Load weights that were read already, see `start_from`."""
+    source = read_source(where) if isinstance(where, str) else where
     if source.is_lvvit:
         raise UserError(
             f"{source.where}: an LV-ViT has another stem and other blocks than a TimeSformer; start from a ViT, a DeiT or "
@@ -74,9 +56,6 @@ def start_from_source(
         pixels=pixels,
         prepare=lambda tensors, report: add_time(tensors, model, report, how),
     )
-
-
-_SPATIAL = re.compile(r"(blocks\.\d+)\.(attn|norm1)\.(.+)")
 
 
 def add_time(

@@ -18,10 +18,8 @@ NOISE_ALLOWANCE = 6.0
 """dB by which a frame may stay below the usual limit: pure noise, encoded at any rate factor, stays within them."""
 TIE = 0.5
 """dB by which a frame may resemble one beside its own more: pictures that differ by no more cannot be told apart."""
-MOST_PSNR = 99.0
-"""dB of frames without any difference."""
-FPS_TOLERANCE = 1e-3
-"""Share by which the rates may differ: 300 frames of a clip then span the same 300."""
+MOST_PSNR = 99.0  # dB of frames without any difference
+FPS_TOLERANCE = 1e-3  # share by which the rates may differ: 300 frames of a clip then span the same 300
 
 
 class CheckError(Exception):

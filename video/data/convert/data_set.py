@@ -29,8 +29,7 @@ from revit.video.data.convert.encode import ENCODER, ConvertSettings
 from revit.video.data.convert.plan import ConvertPlan
 from revit.video.data.convert.worker import Record, convert, convert_all
 
-HIDDEN = ".converted"
-"""Readers of folders leave out what begins with a dot."""
+HIDDEN = ".converted"  # readers of folders leave out what begins with a dot
 RECORDS = f"{HIDDEN}/records.jsonl"
 
 

@@ -26,11 +26,9 @@ from revit.video.data.decode.whole import PlainDecode, decode_whole
 
 Alive = Callable[[], object]
 
-FORMAT = 1
-"""Raised whenever equal settings would give other files."""
+FORMAT = 1  # raised whenever equal settings would give other files
 ENCODER = "libx264"
-LIMITED_RANGE = 1
-"""FFmpeg's number for luma from 16 to 235, which is what yuv420p without a tag means."""
+LIMITED_RANGE = 1  # FFmpeg's number for luma from 16 to 235, which is what yuv420p without a tag means
 
 
 @dataclass(frozen=True)

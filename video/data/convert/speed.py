@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from revit.video.data.clips import load_views
 from revit.video.data.decode import DecodeError
 from revit.video.data.decode.reader import FrameReader
-from revit.video.data.options import ClipOptions, ViewOptions
+from revit.video.data.options import ONE_VIEW, ClipOptions
 
-ONE_CROP = ViewOptions(num_temporal_views=1, num_crops=1)
 MOST_FILES = 32
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 9
 
@@ -34,7 +33,7 @@ def measure_reading(pairs: Sequence[tuple[str, str]], seconds: float = 10.0) -> 
             for which, path in enumerate(pair):
                 begin = time.process_time()
                 try:
-                    load_views(path, options, ONE_CROP, reader)
+                    load_views(path, options, ONE_VIEW, reader)
                 except DecodeError:  # a source that was removed since
                     break
                 if number:

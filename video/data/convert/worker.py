@@ -18,8 +18,7 @@ from revit.video.data.convert.check import CheckError, check_clip
 from revit.video.data.convert.encode import Alive, ConvertSettings, OutputError, encode_clip
 from revit.video.data.decode import DecodeError
 
-PATIENCE = 120.0
-"""Seconds without a frame, after which a process is taken to hang."""
+PATIENCE = 120.0  # seconds without a frame, after which a process is taken to hang
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,7 @@ def convert(
     return Record(name, source, before.st_size, before.st_mtime_ns, size, len(written.seconds), psnr)
 
 
-Convert = Callable[[str, str, Alive], Record | str]
-"""`convert` with its settings."""
+Convert = Callable[[str, str, Alive], Record | str]  # `convert` with its settings
 
 
 def convert_all(

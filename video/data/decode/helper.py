@@ -19,12 +19,9 @@ from revit.common.system.processes import in_lasting_thread, killed_from_outside
 from revit.video.data.decode import ChooseIndices, DecodeError, VideoInfo, checked
 from revit.video.data.decode.shared_frames import SharedFrames, shared_file
 
-START_SECONDS = 60.0
-"""Time that a helper may take to start (a cold disk reads its libraries for seconds)."""
-MOST_MILLISECONDS = 1e9
-"""Longest time that the system can be told to wait."""
-END_SECONDS = 5.0
-"""Time that one may take to end whose pipes are closed, before it is killed."""
+START_SECONDS = 60.0  # time that a helper may take to start (a cold disk reads its libraries for seconds)
+MOST_MILLISECONDS = 1e9  # longest time that the system can be told to wait
+END_SECONDS = 5.0  # time that one may take to end whose pipes are closed, before it is killed
 
 
 class Killed(Exception):

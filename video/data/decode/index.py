@@ -30,8 +30,7 @@ from revit.video.data.decode.shape import Shape, VideoInfo, first_picture, heade
 KEPT_BYTES = 64 << 20
 """Packets of files up to this size are kept in memory between indexing and decoding; others are read twice."""
 
-FIRST_PACKETS = 16
-"""Packets from a key frame on that are tried for a first frame."""
+FIRST_PACKETS = 16  # packets from a key frame on that are tried for a first frame
 
 RATE_TOLERANCE = 0.03
 """Share by which a file's stamps may differ from the rate written in it, beside their rounding."""

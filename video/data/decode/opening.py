@@ -19,8 +19,7 @@ from av.video.stream import VideoStream
 from revit.common.data.broken import BrokenSample
 
 ENCRYPTED = "its pictures are encrypted; decrypt it first"
-MOST_INDEX_BYTES = 64 << 20
-"""Of an index that are looked through."""
+MOST_INDEX_BYTES = 64 << 20  # of an index that are looked through
 PICTURES = {
     "JPEG": rb"\xff\xd8\xff",
     "PNG": rb"\x89PNG(?!.*acTL)",  # with that chunk in front it is an animation

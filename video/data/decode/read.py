@@ -39,8 +39,7 @@ then still reads what they cannot open or would show otherwise."""
 
 Decoder = Literal["decord", "pyav", "torchcodec"]
 
-Damaged = Literal["refuse", "salvage"]
-"""What becomes of a damaged file: `DecodeError`, or its other frames."""
+Damaged = Literal["refuse", "salvage"]  # what becomes of a damaged file: `DecodeError`, or its other frames
 
 OTHERS = {"decord": decord, "torchcodec": torchcodec}
 """The decoders that are not PyAV: each says what suits it, and reads that."""

@@ -13,14 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from revit.video.data.decode import (
-    Backend,
-    ChooseIndices,
-    Damaged,
-    DecodeError,
-    read_frames,
-    resolve_backend,
-)
+from revit.video.data.decode import Backend, ChooseIndices, Damaged, DecodeError, read_frames, resolve_backend
 from revit.video.data.decode.helper import Helper, Killed
 
 
@@ -100,8 +93,7 @@ class FrameReader:
             self.close()
 
 
-_FORKING = threading.Lock()
-"""Held while a reader finds out whether it is in another process than before."""
+_FORKING = threading.Lock()  # held while a reader finds out whether it is in another process than before
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_FORKING.acquire, after_in_parent=_FORKING.release, after_in_child=_FORKING.release

@@ -14,8 +14,7 @@ import tempfile
 import numpy as np
 from numpy.typing import NDArray
 
-KEPT_BYTES = 32 << 20
-"""A larger memory is given back to the system with the next, smaller clip."""
+KEPT_BYTES = 32 << 20  # a larger memory is given back to the system with the next, smaller clip
 
 
 def shared_file() -> int:

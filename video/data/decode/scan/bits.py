@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-Bytes = bytes | memoryview
-"""Part of a packet."""
+Bytes = bytes | memoryview  # part of a packet
 
 
 class BitReader:
@@ -50,8 +49,7 @@ def unescaped(unit: Bytes) -> bytes:
     return bytes(unit).replace(b"\0\0\3", b"\0\0")
 
 
-START_CODE = re.compile(re.escape(b"\0\0\1"))
-"""Twice as fast as `bytes.find` over the pictures between."""
+START_CODE = re.compile(re.escape(b"\0\0\1"))  # twice as fast as `bytes.find` over the pictures between
 
 
 def start_codes(packet: bytes) -> Iterator[int]:

@@ -25,16 +25,13 @@ from revit.video.data.decode.scan.bits import (
 )
 from revit.video.data.decode.scan.packets import NOTHING, Entry, Held, Scanner
 
-ORIENTATION = 47
-"""Payload type of the message that says how pictures are to be turned."""
+ORIENTATION = 47  # payload type of the message that says how pictures are to be turned
 RECOVERY_POINT = 6
 """Payload type of the message that says from where on pictures are right, though they are no IDR."""
 BEGINNING_BITS = 10
 """Bits of a slice in front of its frame number, as far as they are remembered: mostly there are 3 to 9."""
-FEW_BYTES = 14
-"""Bytes of a simple slice in which they lie."""
-HEAD_BYTES = 24
-"""Bytes of a slice in which the fields lie that are read."""
+FEW_BYTES = 14  # bytes of a simple slice in which they lie
+HEAD_BYTES = 24  # bytes of a slice in which the fields lie that are read
 
 SCALED_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
 """Profiles whose parameters name a chroma format and may hold scaling lists."""

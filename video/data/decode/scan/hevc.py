@@ -25,14 +25,10 @@ from revit.video.data.decode.scan.bits import (
 from revit.video.data.decode.scan.h264 import HEAD_BYTES, ORIENTATION
 from revit.video.data.decode.scan.packets import NOTHING, Entry, Held, Scanner
 
-SLICES = 32
-"""Types of units below this are parts of pictures."""
-RASL = (8, 9)
-"""Types of pictures that lead a random access point and are built on what lies before."""
-RADL = (6, 7)
-"""Types of pictures that lead one and are not."""
-ENTRIES = range(16, 22)
-"""Types of random access points: BLA, IDR, and CRA (the last one)."""
+SLICES = 32  # types of units below this are parts of pictures
+RASL = (8, 9)  # types of pictures that lead a random access point and are built on what lies before
+RADL = (6, 7)  # types of pictures that lead one and are not
+ENTRIES = range(16, 22)  # types of random access points: BLA, IDR, and CRA (the last one)
 IDR = (19, 20)
 CRA = 21
 

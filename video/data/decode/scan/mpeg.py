@@ -20,10 +20,8 @@ INTRA_TYPE, B_TYPE = 0, 2
 STAND_IN_BYTES = 19
 """Packets up to this size never hold a coded picture beside one that was kept from the packet before (FFmpeg)."""
 PICTURE = b"\0\0\1\xb6"
-VOP_BYTES = 12
-"""Of a picture, in which the fields lie that are read."""
-MOST_B = 1 << 20
-"""B-pictures between two others are fewer."""
+VOP_BYTES = 12  # of a picture, in which the fields lie that are read
+MOST_B = 1 << 20  # B-pictures between two others are fewer
 
 
 class MpegScanner(Scanner):

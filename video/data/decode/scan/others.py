@@ -11,21 +11,11 @@ from collections.abc import Callable
 from av.packet import Packet
 
 from revit.video.data.decode.scan.bits import BitReader
-from revit.video.data.decode.scan.packets import (
-    FRAME,
-    NOTHING,
-    START,
-    Entry,
-    Held,
-    InOrderScanner,
-    Scanner,
-)
+from revit.video.data.decode.scan.packets import FRAME, NOTHING, START, Entry, Held, InOrderScanner, Scanner
 
-HIDDEN_START = Held(0, Entry.CLOSED)
-"""A picture that is not shown, with which a new sequence begins."""
+HIDDEN_START = Held(0, Entry.CLOSED)  # a picture that is not shown, with which a new sequence begins
 HEAD_BYTES = 16
-TABLE_BYTES = 2048
-"""Of a JPEG picture, in which its Huffman tables lie."""
+TABLE_BYTES = 2048  # of a JPEG picture, in which its Huffman tables lie
 
 
 class Vp8Scanner(InOrderScanner):
