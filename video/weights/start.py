@@ -3,6 +3,7 @@ length."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 
 import torch
