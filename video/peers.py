@@ -76,8 +76,7 @@ def _our_name(name: str) -> str:
     return next(iter(to_published({name: torch.empty(0)})))
 
 
-SLOWER = 4
-"""Frames of SlowFast's fast pathway for each of its slow one."""
+SLOWER = 4  # frames of SlowFast's fast pathway for each of its slow one
 
 
 class TwoPathways(nn.Module):
@@ -94,14 +93,13 @@ class TwoPathways(nn.Module):
         return self.network([torch.stack([clips[:, :, frame] for frame in slow], dim=2), clips])
 
 
-def from_hub(name: str, wrap: Callable[[nn.Module], nn.Module] | None = None) -> nn.Module:
-    """A network of pytorchvideo's hub with random weights. UserError where pytorchvideo is not installed."""
+def from_hub(name: str, wrap: Callable[[nn.Module], nn.Module] = lambda network: network) -> nn.Module:
+    """Make a network of pytorchvideo's hub with random weights. UserError where pytorchvideo is not installed."""
     try:
         hub: Any = import_module("pytorchvideo.models.hub")
     except ImportError:
         raise UserError("pytorchvideo is not installed; pip install pytorchvideo") from None
-    network = getattr(hub, name)(pretrained=False)
-    return network if wrap is None else wrap(network)
+    return wrap(getattr(hub, name)(pretrained=False))
 
 
 PYTORCHVIDEO = (

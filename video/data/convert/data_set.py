@@ -42,8 +42,9 @@ def convert_data_set(plan: ConvertPlan, settings: ConvertSettings, num_workers: 
         UserError: no encoder; the folder is another's (see `_opened`); the disk is full; not one clip could be converted.
     """
     if ENCODER not in av.codecs_available:
+        version = av.__version__
         raise UserError(
-            f"the FFmpeg of this PyAV ({av.__version__}) has no {ENCODER}; pip install --only-binary av av"
+            f"the FFmpeg of this PyAV ({version}) has no {ENCODER}; pip install --only-binary av av"
         )
     begin, out = time.monotonic(), plan.out
     with _opened(out, settings) as making:

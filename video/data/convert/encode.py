@@ -21,7 +21,7 @@ from revit.common.system.errors import UserError, reason_of
 from revit.video.data.decode import DecodeError, VideoInfo
 from revit.video.data.decode.index import Numbering, index_frames
 from revit.video.data.decode.opening import opened_stream
-from revit.video.data.decode.pyav import OtherFrames
+from revit.video.data.decode.pyav import OtherFrames, same_size
 from revit.video.data.decode.whole import PlainDecode, decode_whole
 
 Alive = Callable[[], object]
@@ -183,9 +183,7 @@ def _encode(
         def packets() -> Iterator[Packet]:
             # Behind the begins is the end: with it `frames` is asked for its end, too.
             for begin, frame in zip(begins, chain((first,), frames)):
-                if (frame.width, frame.height) != (first.width, first.height):
-                    sizes = f"{(first.width, first.height)} to {(frame.width, frame.height)}"
-                    raise DecodeError(source, f"its frames change size from {sizes}")
+                same_size(source, (first.height, first.width), frame)
                 picture = reformatter.reformat(
                     frame,
                     *scaled,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, groupby
 
 import numpy as np
@@ -44,11 +44,17 @@ def read(
     short_side: see `Converter`.  OtherFrames if it turns out that the index is not to be believed; `DecodeError` where the
     decoder itself gives up, or frames change size.
     """
-    to_rgb = Converter(short_side)
-    size: tuple[int, int] | None = None
-    for number, frame in _frames(index, wanted):
-        size = same_size(index.path, size, frame)
-        yield number, to_rgb(frame, index.info.rotation)
+    return pictures(index.path, _frames(index, wanted), index.info.rotation, short_side)
+
+
+def pictures(
+    path: str, frames: Iterable[tuple[int, VideoFrame]], rotation: int, short_side: int | None
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Convert numbered frames. `DecodeError` if they change size."""
+    to_rgb, size = Converter(short_side), None
+    for number, frame in frames:
+        size = same_size(path, size, frame)
+        yield number, to_rgb(frame, rotation)
 
 
 def same_size(path: str, size: tuple[int, int] | None, frame: VideoFrame) -> tuple[int, int]:

@@ -16,8 +16,9 @@ Nothing here imports torch: the process that decodes must start fast.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import av
@@ -28,7 +29,7 @@ from revit.common.system.errors import UserError
 from revit.video.data.decode import decord, pyav, torchcodec
 from revit.video.data.decode.index import FrameIndex, Numbering, index_frames
 from revit.video.data.decode.opening import DecodeError
-from revit.video.data.decode.pyav import Converter, OtherFrames, same_size
+from revit.video.data.decode.pyav import OtherFrames
 from revit.video.data.decode.shape import VideoInfo
 from revit.video.data.decode.whole import decode_whole
 
@@ -36,8 +37,6 @@ Backend = Literal["auto", "decord", "pyav", "torchcodec"]
 """Who decodes. `auto` is PyAV: the frames are the same and, reading only what the wanted frames depend on, it took two
 thirds of the time of bare decord (`benchmarks/loading.py` measures it here). `decord` and `torchcodec` ask for those; PyAV
 then still reads what they cannot open or would show otherwise."""
-
-Decoder = Literal["decord", "pyav", "torchcodec"]
 
 Damaged = Literal["refuse", "salvage"]  # what becomes of a damaged file: `DecodeError`, or its other frames
 
@@ -79,7 +78,7 @@ class DecoderError(UserError, ValueError):
 av.logging.set_level(None)
 
 
-def resolve_backend(backend: Backend) -> Decoder:
+def resolve_backend(backend: Backend) -> Backend:
     """Return the decoder that is tried first. `DecoderError` if one is asked for that is not installed."""
     if backend == "auto" or backend == "pyav":
         return "pyav"
@@ -111,7 +110,7 @@ def salvage_frames(path: str, numbers: ArrayLike) -> NDArray[np.uint8]:
 
     `DecodeError` if not one is whole; `FrameNumberError` for numbers beyond them.
     """
-    return _read_whole(path, _Choice(lambda _: numbers), new_array, "salvage")
+    return _read_whole(path, lambda info: checked(numbers, info), new_array, "salvage")
 
 
 def read_frames(
@@ -135,7 +134,9 @@ def read_frames(
 
     `DecodeError` if the file is not a readable video; `FrameNumberError` if a number is outside 0 .. num_frames - 1.
     """
-    decoder, choice = resolve_backend(backend), _Choice(choose_indices)
+    decoder = resolve_backend(backend)
+    # Asked again only if the file turns out to be another one than the caller was told.
+    choice = cache(lambda info: checked(choose_indices(info), info))
     refused: DecodeError | None = None
     try:
         frames = _read_indexed(path, choice, decoder, allocate)
@@ -151,22 +152,8 @@ def read_frames(
         raise refused or error from None
 
 
-class _Choice:
-    """The wanted frames; the caller is asked again only if the file turns out to be another one than it was told."""
-
-    def __init__(self, choose: ChooseIndices) -> None:
-        self._choose = choose
-        self._told: VideoInfo | None = None
-
-    def __call__(self, info: VideoInfo) -> Checked:
-        if info != self._told:
-            self._told = info
-            self._wanted = checked(self._choose(info), info)
-        return self._wanted
-
-
 def _read_indexed(
-    path: str, choice: _Choice, decoder: Decoder, allocate: Allocate
+    path: str, choice: Callable[[VideoInfo], Checked], decoder: Backend, allocate: Allocate
 ) -> NDArray[np.uint8] | None:
     """Read frames by the file's list of them; None where only decoding all of it tells which they are."""
     for quick in (True, False) if decoder == "pyav" else (False,):
@@ -184,23 +171,16 @@ def _read_indexed(
     return None
 
 
-def _read_whole(path: str, choice: _Choice, allocate: Allocate, damaged: Damaged) -> NDArray[np.uint8]:
+def _read_whole(
+    path: str, choice: Callable[[VideoInfo], Checked], allocate: Allocate, damaged: Damaged
+) -> NDArray[np.uint8]:
     """Read frames of a file that is decoded from its first packet to its last."""
     whole = decode_whole(path, salvage=damaged == "salvage")
-    wanted = choice(whole.info)
-    to_rgb = Converter(wanted.short_side)
-
-    def pictures() -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        size = None
-        for number, frame in whole.read(set(wanted.numbers.tolist())):
-            size = same_size(path, size, frame)
-            yield number, to_rgb(frame, whole.info.rotation)
-
-    frames = _collect(pictures(), wanted, allocate)
+    info, wanted = whole.info, choice(whole.info)
+    numbered = whole.read(set(wanted.numbers.tolist()))
+    frames = _collect(pyav.pictures(path, numbered, info.rotation, wanted.short_side), wanted, allocate)
     if frames is None:
-        raise DecodeError(
-            path, f"damaged: not every one of its {whole.info.num_frames} frames can be decoded"
-        )
+        raise DecodeError(path, f"damaged: not every one of its {info.num_frames} frames can be decoded")
     return frames
 
 

@@ -233,8 +233,7 @@ class H264Scanner(Scanner):
                 self._note_parameters(plain[at:end])
         if frames > 1:
             self.is_exact = False
-        if is_field:
-            # Whether others are built on a field is said of each, but they are decoded in pairs.
+        if is_field:  # others may be built on one field alone, but they are decoded in pairs
             held = H264_FIELDS if is_idr and frames == 1 else Held(frames)
         elif frames == 0:
             held = NOTHING

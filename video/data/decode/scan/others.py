@@ -7,6 +7,7 @@ Sources: RFC 6386 (9.1); the VP9 bitstream specification (6.2, annex B); the AV1
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from av.packet import Packet
 
@@ -147,31 +148,23 @@ def _sorenson(bits: BitReader) -> bool:
     return bits.bits(2) == 0
 
 
-def _msmpeg4_v1(bits: BitReader) -> bool:
-    bits.bits(32 + 5)
-    return bits.bits(2) == 0
-
-
-def _msmpeg4(bits: BitReader) -> bool:
-    return bits.bits(2) == 0
-
-
-def _wmv2(bits: BitReader) -> bool:
-    return not bits.flag()
-
+INTRA_BITS: dict[str, Callable[[BitReader], bool]] = {
+    "h263": _h263,
+    "h263p": _h263,
+    "flv1": _sorenson,
+    "msmpeg4v1": lambda bits: bits.bits(32 + 5 + 2) & 3 == 0,
+    "msmpeg4v2": lambda bits: bits.bits(2) == 0,
+    "msmpeg4v3": lambda bits: bits.bits(2) == 0,
+    "wmv1": lambda bits: bits.bits(2) == 0,
+    "wmv2": lambda bits: not bits.flag(),
+}
+"""Functions that tell an intra picture by the first bits of a packet, by FFmpeg's name of the codec."""
 
 OTHERS: dict[str, Callable[[], Scanner]] = {
     "vp8": Vp8Scanner,
     "vp9": Vp9Scanner,
     "av1": Av1Scanner,
     "mjpeg": MjpegScanner,
-    "h263": lambda: H263Scanner(_h263),
-    "h263p": lambda: H263Scanner(_h263),
-    "flv1": lambda: H263Scanner(_sorenson),
-    "msmpeg4v1": lambda: H263Scanner(_msmpeg4_v1),
-    "msmpeg4v2": lambda: H263Scanner(_msmpeg4),
-    "msmpeg4v3": lambda: H263Scanner(_msmpeg4),
-    "wmv1": lambda: H263Scanner(_msmpeg4),
-    "wmv2": lambda: H263Scanner(_wmv2),
+    **{name: partial(H263Scanner, is_intra) for name, is_intra in INTRA_BITS.items()},
 }
 """Scanners by FFmpeg's name of the codec."""
