@@ -19,7 +19,7 @@ from revit.common.modality import load
 from revit.common.modality.classifier import Classifier
 from revit.common.modality.modality import Modality
 from revit.common.models.base import GridModel
-from revit.common.models.layers.normalizer import PixelNorm
+from revit.common.models.layers.normalizer import Normalizer
 from revit.common.models.load_report import LoadReport
 from revit.common.system.errors import UserError
 from revit.common.weights.source import Source
@@ -121,9 +121,9 @@ class ImageModality(Modality[ImageRun]):
             pixels=options.data.pixels,
         )
 
-    def normalizer(self, options: ImageRun) -> PixelNorm:
+    def normalizer(self, options: ImageRun) -> Normalizer:
         """uint8 pictures -> normalised floats."""
-        return PixelNorm(options.data.pixels.mean, options.data.pixels.std)
+        return Normalizer(options.data.pixels.mean, options.data.pixels.std)
 
     def input_shape(self, options: ImageRun) -> tuple[int, ...]:
         """(1, C, H, W)"""
@@ -206,7 +206,7 @@ class ImageModality(Modality[ImageRun]):
         return Classifier(
             AdaptiveClassifier(model).eval(),
             Pictures(inferred.pictures),
-            PixelNorm(pixels.mean, pixels.std),
+            Normalizer(pixels.mean, pixels.std),
             (1, 3, *pixels.size),
             inferred.label_names,
             report=report,

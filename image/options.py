@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from revit.common.methods.run_options import DataOptions, GridModelOptions, ModelOptions, RecipeOptions
 from revit.common.models.embed.patches import sides_of
@@ -39,6 +39,8 @@ class ImageModel(ModelOptions):
 
     What is null is as the published model called `name` has it.
     """
+
+    model_config = ConfigDict(title="DeiT, LV-ViT")
 
     name: str = "deit_small"
     """deit_ or lvvit_ and a size; deit_SIZE_distilled is DeiT's distilled variant. See `revit.image.models.variants`."""
@@ -89,6 +91,8 @@ class ImageModel(ModelOptions):
 
 class AsViTModel(GridModelOptions):
     """As-ViT: its own kind, without patches of one size and without a class token."""
+
+    model_config = ConfigDict(title="As-ViT")
 
     name: str
     """asvit_seed, asvit_small, asvit_base, asvit_large."""

@@ -13,12 +13,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from revit.common.config.options import Options
-from revit.common.config.sections import DistillOptions
 from revit.common.data.batch import Batch
-from revit.common.methods.exchange import LengthExchange, OneProcess
-from revit.common.methods.task import Task
+from revit.common.methods.revit.options import DistillOptions
+from revit.common.methods.task import LengthExchange, OneProcess, Task
 from revit.common.modality.teacher import Teacher, teacher_from
-from revit.common.models.layers.normalizer import PixelNorm
+from revit.common.models.layers.normalizer import Normalizer
 from revit.common.models.outputs import ModelOutput
 from revit.common.models.vit import ResizableTransformer
 from revit.common.system.errors import UserError
@@ -93,7 +92,7 @@ class TeacherTask(Task):
         with torch.no_grad():
             taught = self.teacher.to(inputs.device)(inputs)
         for grid in self.exchange.begin(cast(ResizableTransformer, model).grids):
-            with self.exchange.passing(grid):
+            with self.exchange.forwarding(grid):
                 output = model(inputs, grid)
             yield grid.name, self.distill(output, taught, batch.targets)
 
@@ -101,7 +100,7 @@ class TeacherTask(Task):
 def load_teacher(
     source: str,
     label_names: Sequence[str],
-    given: PixelNorm,
+    given: Normalizer,
     own_size: bool = False,
     key: str = "distill.teacher.source",
 ) -> Teacher:
@@ -118,7 +117,7 @@ def load_teacher(
     return teacher_from(open_classifier(source), source, label_names, given, own_size)
 
 
-def _from_timm(source: str, num_classes: int, given: PixelNorm, own_size: bool, key: str) -> Teacher:
+def _from_timm(source: str, num_classes: int, given: Normalizer, own_size: bool, key: str) -> Teacher:
     try:
         with hub.asked_once():
             network: Any = timm.create_model(source.removeprefix("timm:"), pretrained=True)
@@ -134,4 +133,4 @@ def _from_timm(source: str, num_classes: int, given: PixelNorm, own_size: bool, 
         )
     facts = network.pretrained_cfg
     sides = (facts["input_size"][1], facts["input_size"][2]) if own_size else None
-    return Teacher(network, PixelNorm(facts["mean"], facts["std"]), given, sides)
+    return Teacher(network, Normalizer(facts["mean"], facts["std"]), given, sides)

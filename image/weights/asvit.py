@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 
 from revit.common.models.embed.resize import resize_positions
 from revit.common.models.grid import TokenGrid
 from revit.common.models.load_report import Change, LoadReport
 from revit.common.system.errors import UserError
-from revit.common.weights.adapt import TABLE
-from revit.common.weights.heads import take_heads
+from revit.common.weights.adapt import TABLE, Fitting
+from revit.common.weights.heads import draw_heads, take_heads
 from revit.common.weights.source import Source
 from revit.image.models.asvit import AsViT
 
@@ -31,7 +30,7 @@ def start_asvit(model: AsViT, source: Source, label_names: Sequence[str] = ()) -
     own = model.state_dict()
     plain = {name.replace(OUT, "head."): tensor for name, tensor in source.tensors.items()}
     wanted = {name.replace(OUT, "head."): tensor for name, tensor in own.items()}
-    new_heads = take_heads(plain, wanted, report, tuple(label_names))
+    new_heads = take_heads(Fitting(plain, wanted, report), tuple(label_names))
     table = plain.get(TABLE)
     if table is not None and TABLE in own and table.shape[1:] != own[TABLE].shape[1:]:
         plain[TABLE] = _resized(source, table, model)
@@ -45,11 +44,7 @@ def start_asvit(model: AsViT, source: Source, label_names: Sequence[str] = ()) -
             report.loaded.append(name)
     report.missing += [name for name in wanted if name not in plain and name not in new_heads]
     report.check()
-    for name in sorted(new_heads):  # in a fixed order, for the random numbers
-        if name.endswith("weight"):
-            nn.init.trunc_normal_(wanted[name], std=0.02)
-        else:
-            nn.init.zeros_(wanted[name])
+    draw_heads(wanted, new_heads)
     for name, tensor in plain.items():
         wanted[name].copy_(tensor)
     return report

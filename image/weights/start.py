@@ -27,7 +27,7 @@ def start_from(
 
     `where`: our checkpoint or the run's folder with one, ViT or DeiT weights with timm's names (.pth, .safetensors, a folder in timm's layout,
     `timm:NAME`), for an LV-ViT the files of its authors. `label_names`: the classes to be learned, see
-    `revit.common.weights.fit.fit`. `pixels`: how the model's pictures are normalised, see `start.start_from_source`.
+    `revit.common.weights.start.start_from_source`. `pixels`: how the model's pictures are normalised, see `start.start_from_source`.
 
     Raises:
         UserError: nothing readable there, or weights that do not fit: the message lists every tensor at fault.

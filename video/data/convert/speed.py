@@ -1,19 +1,22 @@
-"""Rates at which clips are read before and after a conversion: both files of a clip in turn, in one process."""
+"""Rates at which clips are read before and after a conversion."""
 
 from __future__ import annotations
 
+import contextlib
 import statistics
-import time
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
+import torch
+from torch import Tensor
+
+from revit.common.timing.clock import time_rounds
 from revit.video.data.clips import load_views
 from revit.video.data.decode import DecodeError
 from revit.video.data.decode.reader import FrameReader
 from revit.video.data.options import ONE_VIEW, ClipOptions
 
 MOST_FILES = 32
-FEWEST_ROUNDS, MOST_ROUNDS = 3, 9
 
 
 def measure_reading(pairs: Sequence[tuple[str, str]], seconds: float = 10.0) -> dict[str, float] | None:
@@ -22,29 +25,25 @@ def measure_reading(pairs: Sequence[tuple[str, str]], seconds: float = 10.0) -> 
     One clip is 8 frames of 224 pixels, one in 32, from file to tensor, in processor time of this process, so that neither other
     programs nor a cold disk are measured. Up to `MOST_FILES` pairs spread over the list; the median of several rounds per file.
     """
-    chosen = pairs[:: max(1, len(pairs) // MOST_FILES)][:MOST_FILES]
     options, reader = ClipOptions(), FrameReader("auto", 0)
-    times: dict[int, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
-    end = time.monotonic() + seconds
-    for number in range(MOST_ROUNDS + 1):  # the first round fills the system's file cache
-        if number > FEWEST_ROUNDS and time.monotonic() > end:
-            break
-        for place, pair in enumerate(chosen):
-            for which, path in enumerate(pair):
-                begin = time.process_time()
-                try:
-                    load_views(path, options, ONE_VIEW, reader)
-                except DecodeError:  # a source that was removed since
-                    break
-                if number:
-                    times[place][which].append(time.process_time() - begin)
-    medians = [(statistics.median(old), statistics.median(new)) for old, new in times.values() if old and new]
-    if not medians:
+    calls: dict[tuple[str, bool], Callable[[], Tensor]] = {}
+    for pair in pairs[:: max(1, len(pairs) // MOST_FILES)][:MOST_FILES]:
+        both = [partial(load_views, path, options, ONE_VIEW, reader) for path in pair]
+        with contextlib.suppress(DecodeError):  # a source that was removed since
+            for load in both:  # fills the system's file cache
+                load()
+            calls |= {(pair[0], False): both[0], (pair[0], True): both[1]}
+    if not calls:
         return None
-    before, after = (sum(column) for column in zip(*medians))
+    times = time_rounds(calls, torch.device("cpu"), rounds=9, seconds=seconds, fewest=3)
+    before, after = 0.0, 0.0
+    for (_, is_new), found in times.items():
+        median = statistics.median(found.processor)
+        before, after = (before, after + median) if is_new else (before + median, after)
+    num_files = len(calls) // 2
     return {
-        "before_per_second": len(medians) / before,
-        "after_per_second": len(medians) / after,
+        "before_per_second": num_files / before,
+        "after_per_second": num_files / after,
         "speed_up": before / after,
-        "files": len(medians),
+        "files": num_files,
     }
