@@ -70,14 +70,14 @@ class Difficulty(Options):
 
 
 class MotionOptions(Options):
-    """How a clip looks and how its file is written."""
+    """Looks of a clip and of its file."""
 
     motions: tuple[str, ...] = ("right", "left", "down", "up", "grow", "shrink")
     """Class names, in label order; any of `MOTIONS`."""
     frame_pixels: int = Field(default=48, ge=16, multiple_of=2)
     """Side of the square frame. Even, because H.264 halves the colour planes."""
     frames: int = Field(default=17, ge=2)
-    """Where odd, there is a middle frame, which is the same whatever the class."""
+    """Frames of a clip. If odd, there is a middle one, which is the same whatever the class."""
     frames_per_second: int = Field(default=12, ge=1)
     hard_share: float = Field(default=0.4, ge=0, le=1)
     """Fraction of the clips whose digit is drawn by `hard`."""
@@ -107,7 +107,7 @@ class MotionOptions(Options):
         return self
 
     def room(self, digit_pixels: float) -> float:
-        """Part of the frame's side in which the centre of a digit of this size may lie."""
+        """Return the part of the frame's side in which the centre of a digit of this size may lie."""
         return 1.0 - 2.0 * self.border * digit_pixels / self.frame_pixels
 
     @model_validator(mode="after")
@@ -139,7 +139,7 @@ class Clip:
     hard: bool
     digit_pixels: float
     extent: tuple[float, float, float, float]
-    """How far each phase would run from the first frame to the last: travel, travel, logarithm of growth, turns."""
+    """Way of each phase from the first frame to the last, if it ran: travel, travel, logarithm of growth, turns."""
     middle: tuple[float, float]
     """Across and down at the middle of the clip, where the size is `digit_pixels` and the digit upright."""
     background_seed: int

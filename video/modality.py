@@ -54,7 +54,7 @@ class ClipReader:
     frames: FrameReader
 
     def read(self, path: str) -> Views:
-        """uint8 (V, C, T, H, W). Raises DecodeError, a BrokenSample."""
+        """Read uint8 (V, C, T, H, W). Raises DecodeError, a BrokenSample."""
         return read_views(path, self.options, self.views, self.frames)
 
     def close(self) -> None:

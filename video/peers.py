@@ -68,7 +68,7 @@ class HuggingFaceTimeSformer(nn.Module):
         self.side = ours.sides[0]
 
     def forward(self, clips: Tensor) -> Tensor:
-        """(B, C, T, H, W) -> logits (B, K)"""
+        """Return logits (B, K) of (B, C, T, H, W)."""
         return self.port(clips[..., : self.side, : self.side].transpose(1, 2)).logits
 
 
@@ -87,7 +87,7 @@ class TwoPathways(nn.Module):
         self.network = network
 
     def forward(self, clips: Tensor) -> Tensor:
-        """(B, C, T, H, W) -> (B, K)"""
+        """Return logits (B, K) of (B, C, T, H, W)."""
         T = clips.shape[2]
         slow = torch.linspace(0, T - 1, T // SLOWER).long().tolist()
         return self.network([torch.stack([clips[:, :, frame] for frame in slow], dim=2), clips])

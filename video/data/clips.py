@@ -218,7 +218,7 @@ class TrainClips:
     reader: FrameReader
 
     def __call__(self, index: int, generator: Generator) -> Sample:
-        """uint8 (1, C, T, H, W) and its class number."""
+        """Read uint8 (1, C, T, H, W) and its class number."""
         pixels, short_side, remark = self.options.pixels, 0, None
 
         def choose(info: VideoInfo) -> Wanted:
@@ -244,12 +244,12 @@ class EvalClips:
     reader: FrameReader
 
     def __call__(self, index: int, generator: Generator) -> Sample:
-        """uint8 (V, C, T, H, W) and its class number. Nothing is random."""
+        """Read uint8 (V, C, T, H, W) and its class number. Nothing is random."""
         path = self.clips.path(index)
         views = read_views(path, self.options, self.views, self.reader)
         return Sample(views.pixels, self.clips.label(index), remark=views.remark, path=path)
 
 
 def _to_clip(frames: NDArray[np.uint8]) -> Tensor:
-    """(T, H, W, C) to (T, C, H, W) without copying."""
+    """Turn (T, H, W, C) to (T, C, H, W) without copying."""
     return torch.from_numpy(frames).permute(0, 3, 1, 2)

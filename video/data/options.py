@@ -12,7 +12,7 @@ from revit.common.data.options import LoadingOptions, SourceOptions
 
 
 class FrameOptions(Options):
-    """Which frames of a file make a clip."""
+    """Frames of a file that make a clip."""
 
     num_frames: int = Field(default=8, ge=1)
     """T."""
@@ -23,7 +23,7 @@ class FrameOptions(Options):
     sampling: Literal["timesformer", "segments"] = "timesformer"
     """`timesformer`: a stretch of fixed duration. `segments` (Something-Something): the whole file in T parts."""
     one_view: Literal["centre", "start"] = "centre"
-    """Where a single test view lies. The published code, meaning the centre, takes the `start`."""
+    """Place of a single test view. The published code, meaning the centre, takes the `start`."""
 
 
 class NotedOptions(Options):
@@ -40,7 +40,7 @@ class NotedOptions(Options):
 
 
 class PixelOptions(NotedOptions):
-    """How frames become inputs."""
+    """Steps from frames to inputs."""
 
     later = "resize"
     crop_size: int = Field(default=224, ge=1)
@@ -50,7 +50,7 @@ class PixelOptions(NotedOptions):
     jitter_max: int = Field(default=320, ge=1)
     """Training: largest short side before cropping."""
     scale_sampling: Literal["uniform", "inverse-uniform"] = "uniform"
-    """Whether the short side, or its inverse, is uniform (Something-Something recipes use the inverse)."""
+    """Training: draw the short side, or its inverse, uniformly (Something-Something recipes use the inverse)."""
     flip_probability: float = Field(default=0.5, ge=0, le=1)
     """Training: chance of a left-right flip; 0 where left and right are classes."""
     crop_offsets: Literal["all", "published"] = "all"
@@ -58,7 +58,7 @@ class PixelOptions(NotedOptions):
     antialias: bool = False
     """Smooth before shrinking. The published code does not."""
     resize: Literal["transform", "decoder"] = "transform"
-    """Who resizes. `decoder`: frames larger than wanted are shrunk while their colours are converted to RGB, which saves a little
+    """Part that resizes. `decoder`: frames larger than wanted are shrunk while their colours are converted to RGB, which saves a little
     time on large files. It always smooths first, whatever `antialias` says, and differs a little from the transform even
     then (see `revit.video.data.decode.pyav.Converter`); frames to be enlarged stay the transform's."""
     channel_order: Literal["rgb", "bgr"] = "rgb"
@@ -85,7 +85,7 @@ class PixelOptions(NotedOptions):
 
 
 class ViewOptions(Options):
-    """How many looks at one file are averaged in an evaluation."""
+    """Looks at one file that are averaged in an evaluation."""
 
     num_temporal_views: int = Field(default=1, ge=1)
     """Stretches of the file."""
@@ -102,7 +102,7 @@ ONE_VIEW = ViewOptions(num_temporal_views=1, num_crops=1)
 
 
 class ClipLoadingOptions(LoadingOptions, NotedOptions):
-    """How files of clips are read."""
+    """Reading of files of clips."""
 
     later = "damaged"
     decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto"

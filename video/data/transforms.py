@@ -99,7 +99,7 @@ def eval_pixels(clip: Tensor, options: PixelOptions, num_crops: int) -> Tensor:
 
 
 def _finish(clip: Tensor, options: PixelOptions) -> Tensor:
-    """(T, C, H, W) to contiguous (C, T, H, W), channels as the weights expect them."""
+    """Turn (T, C, H, W) to contiguous (C, T, H, W), channels as the weights expect them."""
     if options.channel_order == "bgr":
         clip = clip.flip(1)
     return clip.transpose(0, 1).contiguous()

@@ -36,10 +36,8 @@ def measure_reading(pairs: Sequence[tuple[str, str]], seconds: float = 10.0) -> 
     if not calls:
         return None
     times = time_rounds(calls, torch.device("cpu"), rounds=9, seconds=seconds, fewest=3)
-    before, after = 0.0, 0.0
-    for (_, is_new), found in times.items():
-        median = statistics.median(found.processor)
-        before, after = (before, after + median) if is_new else (before + median, after)
+    medians = {key: statistics.median(found.processor) for key, found in times.items()}
+    before, after = (sum(medians[key] for key in calls if key[1] is is_new) for is_new in (False, True))
     num_files = len(calls) // 2
     return {
         "before_per_second": num_files / before,

@@ -1,4 +1,4 @@
-"""Which frames a file has, in the order in which they are shown, found by reading its packets without decoding them.
+"""Frames of a file in the order in which they are shown, found by reading its packets without decoding them.
 
 Frame n is the n-th frame that a plain decode of the whole file hands out. How that is known without decoding everything
 depends on the file, see `Numbering`.
@@ -63,7 +63,7 @@ class Packets:
     """True for those outside the edit list: decoded when others need them, never shown."""
     num_frames: int = 0
     flags_true: bool = True
-    """Whether the container's key-frame flags are set just where decoding can begin."""
+    """True if the container's key-frame flags are set just where decoding can begin."""
     first: list[Packet] = field(default_factory=list)
     """Packets from which a first frame comes out: up to the first key packet (`key`) and some behind it."""
     key: int = 0
@@ -81,7 +81,7 @@ class FrameIndex:
     pixel_format: str | None
     """As decoded; None if no picture has been decoded yet."""
     assumed: bool
-    """Whether size and rotation are those of the file's header and still to be compared with a decoded picture."""
+    """True if size and rotation are those of the file's header and still to be compared with a decoded picture."""
     numbering: Numbering
     pts: list[int] | None
     """Time stamps in the order shown: frame i is the one stamped pts[i]. None where stamps do not number frames."""

@@ -28,7 +28,7 @@ PICTURES = {
     "WebP": rb"RIFF....WEBP",
     "HEIF or AVIF": rb"....ftyp(avif|heic|heix|mif1)",
 }
-"""How files of still pictures begin."""
+"""Beginnings of files of still pictures."""
 UNDECODED: dict[str, str] = {"skip_frame": "all", "probesize": "32"}
 """Tells FFmpeg not to decode the first pictures when it opens a file, nor to read packets to learn what the header of an MP4
 file says: that takes as long as opening, or ten times as long."""

@@ -34,11 +34,11 @@ from revit.video.data.decode.shape import VideoInfo
 from revit.video.data.decode.whole import decode_whole
 
 Backend = Literal["auto", "decord", "pyav", "torchcodec"]
-"""Who decodes. `auto` is PyAV: the frames are the same and, reading only what the wanted frames depend on, it took two
+"""Decoder that is asked for. `auto` is PyAV: the frames are the same and, reading only what the wanted frames depend on, it took two
 thirds of the time of bare decord (`benchmarks/loading.py` measures it here). `decord` and `torchcodec` ask for those; PyAV
 then still reads what they cannot open or would show otherwise."""
 
-Damaged = Literal["refuse", "salvage"]  # what becomes of a damaged file: `DecodeError`, or its other frames
+Damaged = Literal["refuse", "salvage"]  # `DecodeError` for a damaged file, or its other frames
 
 OTHERS = {"decord": decord, "torchcodec": torchcodec}
 """The decoders that are not PyAV: each says what suits it, and reads that."""

@@ -46,7 +46,7 @@ class PlainDecode:
         self.reason: str | None = None
         """The first thing that was wrong."""
         self.is_exact = False
-        """Whether it is certain how many frames the packets hold; looked into to `salvage` alone."""
+        """True if it is certain how many frames the packets hold; looked into to `salvage` alone."""
         self._num_held = self._num_indexed = self._num_shown = 0
         self._container = open_container(path)
         self.stream = opened_stream(self._container)

@@ -1,4 +1,4 @@
-"""What packets of H.264 hold, from the headers of their units.
+"""Contents of packets of H.264, from the headers of their units.
 
 Sources: ITU-T H.264 (7.3.1, 7.3.2.1, 7.3.3, 7.4.1.2.4, 7.4.3, 8.2.1, D.1.8, D.1.27, E.1.1); ISO/IEC 14496-15 for their place in
 MP4 and Matroska.
@@ -56,17 +56,17 @@ class Parameters:
     order_bits: int
     """Bits of the picture order count in slices, if its type is 0."""
     has_gaps: bool
-    """Whether frame numbers may be left out."""
+    """True if frame numbers may be left out."""
     has_planes: bool
-    """Whether slices name their colour plane."""
+    """True if slices name their colour plane."""
     frames_only: bool
-    """Whether no picture is a field."""
+    """True if no picture is a field."""
     num_reorder: int | None
     """Frames to be held back to put pictures in order, if that is said."""
 
     @cached_property
     def is_simple(self) -> bool:
-        """Whether slices have nothing between the number of their parameters and the picture order count but a frame number."""
+        """True if slices have but a frame number between the number of their parameters and the picture order count."""
         return self.frames_only and not self.has_planes
 
 

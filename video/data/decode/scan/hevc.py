@@ -1,4 +1,4 @@
-"""What packets of HEVC hold, from the headers of their units.
+"""Contents of packets of HEVC, from the headers of their units.
 
 Sources: ITU-T H.265 (7.3.1.2, 7.3.2.2, 7.3.2.3, 7.3.3, 7.3.6.1, 7.4.2.2, 8.3.1, C.5.2, D.2.17); ISO/IEC 14496-15 for their place in
 MP4 and Matroska.
@@ -46,7 +46,7 @@ class Parameters:
     order_bits: int
     """Lowest bits of the picture order count that slices hold."""
     has_planes: bool
-    """Whether slices name their colour plane."""
+    """True if slices name their colour plane."""
     num_reorder: int
     """Frames to be held back to put pictures in order, with all sub-layers."""
 

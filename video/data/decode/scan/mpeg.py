@@ -1,4 +1,4 @@
-"""What packets of MPEG-1, MPEG-2 and MPEG-4 hold: the types of their pictures, and what packed bitstreams make of them.
+"""Contents of packets of MPEG-1, MPEG-2 and MPEG-4: the types of their pictures, and packed bitstreams.
 
 Sources: ISO/IEC 11172-2 and 13818-2 (6.2.2.3, 6.2.2.6, 6.2.3, 6.2.3.1), 14496-2 (6.2.3, 6.2.5). Packed bitstreams are in no
 standard: DivX and XviD put a B-picture behind the reference picture that is decoded before it into one packet, and a stand-in
@@ -108,8 +108,7 @@ class Mpeg4Scanner(MpegScanner):
             self._kept = pictures[0]
 
     def _plain_pictures(self, data: bytes) -> list[_Vop] | None:
-        """The pictures in a packet that holds one or two and nothing else, or a stand-in, at the price of one look; None for
-        others."""
+        """Read the pictures of a packet that holds one or two and nothing else, or a stand-in, by one look; None for others."""
         if data[:4] != PICTURE or not self._time_bits:
             return [] if len(data) < 4 else None
         # What is behind the first picture, FFmpeg leaves alone unless the stream calls itself packed.
@@ -122,7 +121,7 @@ class Mpeg4Scanner(MpegScanner):
         return [self._picture(data[4 : 4 + VOP_BYTES]), self._picture(data[at + 1 : at + 1 + VOP_BYTES])]
 
     def _read_headers(self, data: bytes) -> list[_Vop]:
-        """The pictures in a packet."""
+        """Read the headers and pictures of a packet."""
         pictures: list[_Vop] = []
         self.headers.begin_packet()
         places = list(start_codes(data))
@@ -158,8 +157,7 @@ class Mpeg4Scanner(MpegScanner):
         return _Vop(value >> 8 * VOP_BYTES - 2, bool(value >> left - 2 & 1), seconds, ticks)
 
     def _read_layer(self, data: bytes) -> None:
-        """Of a video object layer, the width of the times in its pictures, whether it says if there are B-pictures, and whether
-        they are interlaced (14496-2, 6.2.3)."""
+        """Read the width of times, the presence of B-pictures and interlacing off a video object layer (14496-2, 6.2.3)."""
         bits = BitReader(data)
         bits.bits(9)
         version = 1
@@ -235,7 +233,7 @@ class Mpeg2Scanner(MpegScanner):
         return self._shown(kinds[0] == 1, is_b, alone=self._is_closed)
 
     def _begin_field(self, structure: int) -> bool:
-        """Whether a frame begins with this field."""
+        """Tell whether a frame begins with this field."""
         if self._first_field == 3 - structure:
             self._first_field = 0
             return False

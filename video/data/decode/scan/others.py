@@ -1,4 +1,4 @@
-"""What packets of VP8, VP9, AV1 and the relatives of H.263 hold.
+"""Contents of packets of VP8, VP9, AV1 and the relatives of H.263.
 
 Sources: RFC 6386 (9.1); the VP9 bitstream specification (6.2, annex B); the AV1 specification (5.3, 5.9.2); ITU-T H.263
 (5.1). Sorenson's and Microsoft's variants as FFmpeg reads them.
@@ -52,7 +52,7 @@ class Vp9Scanner(InOrderScanner):
 
 
 def _superframe(data: memoryview) -> list[memoryview]:
-    """The pictures of a packet of VP9 (annex B)."""
+    """Split a packet of VP9 into its pictures (annex B)."""
     last = data[-1]
     if last & 0xE0 == 0xC0:
         size_bytes, count = (last >> 3 & 3) + 1, (last & 7) + 1
@@ -91,7 +91,7 @@ class Av1Scanner(InOrderScanner):
 
 
 def _leb128(data: memoryview, at: int) -> tuple[int, int]:
-    """A number of AV1's variable length, and the place behind it."""
+    """Read a number of AV1's variable length; return it and the place behind it."""
     value = 0
     for number in range(8):
         if at >= len(data):

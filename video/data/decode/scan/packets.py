@@ -1,4 +1,4 @@
-"""What each packet of a stream holds, read from its first bits: how many frames, in which order they are shown, and whether
+"""Contents of each packet of a stream, read from its first bits: how many frames, in which order they are shown, and whether
 decoding can begin there.
 
 Containers answer all three, and often wrongly: AVI's key-frame flags are what the writer put there, ASF's and AVI's time
@@ -22,7 +22,7 @@ PROBED_FRAMES = 7
 
 
 class Entry(IntEnum):
-    """Whether decoding can begin at a packet."""
+    """Possibility to begin decoding at a packet."""
 
     NONE = 0
     """It cannot: the picture is built on others, or those behind it are."""
@@ -33,7 +33,7 @@ class Entry(IntEnum):
 
 
 class Held(NamedTuple):
-    """What one packet holds."""
+    """Contents of one packet."""
 
     frames: int = 1
     """Frames that a decoder hands out because of this packet, now or later."""
@@ -54,15 +54,15 @@ class Scanner:
 
     def __init__(self) -> None:
         self.is_exact = True
-        """Whether the frames counted so far are certain. Once False, only decoding tells how many there are."""
+        """True if the frames counted so far are certain. Once False, only decoding tells how many there are."""
         self.must_begin_at_start = False
-        """Whether packets depend on those before in other ways than pictures do (packed bitstreams)."""
+        """True if packets depend on those before in other ways than pictures do (packed bitstreams)."""
         self.keys: list[int] = []
         """One for every frame in the order of their packets; they rise in the order in which frames are shown."""
         self.most_reordered: int | None = None
         """Frames that a decoder holds back at most to put them in order; None if it holds back as many as needed."""
         self.learns_reordering = False
-        """Whether a decoder learns from the first frames how many that are."""
+        """True if a decoder learns from the first frames how many that are."""
         self.headers = Headers()
 
     def scan(self, packet: Packet) -> Held:
