@@ -17,7 +17,7 @@ from revit.image.modality import open_classifier
 from revit.image.models.deit import DeiT
 from revit.image.weights.start import start_from, start_from_source
 from revit.video.models.timesformer import TimeSformer
-from revit.video.weights.start import start_from_source as start_clips
+from revit.video.weights.start import start_from as start_clips
 
 SIZES: dict[str, Any] = {
     "embed_dim": 128,

@@ -1,4 +1,4 @@
-"""Whether a converted clip is read as its source is: the same number of frames, at the same times, showing the same."""
+"""A converted clip compared with its source: the same number of frames, at the same times, showing the same."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
-from revit.video.data.convert_encode import Encoded
-from revit.video.data.convert_options import ConvertSettings
+from revit.video.data.convert.encode import ConvertSettings, Encoded
 from revit.video.data.decode import DecodeError, VideoInfo, read_frames
 from revit.video.data.decode.index import index_frames
 
@@ -19,10 +18,8 @@ NOISE_ALLOWANCE = 6.0
 """dB by which a frame may stay below the usual limit: pure noise, encoded at any rate factor, stays within them."""
 TIE = 0.5
 """dB by which a frame may resemble one beside its own more: pictures that differ by no more cannot be told apart."""
-MOST_PSNR = 99.0
-"""dB of frames without any difference."""
-FPS_TOLERANCE = 1e-3
-"""Share by which the rates may differ: 300 frames of a clip then span the same 300."""
+MOST_PSNR = 99.0  # dB of frames without any difference
+FPS_TOLERANCE = 1e-3  # share by which the rates may differ: 300 frames of a clip then span the same 300
 
 
 class CheckError(Exception):
@@ -30,19 +27,19 @@ class CheckError(Exception):
 
 
 def check_clip(source: str, target: str, written: Encoded, settings: ConvertSettings) -> float:
-    """The smallest PSNR (dB, of luma) of the first, middle and last frame, each read by its number from both files as a
-    loader would read it, the source's resized.
+    """Return the smallest PSNR (dB, of luma) of the first, middle and last frame against the source's, resized.
 
-    A frame below `settings.smallest_psnr` is kept all the same if it resembles its source more than the frames beside it:
-    noise costs an encoder many bits and has few dB, in the right frame as well.
+    Each is read by its number from both files as a loader would read it. A frame below `settings.smallest_psnr` is kept all the
+    same if it resembles its source more than the frames beside it: noise costs an encoder many bits and has few dB, in the
+    right frame as well.
 
     Raises:
         CheckError: a difference.
         DecodeError: one of the files cannot be read so.
     """
     _check_times(target, written)
-    before, old = _three(source, beside=1)
-    after, new = _three(target, beside=0)
+    before, old = _read_three(source, beside=1)
+    after, new = _read_three(target, beside=0)
     if before.num_frames != after.num_frames:
         raise CheckError(f"{before.num_frames} frames became {after.num_frames}")
     if abs(after.fps / before.fps - 1) > FPS_TOLERANCE:
@@ -56,7 +53,7 @@ def check_clip(source: str, target: str, written: Encoded, settings: ConvertSett
 def check_frame(
     number: int, picture: NDArray[np.uint8], sources: dict[int, NDArray[np.uint8]], settings: ConvertSettings
 ) -> float:
-    """PSNR of a new frame against its source. `CheckError` if it is another frame, or none at all."""
+    """Return the PSNR of a new frame against its source. `CheckError` if it is another frame, or none at all."""
     own = psnr(sources[number], picture)
     if own >= settings.smallest_psnr:
         return own
@@ -65,51 +62,48 @@ def check_frame(
         raise CheckError(
             f"frame {number} differs from its source: {rounded_down(own)} dB, at least {floor:.1f} are wanted"
         )
-    others = {
-        beside: psnr(sources[beside], picture) for beside in (number - 1, number + 1) if beside in sources
-    }
-    beside = max(others, key=lambda one: others[one], default=number)
-    if others and others[beside] > own + TIE:
+    others = [(psnr(sources[at], picture), at) for at in (number - 1, number + 1) if at in sources]
+    most, beside = max(others, default=(own, number))
+    if most > own + TIE:
         raise CheckError(
-            f"frame {number} is rather frame {beside} of its source: {others[beside]:.1f} dB against that one, "
+            f"frame {number} is rather frame {beside} of its source: {most:.1f} dB against that one, "
             f"{rounded_down(own)} against its own"
         )
     return own
 
 
 def rounded_down(decibels: float) -> str:
-    """With one digit, so that what is below a limit also reads so."""
+    """Format with one digit, so that what is below a limit also reads so."""
     return f"{math.floor(10 * decibels) / 10:.1f}"
 
 
 def psnr(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    """Of the luma of two RGB pictures (H, W, 3), in dB, at most `MOST_PSNR`."""
-    difference = (one.astype(np.float64) - other) @ LUMA
-    error = float(np.mean(difference**2))
+    """Return the PSNR of the luma of two RGB pictures (H, W, 3) in dB, at most `MOST_PSNR`."""
+    error = float(np.mean(((one.astype(np.float64) - other) @ LUMA) ** 2))
     return MOST_PSNR if error == 0 else min(MOST_PSNR, 10 * float(np.log10(255**2 / error)))
 
 
 def resized(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """RGB (H, W, 3) to (height, width, 3)."""
+    """Resize RGB (H, W, 3) to (height, width, 3)."""
     frame = VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
     smaller = frame.reformat(width, height, interpolation=Interpolation.BICUBIC)
     return smaller.to_ndarray().astype(np.uint8, copy=False)
 
 
-def _three(path: str, beside: int) -> tuple[VideoInfo, dict[int, NDArray[np.uint8]]]:
-    """What is known of the file, and by number its first, middle and last frame, with so many on both sides (H, W, 3)."""
-    known: list[VideoInfo] = []
-    wanted: list[int] = []
+def _read_three(path: str, beside: int) -> tuple[VideoInfo, dict[int, NDArray[np.uint8]]]:
+    """Read the first, middle and last frame, with `beside` more on both sides: by number, (H, W, 3)."""
+    known: list[tuple[VideoInfo, list[int]]] = []
 
     def choose(info: VideoInfo) -> list[int]:
         last = info.num_frames - 1
-        known.append(info)
         near = range(-beside, beside + 1)
-        wanted[:] = sorted({min(max(at + step, 0), last) for at in (0, last // 2, last) for step in near})
+        wanted = sorted({min(max(at + step, 0), last) for at in (0, last // 2, last) for step in near})
+        known.append((info, wanted))
         return wanted
 
     frames = read_frames(path, choose, "pyav")
-    return known[-1], dict(zip(wanted, frames))
+    info, wanted = known[-1]
+    return info, dict(zip(wanted, frames))
 
 
 def _check_times(target: str, written: Encoded) -> None:
