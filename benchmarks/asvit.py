@@ -28,8 +28,7 @@ from revit.common.system.files import write_json
 from revit.image.models.asvit import AsViT
 from revit.image.models.genotype import SEED_TOPOLOGY
 from revit.image.search.complexity import Circle, Curve, curve_of, pooled, thetas_of, without_norms
-from revit.image.search.evaluations import one_thread
-from revit.image.search.measure import Measurer
+from revit.image.search.measure import Measurer, one_thread
 from revit.image.search.ntk import ntk, weight_gradients
 from revit.image.search.options import MeasureOptions
 
@@ -72,7 +71,7 @@ def measure(rounds: int, published_width: int) -> list[dict[str, Any]]:
     def prepared(width: int, pixels: int) -> tuple[AsViT, Circle, Tensor]:
         generator = torch.Generator().manual_seed(0)
         model = AsViT(SEED_TOPOLOGY.grown(width=width), pixels, num_classes=0).train()
-        shape = (3, pixels, pixels)
+        shape = torch.Size((3, pixels, pixels))
         return model, Circle.draw(shape, generator, dtype=torch.float32), thetas_of(10).float()
 
     large = prepared(32, 224)

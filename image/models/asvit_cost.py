@@ -19,6 +19,11 @@ def split_side(side: int, splits: int) -> int:
     return next(number for number in range(min(splits, side), 0, -1) if side % number == 0)
 
 
+def num_windows(grid: TokenGrid, splits: int) -> int:
+    """Count the windows of a map."""
+    return split_side(grid.rows, splits) * split_side(grid.cols, splits)
+
+
 def stage_maps(first: TokenGrid, num_stages: int) -> list[TokenGrid]:
     """The maps of all stages, each half the one before, rounded up."""
     maps = [first]
@@ -64,3 +69,16 @@ def closed_form(genotype: Genotype, images_shape: Sequence[int], stride: int, nu
 def stem_map(sides: Sides, stride: int) -> TokenGrid:
     """The stem's map of a picture of `sides` pixels."""
     return TokenGrid(-(-sides[0] // stride), -(-sides[1] // stride))
+
+
+def num_params(genotype: Genotype, num_classes: int, in_chans: int = 3) -> int:
+    """Count the parameters of the model without a position table."""
+    dims, stages = genotype.dims, genotype.stages
+    total = dims[0] * (stages[0].kernel ** 2 * in_chans + 1 + 2)  # the stem's convolution and norm
+    for stage, dim, heads in zip(stages, dims, genotype.heads_per_stage):
+        inner, hidden = heads * (dim // heads), stage.expansion * dim
+        attention = dim * 3 * inner + 3 * inner + inner * dim + dim
+        total += stage.depth * (4 * dim + attention + 2 * dim * hidden + hidden + dim)
+    for stage, dim, next_dim in zip(stages[1:], dims, dims[1:]):
+        total += stage.kernel**2 * dim * (2 + next_dim)
+    return total + dims[-1] * (2 + dims[-1] + 1 + num_classes) + num_classes

@@ -12,9 +12,8 @@ from pathlib import Path
 import torch
 
 from revit.image.models.genotype import Genotype
-from revit.image.search.evaluations import Evaluations, Measured
 from revit.image.search.grow import GrowthStep, grow
-from revit.image.search.measure import Measurer
+from revit.image.search.measure import Evaluations, Measured, Measurer
 from revit.image.search.options import GrowOptions, MeasureOptions, SearchOptions
 from revit.image.search.search import Step, search
 

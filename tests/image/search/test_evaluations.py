@@ -18,8 +18,7 @@ from search_runs import START, all_of_it, measurer
 
 from revit.common.system.errors import UserError
 from revit.image.models.genotype import Genotype
-from revit.image.search.evaluations import Evaluations, Measured, OutOfBudget
-from revit.image.search.measure import seed_of
+from revit.image.search.measure import Evaluations, Measured, OutOfBudget, seed_of
 
 OTHER = Genotype.parse("5,2,2|2,1,2|2,1,2|2,1,2|8,8")
 
@@ -132,10 +131,10 @@ def test_networks_without_a_measure_are_kept_as_such(tmp_path, monkeypatch):
     assert Measured((1.0,), (math.inf,)).failed
 
 
-def test_time_ends_between_genotypes(tmp_path):
+def test_time_ends_between_genotypes(tmp_path, monkeypatch):
     file = tmp_path / "measures.jsonl"
+    monkeypatch.setattr(Evaluations, "_time_is_up", lambda self: len(file.read_text().splitlines()) > 1)
     with Evaluations(measurer(), file) as evaluations:
-        evaluations.hurry = lambda: len(file.read_text().splitlines()) > 1
         with pytest.raises(OutOfBudget):
             evaluations([START, OTHER], 8)
         assert len(file.read_text().splitlines()) == 2

@@ -8,14 +8,14 @@ import pytest
 from search_runs import GROWTH, SEARCH, START, made_up
 
 from revit.image.models.asvit import AsViT
+from revit.image.models.asvit_cost import num_params
 from revit.image.models.genotype import PUBLISHED, Genotype
-from revit.image.search.baselines import compare, random_topologies, scores, statistics
-from revit.image.search.evaluations import Measured, OutOfBudget
-from revit.image.search.figures import draw_growth, draw_searches
-from revit.image.search.grow import best_of, grow, grow_at_random, grown_genotypes, num_params, rank_sums
+from revit.image.search.grow import best_of, grow, grow_at_random, grown_genotypes, rank_sums
+from revit.image.search.measure import Measured, OutOfBudget
 from revit.image.search.options import BudgetOptions, SearchOptions
+from revit.image.search.results import draw_growth, draw_searches
 from revit.image.search.search import search
-from revit.image.search.space import values_of
+from revit.image.search.space import compare, random_topologies, scores, statistics, values_of
 
 RATIOS = (0.05, 0.1, 0.15, 0.2)
 SIDES = (32, 32)
