@@ -1,4 +1,4 @@
-"""What DeiT and LV-ViT cost, by formula."""
+"""Cost of DeiT and LV-ViT by formula."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from revit.common.models.vit import ResizableTransformer
 def closed_form(
     model: ResizableTransformer, images_shape: Sequence[int], grid: TokenGrid | None = None
 ) -> Macs:
-    """Multiply-accumulates of one picture of shape (1, C, H, W) at `grid`, by kind: linear, attention, convolution.
+    """Count multiply-accumulates of one picture of shape (1, C, H, W) at `grid`, by kind: linear, attention, convolution.
 
     Raises ValueError for a batch other than 1.
     """

@@ -10,11 +10,11 @@ from revit.common.data.batch import Batch
 from revit.common.methods.distill import SelfDistillation
 from revit.common.models.grid import TokenGrid
 from revit.common.models.outputs import ModelOutput
-from revit.image.data.label_maps import TokenLabelOptions
-from revit.image.losses.token_labels import densify, region_align
+from revit.image.data.options import TokenLabelOptions
 from revit.image.models.lvvit import LVViT
 from revit.image.models.mix_token import MixDraw
 from revit.image.tasks import TokenLabelTask
+from revit.image.token_labels import densify, region_align
 
 CLASSES = 6
 GRIDS = (TokenGrid(4, 4), TokenGrid(3, 2))

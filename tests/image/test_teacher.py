@@ -8,12 +8,14 @@ from pydantic import ValidationError
 from torch import nn
 
 from revit.common.data.batch import Batch
+from revit.common.modality.teacher import Teacher
 from revit.common.models.layers.normalizer import PixelNorm
 from revit.common.models.outputs import ModelOutput
 from revit.common.system.errors import UserError
+from revit.image.modality import load_teacher
 from revit.image.models.variants import VARIANTS
 from revit.image.options import ImageRun
-from revit.image.teacher import Teacher, TeacherDistillation, TeacherTask, load_teacher
+from revit.image.tasks import TeacherDistillation, TeacherTask
 
 
 @pytest.fixture
@@ -72,12 +74,12 @@ def test_a_teacher_with_other_classes_is_refused(monkeypatch):
     network.num_classes = 7
     monkeypatch.setattr("timm.create_model", lambda name, pretrained: network)
     with pytest.raises(UserError, match="knows 7 classes, the data has 2"):
-        load_teacher("timm:somebody", ["a", "b"], PixelNorm((0.5,) * 3, (0.5,) * 3))
+        load_teacher("timm:somebody", ["a", "b"], PixelNorm((0.5,) * 3, (0.5,) * 3), "key", False)
 
 
 def test_an_unknown_teacher_is_one_message():
     with pytest.raises(UserError, match="timm:no_such_net: timm cannot load it"):
-        load_teacher("timm:no_such_net", ["a", "b"], PixelNorm((0.5,) * 3, (0.5,) * 3))
+        load_teacher("timm:no_such_net", ["a", "b"], PixelNorm((0.5,) * 3, (0.5,) * 3), "key", False)
 
 
 def test_a_teacher_wants_a_distillation_token():

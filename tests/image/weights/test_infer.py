@@ -12,7 +12,7 @@ from revit.common.weights.source import Source, image_transformer, read_source
 from revit.image.models.deit import DeiT
 from revit.image.models.lvvit import LVViT
 from revit.image.weights.infer import infer
-from revit.image.weights.start import start_from_source
+from revit.image.weights.start import start_from
 
 
 def source_of(model: torch.nn.Module, **facts: Any) -> Source:
@@ -21,7 +21,7 @@ def source_of(model: torch.nn.Module, **facts: Any) -> Source:
 
 def same_answers(model: Any, source: Source) -> bool:
     again = infer(source).build()
-    start_from_source(again, source)
+    start_from(again, source)
     pictures = torch.randn(1, 3, model.img_size, model.img_size)
     with torch.no_grad():
         return torch.equal(model.eval()(pictures).prediction, again.eval()(pictures).prediction)
