@@ -47,7 +47,7 @@ def published_length(model: AsViT, circle: Circle, thetas: Tensor) -> float:
                 torch.autograd.grad(out[:, column].sum(), angles, retain_graph=True)[0]
                 for column in range(out.shape[1])
             ]
-            total += Curve(torch.stack(columns, dim=1)).length_distortion()
+            total += Curve(torch.stack(columns, dim=1)).length()
     return total
 
 
@@ -75,9 +75,9 @@ def measure(rounds: int, published_width: int) -> list[dict[str, Any]]:
         return model, Circle.draw(shape, generator, dtype=torch.float32), thetas_of(10).float()
 
     large = prepared(32, 224)
-    add("length", 32, 224, seconds_of(lambda: curve_of(*large).length_distortion(), rounds))
+    add("length", 32, 224, seconds_of(lambda: curve_of(*large).length(), rounds))
     small = prepared(published_width, 64)
-    ours, theirs = curve_of(*small).length_distortion(), published_length(*small)
+    ours, theirs = curve_of(*small).length(), published_length(*small)
     assert abs(ours / theirs - 1) < 1e-3, (ours, theirs)
     add("length", published_width, 64, seconds_of(lambda: curve_of(*small), rounds))
     add("length, published procedure", published_width, 64, seconds_of(lambda: published_length(*small), 1))

@@ -44,7 +44,7 @@ class PicturePixelOptions(Options):
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of what the model sees."""
+        """Height and width of the model's input."""
         return (self.img_size, self.img_size) if isinstance(self.img_size, int) else self.img_size
 
     @model_validator(mode="after")
@@ -99,7 +99,7 @@ class MixOptions(Options):
     mixup: float = Field(default=0.0, ge=0)
     """Parameter of the shares' distribution Beta(mixup, mixup); 0: no mixup. DeiT: 0.8."""
     cutmix: float = Field(default=0.0, ge=0)
-    """The same for rectangles cut from the partner; 0: no cutmix. DeiT: 1.0."""
+    """Parameter of the same for rectangles cut from the partner; 0: no cutmix. DeiT: 1.0."""
     probability: float = Field(default=1.0, ge=0, le=1)
     """Chance that a batch (or pair, or element) is mixed at all."""
     switch_probability: float = Field(default=0.5, ge=0, le=1)
@@ -140,7 +140,7 @@ class PictureOptions(Options):
     augment: AugmentOptions = AugmentOptions()
     mix: MixOptions = MixOptions()
     token_labels: TokenLabelOptions | None = None
-    """A stored target for every patch (LV-ViT)."""
+    """Stored targets for every patch (LV-ViT); null: none."""
     loading: LoadingOptions = LoadingOptions()
 
     @model_validator(mode="after")

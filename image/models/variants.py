@@ -1,4 +1,4 @@
-"""The published sizes of DeiT, LV-ViT and As-ViT, by name."""
+"""Published sizes of DeiT, LV-ViT and As-ViT, by name."""
 
 from __future__ import annotations
 

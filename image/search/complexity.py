@@ -83,16 +83,10 @@ class Curve:
 
     def measure(self, name: Measure) -> float:
         """Return the measure of that name."""
-        measures: dict[Measure, Callable[[], float]] = {
-            "length": self.length_distortion,
-            "curvature": self.curvature,
-            "length_curvature": self.length_curvature,
-            "length_curvature_published": self.length_curvature_published,
-        }
-        return measures[name]()
+        return getattr(self, name)()
 
-    def length_distortion(self) -> float:
-        """Return L^E, the sum over the angles of |v| (published code). The paper prints an integral of sqrt(|v|_2), where the
+    def length(self) -> float:
+        """Return the length distortion L^E, the sum over the angles of |v| (published code). The paper prints an integral of sqrt(|v|_2), where the
         root is taken twice over; the steps' width, a constant, is left out by both."""
         return float(self.v.norm(dim=1).sum())
 

@@ -121,8 +121,6 @@ class OutOfBudget(Exception):
 
 Evaluate = Callable[[Sequence[Genotype], int], "list[Measured]"]
 """Measures genotypes with the networks of a seed."""
-
-
 Piece = tuple[str, Genotype, int, int]
 """Work for one process: a method of `Measurer` and its arguments."""
 
@@ -189,8 +187,8 @@ class Evaluations:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self.num_workers, context, _begin, (self.measurer,))
         here = partial(_measure_here, self.measurer)
-        numbers = map(here, pieces) if self._pool is None else self._pool.map(_measure_in_worker, pieces)
         try:
+            numbers = map(here, pieces) if self._pool is None else self._pool.map(_measure_in_worker, pieces)
             for name in missing:
                 conditions, complexities = (tuple(islice(numbers, repeats)) for _ in range(2))
                 yield name, Measured(complexities, conditions)

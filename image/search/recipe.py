@@ -1,4 +1,4 @@
-"""The whole of a search: topologies, growth, baselines, figures, and the training of what was found."""
+"""Recipe of a search: topologies, growth, baselines, figures, and the training of what was found."""
 
 from __future__ import annotations
 

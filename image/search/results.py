@@ -17,22 +17,39 @@ SMOOTH = 25
 """Number of steps over which the figure averages."""
 
 
+COMPARED = {
+    "seed": "seed",
+    "found": "found",
+    "score": "score",
+    "random_mean": "random mean",
+    "random_best": "random best",
+    "beaten": "beaten %",
+    "complexity": "complexity",
+    "random_complexity": "(random)",
+    "condition": "condition",
+    "random_condition": "(random)",
+}
+GROWN = {
+    "step": "step",
+    "genotype": "genotype",
+    "params": "parameters, M",
+    "gmacs": "GMACs",
+    "complexity": "complexity",
+    "condition": "condition",
+}
+
+
 def print_results(
     searches: Sequence[Search], comparisons: Sequence[Comparison], growth: Growth | None
 ) -> None:
     """Print tables of the search, of random topologies, and of the growth, as far as there are any."""
     if searches:
         found = statistics([one.genotype for one in searches])
-        rows: list[dict[str, Any]] = [
-            {
-                "choice": name,
-                "mean": round(mean, 2),
-                "std over mean": round(std, 2),
-                "paper": PAPER_MEANS[name],
-            }
+        rows = [
+            {"choice": name, "mean": mean, "std over mean": std, "paper": PAPER_MEANS[name]}
             for name, (mean, std) in found.items()
         ]
-        _print(f"Topologies found, {len(searches)} seed(s)", rows)
+        print_table(f"Topologies found, {len(searches)} seed(s)", {name: name for name in rows[0]}, rows)
     for search in searches:
         if not search.complete:
             print(
@@ -40,39 +57,14 @@ def print_results(
                 "goes on"
             )
     if comparisons:
-        rows = [
-            {
-                "seed": one.seed,
-                "found": str(one.found),
-                "score": round(one.score, 3),
-                "random mean": round(one.random_mean, 3),
-                "random best": round(max(one.random), 3),
-                "beaten %": round(100 * one.beaten, 1),
-                "complexity": round(one.measured.complexity, 5),
-                "(random)": round(one.mean_complexity, 5),
-                "condition": round(one.measured.condition, 3),
-                "(random) ": round(one.mean_condition, 3),
-            }
-            for one in comparisons
-        ]
-        _print("Found against random topologies", rows)
+        rows = [{**one.record(), "beaten": 100 * one.beaten} for one in comparisons]
+        print_table("Found against random topologies", COMPARED, rows)
     if growth is not None:
         rows = [
-            {
-                "step": number,
-                "genotype": str(one.genotype),
-                "parameters, M": round(one.params / 1e6, 3),
-                "GMACs": round(one.gmacs, 4),
-                "complexity": round(one.measured.complexity, 5) if one.measured else None,
-                "condition": round(one.measured.condition, 3) if one.measured else None,
-            }
+            {**one.record(), "step": number, "params": one.params / 1e6}
             for number, one in enumerate(growth.models)
         ]
-        _print("Growth" if growth.complete else "Growth, cut short", rows)
-
-
-def _print(title: str, rows: Sequence[dict[str, Any]]) -> None:
-    print_table(title, {name: name for name in rows[0]}, rows)
+        print_table("Growth" if growth.complete else "Growth, cut short", GROWN, rows)
 
 
 def draw_searches(searches: Sequence[Search], path: Path) -> None:

@@ -157,7 +157,7 @@ def test_options_reach_the_task():
 def test_a_model_without_the_grids_patches_is_refused():
     network, batch = Answers(), labelled()
     network.patch[1] = torch.randn(4, 5, CLASSES)
-    with pytest.raises(ValueError, match="need 6 patch logits, the model gives 5"):
+    with pytest.raises(ValueError, match="6 patch logits.* 5"):
         run(TokenLabelTask(), network, batch)
 
 

@@ -73,12 +73,12 @@ def test_a_teacher_with_other_classes_is_refused(monkeypatch):
     network = nn.Linear(2, 2)
     network.num_classes = 7
     monkeypatch.setattr("timm.create_model", lambda name, pretrained: network)
-    with pytest.raises(UserError, match="knows 7 classes, the data has 2"):
+    with pytest.raises(UserError, match=r"timm:somebody.* 7 .* 2 "):
         load_teacher("timm:somebody", ["a", "b"], PixelNorm((0.5,) * 3, (0.5,) * 3), "key", False)
 
 
 def test_an_unknown_teacher_is_one_message():
-    with pytest.raises(UserError, match="timm:no_such_net: timm cannot load it"):
+    with pytest.raises(UserError, match=r"key timm:no_such_net"):
         load_teacher("timm:no_such_net", ["a", "b"], PixelNorm((0.5,) * 3, (0.5,) * 3), "key", False)
 
 
@@ -89,7 +89,7 @@ def test_a_teacher_wants_a_distillation_token():
         "run": {"dir": "x"},
         "distill": {"teacher": {"source": "timm:x"}},
     }
-    with pytest.raises(ValidationError, match="distillation token at every grid"):
+    with pytest.raises(ValidationError, match=r"distill\.teacher"):
         ImageRun.model_validate(settings)
     for model in ({"name": "deit_small_distilled"}, {"distillation": "every_grid"}):
         assert ImageRun.model_validate(settings | {"model": model}).distill.teacher is not None

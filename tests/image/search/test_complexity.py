@@ -10,6 +10,7 @@ from torch import nn
 
 from revit.common.models.layers.attention import Attention
 from revit.image.models.asvit import AsViT
+from revit.image.search import complexity
 from revit.image.search.complexity import (
     Circle,
     Curve,
@@ -80,7 +81,7 @@ def test_attention_with_its_slope(shape, monkeypatch):
 
     expected = torch.func.jvp(attention, tuple(three), tuple(slopes))
     for group in (1, 2 * shape[1] ** 2, 2**19):
-        monkeypatch.setattr("revit.image.search.complexity.MAPS_AT_ONCE", group)
+        monkeypatch.setattr(complexity, "MAPS_AT_ONCE", group)
         found = attention_with_slope(three, slopes)
         for one, other in zip(found, expected):
             torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)

@@ -224,16 +224,16 @@ def test_every_grid_of_another_resolution_starts_from_its_own(tmp_path: Path, ma
 
 
 def test_weights_of_another_family_are_refused() -> None:
-    with pytest.raises(UserError, match="weights of an LV-ViT, the model is a ViT or DeiT"):
+    with pytest.raises(UserError, match=r"LV-ViT.*DeiT.*model\.name"):
         start_from(deit(), source_of(lvvit()))
-    with pytest.raises(UserError, match="weights of a ViT or DeiT, the model is an LV-ViT"):
+    with pytest.raises(UserError, match=r"DeiT.*LV-ViT.*model\.name"):
         start_from(lvvit(), source_of(deit()))
     video = Source("clips", "video", dict(deit().state_dict()))
     with pytest.raises(UserError, match="weights of a video model"):
         start_from(deit(), video)
     with pytest.raises(UserError, match="weights of a video model"):
         start_from(deit(), source_of(nn.ParameterDict({"time_embed": torch.ones(1)})))
-    with pytest.raises(UserError, match=r"skip_lam 3, the model has 2; set model\.skip_lam=3"):
+    with pytest.raises(UserError, match=r"model\.skip_lam=3"):
         start_from(lvvit(), source_of(lvvit(), skip_lam=3.0))
-    with pytest.raises(UserError, match=r"num_heads 4, the model has 2"):
+    with pytest.raises(UserError, match=r"num_heads 4"):
         start_from(deit(), source_of(deit(), num_heads=4))
