@@ -15,7 +15,7 @@ if __name__ == "image":
 
 
 def load(checkpoint: str, **how: Any) -> Engine:
-    """Load a classifier of pictures, ready to answer: ours or a run's folder, or weights made elsewhere (see `open_classifier`).
+    """Load a classifier of pictures: our checkpoint or a run's folder, or weights made elsewhere (see `open_classifier`).
 
     `how`: see `revit.common.serving.load.engine_of`, such as views, grid, topk, budget, device, dtype. Raises UserError.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import timm
@@ -28,7 +28,7 @@ from revit.common.weights.source import Source
 from revit.image.data.augment import build_batch_augment
 from revit.image.data.lists import EXTENSIONS
 from revit.image.data.options import PictureOptions
-from revit.image.data.pictures import EvalPictures, build_train_loader, load_picture, read_split
+from revit.image.data.pictures import EvalPictures, load_picture, read_split, train_load
 from revit.image.demo import DIGITS, make_digit_pictures
 from revit.image.models.variants import VARIANTS
 from revit.image.options import AsViTModel, ImageModel, ImageRun
@@ -114,8 +114,9 @@ class ImageModality(Modality[ImageRun]):
             return TeacherTask(loss, network)
         if not isinstance(options.model, ImageModel) or not options.model.is_lvvit:
             return super().task(options)
-        labels, mix_token = options.data.token_labels, options.model.mix_token
-        return TokenLabelTask.from_options(self.distillation(options), mix_token, labels)
+        losses = TokenLabelTask(self.distillation(options), options.model.mix_token)
+        labels = options.data.token_labels
+        return losses if labels is None else replace(losses, labels=labels)
 
     def teacher(self, options: ImageRun, source: str, key: str, own_size: bool = True) -> Teacher:
         """Load any classifier of timm's, or one that `predict` opens."""
@@ -127,20 +128,18 @@ class ImageModality(Modality[ImageRun]):
     def train_loader(
         self, options: ImageRun, split: Split, batch_size: int, rank: int = 0, num_ranks: int = 1
     ) -> Loader:
-        data, pictures, seed = self.data(options), self.split(options, split), options.run.seed
-        ranks = {"rank": rank, "num_ranks": num_ranks}
-        num_classes = len(self.label_names(options))
-        return build_train_loader(data, pictures, batch_size, seed, num_classes=num_classes, **ranks)
+        data, pictures = self.data(options), self.split(options, split)
+        load = train_load(data, pictures, len(self.label_names(options)))
+        how = {"repeats": data.augment.repeats, "rank": rank, "num_ranks": num_ranks}
+        return build.train_loader(load, pictures, data.loading, batch_size, options.run.seed, **how)
 
     def assigner_loader(
         self, options: ImageRun, split: Split, batch_size: int, rank: int = 0, num_ranks: int = 1
     ) -> Loader:
         """Load a split shuffled, but as it is evaluated: a random crop may show a part that needs another token length."""
-        data, pictures, seed = self.data(options), self.split(options, split), options.run.seed
-        ranks = {"rank": rank, "num_ranks": num_ranks}
-        return build.train_loader(
-            EvalPictures(pictures, data), pictures, data.loading, batch_size, seed, **ranks
-        )
+        data, pictures = self.data(options), self.split(options, split)
+        load, ranks = EvalPictures(pictures, data), {"rank": rank, "num_ranks": num_ranks}
+        return build.train_loader(load, pictures, data.loading, batch_size, options.run.seed, **ranks)
 
     def eval_loader(
         self,
@@ -152,8 +151,8 @@ class ImageModality(Modality[ImageRun]):
         num_ranks: int = 1,
     ) -> Loader:
         data, pictures = self.data(options), self.split(options, split)
-        ranks = {"rank": rank, "num_ranks": num_ranks}
-        return build.eval_loader(EvalPictures(pictures, data), pictures, data.loading, batch_size, **ranks)
+        load, ranks = EvalPictures(pictures, data), {"rank": rank, "num_ranks": num_ranks}
+        return build.eval_loader(load, pictures, data.loading, batch_size, **ranks)
 
     def inputs(self, options: ImageRun) -> Pictures:
         return Pictures(options.data)
@@ -205,8 +204,8 @@ def load_teacher(
         ) from error
     if network.num_classes != len(label_names):
         raise UserError(
-            f"{key} {source} knows {network.num_classes} classes, the data has {len(label_names)}; a teacher must know the same "
-            "classes: fine-tune it on this data first, or choose another"
+            f"{key} {source} knows {network.num_classes} classes, the data has {len(label_names)}; a teacher must know the "
+            "same classes: fine-tune it on this data first, or choose another"
         )
     facts = network.pretrained_cfg
     sides = (facts["input_size"][1], facts["input_size"][2]) if own_size else None

@@ -54,7 +54,7 @@ class ImageModel(ModelOptions):
     skip_lam: float | None = Field(default=None, gt=0)
     """Divisor of LV-ViT's residual branches."""
     patch_embed: Literal["patchify", "stem", "shared", "lvvit"] | None = None
-    """Patch embedding: one convolution per grid, early convolutions per grid, one kernel shared by all (ablation), or LV-ViT's stem."""
+    """One convolution per grid, early convolutions per grid, one kernel shared by all (ablation), or LV-ViT's stem."""
     distillation: Literal["shared", "per_grid", "none", "every_grid"] | None = None
     """Distillation token and head of the shorter grids: one for all, one each, or none; or DeiT's at every grid."""
     mix_token: bool = True
@@ -136,7 +136,7 @@ class TeacherOptions(Options):
     """The network that teaches the distillation token, in place of the longest grid."""
 
     source: str
-    """Network: timm:NAME of any classifier (DeiT: timm:regnety_160.deit_in1k), or a checkpoint or weight file of an image model."""
+    """timm:NAME of any classifier (DeiT: timm:regnety_160.deit_in1k), or a checkpoint or weight file of an image model."""
     kind: Literal["hard", "soft"] = "hard"
     """Target: the teacher's decision, or its distribution."""
     alpha: float = Field(default=0.5, ge=0, le=1)

@@ -17,7 +17,7 @@ from revit.common.methods.task import Task
 from revit.common.models.base import GridModel
 from revit.common.models.grid import TokenGrid
 from revit.common.models.outputs import ModelOutput
-from revit.image.data.options import AxisOrder, TokenLabelOptions
+from revit.image.data.options import TokenLabelOptions
 from revit.image.models.lvvit import LVViT
 from revit.image.models.mix_token import MixDraw
 from revit.image.token_labels import (
@@ -29,6 +29,9 @@ from revit.image.token_labels import (
     soft_cross_entropy,
     soft_labels,
 )
+
+DEFAULT_LABELS = TokenLabelOptions(folder="")
+"""Options of batches without label maps."""
 
 
 @dataclass
@@ -51,23 +54,10 @@ class TokenLabelTask(Task):
     distill: SelfDistillation = field(default_factory=SelfDistillation)
     """Losses of the class token; the label smoothing is that of batches without label maps."""
     mix_token: bool = True
-    smoothing: float = 0.1
-    """Smoothing of the targets read from label maps."""
-    axis_order: AxisOrder = "corrected"
-    ground_truth: bool = False
-    cls_weight: float = 1.0
-    dense_weight: float = 1.0
+    labels: TokenLabelOptions = DEFAULT_LABELS
+    """Weights of the losses, and how label maps are read."""
     exchange: LengthExchange = field(default_factory=OneProcess, compare=False)
     """Place where the grids run: here, or shared out among processes."""
-
-    @classmethod
-    def from_options(
-        cls, distill: SelfDistillation, mix_token: bool, labels: TokenLabelOptions | None
-    ) -> TokenLabelTask:
-        if labels is None:
-            return cls(distill, mix_token)
-        own = {"smoothing", "axis_order", "ground_truth", "cls_weight", "dense_weight"}
-        return cls(distill, mix_token, **labels.model_dump(include=own))
 
     def losses(self, model: nn.Module, inputs: Tensor, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         network = cast(LVViT, model)
@@ -85,7 +75,7 @@ class TokenLabelTask(Task):
                 teacher = self.exchange.taught(like=output.logits.detach())
                 class_term = distill(output, teacher, class_targets)
             dense_term = soft_cross_entropy(_patch_logits(output, grid), patches(grid))
-            yield grid.name, self.cls_weight * class_term + self.dense_weight * dense_term
+            yield grid.name, self.labels.cls_weight * class_term + self.labels.dense_weight * dense_term
 
     def _targets(self, batch: Batch, num_classes: int) -> tuple[Tensor, Callable[[TokenGrid], Tensor]]:
         """Return the class target (B, K), and per grid the patch targets (B, S, K), or (B, 1, K) for all patches alike."""
@@ -93,11 +83,11 @@ class TokenLabelTask(Task):
             smooth = on_and_off(self.distill.label_smoothing, num_classes)
             label = soft_labels(batch.targets, num_classes, *smooth)
             return label, lambda grid: label[:, None]
-        smooth = on_and_off(self.smoothing, num_classes)
+        smooth = on_and_off(self.labels.smoothing, num_classes)
         dense = densify(batch.extras["label_map"], num_classes)
-        regions = RegionTargets(dense, batch.extras["crop"], *smooth, self.axis_order)
+        regions = RegionTargets(dense, batch.extras["crop"], *smooth, self.labels.axis_order)
         whole = regions.whole()
-        if self.ground_truth:
+        if self.labels.ground_truth:
             whole = correct_by_label(whole, soft_labels(batch.targets, num_classes, *smooth))
         return whole, lambda grid: regions.patches(grid.rows, grid.cols)
 

@@ -26,7 +26,6 @@ from revit.common.data.broken import BrokenSample
 from revit.common.data.build import Split
 from revit.common.data.dataset import Sample
 from revit.common.data.lists import SampleList
-from revit.common.data.loader import Loader
 from revit.image.data.label_maps import LabelMaps
 from revit.image.data.lists import keep_classes, read_pictures
 from revit.image.data.options import PictureOptions
@@ -44,33 +43,14 @@ def read_split(options: PictureOptions, split: Split) -> SampleList:
     return pictures if source.classes is None else keep_classes(pictures, source.classes)
 
 
-def build_train_loader(
-    options: PictureOptions,
-    pictures: SampleList,
-    batch_size: int,
-    seed: int,
-    *,
-    num_classes: int | None = None,
-    rank: int = 0,
-    num_ranks: int = 1,
-) -> Loader:
-    """Load shuffled, augmented pictures, uint8 (B, C, H, W). Broken files, and those without label map, are replaced.
-
-    num_classes: the model's, if not the list's.  The rest, and errors, as `revit.common.data.build.train_loader`.
-
-    With `token_labels` batches carry the extras `label_map` (B, 2, k, h, w) and `crop` (B, 4), fractions of the map: top,
-    left, height, width.
-    """
-    load: TrainPictures | MappedPictures
+def train_load(
+    options: PictureOptions, pictures: SampleList, num_classes: int
+) -> TrainPictures | MappedPictures:
+    """Return the reader of augmented pictures, with label maps if there are `token_labels`; num_classes: the model's."""
     if options.token_labels is None:
-        load = TrainPictures(pictures, train_transform(options.pixels, options.augment))
-    else:
-        label_maps = LabelMaps(options.token_labels, num_classes or pictures.num_classes, pictures.kept)
-        load = MappedPictures(pictures, label_maps, FollowedTransform(options.pixels, options.augment))
-    repeats = options.augment.repeats
-    return build.train_loader(
-        load, pictures, options.loading, batch_size, seed, repeats=repeats, rank=rank, num_ranks=num_ranks
-    )
+        return TrainPictures(pictures, train_transform(options.pixels, options.augment))
+    label_maps = LabelMaps(options.token_labels, num_classes, pictures.kept)
+    return MappedPictures(pictures, label_maps, FollowedTransform(options.pixels, options.augment))
 
 
 @dataclass
@@ -94,7 +74,8 @@ class MappedPictures:
     transform: FollowedTransform
 
     def __call__(self, index: int, generator: Generator) -> Sample:
-        """Return uint8 (1, C, H, W), its class number, its label map moved like it, and where the crop lies on the map."""
+        """Return uint8 (1, C, H, W) and its class number, with the extras `label_map` (2, k, h, w), moved like the picture, and
+        `crop` (4,), fractions of the map: top, left, height, width."""
         label_map = self.label_maps.read(self.pictures.name(index))
         picture = _read(self.pictures, index)
         pixels, label_map, crop = self.transform(picture, label_map)

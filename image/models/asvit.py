@@ -159,7 +159,7 @@ class AsViT(GridModel):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Draw the weights. Linear weights: truncated normal, std `linear_std`; position table: 0.02; biases 0; norms 1 and 0; the stem's
+        """Draw linear weights from a truncated normal of std `linear_std`, the position table of std 0.02; biases 0; the stem's
         convolution keeps the framework's default (published code, where `linear_std` is 0.02)."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -170,7 +170,7 @@ class AsViT(GridModel):
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def stride_of(self, grid: TokenGrid) -> int:
-        """Return the pixels between two tokens of the stem's map at `grid`. ValueError where no multiple of 4 gives that map."""
+        """Return the stem's stride in pixels at `grid`. ValueError where no multiple of 4 gives that map."""
         sides = sides_of(self.img_size)
         times = -(-sides[0] // (STEM_STRIDE * grid.rows))
         if stem_map(sides, STEM_STRIDE * times) != grid:
@@ -228,8 +228,8 @@ class AsViT(GridModel):
 
 
 class AsViTFeatures(nn.Module):
-    """As-ViT as the backbone of a detector: pictures (B, C, H, W) of any size -> an OrderedDict of maps (B, D, ceil(H / stride),
-    ceil(W / stride)), named "0" to "3" as torchvision's feature pyramids expect, finest first.
+    """As-ViT as the backbone of a detector: pictures (B, C, H, W) of any size -> an OrderedDict of maps (B, D, ceil(H /
+    stride), ceil(W / stride)), named "0" to "3" as torchvision's feature pyramids expect, finest first.
 
     `channels` and `strides` hold a number for every map returned. Takes a model over: its final norm and its head, which no
     map passes, are removed (a distributed run would wait for their gradients).

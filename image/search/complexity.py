@@ -86,8 +86,8 @@ class Curve:
         return getattr(self, name)()
 
     def length(self) -> float:
-        """Return the length distortion L^E, the sum over the angles of |v| (published code). The paper prints an integral of sqrt(|v|_2), where the
-        root is taken twice over; the steps' width, a constant, is left out by both."""
+        """Return the length distortion L^E, the sum over the angles of |v| (published code). The paper prints an integral of
+        sqrt(|v|_2), where the root is taken twice over; the steps' width, a constant, is left out by both."""
         return float(self.v.norm(dim=1).sum())
 
     def curvature(self) -> float:

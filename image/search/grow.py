@@ -83,17 +83,8 @@ Take = Callable[[list[Choice]], GrowthStep]
 """Takes one of the choices, measured or not."""
 
 
-def grow(
-    options: GrowOptions,
-    seed: Genotype,
-    sides: Sides,
-    evaluate: Evaluate,
-    on_step: Callable[[GrowthStep], None] = lambda _: None,
-) -> Growth:
-    """Grow from one block a stage on, one block and some width a step, by the choice with the smallest sum of ranks.
-
-    `sides` are those of the pictures, for the cost. A function of its arguments, as `search`.
-    """
+def by_rank(options: GrowOptions, evaluate: Evaluate) -> Take:
+    """Take the choice with the smallest sum of ranks."""
 
     def take(choices: list[Choice]) -> GrowthStep:
         measured = evaluate([choice.narrow for choice in choices], options.seed)
@@ -101,26 +92,26 @@ def grow(
         sums = rank_sums(measured)
         return GrowthStep(known, sums, best_of(measured, sums, options.ties))
 
-    return _grow(options, seed, sides, take, on_step)
+    return take
 
 
-def grow_at_random(options: GrowOptions, seed: Genotype, sides: Sides, draw: int) -> Growth:
-    """Grow by choices drawn at random with the seed `draw`; nothing is measured."""
-    rng = np.random.default_rng([draw, 5])
-
-    def take(choices: list[Choice]) -> GrowthStep:
-        return GrowthStep(tuple(choices), (), int(rng.integers(len(choices))))
-
-    return _grow(options, seed, sides, take, lambda _: None)
+def at_random(seed: int) -> Take:
+    """Take a random choice; nothing is measured."""
+    rng = np.random.default_rng([seed, 5])
+    return lambda choices: GrowthStep(tuple(choices), (), int(rng.integers(len(choices))))
 
 
-def _grow(
+def grow(
     options: GrowOptions,
     seed: Genotype,
     sides: Sides,
     take: Take,
-    on_step: Callable[[GrowthStep], None],
+    on_step: Callable[[GrowthStep], None] = lambda _: None,
 ) -> Growth:
+    """Grow from one block a stage on, one block and some width a step.
+
+    `sides` are those of the pictures, for the cost. A function of its arguments, as `search`.
+    """
     start = _choice(options, seed.grown((1,) * NUM_STAGES, options.start_width), sides)
     steps: list[GrowthStep] = []
     complete = False
@@ -129,9 +120,8 @@ def _grow(
         while not (complete := at.params >= options.stop_params):
             if len(steps) == options.budget.steps:
                 break
-            choices = [
-                _choice(options, narrow, sides) for narrow in grown_genotypes(at.narrow, options.ratios)
-            ]
+            narrow = grown_genotypes(at.narrow, options.ratios)
+            choices = [_choice(options, genotype, sides) for genotype in narrow]
             choices = [choice for choice in choices if choice.params <= options.max_params]
             if not choices:
                 complete = True

@@ -16,7 +16,7 @@ from revit.common.training.recipe import Recipe
 from revit.common.training.stages import LOCK
 from revit.image.modality import ImageModality
 from revit.image.models.genotype import SEED_TOPOLOGY, Genotype
-from revit.image.search.grow import Growth, GrowthStep, grow, grow_at_random
+from revit.image.search.grow import Growth, GrowthStep, at_random, by_rank, grow
 from revit.image.search.measure import Evaluations, Measurer
 from revit.image.search.options import AsViTSearchRun, GrowOptions
 from revit.image.search.results import draw_growth, draw_searches
@@ -132,9 +132,9 @@ class SearchRecipe:
                 params = step.choice.params / 1e6
                 bar(note=f"{params:.2f} of {options.stop_params / 1e6:g} M parameters")
 
-            growth = grow(options, found, sides, evaluations, report)
+            growth = grow(options, found, sides, by_rank(options, evaluations), report)
         draws = range(baselines.seed, baselines.seed + baselines.growths)
-        others = [grow_at_random(options, found, sides, draw) for draw in draws]
+        others = [grow(options, found, sides, at_random(draw)) for draw in draws]
         ends = [other.models[-1] for other in others]
         measured = evaluations([one.narrow for one in ends], options.seed)
         random = [

@@ -96,7 +96,7 @@ def test_each_family_has_its_losses():
     labels = {"folder": "maps", "dense_weight": 0.5}
     lvvit = modality.task(run(data={"token_labels": labels}, model={"name": "lvvit_s", "mix_token": False}))
     assert isinstance(lvvit, TokenLabelTask)
-    assert (lvvit.mix_token, lvvit.dense_weight) == (False, 0.5)
+    assert (lvvit.mix_token, lvvit.labels.dense_weight) == (False, 0.5)
 
 
 def test_a_distilled_model_without_teacher_learns_the_labels_with_both_heads():

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from revit.common.data import build
 from revit.image.data.options import PictureOptions
-from revit.image.data.pictures import build_train_loader, read_split
+from revit.image.data.pictures import read_split, train_load
 from revit.image.token_labels import RegionTargets, densify
 
 COLOURS = np.array([[230, 20, 20], [20, 230, 20], [20, 20, 230], [230, 230, 20]], dtype=np.uint8)
@@ -61,7 +62,9 @@ def shown(pixels: Tensor, rows: int, cols: int) -> tuple[Tensor, Tensor]:
 def test_every_patch_is_told_the_quarter_that_it_shows(tmp_path, size):
     write(tmp_path, *size)
     run = options(tmp_path)
-    loader = build_train_loader(run, read_split(run, "train"), 2, seed=0, num_classes=len(COLOURS))
+    pictures = read_split(run, "train")
+    load = train_load(run, pictures, len(COLOURS))
+    loader = build.train_loader(load, pictures, run.loading, batch_size=2, seed=0)
     corrected, official = [], []
     for epoch in range(6):
         loader.set_epoch(epoch)

@@ -113,5 +113,5 @@ def test_missing_files_and_folders_are_named(tmp_path):
 
 def test_lines_of_pixels_are_refused():
     check_shape("a.png", Image.new("RGB", (224, 1)), (224, 224))
-    with pytest.raises(BrokenSample, match="1x30000 .* 224x224"):
+    with pytest.raises(BrokenSample, match=r"1x30000 .* 224x224"):
         check_shape("a.png", Image.new("RGB", (1, 30000)), (224, 224))

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from revit.common.data import build as common_build
+from revit.common.data import build as build_data
 from revit.common.data.broken import BrokenSample
 from revit.common.system.errors import UserError
 from revit.image.data.options import PictureOptions
-from revit.image.data.pictures import EvalPictures, build_train_loader, load_picture, read_split
+from revit.image.data.pictures import EvalPictures, load_picture, read_split, train_load
 
 AUGMENT = {"auto_augment": "rand-m9-mstd0.5-inc1", "interpolation": "random"}
 
@@ -35,8 +35,10 @@ def build(tree, tmp_path):
     return build
 
 
-def train_loader(options, *arguments, **how):
-    return build_train_loader(options, read_split(options, "train"), *arguments, **how)
+def train_loader(options, batch_size, seed, num_classes=3):
+    pictures = read_split(options, "train")
+    load, repeats = train_load(options, pictures, num_classes), options.augment.repeats
+    return build_data.train_loader(load, pictures, options.loading, batch_size, seed, repeats=repeats)
 
 
 def same(left, right) -> bool:
@@ -95,7 +97,7 @@ def test_training_replaces_broken_pictures(build):
 def test_evaluation_reports_broken_pictures(build):
     options = build()
     pictures = read_split(options, "test")
-    batches = list(common_build.eval_loader(EvalPictures(pictures, options), pictures, options.loading, 5))
+    batches = list(build_data.eval_loader(EvalPictures(pictures, options), pictures, options.loading, 5))
     assert [batch.ids.tolist() for batch in batches] == [[0, 1, 3, 4], [5, 6, 7, 9], [10, 11]]
     failures = [failure for batch in batches for failure in batch.failures]
     assert [failure.id for failure in failures] == [2, 8]

@@ -128,7 +128,7 @@ def test_what_cannot_classify_pictures_is_refused() -> None:
         infer(Source("weights", "image", headless))
     with pytest.raises(UserError, match="no square picture"):
         infer(Source("weights", "image", {**state, "pos_embed": torch.zeros(1, 7, 64)}))
-    with pytest.raises(UserError, match="200 .* 3 heads"):
+    with pytest.raises(UserError, match=r"200 .* 3 heads"):
         infer(source_of(DeiT(48, (3,), 5, 200, 1, 2)))
     stem = LVViT(48, (3,), 5, 128, 2, 2, stem_widths=(8, 12, 16)).state_dict()
     for shape in ((8,), ()):
