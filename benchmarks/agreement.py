@@ -52,7 +52,7 @@ def plainly(classifier: Classifier, paths: Sequence[str]) -> Iterator[Said]:
         for path in paths:
             inputs = classifier.normalizer(reader.read(path).pixels)
             output = networks(inputs)
-            yield Said(int(output.prediction.argmax()), networks.grids[int(output.lengths)].name)
+            yield Said(int(output.prediction.argmax()), networks.grids[int(output.grid_index)].name)
     finally:
         reader.close()
 

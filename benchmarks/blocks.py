@@ -40,7 +40,8 @@ from revit.common.system.command_line import add_json, parse, parser, tool
 from revit.common.system.device import DTYPES
 from revit.common.system.errors import UserError
 from revit.common.system.files import write_json
-from revit.common.timing.throughput import Yardstick, device_name
+from revit.common.system.machine import device_name
+from revit.common.timing.clock import Yardstick
 from revit.video.models.blocks import DividedBlock
 
 CPU = torch.device("cpu")

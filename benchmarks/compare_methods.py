@@ -23,7 +23,7 @@ from revit.common.config.load import load
 from revit.common.data.made_data import MadeData
 from revit.common.methods.run_options import RecipeOptions
 from revit.common.modality.modality import Modality
-from revit.common.report.compared import compared_columns, compared_rows, warnings
+from revit.common.report.comparison import comparison_columns, comparison_rows, comparison_warnings
 from revit.common.report.runs import read_runs
 from revit.common.report.tables import print_table
 from revit.common.system.command_line import add_json, parse, parser, tool
@@ -142,9 +142,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for options in runs:
         Recipe(options, protocol.bench.modality()).run()
     found = read_runs([options.run.dir for options in runs])
-    compared = compared_rows(found)
-    print_table(f"Methods under one protocol ({values.kind})", compared_columns(found), compared)
-    for warning in warnings(found):
+    compared = comparison_rows(found)
+    print_table(f"Methods under one protocol ({values.kind})", comparison_columns(found), compared)
+    for warning in comparison_warnings(found):
         print(warning)
     if values.json:
         write_json(values.json, compared)

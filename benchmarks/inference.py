@@ -44,7 +44,8 @@ from revit.common.system.files import write_json
 from revit.common.system.log import progress
 from revit.common.system.machine import machine_name
 from revit.common.timing.cases import noise
-from revit.common.timing.throughput import measure, round_ratios, seconds_of
+from revit.common.timing.clock import seconds_of
+from revit.common.timing.measure import measure, round_ratios
 from revit.video.models.timesformer import TimeSformer
 
 PARTS = ("batch", "adaptive", "files")

@@ -37,8 +37,9 @@ from revit.common.system.command_line import add_json, parse, parser, tool
 from revit.common.system.device import DTYPES, pick_device
 from revit.common.system.files import write_json
 from revit.common.system.log import progress
+from revit.common.system.machine import device_name
 from revit.common.timing.cases import noise
-from revit.common.timing.throughput import device_name, seconds_of
+from revit.common.timing.clock import seconds_of
 from revit.image.models.variants import VARIANTS
 
 SHAPE = (1, 3, 224, 224)
@@ -72,9 +73,6 @@ class _Slice(Shorter):
 
     def apply(self, x: Tensor) -> Tensor:
         return x[:, : self.kept.shape[1]]
-
-    def fates(self) -> Tensor:
-        return self.kept
 
 
 def models(keep_rate: float) -> dict[str, ResizableTransformer]:

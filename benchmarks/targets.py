@@ -28,7 +28,7 @@ from revit.common.system.command_line import parse, parser, tool
 from revit.common.system.errors import UserError
 from revit.common.system.files import write_json
 from revit.common.timing.cases import OURS
-from revit.common.timing.throughput import round_ratios
+from revit.common.timing.measure import round_ratios
 
 Row = Mapping[str, Any]
 CPU, GPU = "cpu", "NVIDIA H200"

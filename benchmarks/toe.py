@@ -26,7 +26,8 @@ from revit.common.system.command_line import add_json, parse, parser, tool
 from revit.common.system.device import DTYPES, autocast, pick_device
 from revit.common.system.files import write_json
 from revit.common.system.log import progress
-from revit.common.timing.throughput import device_name, seconds_of
+from revit.common.system.machine import device_name
+from revit.common.timing.clock import seconds_of
 from revit.image.models.variants import VARIANTS
 
 WARM_UP = 1

@@ -48,7 +48,7 @@ def measure_work(
     """The figure of every run, the machine, and the token grids."""
     file, changes = WORKS[work]
     # One rank has all grids: replicas are not measured.
-    options, modality = load_run(CONFIGS / file, [*changes, "engine.replicas.ranks_per_group=1"])
+    options, modality = load_run(CONFIGS / file, [*changes, "parallel.replicas.ranks_per_group=1"])
     (case,) = training_cases(options, modality, device, [len(options.grids)], [dtype], [batch])
     figures = []
     for _ in range(runs):

@@ -20,7 +20,7 @@ from revit.common.modality.classifier import Classifier
 from revit.common.modality.modality import Modality
 from revit.common.modality.teacher import Teacher, teacher_from
 from revit.common.models.base import GridModel
-from revit.common.models.layers.normalizer import PixelNorm
+from revit.common.models.layers.normalizer import Normalizer
 from revit.common.models.load_report import LoadReport
 from revit.common.system.errors import UserError
 from revit.common.weights import hub
@@ -96,8 +96,8 @@ class ImageModality(Modality[ImageRun]):
             model, source, position_resize=resize, label_names=names, pixels=options.data.pixels
         )
 
-    def normalizer(self, options: ImageRun) -> PixelNorm:
-        return PixelNorm(options.data.pixels.mean, options.data.pixels.std)
+    def normalizer(self, options: ImageRun) -> Normalizer:
+        return Normalizer(options.data.pixels.mean, options.data.pixels.std)
 
     def input_shape(self, options: ImageRun) -> tuple[int, ...]:
         return (1, 3, *options.data.pixels.size)
@@ -164,7 +164,7 @@ class ImageModality(Modality[ImageRun]):
         return Classifier(
             AdaptiveClassifier(model).eval(),
             Pictures(inferred.pictures),
-            PixelNorm(pixels.mean, pixels.std),
+            Normalizer(pixels.mean, pixels.std),
             (1, 3, *pixels.size),
             inferred.label_names,
             report=report,
@@ -185,7 +185,7 @@ def open_classifier(where: str) -> Classifier:
 
 
 def load_teacher(
-    source: str, label_names: Sequence[str], given: PixelNorm, key: str, own_size: bool
+    source: str, label_names: Sequence[str], given: Normalizer, key: str, own_size: bool
 ) -> Teacher:
     """Load the network at `source`, whatever timm has or `open_classifier` opens, for pictures that are normalised as `given`;
     resized to what it was trained at where `own_size`.
@@ -209,4 +209,4 @@ def load_teacher(
         )
     facts = network.pretrained_cfg
     sides = (facts["input_size"][1], facts["input_size"][2]) if own_size else None
-    return Teacher(network, PixelNorm(facts["mean"], facts["std"]), given, sides)
+    return Teacher(network, Normalizer(facts["mean"], facts["std"]), given, sides)

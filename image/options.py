@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from revit.common.config.options import Options
-from revit.common.config.sections import DistillOptions
+from revit.common.methods.revit.options import DistillOptions
 from revit.common.methods.run_options import DataOptions, GridModelOptions, ModelOptions, RecipeOptions
 from revit.common.models.embed.patches import sides_of
 from revit.common.models.grid import TokenGrid, longest_first
@@ -43,6 +43,8 @@ class ImageModel(ModelOptions):
 
     What is null is as the published model called `name` has it.
     """
+
+    model_config = ConfigDict(title="DeiT, LV-ViT")
 
     name: ModelName = "deit_small"
     """deit_ or lvvit_ and a size; deit_SIZE_distilled is DeiT's distilled variant. See `revit.image.models.variants`."""
@@ -88,6 +90,8 @@ class ImageModel(ModelOptions):
 
 class AsViTModel(GridModelOptions):
     """As-ViT: its own kind, without patches of one size and without a class token."""
+
+    model_config = ConfigDict(title="As-ViT")
 
     name: ModelName
     """Published model: asvit_seed, asvit_small, asvit_base, asvit_large."""

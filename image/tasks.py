@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from revit.common.data.batch import Batch
-from revit.common.methods.distill import SelfDistillation
-from revit.common.methods.exchange import LengthExchange, OneProcess
-from revit.common.methods.task import Task
+from revit.common.methods.revit.task import SelfDistillation
+from revit.common.methods.task import LengthExchange, OneProcess, Task
 from revit.common.models.base import GridModel
 from revit.common.models.grid import TokenGrid
 from revit.common.models.outputs import ModelOutput
@@ -65,14 +64,14 @@ class TokenLabelTask(Task):
         whole, patches = self._targets(batch, network.num_classes)
         distill = replace(self.distill, label_smoothing=0.0)  # the targets are smooth already
         for grid in self.exchange.begin(network.grids):
-            with self.exchange.passing(grid):
+            with self.exchange.forwarding(grid):
                 output = network(inputs, grid, mix)
             class_targets = whole if mix is None else mix_with_partner(whole, mix.box(grid).keep_share)
             if grid == network.grids[0]:
-                self.exchange.teach(output.logits.detach())
+                self.exchange.publish(output.logits.detach())
                 class_term = distill.cross_entropy(output.logits, class_targets)
             else:
-                teacher = self.exchange.taught(like=output.logits.detach())
+                teacher = self.exchange.teacher_logits(like=output.logits.detach())
                 class_term = distill(output, teacher, class_targets)
             dense_term = soft_cross_entropy(_patch_logits(output, grid), patches(grid))
             yield grid.name, self.labels.cls_weight * class_term + self.labels.dense_weight * dense_term
@@ -151,6 +150,6 @@ class TeacherTask(Task):
         with torch.no_grad():
             taught = self.teacher.to(inputs.device)(inputs)
         for grid in self.exchange.begin(cast(GridModel, model).grids):
-            with self.exchange.passing(grid):
+            with self.exchange.forwarding(grid):
                 output = model(inputs, grid)
             yield grid.name, self.distill(output, taught, batch.targets)

@@ -12,16 +12,16 @@ from revit.common.data.build import Split
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
 from revit.common.data.reader import Views
+from revit.common.methods.registry import methods_found
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.modality import load
 from revit.common.modality.classifier import Classifier
 from revit.common.modality.modality import Modality
 from revit.common.modality.teacher import teacher_from
 from revit.common.models.base import GridModel
-from revit.common.models.layers.normalizer import PixelNorm
+from revit.common.models.layers.normalizer import Normalizer
 from revit.common.models.load_report import LoadReport
 from revit.common.system.errors import UserError
-from revit.common.weights.reducers import methods_found
 from revit.common.weights.source import Source
 from revit.video.data.clips import build_eval_loader, build_train_loader, make_reader, read_split, read_views
 from revit.video.data.decode.reader import FrameReader
@@ -138,9 +138,9 @@ class VideoModality(Modality[VideoRun]):
         names = self.label_names(options)
         return teacher_from(open_classifier(source), source, names, self.normalizer(options), own_size=True)
 
-    def normalizer(self, options: VideoRun) -> PixelNorm:
+    def normalizer(self, options: VideoRun) -> Normalizer:
         """uint8 clips -> normalised floats."""
-        return PixelNorm(options.data.pixels.mean, options.data.pixels.std)
+        return Normalizer(options.data.pixels.mean, options.data.pixels.std)
 
     def input_shape(self, options: VideoRun) -> tuple[int, ...]:
         """(1, C, T, H, W)"""
@@ -192,7 +192,7 @@ class VideoModality(Modality[VideoRun]):
         return Classifier(
             AdaptiveClassifier(model).eval(),
             Clips(inferred.clips),
-            PixelNorm(pixels.mean, pixels.std),
+            Normalizer(pixels.mean, pixels.std),
             (1, 3, inferred.clips.frames.num_frames, pixels.crop_size, pixels.crop_size),
             report.label_names,
             report=report,

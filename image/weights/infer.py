@@ -9,9 +9,9 @@ from typing import Any
 from timm.data import ImageNetInfo, infer_imagenet_subset
 
 from revit.common.methods.base import Method
+from revit.common.methods.registry import methods_found
 from revit.common.models.vit import ResizableTransformer
 from revit.common.system.errors import UserError
-from revit.common.weights.reducers import methods_found
 from revit.common.weights.shapes import Known, Shapes, heads_of, read_shapes, shape_of
 from revit.common.weights.source import Source
 from revit.image.data.options import IMAGENET_MEAN, IMAGENET_STD, PictureOptions, PicturePixelOptions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from revit.common.models.base import GridModel
 from revit.common.models.embed.resize import resize_positions
@@ -14,8 +14,8 @@ from revit.common.models.load_report import Change, LoadReport
 from revit.common.models.vit import ResizableTransformer
 from revit.common.system.errors import UserError
 from revit.common.weights import start
-from revit.common.weights.adapt import TABLE
-from revit.common.weights.heads import take_heads
+from revit.common.weights.adapt import TABLE, Fitting
+from revit.common.weights.heads import draw_heads, take_heads
 from revit.common.weights.source import Source, read_source
 from revit.image.models.asvit import AsViT
 from revit.image.models.lvvit import LVViT
@@ -36,8 +36,7 @@ def start_from(
 
     `source`: our checkpoint or the run's folder with one, ViT or DeiT weights with timm's names (.pth, .safetensors, a folder
     in timm's layout, `timm:NAME`), for an LV-ViT the files of its authors; or weights that were read already. `label_names`:
-    the classes to be learned, see `revit.common.weights.fit.fit`. `pixels`: how the model's pictures are normalised, see
-    `start.start_from_source`.
+    the classes to be learned, and `pixels`, how the model's pictures are normalised: see `start.start_from_source`.
 
     Raises:
         UserError: nothing readable there, or weights that do not fit: the message lists every tensor at fault.
@@ -74,7 +73,7 @@ def _start_asvit(model: AsViT, source: Source, label_names: Sequence[str]) -> Lo
     own = model.state_dict()
     plain = {name.replace(OUT, "head."): tensor for name, tensor in source.tensors.items()}
     wanted = {name.replace(OUT, "head."): tensor for name, tensor in own.items()}
-    new_heads = take_heads(plain, wanted, report, tuple(label_names))
+    new_heads = take_heads(Fitting(plain, wanted, report), tuple(label_names))
     table = plain.get(TABLE)
     if table is not None and TABLE in own and table.shape[1:] != own[TABLE].shape[1:]:
         plain[TABLE] = _resized(source, table, model)
@@ -88,11 +87,7 @@ def _start_asvit(model: AsViT, source: Source, label_names: Sequence[str]) -> Lo
             report.loaded.append(name)
     report.missing += [name for name in wanted if name not in plain and name not in new_heads]
     report.check()
-    for name in sorted(new_heads):  # in a fixed order, for the random numbers
-        if name.endswith("weight"):
-            nn.init.trunc_normal_(wanted[name], std=0.02)
-        else:
-            nn.init.zeros_(wanted[name])
+    draw_heads(wanted, new_heads)
     for name, tensor in plain.items():
         wanted[name].copy_(tensor)
     return report

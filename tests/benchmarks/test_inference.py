@@ -12,7 +12,7 @@ from files_to_labels import DealtLengths, Prices, Slice, deal, shares_for, toget
 from torch import nn
 
 from revit.common.methods.revit.assigner import TokenLengthAssigner
-from revit.common.timing.throughput import SIDES
+from revit.common.timing.clock import SIDES
 from revit.video.models.timesformer import TimeSformer
 
 KEYS = ["work", "target", "measured", "spread", "runs"]

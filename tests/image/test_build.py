@@ -9,7 +9,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from revit.common.data.batch import Batch
-from revit.common.methods.task import ResizableTask
+from revit.common.methods.revit.task import ResizableTask
 from revit.common.system.errors import UserError
 from revit.image.modality import ImageModality, build_model
 from revit.image.models.deit import DeiT

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from revit.common.data.batch import Batch
-from revit.common.methods.distill import SelfDistillation
+from revit.common.methods.revit.task import SelfDistillation
 from revit.common.models.grid import TokenGrid
 from revit.common.models.outputs import ModelOutput
 from revit.image.data.options import TokenLabelOptions
