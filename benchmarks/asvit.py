@@ -28,8 +28,7 @@ from revit.common.system.command_line import parse, tool
 from revit.image.models.asvit import AsViT
 from revit.image.models.genotype import SEED_TOPOLOGY
 from revit.image.search.complexity import Circle, Curve, curve_of, pooled, thetas_of, without_norms
-from revit.image.search.evaluations import one_thread
-from revit.image.search.measure import Measurer
+from revit.image.search.measure import Measurer, one_thread
 from revit.image.search.ntk import ntk, weight_gradients
 from revit.image.search.options import MeasureOptions
 
@@ -47,7 +46,7 @@ def published_length(model: AsViT, circle: Circle, thetas: Tensor) -> float:
                 torch.autograd.grad(column.sum(), angles, retain_graph=True)[0]
                 for column in pooled(model, circle.at(angles)).unbind(1)
             ]
-            total += Curve(torch.stack(columns, dim=1)).length_distortion()
+            total += Curve(torch.stack(columns, dim=1)).length()
     return total
 
 
@@ -69,8 +68,8 @@ def measure(rounds: int, published_width: int) -> list[dict[str, Any]]:
         return seconds
 
     large, small = prepared(32, 224), prepared(published_width, 64)
-    add("length", 32, 224, lambda: curve_of(*large).length_distortion())
-    ours, theirs = curve_of(*small).length_distortion(), published_length(*small)
+    add("length", 32, 224, lambda: curve_of(*large).length())
+    ours, theirs = curve_of(*small).length(), published_length(*small)
     assert abs(ours / theirs - 1) < 1e-3, (ours, theirs)
     add("length", published_width, 64, partial(curve_of, *small))
     add("length, published procedure", published_width, 64, partial(published_length, *small), 1)

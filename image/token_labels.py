@@ -1,4 +1,4 @@
-"""Token labels of LV-ViT: a target for every patch, from stored maps of what a large network saw where.
+"""Token labels of LV-ViT: a target for every patch, from stored maps of a large network's logits.
 
 Source: Jiang et al., "All Tokens Matter: Token Labeling for Training Better Vision Transformers", section 3.2, and its
 published code; region alignment as in "Re-labeling ImageNet" (Yun et al.). B pictures, k stored classes per cell,
@@ -8,24 +8,23 @@ K classes, map of H x W cells, S patches.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
-AxisOrder = Literal["corrected", "official"]
+from revit.image.data.options import AxisOrder
 
 
 def on_and_off(smoothing: float, num_classes: int) -> tuple[float, float]:
-    """What a sure class and an impossible one are worth: 1 - s + s / K and s / K (published rule)."""
+    """Return the targets of a sure class and of an impossible one: 1 - s + s / K and s / K (published rule)."""
     off = smoothing / num_classes
     return 1.0 - smoothing + off, off
 
 
 def densify(label_maps: Tensor, num_classes: int) -> Tensor:
-    """Stored maps (B, 2, k, H, W), [:, 0] logits and [:, 1] class numbers -> float32 logits (B, K, H, W).
+    """Return float32 logits (B, K, H, W) of stored maps (B, 2, k, H, W), [:, 0] logits and [:, 1] class numbers.
 
     Classes that a cell does not name have logit 0, as published; so do entries with a negative number, which mark
     classes left out of a subset. Raises ValueError for a shape that is no batch of label maps.
@@ -46,7 +45,7 @@ def densify(label_maps: Tensor, num_classes: int) -> Tensor:
 def region_align(
     dense: Tensor, crop: Tensor, rows: int, cols: int, axis_order: AxisOrder = "corrected"
 ) -> Tensor:
-    """The part of dense maps (B, K, H, W) under the crops (B, 4), resampled to (B, K, rows, cols).
+    """Return the part of dense maps (B, K, H, W) under the crops (B, 4), resampled to (B, K, rows, cols).
 
     crop: (top, left, height, width) of the random-resized crop as fractions of the map. Every output cell is the mean
     of bilinear samples, as many as it covers map cells (at least one); beyond the map they are 0. A crop narrower than
@@ -72,26 +71,26 @@ def region_align(
 
 @dataclass(frozen=True)
 class RegionTargets:
-    """The targets of one batch of crops, read from its dense maps at any size of token grid.
+    """Targets of one batch of crops, read from its dense maps at any size of token grid.
 
     Each target is the softmax of the region's logits, times `on` plus `off`: as published it sums to on + K off, which
     is 1 + smoothing / K and not 1, because the published rule uses the values of a one-hot label on a distribution.
     """
 
     dense: Tensor
-    """(B, K, H, W) from `densify`."""
+    """Logits (B, K, H, W) from `densify`."""
     crop: Tensor
-    """(B, 4): top, left, height, width as fractions of the map."""
+    """Top, left, height, width (B, 4) as fractions of the map."""
     on: float
     off: float
     axis_order: AxisOrder = "corrected"
 
     def patches(self, rows: int, cols: int) -> Tensor:
-        """(B, rows * cols, K), patches in row order."""
+        """Return the targets (B, rows * cols, K) of all patches in row order."""
         return self._targets(rows, cols).flatten(2).transpose(1, 2)
 
     def whole(self) -> Tensor:
-        """(B, K): the target of the class token, the same region as a single cell."""
+        """Return the target (B, K) of the class token: the same region as a single cell."""
         return self._targets(1, 1).flatten(1)
 
     def _targets(self, rows: int, cols: int) -> Tensor:
@@ -101,14 +100,14 @@ class RegionTargets:
 
 
 def soft_labels(targets: Tensor, num_classes: int, on: float = 1.0, off: float = 0.0) -> Tensor:
-    """Class numbers (B,) -> (B, K) with `on` at the class and `off` elsewhere; soft targets (B, K) likewise between."""
+    """Return targets (B, K) of class numbers (B,), `on` at the class and `off` elsewhere; soft targets likewise between."""
     if targets.ndim == 1:
         targets = F.one_hot(targets, num_classes).float()
     return targets * (on - off) + off
 
 
 def correct_by_label(whole: Tensor, label: Tensor) -> Tensor:
-    """The published "ground truth" option: region targets (B, K) corrected by labels (B, K) -> (B, K).
+    """Return region targets (B, K) corrected by labels (B, K): the published "ground truth" option.
 
     Half and half where both agree on the class, 0.9 region and 0.1 label where they do not (the crop may show
     something else than the picture is named after).
@@ -119,7 +118,7 @@ def correct_by_label(whole: Tensor, label: Tensor) -> Tensor:
 
 
 def mix_with_partner(targets: Tensor, keep_share: float) -> Tensor:
-    """Class targets (B, K) of a batch mixed by MixToken: `keep_share` of a picture's tokens are its own, the others
+    """Return class targets (B, K) of a batch mixed by MixToken: `keep_share` of a picture's tokens are its own, the others
     those of its partner, element B - 1 - i. Patch targets stay unmixed, because the model puts the patches back."""
     if keep_share == 1.0:
         return targets
@@ -127,7 +126,7 @@ def mix_with_partner(targets: Tensor, keep_share: float) -> Tensor:
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """(..., K) and targets that broadcast to it -> scalar, the mean over everything but K.
+    """Return the mean over everything but K, for logits (..., K) and targets that broadcast to them.
 
     Not divided by the targets' sum, which is not quite 1 here.
     """

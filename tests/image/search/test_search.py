@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from revit.image.models.genotype import SEED_TOPOLOGY
-from revit.image.search.policy import Policy
-from revit.image.search.reward import MovingBaseline, RangeReward
+from revit.image.search.search import MovingBaseline, Policy, RangeReward
 from revit.image.search.space import CHOICES, PAPER_MEANS, UNIFORM_ENTROPY, topology, values_of
 
 

@@ -18,8 +18,7 @@ from search_runs import START, all_of_it, measurer
 
 from revit.common.system.errors import UserError
 from revit.image.models.genotype import Genotype
-from revit.image.search.evaluations import Evaluations, Measured, OutOfBudget
-from revit.image.search.measure import seed_of
+from revit.image.search.measure import Evaluations, Measured, Measurer, OutOfBudget, seed_of
 
 OTHER = Genotype.parse("5,2,2|2,1,2|2,1,2|2,1,2|8,8")
 
@@ -79,7 +78,7 @@ def test_nothing_is_measured_twice(tmp_path, monkeypatch):
     with Evaluations(measurer(), file) as evaluations:
         first = evaluations([START, START], 8)
     assert len(file.read_text().splitlines()) == 2
-    monkeypatch.setattr("revit.image.search.measure.Measurer.complexity", None)
+    monkeypatch.setattr(Measurer, "complexity", None)
     with Evaluations(measurer(), file) as evaluations:
         assert evaluations([START], 8) == first[:1]
         with pytest.raises(TypeError):
@@ -122,7 +121,7 @@ def test_what_is_no_such_file_is_refused(tmp_path, text):
 
 def test_networks_without_a_measure_are_kept_as_such(tmp_path, monkeypatch):
     file = tmp_path / "measures.jsonl"
-    monkeypatch.setattr("revit.image.search.measure.condition", lambda _: math.nan)
+    monkeypatch.setattr(Measurer, "condition", lambda *_: math.nan)
     for _ in range(2):
         with Evaluations(measurer(), file) as evaluations:
             (found,) = evaluations([START], 8)
@@ -132,10 +131,10 @@ def test_networks_without_a_measure_are_kept_as_such(tmp_path, monkeypatch):
     assert Measured((1.0,), (math.inf,)).failed
 
 
-def test_time_ends_between_genotypes(tmp_path):
+def test_time_ends_between_genotypes(tmp_path, monkeypatch):
     file = tmp_path / "measures.jsonl"
+    monkeypatch.setattr(Evaluations, "_time_is_up", lambda self: len(file.read_text().splitlines()) > 1)
     with Evaluations(measurer(), file) as evaluations:
-        evaluations.hurry = lambda: len(file.read_text().splitlines()) > 1
         with pytest.raises(OutOfBudget):
             evaluations([START, OTHER], 8)
         assert len(file.read_text().splitlines()) == 2
