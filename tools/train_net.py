@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     values = parse(arguments, argv)
 
     # Imported after the arguments are read, so that --help and mistakes in them answer at once.
-    from kinds import load_run
+    from modalities import load_run
 
     from revit.common.system.device import pick_device
     from revit.common.system.distributed import World, start_world, stop_world
@@ -40,9 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     world = World.from_environment()
     with world.one_voice():
-        options, kind = load_run(values.cfg, values.overrides)
+        options, modality = load_run(values.cfg, values.overrides)
         world = start_world(pick_device(options.run.device), options.engine.timeout_minutes, world)
-        Recipe(options, kind.package, world).run(values.stage)
+        Recipe(options, modality, world).run(values.stage)
         stop_world()
     return 0
 

@@ -126,7 +126,7 @@ def one_process(folder: Path, engine: dict[str, Any], attempt: int, watcher: int
         options,
         RunOptions(dir=folder, save_every=1, keep_states=2, dtype="float32"),
         device=CPU,
-        pixels=PixelNorm((0.5,) * 3, (0.5,) * 3),
+        normalizer=PixelNorm((0.5,) * 3, (0.5,) * 3),
         log=RunLog(folder / "log.jsonl", world.is_main),
         engine=EngineOptions.model_validate(engine),
         world=world,
