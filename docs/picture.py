@@ -52,7 +52,8 @@ def draw(report: dict[str, Any], out: Path) -> None:
     axes.set_ylabel("top-1, %")
     share = adaptive["gmacs"] / longest[0]
     axes.set_title(
-        f"Toy data, moving digits: {adaptive['top1']:.2f} % at {share:.0%} of the cost of {longest[1]:.2f} %",
+        f"Toy data, moving digits: adaptive {adaptive['top1']:.2f} % at {100 * share:.0f} % of the GMACs of "
+        f"{longest[2]} ({longest[1]:.2f} %)",
         fontsize=11,
     )
     axes.grid(alpha=0.25)
