@@ -24,15 +24,17 @@ from typing import Any
 import pytest
 import train_net
 import yaml
-from kinds import load_run
 from markdown.extensions.toc import slugify
 
-from revit.common.config.load import load
+from revit.common.config.load import load, load_by_kind
+from revit.image.options import ImageRun
 from revit.image.search.run_options import AsViTSearchRun
+from revit.video.options import VideoRun
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST_BUILD = ROOT / "tests" / "tools" / "first_build"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+RUNS = {"image": ImageRun, "video": VideoRun}
 LANGUAGES = {"sh", "python", "yaml", "toml", "text"}
 FENCE = re.compile(r"(?:<!-- not run: ([^>]+) -->\n)?```(\w*)\n(.*?)```", re.DOTALL)
 INLINE = re.compile(r"`((?:\w+=\w+ )?python (?:tools|benchmarks)/[^`]+)`")
@@ -125,7 +127,7 @@ def check_configurations(script: str, values: argparse.Namespace) -> None:
         if script == "tools/search_asvit.py":
             load(AsViTSearchRun, path, values.overrides)
         else:
-            load_run(path, values.overrides)
+            load_by_kind(RUNS, path, values.overrides)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
@@ -167,7 +169,7 @@ def test_settings_are_settings(block: Block):
         f"{key}={yaml.safe_dump(value, default_flow_style=True)}"
         for key, value in yaml.safe_load(block.text).items()
     ]
-    load_run(ROOT / "configs" / "image" / "deit_small.yaml", overrides)
+    load(ImageRun, ROOT / "configs" / "image" / "deit_small.yaml", overrides)
 
 
 @pytest.fixture(scope="module")
