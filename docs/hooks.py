@@ -24,14 +24,13 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("common", "image", "video")
 
 
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
+def on_startup(**_: object) -> None:
     """Make build/python/revit, where the three folders lie as they are imported, for mkdocstrings to read."""
     package = ROOT / "build" / "python" / "revit"
     package.mkdir(parents=True, exist_ok=True)
     for folder in FOLDERS:
-        if not (package / folder).is_symlink():
-            (package / folder).symlink_to(ROOT / folder)
-    return config
+        if not (package / folder).exists():
+            (package / folder).symlink_to(Path("..", "..", "..", folder))
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
