@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import json
 import re
 import shlex
 import shutil
@@ -19,6 +20,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -223,11 +225,22 @@ def test_links_lead_somewhere(page: Path):
             assert anchor in [slugify(heading, "-") for heading in headings], f"{path}#{anchor}"
 
 
-def test_figures_are_what_their_script_draws():
-    spec = importlib.util.spec_from_file_location("figures", ROOT / "docs" / "figures.py")
+def script(name: str) -> ModuleType:
+    """Load docs/NAME.py."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    figures = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(figures)
-    for name, draw in figures.FIGURES.items():
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_figures_are_what_their_script_draws():
+    for name, draw in script("figures").FIGURES.items():
         assert (ROOT / "docs" / "images" / f"{name}.svg").read_text(encoding="utf-8") == draw().svg()
+
+
+def test_the_front_pages_picture_is_drawn_from_a_report(tmp_path: Path):
+    report = json.loads((FIRST_BUILD / "clips" / "report.json").read_text())
+    script("picture").draw(report, tmp_path / "demo.svg")
+    assert 10_000 < (tmp_path / "demo.svg").stat().st_size < 150_000
