@@ -41,6 +41,9 @@ LANGUAGES = {"sh", "python", "yaml", "toml", "text"}
 FENCE = re.compile(r"(?:<!-- not run: ([^>]+) -->\n)?```(\w*)\n(.*?)```", re.DOTALL)
 INLINE = re.compile(r"`((?:\w+=\w+ )?python (?:tools|benchmarks)/[^`]+)`")
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
+PATH = re.compile(r"`((?:common|image|video|tools|tests|configs|benchmarks|docs)/[\w./*-]*[\w*])`")
+EXAMPLES = {"common/methods/checkerboard.py", "docs/images/demo.svg"}
+"""Paths of files that a reader makes."""
 SCRIPT = re.compile(r"(?:tools|benchmarks|docs)/\w+\.py")
 
 
@@ -223,6 +226,15 @@ def test_links_lead_somewhere(page: Path):
         if anchor:
             headings = re.findall(r"^#+ (.*)", target.read_text(encoding="utf-8"), re.MULTILINE)
             assert anchor in [slugify(heading, "-") for heading in headings], f"{path}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_paths_exist(page: Path):
+    named = set(PATH.findall(page.read_text(encoding="utf-8"))) - EXAMPLES
+    places = (ROOT, ROOT / "configs")  # tables of methods leave the first folder out
+    assert [
+        path for path in named if not any([*at.glob(path), *at.glob(f"{path}.yaml")] for at in places)
+    ] == []
 
 
 def script(name: str) -> ModuleType:
