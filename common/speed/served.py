@@ -9,14 +9,15 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from revit.common.costs.flops import count
+from revit.common.costs.per_grid import count_costs
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.models.base import GridModel
 from revit.common.serving.choices import INT8
 from revit.common.serving.runtime import Runtime
 from revit.common.timing.cases import even_mixtures, even_pass, noise
+from revit.common.timing.measure import Case
+from revit.common.timing.memory import weight_bytes
 from revit.common.timing.peers import fill_zeros
-from revit.common.timing.throughput import Case, weight_bytes
 
 SERVED = "ours, served"
 LARGEST_DIFFERENCE = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.01, INT8: 0.1}
@@ -51,8 +52,8 @@ def served_cases(
     limits = dict(LARGEST_DIFFERENCE)
     if model.reducer is not None:
         limits |= {dtype: NEARLY_TIED for dtype in limits if dtype != "float32"}
-    costs = [count(model, input_shape, grid).gmacs for grid in model.grids]
-    assigner_cost = count(assigner, input_shape).gmacs if assigner is not None else 0.0
+    counted = count_costs(model, assigner, input_shape)
+    costs, assigner_cost = list(counted.grids.values()), counted.assigner
     every = noise(input_shape, max(batches), device, "float32")
     with torch.inference_mode():
         expected = torch.stack([plain(every, grid).prediction for grid in model.grids])  # (k, B, K)
