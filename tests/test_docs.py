@@ -30,7 +30,7 @@ from markdown.extensions.toc import slugify
 
 from revit.common.config.load import load, load_by_kind
 from revit.image.options import ImageRun
-from revit.image.search.run_options import AsViTSearchRun
+from revit.image.search.options import AsViTSearchRun
 from revit.video.options import VideoRun
 
 ROOT = Path(__file__).resolve().parents[1]
