@@ -13,7 +13,7 @@ from revit.common.config.options import Options
 from revit.common.methods.run_options import RecipeOptions
 from revit.common.system.errors import UserError
 from revit.image.options import ImageRun
-from revit.image.search.run_options import AsViTSearchRun
+from revit.image.search.options import AsViTSearchRun
 from revit.video.options import VideoRun
 
 RUNS: dict[str, type[RecipeOptions]] = {"image": ImageRun, "video": VideoRun}
