@@ -7,7 +7,7 @@ TEST_PROCESSES ?= 2
 # The lock holds versions that no longer support Python 3.10; there the floors of setup.py decide.
 LOCK := $(shell $(PYTHON) -c "import sys; print('--constraint requirements.lock' if sys.version_info >= (3, 11) else '')")
 
-.PHONY: install demo test check format lock tables clean
+.PHONY: install demo test check format lock clean
 
 install: $(STAMP)
 
@@ -41,10 +41,6 @@ format: install
 lock: install
 	$(BIN)/python -m piptools compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header \
 		--no-annotate --extra train --extra peers --extra dev --output-file requirements.lock setup.py
-
-# The tables of README.md that come from commands; what was not measured yet stays.
-tables: install
-	$(BIN)/python benchmarks/tables.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info

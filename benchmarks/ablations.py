@@ -29,7 +29,7 @@ from revit.common.system.errors import UserError
 from revit.common.system.files import write_json
 from revit.common.system.machine import machine_name, package_versions
 from revit.common.training.recipe import Recipe
-from revit.image.build import ImagePackage
+from revit.image.modality import ImageModality
 from revit.image.options import ImageRun
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "image"
@@ -99,7 +99,7 @@ class Training(Recipe):
 
 def measure(options: ImageRun) -> dict[str, float]:
     """Trains a model, or takes the trained one, and tests it: grid of the paper -> top-1 in percent."""
-    recipe = Training(options, ImagePackage())
+    recipe = Training(options, ImageModality())
     recipe.run()
     classifier = recipe.evaluator.load(recipe.model_file)
     evaluation = recipe.evaluator.evaluate(grid_runners(classifier), options.test.split, "test")

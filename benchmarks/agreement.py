@@ -18,11 +18,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
-from kinds import KINDS
+from modalities import MODALITIES
 
 from revit.common.data.made_data import MadeData
 from revit.common.data.read_lists import read_list
-from revit.common.modality.classifier import Classifier, open_classifier
+from revit.common.modality.classifier import Classifier
+from revit.common.modality.load import open_classifier
 from revit.common.serving.choices import INT8, PRECISIONS
 from revit.common.serving.load import engine_of
 from revit.common.system.command_line import add_json, command_line, parse, parser, tool
@@ -49,7 +50,7 @@ def plainly(classifier: Classifier, paths: Sequence[str]) -> Iterator[Said]:
     networks, reader = classifier.networks.eval(), classifier.inputs.open("1")
     try:
         for path in paths:
-            inputs = classifier.pixels(reader.read(path).pixels)
+            inputs = classifier.normalizer(reader.read(path).pixels)
             output = networks(inputs)
             yield Said(int(output.prediction.argmax()), networks.grids[int(output.lengths)].name)
     finally:
@@ -114,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     made = MadeData.under(values.run / "data")
     listed = read_list(str(made.test), "files", prefix=str(made.root))
     paths, labels = zip(*((listed.path(number), listed.label(number)) for number in range(len(listed))))
-    classifier = open_classifier(str(values.run), list(KINDS.values()))
+    classifier = open_classifier(str(values.run), list(MODALITIES.values()))
     expected = list(plainly(classifier, paths))
     rows = []
     for dtype in dtypes:

@@ -22,7 +22,7 @@ from typing import Any
 from revit.common.config.load import load
 from revit.common.data.made_data import MadeData
 from revit.common.methods.run_options import RecipeOptions
-from revit.common.modality.package import Package
+from revit.common.modality.modality import Modality
 from revit.common.report.compared import compared_columns, compared_rows, warnings
 from revit.common.report.runs import read_runs
 from revit.common.report.tables import print_table
@@ -30,9 +30,9 @@ from revit.common.system.command_line import add_json, parse, parser, tool
 from revit.common.system.errors import UserError
 from revit.common.system.files import write_json
 from revit.common.training.recipe import Recipe
-from revit.image.build import ImagePackage
+from revit.image.modality import ImageModality
 from revit.image.options import ImageRun
-from revit.video.build import VideoPackage
+from revit.video.modality import VideoModality
 from revit.video.options import VideoRun
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -51,7 +51,7 @@ class Bench:
     """The protocol of one kind of inputs, and its rows."""
 
     run_options: type[RecipeOptions]
-    package: Callable[[], Package]
+    modality: Callable[[], Modality[Any]]
     depth: int
     """Of all models that are told one."""
     epochs: int
@@ -70,8 +70,8 @@ ASVIT = {"name": "asvit_seed", "genotype": "8,2,2,1|4,2,2,1|4,1,4,2|4,1,4,1|8,16
 """Of about the plain model's cost; `tools/search_asvit.py` finds better ones."""
 
 BENCHES = {
-    "image": Bench(ImageRun, ImagePackage, 4, 6, {**PLAIN, "asvit": Row(changes={"model": ASVIT})}),
-    "video": Bench(VideoRun, VideoPackage, 3, 5, PLAIN),
+    "image": Bench(ImageRun, ImageModality, 4, 6, {**PLAIN, "asvit": Row(changes={"model": ASVIT})}),
+    "video": Bench(VideoRun, VideoModality, 3, 5, PLAIN),
 }
 
 
@@ -107,7 +107,7 @@ class Protocol:
 
     def make_data(self) -> None:
         """Once, for all rows; what is made already stays."""
-        self.bench.package().make_data(self.base)
+        self.bench.modality().make_data(self.base)
 
 
 @tool
@@ -140,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     protocol.make_data()
     for options in runs:
-        Recipe(options, protocol.bench.package()).run()
+        Recipe(options, protocol.bench.modality()).run()
     found = read_runs([options.run.dir for options in runs])
     compared = compared_rows(found)
     print_table(f"Methods under one protocol ({values.kind})", compared_columns(found), compared)

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from revit.common.costs.flops import count
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
-from revit.common.modality.classifier import Classifier, Kind
+from revit.common.modality.classifier import Classifier
 from revit.common.modality.costs import build
+from revit.common.modality.modality import Modality
 from revit.common.serving.engine import Engine
 from revit.common.serving.options import Serving
 
@@ -138,17 +139,18 @@ def make_files(folder: Path, number: int, **size: int) -> list[str]:
     ]
 
 
-def untrained(options: Any, kind: Kind) -> tuple[Classifier, Prices]:
+def untrained(options: Any, modality: Modality[Any]) -> tuple[Classifier, Prices]:
     """A configuration's classifier with random weights, and what its grids cost."""
-    package = kind.package
-    model, assigner = build(options, package)
-    shape = package.input_shape(options)
+    model, assigner = build(options, modality)
+    shape = modality.input_shape(options)
     prices = Prices(
         tuple(count(model, shape, grid).gmacs for grid in model.grids),
         count(assigner, shape).gmacs if assigner is not None else 0.0,
     )
     networks = AdaptiveClassifier(model, assigner).eval()
-    return Classifier(networks, kind.inputs(options), package.pixels(options), tuple(shape), ()), prices
+    return Classifier(
+        networks, modality.inputs(options), modality.normalizer(options), tuple(shape), ()
+    ), prices
 
 
 def stream(

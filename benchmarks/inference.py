@@ -29,7 +29,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
 from files_to_labels import lost, make_files, stream, together, untrained
-from kinds import load_run
+from modalities import load_run
 
 from revit.common.costs.flops import count
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
@@ -138,8 +138,8 @@ def files(
 ) -> dict[str, Any]:
     """The share of the promised saving that the clock shows, from files to labels. changes: of the configuration, as on the
     command line; size: of the files, see `make_clip`."""
-    options, kind = load_run(CONFIG, changes)
-    classifier, prices = untrained(options, kind)
+    options, modality = load_run(CONFIG, changes)
+    classifier, prices = untrained(options, modality)
     target = prices.grids[0] * PAPER[0] / PAPER[1]
     with tempfile.TemporaryDirectory() as folder:
         paths = make_files(Path(folder), num_files, **size)

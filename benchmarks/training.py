@@ -23,7 +23,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
-from kinds import load_run
+from modalities import load_run
 
 from revit.common.speed.training_rows import over_plain
 from revit.common.speed.training_speed import measure_training, training_cases
@@ -48,8 +48,8 @@ def measure_work(
     """The figure of every run, the machine, and the token grids."""
     file, changes = WORKS[work]
     # One rank has all grids: replicas are not measured.
-    options, kind = load_run(CONFIGS / file, [*changes, "parallel.replicas.ranks_per_group=1"])
-    (case,) = training_cases(options, kind.package, device, [len(options.grids)], [dtype], [batch])
+    options, modality = load_run(CONFIGS / file, [*changes, "parallel.replicas.ranks_per_group=1"])
+    (case,) = training_cases(options, modality, device, [len(options.grids)], [dtype], [batch])
     figures = []
     for _ in range(runs):
         measured = measure_training(case, rounds)

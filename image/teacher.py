@@ -112,8 +112,8 @@ def load_teacher(
     """
     if source.startswith("timm:"):
         return _from_timm(source, len(label_names), given, own_size, key)
-    # Here, as opening a classifier needs the package, and the package this module.
-    from revit.image.classifier import open_classifier
+    # Here, as opening a classifier needs the modality, and the package this module.
+    from revit.image.modality import open_classifier
 
     return teacher_from(open_classifier(source), source, label_names, given, own_size)
 

@@ -45,15 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     values = parse(arguments, argv)
 
     # Imported after the arguments are read, so that --help and mistakes in them answer at once.
-    from kinds import load_run
+    from modalities import load_run
 
     from revit.common.modality.costs import cost_rows
     from revit.common.report.tables import print_table
 
     rows: list[dict[str, Any]] = []
     for path in values.cfg:
-        options, kind = load_run(path, values.overrides)
-        rows += cost_rows(Path(path).stem, options, kind.package, _shares(Path(options.run.dir)))
+        options, modality = load_run(path, values.overrides)
+        rows += cost_rows(Path(path).stem, options, modality, _shares(Path(options.run.dir)))
     more = [row for row in rows if "rule" in row]
     forward = [row for row in rows if "rule" not in row]
     print_table("Cost of one forward pass, batch 1, attention included", COLUMNS, forward)

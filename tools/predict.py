@@ -99,14 +99,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"--{name} {number}: at least 1")
 
     # Imported after the arguments are read, so that --help and mistakes in them answer at once.
-    from kinds import KINDS
+    from modalities import MODALITIES
 
     from revit.common.drawing.gallery import Gallery
-    from revit.common.modality.classifier import open_classifier
+    from revit.common.modality.load import open_classifier
     from revit.common.serving.budgets import budget_line
     from revit.common.serving.load import engine_of
 
-    classifier = _with_labels(open_classifier(values.checkpoint, list(KINDS.values())), values.labels)
+    classifier = _with_labels(open_classifier(values.checkpoint, list(MODALITIES.values())), values.labels)
     _say_what_was_opened(classifier)
     gallery = None if values.draw is None else Gallery(values.draw)
     search = _Search(values.paths, classifier, gallery)

@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(run: RunReport) -> None:
     """Puts the measured speed of a run's network into its report.json."""
-    from kinds import load_run
+    from modalities import load_run
 
     from revit.common.evaluation.evaluator import Evaluator
     from revit.common.system.files import write_json
@@ -90,11 +90,11 @@ def _measure(run: RunReport) -> None:
     from revit.common.weights.checkpoint import IN_RUN
 
     assert run.folder is not None
-    options, kind = load_run(run.folder / "config.yaml")
-    evaluator = Evaluator(options, kind.package)
+    options, modality = load_run(run.folder / "config.yaml")
+    evaluator = Evaluator(options, modality)
     speed = measure_speed(
         evaluator.load(run.folder / IN_RUN),
-        kind.package.input_shape(options),
+        modality.input_shape(options),
         evaluator.device,
         evaluator.dtype,
         run.content.get("adaptive", {}).get("share"),

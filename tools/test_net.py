@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     values = parse(arguments, argv)
 
     # Imported after the arguments are read, so that --help and mistakes in them answer at once.
-    from kinds import load_run
+    from modalities import load_run
 
     from revit.common.evaluation.evaluator import Evaluator
     from revit.common.report.runs import COLUMNS, RunReport
@@ -60,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from revit.common.serving.budgets import budget_line
     from revit.common.weights.checkpoint import checkpoint_file
 
-    options, kind = load_run(values.cfg, values.overrides)
-    evaluator = Evaluator(options, kind.package)
+    options, modality = load_run(values.cfg, values.overrides)
+    evaluator = Evaluator(options, modality)
     file = checkpoint_file(values.checkpoint)
     classifier = evaluator.load(file)
     if values.dtype is not None or values.compile is not None:

@@ -146,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.error("--lengths and --gpu belong to --training")
 
     # Imported after the arguments are read, so that --help and mistakes in them answer at once.
-    from kinds import PEERS, load_run
+    from modalities import PEERS, load_run
 
     from revit.common.modality.costs import build
     from revit.common.report.tables import print_table
@@ -156,27 +156,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     from revit.common.timing.throughput import Case, device_name, measure
 
     runs = [(path.stem, *load_run(path, values.overrides)) for path in values.cfg]
-    peers = _chosen(values.peers, {kind.name: PEERS[kind.name] for _, _, kind in runs})
+    peers = _chosen(values.peers, {modality.name: PEERS[modality.name] for _, _, modality in runs})
     compiled = (False, True) if values.compile else (False,)
     dtypes = [dtype for dtype in values.dtypes if dtype != INT8]  # of what is not served
     cases: list[Case] = []
     references: dict[str, Any] = {}
-    for name, options, kind in runs:
-        package, device = kind.package, pick_device(options.run.device)
-        model, assigner = build(options, package)
+    for name, options, modality in runs:
+        device = pick_device(options.run.device)
+        model, assigner = build(options, modality)
         settings: dict[str, Any] = {
-            "input_shape": package.input_shape(options),
+            "input_shape": modality.input_shape(options),
             "device": device,
             "batches": values.batches,
         }
-        for twin in peers[kind.name].twins:  # before our own cases, as it fills parameters that start at zero
+        # Before our own cases, as it fills parameters that start at zero.
+        for twin in peers[modality.name].twins:
             try:
                 cases += peer_cases(
                     twin.name, twin.make, name, model, dtypes=dtypes, compiled=compiled, **settings
                 )
             except UserError as error:
                 print(f"{name}: no {twin.name} beside ours: {error}", file=sys.stderr)
-        references |= {peer.name: (peer, device) for peer in peers[kind.name].references}
+        references |= {peer.name: (peer, device) for peer in peers[modality.name].references}
         if values.ours != "served":
             cases += model_cases(name, model, assigner, dtypes=dtypes, **settings)
         if values.ours != "plain":
@@ -187,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except UserError as error:
             print(f"no {peer.name}: {error}", file=sys.stderr)
     rows = [row.as_json() for row in measure(cases, device, values.rounds)]
-    kinds = {name: kind.name for name, _, kind in runs}
+    kinds = {name: modality.name for name, _, modality in runs}
     kinds |= {peer.name: kind for kind, those in peers.items() for peer in those.references}
     for row in rows:
         row |= {
@@ -216,7 +217,7 @@ def _chosen(names: str | None, known: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _training(values: argparse.Namespace) -> int:
-    from kinds import load_run
+    from modalities import load_run
 
     from revit.common.report.tables import print_table
     from revit.common.speed.training_cost import Machine
@@ -229,11 +230,11 @@ def _training(values: argparse.Namespace) -> int:
     machine = Machine(**gpu)
     rows: list[dict[str, Any]] = []
     for path in values.cfg:
-        options, kind = load_run(path, values.overrides)
+        options, modality = load_run(path, values.overrides)
         lengths = values.lengths or all_lengths(options)
         device = pick_device(options.run.device)
         told = False
-        for case in training_cases(options, kind.package, device, lengths, values.dtypes, values.batches):
+        for case in training_cases(options, modality, device, lengths, values.dtypes, values.batches):
             if case.no_replicas and not told:
                 print(f"{Path(path).stem}: no replicas: {case.no_replicas}", file=sys.stderr)
                 told = True
@@ -261,17 +262,19 @@ def _data(arguments: argparse.ArgumentParser, values: argparse.Namespace) -> int
     if not seconds > 0:
         arguments.error(f"--seconds {seconds:g}: more than 0")
 
-    from kinds import DECODERS, load_run
+    from modalities import DECODERS, load_run
 
     from revit.common.data.loader import dead_workers_explained
     from revit.common.speed.data_advice import print_data
     from revit.common.speed.data_speed import measure_data
     from revit.common.system.device import pick_device
 
-    options, kind = load_run(values.cfg[0], values.overrides)
+    options, modality = load_run(values.cfg[0], values.overrides)
     device, workers = pick_device(options.run.device), values.workers or [0, 1, 2, 4]
     with dead_workers_explained():
-        found = measure_data(options, kind, DECODERS.get(kind.name), values.data, device, workers, seconds)
+        found = measure_data(
+            options, modality, DECODERS.get(modality.name), values.data, device, workers, seconds
+        )
     print_data(found)
     if values.json:
         write_json(values.json, found.as_json())

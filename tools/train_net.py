@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return show(values)
 
     # Imported after the arguments are read, so that --help and mistakes in them answer at once.
-    from kinds import load_run
+    from modalities import load_run
 
     from revit.common.system.device import pick_device
     from revit.common.system.distributed import World, start_world, stop_world
@@ -81,9 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     world = World.from_environment()
     with world.one_voice():
-        options, kind = load_run(values.cfg, values.overrides)
+        options, modality = load_run(values.cfg, values.overrides)
         world = start_world(pick_device(options.run.device), options.parallel.timeout_minutes, world)
-        Recipe(options, kind.package, world).run(values.stage)
+        Recipe(options, modality, world).run(values.stage)
         stop_world()
     return 0
 

@@ -69,6 +69,6 @@ def load(checkpoint: str, **how: Any) -> Engine:
     """
     # Imported here: processes that only decode start without torch.
     from revit.common.serving.load import engine_of
-    from revit.video.classifier import open_classifier
+    from revit.video.modality import open_classifier
 
     return engine_of(open_classifier(checkpoint), **how)

@@ -23,8 +23,8 @@ from revit.common.methods.registry import check_installed
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.budget import Choice
 from revit.common.methods.run_options import RecipeOptions
-from revit.common.modality.package import Package
-from revit.common.modality.trained import check_same_classes, fill_classifier
+from revit.common.modality.load import check_same_classes, fill_classifier
+from revit.common.modality.modality import Modality
 from revit.common.models.base import GridModel
 from revit.common.serving.budgets import budget_figures, check_costs, choose, curve_of
 from revit.common.serving.choices import Compile
@@ -43,9 +43,9 @@ class Evaluator:
     With several processes each evaluates a share of the samples, and rank 0 knows the result.
     """
 
-    def __init__(self, options: RecipeOptions, package: Package, world: World = ALONE) -> None:
+    def __init__(self, options: RecipeOptions, modality: Modality[Any], world: World = ALONE) -> None:
         self.options = options
-        self.package = package
+        self.modality = modality
         self.world = world
         self.device = pick_device(options.run.device)
         self.dtype = "float32" if options.run.dtype == "auto" else options.run.dtype
@@ -62,17 +62,17 @@ class Evaluator:
             return self._foreign(str(path))
         checkpoint = load_checkpoint(path)
         check_installed(str(path), checkpoint.config)
-        check_same_classes(str(path), checkpoint.label_names, self.package.label_names(self.options))
+        check_same_classes(str(path), checkpoint.label_names, self.modality.label_names(self.options))
         return self.fill(checkpoint, path)
 
     def fill(self, checkpoint: Checkpoint, path: str | Path) -> AdaptiveClassifier:
         """The networks of a checkpoint that was read, in eval mode. UserError as `load`."""
-        model = self.package.build_model(self.options, len(checkpoint.label_names))
+        model = self.modality.build_model(self.options, len(checkpoint.label_names))
         return fill_classifier(checkpoint, str(path), model, self.options).to(self.device)
 
     def _foreign(self, source: str) -> AdaptiveClassifier:
-        model = self.package.build_model(self.options, len(self.package.label_names(self.options)))
-        report = self.package.start(model, self.options, source)
+        model = self.modality.build_model(self.options, len(self.modality.label_names(self.options)))
+        report = self.modality.start(model, self.options, source)
         console.print(str(report), markup=False)
         if report.remade:
             raise UserError(
@@ -90,8 +90,10 @@ class Evaluator:
         that the device does not have.
         """
         test, model = self.options.test, classifier.model
-        num_inputs = len(self.package.paths(self.options, test.split)) * self.package.num_views(self.options)
-        shape = self.package.input_shape(self.options)
+        num_inputs = len(self.modality.paths(self.options, test.split)) * self.modality.num_views(
+            self.options
+        )
+        shape = self.modality.input_shape(self.options)
         # What is measured differs from process to process; all have to serve alike.
         plan = self.world.on_main(
             lambda: choose_plan(
@@ -118,10 +120,10 @@ class Evaluator:
         """Every runner's answers on a split; on another rank than 0 only to its share. dtype: of autocast, instead of the
         run's. UserError if no sample can be read."""
         options, world = self.options, self.world
-        loader = self.package.eval_loader(
+        loader = self.modality.eval_loader(
             options, split, options.test.batch_size, one_view, world.rank, world.size
         )
-        pixels = self.package.pixels(self.options).to(self.device)
+        pixels = self.modality.normalizer(self.options).to(self.device)
         try:
             return evaluate(
                 runners, loader, pixels, self.device, dtype or self.dtype, loader.num_samples, name, world
@@ -141,7 +143,7 @@ class Evaluator:
         networks = classifier if self._served is None else self._served[0]
         runners: dict[str, Runner] = grid_runners(networks)
         if classifier.assigner is not None:
-            pixels = self.package.pixels(self.options).to(self.device)
+            pixels = self.modality.normalizer(self.options).to(self.device)
             runners["adaptive"] = Streamed(networks, pixels, self.device)
         test = self.options.test
         calibration = calibration_of(classifier)
@@ -186,7 +188,7 @@ class Evaluator:
         """
         curve = curve_of(classifier, str(source))
         check_costs(curve, self.costs(classifier).grids, str(source))
-        shape, batch = self.package.input_shape(self.options), self.options.test.batch_size
+        shape, batch = self.modality.input_shape(self.options), self.options.test.batch_size
         networks = classifier if self._served is None else self._served[0]
         served = None if self._served is None else self._served[1].how
         # Measured milliseconds differ from process to process; all have to choose alike.
@@ -208,7 +210,7 @@ class Evaluator:
         """Tells the samples of the test split from all others."""
         made = self.options.data.demo
         if made is None:
-            return self.package.split(self.options, self.options.test.split).fingerprint
+            return self.modality.split(self.options, self.options.test.split).fingerprint
         # Equal options give equal files.
         settings = made.model_dump_json(exclude={"num_workers"})
         return f"made, {hashlib.sha256(settings.encode()).hexdigest()[:12]}"
@@ -217,7 +219,7 @@ class Evaluator:
         """GMACs of one view at every grid, and of the assigner. Counted once for the classifier that was asked of last."""
         if self._counted is not None and self._counted[0] is classifier:
             return self._counted[1]
-        shape = self.package.input_shape(self.options)
+        shape = self.modality.input_shape(self.options)
         counts = {grid.name: count(classifier.model, shape, grid) for grid in classifier.model.grids}
         assigner = count(classifier.assigner, shape) if classifier.assigner is not None else None
         costs = Costs(
@@ -240,7 +242,7 @@ class Evaluator:
         keep: gets the epoch and the longest grid's top-1 in percent, on rank 0.
         """
         every = self.options.run.evaluate_every
-        if every is None or not self.package.has_split(self.options, "val"):
+        if every is None or not self.modality.has_split(self.options, "val"):
             return None
         runners = grid_runners(AdaptiveClassifier(model))
 

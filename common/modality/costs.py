@@ -10,13 +10,13 @@ import torch
 from revit.common.costs.flops import Count, count
 from revit.common.methods.revit.assigner import TokenLengthAssigner
 from revit.common.methods.run_options import RecipeOptions
-from revit.common.modality.package import Package
-from revit.common.modality.trained import build_assigner
+from revit.common.modality.load import build_assigner
+from revit.common.modality.modality import Modality
 from revit.common.models.base import GridModel
 
 
 def cost_rows(
-    config: str, options: RecipeOptions, package: Package, shares: Mapping[str, float] | None = None
+    config: str, options: RecipeOptions, modality: Modality[Any], shares: Mapping[str, float] | None = None
 ) -> list[dict[str, Any]]:
     """One row per token grid; with several, one for the assigner; with known `shares` (grid -> fraction of inputs), one
     for the adaptive model: the mean over inputs, the assigner included. Then what the run's methods add, each with the
@@ -26,9 +26,9 @@ def cost_rows(
         CountError: the counts of a model disagree.
         UserError: the number of classes is not in the configuration, and the data that would tell cannot be read.
     """
-    model, assigner = build(options, package)
-    shape = package.input_shape(options)
-    views = package.num_views(options)
+    model, assigner = build(options, modality)
+    shape = modality.input_shape(options)
+    views = modality.num_views(options)
     costs = {grid.name: count(model, shape, grid) for grid in model.grids}
     rows = [_row(config, name, one, views) for name, one in costs.items()]
     if assigner is not None:
@@ -43,17 +43,17 @@ def cost_rows(
     return rows
 
 
-def build(options: RecipeOptions, package: Package) -> tuple[GridModel, TokenLengthAssigner | None]:
+def build(options: RecipeOptions, modality: Modality[Any]) -> tuple[GridModel, TokenLengthAssigner | None]:
     """Untrained model, and assigner where there are several grids. Leaves the random state as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = package.build_model(options, num_classes(options, package))
+        model = modality.build_model(options, num_classes(options, modality))
         return model, build_assigner(options.assigner, len(model.grids)) if options.has_lengths else None
 
 
-def num_classes(options: Any, package: Package) -> int:
+def num_classes(options: Any, modality: Modality[Any]) -> int:
     """As many as the configuration says, else as the data has."""
-    return options.model.num_classes or len(package.label_names(options))
+    return options.model.num_classes or len(modality.label_names(options))
 
 
 def _row(config: str, grid: str, one: Count, views: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from revit.common.modality.classifier import Classifier
-from revit.common.modality.trained import check_same_classes
+from revit.common.modality.load import check_same_classes
 from revit.common.models.embed.patches import Sides, sides_of
 from revit.common.models.layers.normalizer import PixelNorm
 from revit.common.models.outputs import ModelOutput
@@ -59,4 +59,4 @@ def teacher_from(
     check_same_classes(source, names, label_names)
     network = classifier.networks.model
     sides = sides_of(cast(Any, network).img_size) if own_size else None
-    return Teacher(network, cast(PixelNorm, classifier.pixels), given, sides)
+    return Teacher(network, cast(PixelNorm, classifier.normalizer), given, sides)

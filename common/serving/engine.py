@@ -104,7 +104,7 @@ class Engine:
         )
         self.networks = networks.served_by(runtime).to(self.device)
         self._limits = [runtime.limit(one) for one in networks.grids]
-        self._normalise = classifier.pixels.to(self.device)
+        self._normalise = classifier.normalizer.to(self.device)
         self._transfer = Transfer(self.device)
         self._clock_seconds, self._num_clocked = 0.0, 0
         self._chosen: tuple[BudgetCurve, Choice] | None = None

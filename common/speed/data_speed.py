@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from revit.common.data.lists import SampleList
-from revit.common.modality.classifier import Kind
-from revit.common.modality.package import Package
+from revit.common.modality.modality import Modality
 from revit.common.speed.data_advice import DataSpeed, LoaderRate
 from revit.common.speed.loading_rates import (
     PREFETCH,
@@ -43,7 +42,7 @@ SHARES = {"check": 0.1, "decoders": 0.15, "model": 0.15, "loaders": 0.45, "train
 
 def measure_data(
     options: Any,
-    kind: Kind,
+    kind: Modality[Any],
     decoders: Decoders | None,
     where: str,
     device: torch.device,
@@ -59,10 +58,10 @@ def measure_data(
     """
     begin = time.perf_counter()
     shares = {name: share * seconds for name, share in SHARES.items()}
-    package = kind.package
+    modality = kind
     options = _with_source(options, {"train": where, "val": where, "test": where, "label_names": None})
     options = _with_source(options, {"classes": None}, only_known=True)
-    samples = package.split(_with_classes(options, None), "test")
+    samples = modality.split(_with_classes(options, None), "test")
     options = _with_classes(options, samples.num_classes)
     names = decoders.installed() if decoders is not None else ()
     with progress("Measuring", None) as update_bar, tempfile.TemporaryDirectory() as folder:
@@ -78,14 +77,14 @@ def measure_data(
             update_bar(advance=0, note="decoders")
             rates = compare_decoders(decoders, options, names, checked.good, shares["decoders"])
         update_bar(advance=0, note="model")
-        model = measure_model(options, package, device, shares["model"])
+        model = measure_model(options, modality, device, shares["model"])
         found = DataSpeed(
             listed=len(samples),
             files=checked,
             decoders=rates,
             loaders=[],
             model=model,
-            num_views=package.num_views(options),
+            num_views=modality.num_views(options),
             training=None,
             no_training=None,
             device=device_name(device),
@@ -97,7 +96,7 @@ def measure_data(
         loading: dict[str, Any] = {"prefetch": PREFETCH, "max_broken_share": 1.0}
         if found.decoder is not None and decoders is not None:
             loading[decoders.key.rsplit(".", 1)[-1]] = found.decoder
-        sources = list(_sources(options, package, workers, loading))
+        sources = list(_sources(options, modality, workers, loading))
         try:
             measure_loaders([one for pair in sources for one in pair], shares["loaders"])
             loaders = [
@@ -115,7 +114,7 @@ def measure_data(
             why = f"two steps take about {expected:.0f} s, more than is left of --seconds {seconds:g}"
         else:
             try:
-                training = measure_training_step(options, package, device, batch, shares["training"])
+                training = measure_training_step(options, modality, device, batch, shares["training"])
             except UserError as error:
                 why = str(error)
     return replace(
@@ -128,7 +127,7 @@ def measure_data(
 
 
 def _check(
-    options: Any, kind: Kind, samples: SampleList, positions: Sequence[int], seconds: float
+    options: Any, kind: Modality[Any], samples: SampleList, positions: Sequence[int], seconds: float
 ) -> Checked:
     reader = kind.inputs(options).open("test")
     try:
@@ -151,18 +150,18 @@ def spread(num: int) -> Iterator[int]:
 
 
 def _sources(
-    options: Any, package: Package, workers: Sequence[int], loading: dict[str, Any]
+    options: Any, modality: Modality[Any], workers: Sequence[int], loading: dict[str, Any]
 ) -> Iterator[tuple[Source, Source]]:
     """A training and a test loader for every number of workers."""
-    pixels = int(np.prod(package.input_shape(options)))
+    pixels = int(np.prod(modality.input_shape(options)))
     train = min(options.train.batch_size, max(1, BATCH_BYTES // pixels))
-    test = min(options.test.batch_size, max(1, BATCH_BYTES // pixels // package.num_views(options)))
+    test = min(options.test.batch_size, max(1, BATCH_BYTES // pixels // modality.num_views(options)))
     for num in workers:
         settings = {**loading, "num_workers": num}
         chosen = _with_data(options, {"loading": options.data.loading.model_copy(update=settings)})
         yield (
-            Source(package.train_loader(chosen, "train", train), num),
-            Source(package.eval_loader(chosen, "test", test), num),
+            Source(modality.train_loader(chosen, "train", train), num),
+            Source(modality.eval_loader(chosen, "test", test), num),
         )
 
 

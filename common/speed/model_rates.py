@@ -16,7 +16,7 @@ from revit.common.methods.apply import optim_of, task_of
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.task import Progress
 from revit.common.modality.costs import build
-from revit.common.modality.package import Package
+from revit.common.modality.modality import Modality
 from revit.common.system.device import autocast
 from revit.common.system.errors import UserError
 from revit.common.timing.cases import even_pass, noise
@@ -47,13 +47,13 @@ def test_dtype(options: Any) -> str:
 
 
 @torch.inference_mode()
-def measure_model(options: Any, package: Package, device: torch.device, seconds: float) -> ModelRates:
+def measure_model(options: Any, modality: Modality[Any], device: torch.device, seconds: float) -> ModelRates:
     """Noise classified as a test does it, for about `seconds`, each kind of call in turn; once each in any case."""
-    model, assigner = build(options, package)
+    model, assigner = build(options, modality)
     networks = AdaptiveClassifier(model, assigner).to(device).eval()
     dtype = test_dtype(options)
     batch = min(options.test.batch_size, LARGEST_BATCH.get(device.type, 4))
-    inputs = noise(package.input_shape(options), batch, device, "float32")
+    inputs = noise(modality.input_shape(options), batch, device, "float32")
     longest = networks.grids[0]
     calls: dict[str, tuple[Callable[[], Any], int]] = {
         longest.name: (lambda: networks.model(inputs, longest), 1)
@@ -66,7 +66,7 @@ def measure_model(options: Any, package: Package, device: torch.device, seconds:
 
 
 def measure_training_step(
-    options: Any, package: Package, device: torch.device, batch: Batch, seconds: float
+    options: Any, modality: Modality[Any], device: torch.device, batch: Batch, seconds: float
 ) -> float:
     """Samples per second of updates on a batch that the training loader gave, losses of all grids and the optimiser
     included.
@@ -74,10 +74,10 @@ def measure_training_step(
     Raises:
         UserError: the run cannot be trained as it stands (a teacher that is not there).
     """
-    model = build(options, package)[0].to(device).train()
-    task = task_of(options, package.task(options), package, model)
-    pixels = package.pixels(options).to(device)
-    augment = package.batch_augment(options, model.num_classes)
+    model = build(options, modality)[0].to(device).train()
+    task = task_of(options, modality.task(options), modality, model)
+    pixels = modality.normalizer(options).to(device)
+    augment = modality.batch_augment(options, model.num_classes)
     backend = LocalBackend(
         device, options.run.dtype, clip_grad_norm=options.train.clip_grad_norm, options=options.parallel
     )

@@ -49,8 +49,8 @@ def training_rows(
     Of a run with methods it is the mean step over the mean step of the plain model, as their steps may change with the
     training's progress; what they cost on a GPU is not modelled, and there is no sum of plain steps.
     """
-    model, _ = build(case.options, case.package)
-    shape = case.package.input_shape(case.options)
+    model, _ = build(case.options, case.modality)
+    shape = case.modality.input_shape(case.options)
     counts = {grid: count(model, shape, grid) for grid in case.grids}
     gmacs = {grid: one.gmacs for grid, one in counts.items()}
     num_parameters = counts[case.grids[0]].params

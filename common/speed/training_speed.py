@@ -35,7 +35,7 @@ from revit.common.methods.exchange import OneProcess, SharesLengths
 from revit.common.methods.run_options import RecipeOptions
 from revit.common.methods.task import Progress, Task
 from revit.common.modality.costs import build, num_classes
-from revit.common.modality.package import Package
+from revit.common.modality.modality import Modality
 from revit.common.models.base import GridModel
 from revit.common.models.grid import TokenGrid
 from revit.common.system.device import DTYPES
@@ -62,7 +62,7 @@ class TrainingCase:
 
     options: Any
     """The run's, with as many grids as are trained."""
-    package: Package
+    modality: Modality[Any]
     dealing: Dealing
     """Seen from rank 0, with one group."""
     device: torch.device
@@ -79,7 +79,7 @@ class TrainingCase:
 
 def training_cases(
     options: Any,
-    package: Package,
+    modality: Modality[Any],
     device: torch.device,
     lengths: Sequence[int],
     dtypes: Sequence[str],
@@ -102,8 +102,8 @@ def training_cases(
             f"--lengths {max(lengths)}: the model has {len(grids)} token grids ({', '.join(map(str, grids))}); ask for "
             f"{', '.join(map(str, range(1, len(grids) + 1)))}, or add to model.grids"
         )
-    width = build(options, package)[0].embed_dim
-    refusal = _refusal(options, package) if max(lengths) > 1 else None
+    width = build(options, modality)[0].embed_dim
+    refusal = _refusal(options, modality) if max(lengths) > 1 else None
     dealt = {
         n: _one_group(grids[:n], width, options.parallel.replicas, len(grids))
         if refusal is None
@@ -122,7 +122,7 @@ def training_cases(
         given = options if chosen else options.model_copy(update={"model": model})
         for dtype in dtypes:
             for batch in batches:
-                yield TrainingCase(given, package, dealing, device, dtype, batch, threads, refusal)
+                yield TrainingCase(given, modality, dealing, device, dtype, batch, threads, refusal)
 
 
 def all_lengths(options: RecipeOptions) -> Sequence[int]:
@@ -135,7 +135,7 @@ def _methods_choose_grids(options: RecipeOptions) -> bool:
     return any("grids" in method.model_arguments(options) for method in options.active_methods)
 
 
-def _refusal(options: RecipeOptions, package: Package) -> str | None:
+def _refusal(options: RecipeOptions, modality: Modality[Any]) -> str | None:
     """What the run's methods have against replicas; None: nothing."""
     parallel = options.parallel.model_copy(update={"backend": "replicas"})
     try:
@@ -144,7 +144,7 @@ def _refusal(options: RecipeOptions, package: Package) -> str | None:
     except ValueError as error:
         return str(error)
     if options.methods and not isinstance(
-        task_of(options, package.task(options), package, build(options, package)[0]), SharesLengths
+        task_of(options, modality.task(options), modality, build(options, modality)[0]), SharesLengths
     ):
         return f"the grids of {options.method_name} cannot be shared out"
     return None
@@ -210,15 +210,15 @@ def _work(rank: int, case: TrainingCase, num_rounds: int, folder: str) -> None:
 
 def _turns(case: TrainingCase, dealing: Dealing, device: torch.device, num_rounds: int) -> Measured:
     options = case.options
-    model = build(options, case.package)[0].to(device).train()
+    model = build(options, case.modality)[0].to(device).train()
     plain, plain_model = options, model
     if options.methods:
         longest = options.model.model_copy(update={"grids": (str(case.grids[0]),)})
         plain = options.model_copy(update={"methods": {}, "model": longest})
-        plain_model = build(plain, case.package)[0].to(device).train()
-    shape = case.package.input_shape(case.options)
+        plain_model = build(plain, case.modality)[0].to(device).train()
+    shape = case.modality.input_shape(case.options)
     inputs = noise(shape, case.batch, device, "float32")
-    classes = torch.arange(case.batch) % num_classes(case.options, case.package)
+    classes = torch.arange(case.batch) % num_classes(case.options, case.modality)
     batch = Batch(torch.empty(0, dtype=torch.uint8), classes, classes).to(device)
 
     def stepper(backend: LocalBackend, task: Task, of: GridModel, run: RecipeOptions) -> Step:
@@ -241,13 +241,13 @@ def _turns(case: TrainingCase, dealing: Dealing, device: torch.device, num_round
     steps: dict[str, Step] = {}
     if dealing.size > 1:
         shared = ReplicaBackend(device, dealing=dealing, **settings)
-        task = task_of(options, case.package.task(options), case.package, model)
+        task = task_of(options, case.modality.task(options), case.modality, model)
         shared.share(task)
         steps["replicas"] = stepper(shared, task, model, options)
     if dealing.rank == 0:
-        everything = task_of(options, case.package.task(options), case.package, model)
+        everything = task_of(options, case.modality.task(options), case.modality, model)
         steps["sequential"] = stepper(LocalBackend(device, **settings), everything, model, options)
-        alone: Any = case.package.task(plain)
+        alone: Any = case.modality.task(plain)
         alone.exchange = LongestOnly()
         steps["alone"] = stepper(LocalBackend(device, **settings), alone, plain_model, plain)
         if not options.methods:
@@ -282,8 +282,8 @@ def _apart(case: TrainingCase, device: torch.device, inputs: Tensor, batch: Batc
     for grid in case.grids:
         of_one = case.options.model.model_copy(update={"grids": (str(grid),)})
         options = case.options.model_copy(update={"model": of_one})
-        models.append(build(options, case.package)[0].to(device).train())
-        tasks.append(case.package.task(options))
+        models.append(build(options, case.modality)[0].to(device).train())
+        tasks.append(case.modality.task(options))
         equip(models[-1], options.parallel)
 
     def step(now: Progress) -> None:

@@ -1,6 +1,6 @@
 """The whole recipe of a configuration, stage after stage: model, token-length labels, assigner, evaluation.
 
-Pictures and clips share it; what differs comes through `Package`.
+Pictures and clips share it; what differs comes through `Modality[Any]`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from revit.common.data.build import Split
 from revit.common.data.loader import dead_workers_explained
 from revit.common.methods.apply import optim_of
 from revit.common.methods.run_options import RecipeOptions
-from revit.common.modality.package import Package
-from revit.common.modality.trained import build_assigner
+from revit.common.modality.load import build_assigner
+from revit.common.modality.modality import Modality
 from revit.common.system.device import pick_device
 from revit.common.system.distributed import ALONE, World
 from revit.common.system.errors import UserError
@@ -41,9 +41,9 @@ class Recipe:
     Every process of `world` has one and does the same; rank 0 alone speaks and writes, and the others read what it wrote.
     """
 
-    def __init__(self, options: RecipeOptions, package: Package, world: World = ALONE) -> None:
+    def __init__(self, options: RecipeOptions, modality: Modality[Any], world: World = ALONE) -> None:
         self.options = options
-        self.package = package
+        self.modality = modality
         self.world = world
         self.stop = StopRequest()
         self.folder = Path(options.run.dir)
@@ -86,7 +86,7 @@ class Recipe:
         world.on_main(lambda: write_text(self.folder / "config.yaml", dump(self.options)))
         for line in remarks:
             log.say(line)
-        work = StageWork(self.options, self.package, world, log, self.stop)
+        work = StageWork(self.options, self.modality, world, log, self.stop)
         for position, name in enumerate(stages):
             if only not in (None, name):
                 if position < stages.index(str(only)) and not book.is_done(name):
@@ -115,13 +115,13 @@ class Recipe:
         """Names, in order. Labels and assigner need more than one grid, calibration a list of its own."""
         options = self.options
         lengths = ["lengths", "assigner"] if options.has_lengths else []
-        if lengths and options.calibration and self.package.has_split(options, options.calibration.split):
+        if lengths and options.calibration and self.modality.has_split(options, options.calibration.split):
             lengths.append("calibrate")
         return [*(["data"] if options.makes_data else []), "model", *lengths, "evaluate"]
 
     def _work_of(self, stage: str, work: StageWork, book: StageBook) -> Callable[[], None]:
         works: dict[str, Callable[[], None]] = {
-            "data": lambda: self.world.on_main(lambda: self.package.make_data(self.options)),
+            "data": lambda: self.world.on_main(lambda: self.modality.make_data(self.options)),
             "model": work.train_model,
             "lengths": work.label_lengths,
             "assigner": work.train_assigner,
@@ -141,27 +141,31 @@ class Recipe:
 
     def _check_inputs(self, only: str | None) -> None:
         """What would otherwise be found out after days of training: the model, and every list that a stage will read."""
-        options, package = self.options, self.package
-        names = package.label_names(options)
+        options, modality = self.options, self.modality
+        names = modality.label_names(options)
         with torch.random.fork_rng(devices=[]):
-            package.build_model(options, len(names))
+            modality.build_model(options, len(names))
         if options.makes_data:
             return
         stages = [name for name in self.stages() if only in (None, name)]
         splits = {split for name in stages if (split := self._split_of(name)) is not None}
-        if "model" in stages and options.run.evaluate_every is not None and package.has_split(options, "val"):
+        if (
+            "model" in stages
+            and options.run.evaluate_every is not None
+            and modality.has_split(options, "val")
+        ):
             splits.add("val")
         for split in sorted(splits):
-            package.split(options, split)
+            modality.split(options, split)
 
     def _check_trainings(self, stages: Sequence[str]) -> list[str]:
         """Whether the processes can train all that these stages train. UserError that names every contradiction; what is
         no contradiction but may surprise is returned."""
-        options, package = self.options, self.package
+        options, modality = self.options, self.modality
         trainings: dict[str, tuple[TrainOptions, nn.Module]] = {}
         with torch.random.fork_rng(devices=[]):
             if "model" in stages:
-                model = package.build_model(options, len(package.label_names(options)))
+                model = modality.build_model(options, len(modality.label_names(options)))
                 trainings["train"] = options.train.model_copy(update={"optim": optim_of(options)}), model
             if "assigner" in stages:
                 assigner = build_assigner(options.assigner, len(options.grids))
@@ -196,5 +200,5 @@ class Recipe:
         settings = self.options.settings_of(stage)
         split = self._split_of(stage)
         if split is not None and not self.options.makes_data:
-            settings["list"] = self.package.split(self.options, split).fingerprint
+            settings["list"] = self.modality.split(self.options, split).fingerprint
         return settings

@@ -20,8 +20,8 @@ from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.labels import LengthLabels, class_balanced_weights
 from revit.common.methods.run_options import RecipeOptions
 from revit.common.methods.task import AssignerTask
-from revit.common.modality.package import Package
-from revit.common.modality.trained import build_assigner
+from revit.common.modality.load import build_assigner
+from revit.common.modality.modality import Modality
 from revit.common.models.grid import TokenGrid
 from revit.common.serving.budgets import budget_line
 from revit.common.system.distributed import World
@@ -67,28 +67,28 @@ class StageWork:
     def __init__(
         self,
         options: RecipeOptions,
-        package: Package,
+        modality: Modality[Any],
         world: World,
         log: RunLog,
         stop: StopRequest,
     ) -> None:
         self.options = options
-        self.package = package
+        self.modality = modality
         self.world = world
         self.log = log
         self.stop = stop
         self.files = RunFiles(Path(options.run.dir))
-        self.evaluator = Evaluator(options, package, world)
+        self.evaluator = Evaluator(options, modality, world)
 
     def train_model(self) -> None:
         """Train the model at all its grids (Algorithm 1) and write model.safetensors."""
         seed_all(self.options.run.seed)
-        names = list(self.package.label_names(self.options))
-        model = self.package.build_model(self.options, len(names))
+        names = list(self.modality.label_names(self.options))
+        model = self.modality.build_model(self.options, len(names))
         start = start_of(self.options)
         if start.source is not None:
             started = self.options.model_copy(update={"start": start})
-            self.log.say(str(self.package.start(model, started, start.source)))
+            self.log.say(str(self.modality.start(model, started, start.source)))
         extra = {"architecture": without_trace(model)}
         if self.world.is_main and not states_of(self.options.run, "model").exists():
             self.files.best.unlink(missing_ok=True)  # an earlier training's
@@ -96,13 +96,13 @@ class StageWork:
         parts = train(
             "model",
             model,
-            task_of(self.options, self.package.task(self.options), self.package, model),
-            lambda rank, num_ranks: self.package.train_loader(
+            task_of(self.options, self.modality.task(self.options), self.modality, model),
+            lambda rank, num_ranks: self.modality.train_loader(
                 self.options, "train", batch_size, rank, num_ranks
             ),
             self.options.train.model_copy(update={"optim": optim_of(self.options)}),
             **self._training(),
-            augment=self.package.batch_augment(self.options, len(names)),
+            augment=self.modality.batch_augment(self.options, len(names)),
             watch=lambda network: self.evaluator.watch(
                 network, self.log, self._keeper(network, names, extra)
             ),
@@ -124,7 +124,7 @@ class StageWork:
     def _write_labels(self, evaluation: Evaluation, grids: tuple[TokenGrid, ...]) -> None:
         options = self.options.lengths
         correct = [evaluation.correct(evaluation.answers[grid.name].logits, "logits") for grid in grids]
-        paths = self.package.paths(self.options, options.split)
+        paths = self.modality.paths(self.options, options.split)
         labels = LengthLabels(
             grids=grids,
             ids=evaluation.ids,
@@ -145,13 +145,13 @@ class StageWork:
         labels = LengthLabels.load(self.files.labels, self.options.lengths.none_correct)
         options, split = self.options.assigner, self.options.lengths.split
         assigner = build_assigner(options, len(labels.grids))
-        by_id = labels.by_id(self.package.paths(self.options, split), str(self.files.labels))
+        by_id = labels.by_id(self.modality.paths(self.options, split), str(self.files.labels))
         weights = class_balanced_weights(labels.labels, len(labels.grids)) if options.balanced else None
         trained = train(
             "assigner",
             assigner,
             AssignerTask(by_id, weights, options.mirror),
-            lambda rank, num_ranks: self.package.assigner_loader(
+            lambda rank, num_ranks: self.modality.assigner_loader(
                 self.options, split, options.train.batch_size, rank, num_ranks
             ),
             options.train,
@@ -212,16 +212,16 @@ class StageWork:
     ) -> None:
         """report.json with the speed measured, and what its page needs of every sample."""
         options, evaluator = self.options, self.evaluator
-        names = self.package.label_names(options)
+        names = self.modality.label_names(options)
         seen = Seen.of(evaluation, [grid.name for grid in classifier.model.grids], names, options.test.merge)
         if seen.lengths is not None:
-            samples = self.package.eval_loader(options, options.test.split, 1, one_view=True).dataset
-            paths = self.package.paths(options, options.test.split)
+            samples = self.modality.eval_loader(options, options.test.split, 1, one_view=True).dataset
+            paths = self.modality.paths(options, options.test.split)
             seen = seen.with_examples(make_examples(seen, samples.__getitem__, paths))
         save_seen(self.files.seen, seen)
         if options.run.speed_seconds:
             shares = report.get("adaptive", {}).get("share")
-            shape = self.package.input_shape(options)
+            shape = self.modality.input_shape(options)
             report["speed"] = measure_speed(
                 classifier, shape, evaluator.device, evaluator.dtype, shares, options.run.speed_seconds
             )
@@ -232,7 +232,7 @@ class StageWork:
         return {
             "run": self.options.run,
             "device": self.evaluator.device,
-            "pixels": self.package.pixels(self.options),
+            "normalizer": self.modality.normalizer(self.options),
             "log": self.log,
             "parallel": self.options.parallel,
             "world": self.world,

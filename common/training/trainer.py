@@ -31,6 +31,31 @@ BadLoss = tuple[int, str]
 """Updates made before a batch whose loss was not finite, and what to say of it."""
 
 
+def forward_backward(
+    model: nn.Module,
+    task: Task,
+    backend: Backend,
+    normalizer: nn.Module,
+    batch: Batch,
+    now: Progress,
+    augment: BatchAugment | None = None,
+) -> dict[str, Tensor]:
+    """Add the gradients of one batch, which is on the device, and return its losses by name.
+
+    What all token grids share is done here, once: normalisation and augmentation. `backend.step()` ends the batch.
+    """
+    task.begin(now)
+    with backend.autocast():
+        inputs = normalizer(batch.inputs)
+        if augment is not None:
+            inputs, batch = augment(inputs, batch)
+        losses: dict[str, Tensor] = {}
+        for name, loss in task.losses(model, inputs, batch):
+            backend.backward(loss)
+            losses[name] = loss.detach()
+    return losses
+
+
 @dataclass
 class Trainer:
     """Trains `model` for a number of epochs and can be interrupted anywhere. Every process has one."""
@@ -39,7 +64,7 @@ class Trainer:
     """To be called: what the backend's `prepare` gave."""
     task: Task
     backend: Backend
-    pixels: nn.Module
+    normalizer: nn.Module
     loader: Loader
     num_epochs: int
     folder: Path
@@ -104,8 +129,16 @@ class Trainer:
         for number, batch in enumerate(self._read(num_batches), 1):
             batch = batch.to(self.backend.device)
             meter.data_seconds += time.perf_counter() - waited_since
-            self.task.begin(now)
-            broken += self._heed(reader.put(self._train_batch(batch), batch, self.backend.num_updates), meter)
+            broken += self._heed(
+                reader.put(
+                    forward_backward(
+                        self.model, self.task, self.backend, self.normalizer, batch, now, self.augment
+                    ),
+                    batch,
+                    self.backend.num_updates,
+                ),
+                meter,
+            )
             ends_update = number % self.backend.accumulate == 0
             asked = self._agree(broken) if ends_update or self.world.size == 1 else FINE
             position.samples = min(start + self.loader.samples_in(number), self.loader.num_samples)
@@ -153,18 +186,6 @@ class Trainer:
             if batch is None:
                 return
             yield batch
-
-    def _train_batch(self, batch: Batch) -> dict[str, Tensor]:
-        """Adds the batch's gradients. What all token grids share is done here, once: normalisation and augmentation."""
-        with self.backend.autocast():
-            inputs = self.pixels(batch.inputs)
-            if self.augment is not None:
-                inputs, batch = self.augment(inputs, batch)
-            losses: dict[str, Tensor] = {}
-            for name, loss in self.task.losses(self.model, inputs, batch):
-                self.backend.backward(loss)
-                losses[name] = loss.detach()
-        return losses
 
     def _heed(self, read: Sequence[BatchLosses], meter: Meter) -> list[BadLoss]:
         """Counts what was read. Returns what is wrong with it, if anything is."""

@@ -18,7 +18,7 @@ from revit.common.system.log import RunLog, progress
 from revit.common.system.stop import StopRequest
 from revit.common.training.recipe import Recipe
 from revit.common.training.stages import LOCK
-from revit.image.build import ImagePackage
+from revit.image.modality import ImageModality
 from revit.image.models.genotype import SEED_TOPOLOGY, Genotype
 from revit.image.search.baselines import Comparison, compare, statistics
 from revit.image.search.evaluations import Evaluations
@@ -38,7 +38,7 @@ class SearchRecipe:
         self.options = options
         self.folder = options.folder
         self.stop = StopRequest()
-        self.package = ImagePackage()
+        self.modality = ImageModality()
         self.growth: Growth | None = None
         self.searches: list[Search] = []
         self.comparisons: list[Comparison] = []
@@ -51,17 +51,17 @@ class SearchRecipe:
             found = self._find()
             write_text(self.folder / "genotype.txt", f"{found}\n")
         if self.options.train is not None:
-            Recipe(self.options.image_run(found), self.package).run()
+            Recipe(self.options.image_run(found), self.modality).run()
         return found
 
     def pictures(self) -> Tensor:
         """(B, C, H, W) normalised training pictures, not augmented: the first batch."""
         run, wanted = self.options.image_run(SEED_TOPOLOGY), self.options.measure.pictures
-        self.package.make_data(run)
-        batch = next(iter(self.package.assigner_loader(run, "train", wanted)))
+        self.modality.make_data(run)
+        batch = next(iter(self.modality.assigner_loader(run, "train", wanted)))
         if len(batch) < wanted:
             raise UserError(f"measure.pictures is {wanted}, but the training list has {len(batch)}; lower it")
-        return self.package.pixels(run)(batch.inputs)
+        return self.modality.normalizer(run)(batch.inputs)
 
     # -- parts -------------------------------------------------------------------------------------------------------
 

@@ -126,7 +126,7 @@ def one_process(folder: Path, parallel: dict[str, Any], attempt: int, watcher: i
         options,
         RunOptions(dir=folder, save_every=1, keep_states=2, dtype="float32"),
         device=CPU,
-        pixels=PixelNorm((0.5,) * 3, (0.5,) * 3),
+        normalizer=PixelNorm((0.5,) * 3, (0.5,) * 3),
         log=RunLog(folder / "log.jsonl", world.is_main),
         parallel=ParallelOptions.model_validate(parallel),
         world=world,

@@ -100,5 +100,5 @@ PLAIN: dict[str, Any] = {"device": "cpu", "dtype": "float32", "compile": "eager"
 def expected_of(classifier: Classifier, path: str, views: int = 1) -> tuple[list[int], Tensor]:
     """Grid positions and probabilities by the plain networks, this input alone."""
     with torch.no_grad():
-        output = classifier.networks(classifier.pixels(pixels_of(path, views)))
+        output = classifier.networks(classifier.normalizer(pixels_of(path, views)))
     return output.lengths.tolist(), output.prediction.mean(0).softmax(0)

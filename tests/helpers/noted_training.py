@@ -60,7 +60,7 @@ def run(folder, task=None, *, ranks=1, rank=0, batch_size=2, stop=None, network=
         options,
         RunOptions(dir=folder, save_every=1, keep_states=3),
         device=torch.device("cpu"),
-        pixels=PixelNorm((0.5,) * 3, (0.5,) * 3),
+        normalizer=PixelNorm((0.5,) * 3, (0.5,) * 3),
         log=RunLog(folder / "log.jsonl"),
         stop=stop,
         **more,

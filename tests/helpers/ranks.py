@@ -24,8 +24,8 @@ LIBRARIES = [
     "torch._inductor.compile_fx",  # DeepSpeed imports it only when it is given an optimiser
     "revit.common.training.parallel.deepspeed_backend",
     "revit.common.training.recipe",
-    "revit.image.classifier",
-    "revit.video.classifier",
+    "revit.image.modality",
+    "revit.video.modality",
 ]
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
 OF_A_LAUNCHER = ("SLURM_", "MASTER_", "RANK", "LOCAL_", "WORLD_SIZE")

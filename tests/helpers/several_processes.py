@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from kinds import load_run
+from modalities import load_run
 
 from revit.common.methods.task import ResizableTask
 from revit.common.system.distributed import World, start_world, stop_world
@@ -25,8 +25,8 @@ from revit.common.weights.checkpoint import load_checkpoint
 
 
 def run(config: str, folder: Path, world: World, *overrides: str, stage: str | None = None) -> None:
-    options, kind = load_run(config, [f"run.dir={folder}", *overrides])
-    Recipe(options, kind.package, world).run(stage)
+    options, modality = load_run(config, [f"run.dir={folder}", *overrides])
+    Recipe(options, modality, world).run(stage)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

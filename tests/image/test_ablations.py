@@ -9,7 +9,7 @@ from ablations import CONFIGS, GRIDS, ROWS, on_digits, table
 from revit.common.config.load import load
 from revit.common.data.batch import Batch
 from revit.common.models.grid import TokenGrid
-from revit.image.build import ImagePackage
+from revit.image.modality import ImageModality
 from revit.image.options import ImageRun
 
 
@@ -27,12 +27,12 @@ def test_a_row_trains_on_digits(name, tmp_path):
     assert (options.run.seed, options.data.demo.seed) == (3, 3)
     assert options.model.positions == wanted.model.positions
     assert options.distill == wanted.distill
-    package = ImagePackage()
-    model = package.build_model(options, 10)
+    modality = ImageModality()
+    model = modality.build_model(options, 10)
     assert [grid.name for grid in model.grids] == [GRIDS[grid] for grid in ROWS[name].paper]
     batch = Batch(torch.zeros(4, 3, 48, 48, dtype=torch.uint8), torch.arange(4), torch.arange(4))
     inputs = torch.randn(4, 3, 48, 48)
-    losses = dict(package.task(options).losses(model, inputs, batch))
+    losses = dict(modality.task(options).losses(model, inputs, batch))
     assert list(losses) == [TokenGrid.parse(GRIDS[grid]).name for grid in ROWS[name].paper]
     sum(losses.values()).backward()
     assert model.blocks[0].attn.qkv.weight.grad.abs().sum() > 0

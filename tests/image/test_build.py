@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from revit.common.data.batch import Batch
 from revit.common.methods.task import ResizableTask
 from revit.common.system.errors import UserError
-from revit.image.build import ImagePackage, build_model
+from revit.image.modality import ImageModality, build_model
 from revit.image.models.deit import DeiT
 from revit.image.models.variants import VARIANTS
 from revit.image.options import ImageModel, ImageRun
@@ -58,10 +58,10 @@ def test_overrides_and_data_shape_the_model():
         data={"pixels": {"img_size": [64, 96]}},
         model={**TINY, "grids": ["4x6", "2x3"], "patch_embed": "stem", "positions": "shared_zero_pad"},
     )
-    package = ImagePackage()
-    model = package.build_model(options, 3)
+    modality = ImageModality()
+    model = modality.build_model(options, 3)
     assert isinstance(model, DeiT)
-    assert package.input_shape(options) == (1, 3, 64, 96)
+    assert modality.input_shape(options) == (1, 3, 64, 96)
     for grid in model.grids:
         assert model.eval()(torch.zeros(1, 3, 64, 96), grid).prediction.shape == (1, 3)
 
@@ -85,27 +85,27 @@ def test_contradictions_are_refused(sections, message):
 
 def test_what_the_model_cannot_be_is_the_users_mistake():
     with pytest.raises(UserError, match="model: "):
-        ImagePackage().build_model(run(model={**TINY, "embed_dim": 15}), 3)
+        ImageModality().build_model(run(model={**TINY, "embed_dim": 15}), 3)
 
 
 def test_each_family_has_its_losses():
-    package = ImagePackage()
-    deit = package.task(run(label_smoothing=0.1, distill={"weight": 0.5, "temperature": 2}))
+    modality = ImageModality()
+    deit = modality.task(run(label_smoothing=0.1, distill={"weight": 0.5, "temperature": 2}))
     assert isinstance(deit, ResizableTask)
     assert (deit.distill.weight, deit.distill.temperature, deit.distill.label_smoothing) == (0.5, 2, 0.1)
     labels = {"folder": "maps", "dense_weight": 0.5}
-    lvvit = package.task(run(data={"token_labels": labels}, model={"name": "lvvit_s", "mix_token": False}))
+    lvvit = modality.task(run(data={"token_labels": labels}, model={"name": "lvvit_s", "mix_token": False}))
     assert isinstance(lvvit, TokenLabelTask)
     assert (lvvit.mix_token, lvvit.dense_weight) == (False, 0.5)
 
 
 def test_a_distilled_model_without_teacher_learns_the_labels_with_both_heads():
     options = run(model={**TINY, "grids": ["4x4"], "distillation": "every_grid"})
-    package = ImagePackage()
-    model = package.build_model(options, 3).eval()
+    modality = ImageModality()
+    model = modality.build_model(options, 3).eval()
     inputs, targets = torch.randn(2, 3, 64, 64), torch.tensor([0, 2])
     batch = Batch(torch.empty(0, dtype=torch.uint8), targets, targets)
-    ((_, loss),) = package.task(options).losses(model, inputs, batch)
+    ((_, loss),) = modality.task(options).losses(model, inputs, batch)
     output = model(inputs)
     both = [
         torch.nn.functional.cross_entropy(head, targets) for head in (output.logits, output.distill_logits)
@@ -128,27 +128,27 @@ def test_the_assigner_sees_pictures_as_they_are_evaluated(pictures):
             "loading": {"num_workers": 0},
         }
     )
-    package = ImagePackage()
-    (shown,) = package.assigner_loader(options, "train", 8)
+    modality = ImageModality()
+    (shown,) = modality.assigner_loader(options, "train", 8)
     assert torch.equal(shown.inputs[0], torch.from_numpy(ramp).permute(2, 0, 1))
     assert sorted(shown.ids.tolist()) == list(range(8))
-    (trained,) = package.train_loader(options, "train", 8)
+    (trained,) = modality.train_loader(options, "train", 8)
     assert trained.inputs.float().std(dim=(1, 2, 3)).max() < shown.inputs.float().std()
     assert len(set(trained.ids.tolist())) == 4
 
 
 def test_classes_come_from_the_list_the_subset_or_the_demo(pictures, tmp_path):
-    package = ImagePackage()
+    modality = ImageModality()
     source = {"train": str(pictures), "val": str(pictures)}
-    assert package.label_names(run(data={"source": source})) == ("black", "white")
+    assert modality.label_names(run(data={"source": source})) == ("black", "white")
     one = run(data={"source": {**source, "classes": ["white"]}})
-    assert package.label_names(one) == ("white",)
-    assert [name.split("/")[-2] for name in package.paths(one, "val")] == ["white"] * 4
-    assert package.has_split(one, "val")
-    assert not package.has_split(one, "test")
+    assert modality.label_names(one) == ("white",)
+    assert [name.split("/")[-2] for name in modality.paths(one, "val")] == ["white"] * 4
+    assert modality.has_split(one, "val")
+    assert not modality.has_split(one, "test")
     with pytest.raises(UserError, match=r"num_classes is 3, but .* has 2 classes"):
-        package.label_names(run(data={"source": source}, model={"num_classes": 3}))
+        modality.label_names(run(data={"source": source}, model={"num_classes": 3}))
     demo = run(tmp_path / "run", data={"demo": {}})
-    assert package.label_names(demo) == tuple(str(number) for number in range(10))
+    assert modality.label_names(demo) == tuple(str(number) for number in range(10))
     with pytest.raises(UserError, match="run the stage 'data' first"):
-        package.paths(demo, "train")
+        modality.paths(demo, "train")

@@ -36,7 +36,7 @@ def test_rows_differ_in_their_method_alone(kind, tmp_path):
     assert {run.run.seed for run in runs.values()} == {3}
     assert len({run.run.dir for run in runs.values()}) == len(runs)
     for name, run in runs.items():
-        model = protocol.bench.package().build_model(run, 10)
+        model = protocol.bench.modality().build_model(run, 10)
         if name != "asvit":
             assert len(model.blocks) == protocol.bench.depth
 

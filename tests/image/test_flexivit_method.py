@@ -20,7 +20,7 @@ from revit.common.methods.task import Progress, ResizableTask
 from revit.common.models.grid import TokenGrid
 from revit.common.system.errors import UserError
 from revit.common.weights.checkpoint import Checkpoint, save_checkpoint
-from revit.image.build import ImagePackage
+from revit.image.modality import ImageModality
 from revit.image.options import ImageRun
 from revit.video.options import VideoRun
 
@@ -65,9 +65,9 @@ def test_one_key_makes_a_configuration_flexible(kind):
 
 def test_each_update_runs_at_one_size_with_the_ordinary_loss():
     options = run(label_smoothing=0.1)
-    package = ImagePackage()
-    model = package.build_model(options, 10).eval()
-    task = task_of(options, package.task(options), package, model)
+    modality = ImageModality()
+    model = modality.build_model(options, 10).eval()
+    task = task_of(options, modality.task(options), modality, model)
     images, some = batch()
     seen = set()
     for update in range(8):
@@ -86,9 +86,9 @@ def test_each_update_runs_at_one_size_with_the_ordinary_loss():
 
 def test_seed_of_the_draws_is_the_runs_or_its_own():
     def drawn(options: ImageRun) -> list[int]:
-        package = ImagePackage()
-        model = package.build_model(options, 10)
-        task = task_of(options, package.task(options), package, model)
+        modality = ImageModality()
+        model = modality.build_model(options, 10)
+        task = task_of(options, modality.task(options), modality, model)
         assert isinstance(task, FlexiTask)
         return [task.sizes.grid_at(update, 0).rows for update in range(30)]
 
@@ -98,17 +98,17 @@ def test_seed_of_the_draws_is_the_runs_or_its_own():
 def test_one_size_with_its_own_kernel_is_the_plain_run():
     """Loss and gradients of the plain model, whose class row of the positions is zero; draws make no difference."""
     options = run({"grids": [6], "kernel_size": 8, "position_grid": 6})
-    package = ImagePackage()
-    flexible = package.build_model(options, 10)
+    modality = ImageModality()
+    flexible = modality.build_model(options, 10)
     fixed_options = ImageRun.model_validate(settings(methods={}, model={**MODEL, "grids": ["6x6"]}))
-    fixed = package.build_model(fixed_options, 10)
+    fixed = modality.build_model(fixed_options, 10)
     state = {name: tensor.clone() for name, tensor in flexible.state_dict().items()}
     state["pos_embed"] = F.pad(state["pos_embed"], (0, 0, 1, 0))
     fixed.load_state_dict(state)
     images, some = batch()
     losses = []
     for model, own in ((flexible, options), (fixed, fixed_options)):
-        task = task_of(own, package.task(own), package, model)
+        task = task_of(own, modality.task(own), modality, model)
         task.begin(Progress(0, 0.0))
         ((_, loss),) = task.losses(model, images, some)
         loss.backward()
@@ -123,7 +123,7 @@ def test_one_size_with_its_own_kernel_is_the_plain_run():
 def teacher_file(folder: Path, classes: int = 10) -> str:
     """A checkpoint of a plain DeiT at 6 x 6."""
     options = ImageRun.model_validate(settings(methods={}, model={**MODEL, "grids": ["6x6"], "pos_std": 0.5}))
-    model = ImagePackage().build_model(options, classes)
+    model = ImageModality().build_model(options, classes)
     torch.nn.init.normal_(model.head.weight)
     names = [str(number) for number in range(classes)]
     config = options.model_dump(mode="json")
@@ -136,12 +136,12 @@ def teacher_file(folder: Path, classes: int = 10) -> str:
 def test_a_student_that_starts_as_its_teacher_has_nothing_to_learn_at_that_size(tmp_path):
     teacher = {"source": teacher_file(tmp_path)}
     options = run({**SMALL, "teacher": teacher})
-    package = ImagePackage()
-    model = package.build_model(options, 10)
+    modality = ImageModality()
+    model = modality.build_model(options, 10)
     start = start_of(options)
     assert start.source == teacher["source"]
-    package.start(model, options, start.source)
-    task = task_of(options, package.task(options), package, model)
+    modality.start(model, options, start.source)
+    task = task_of(options, modality.task(options), modality, model)
     assert isinstance(task, FlexiTask)
     images, some = batch()
     losses = {}
@@ -170,7 +170,7 @@ def test_divergence_by_formula_beside_the_labels():
     found = FlexiTask(ResizableTask(), sizes, temperature=2.0).divergence(logits, taught)
     torch.testing.assert_close(found, expected)
 
-    model = ImagePackage().build_model(run(), 10)
+    model = ImageModality().build_model(run(), 10)
     images, some = batch()
     teacher = copy.deepcopy(model)
     ordinary = ResizableTask(SelfDistillation(label_smoothing=0.1))
@@ -194,7 +194,7 @@ def test_the_teacher_sees_its_own_resolution(tmp_path):
     options = run(
         data={"demo": {"train_pictures": 4}, "pixels": {"img_size": 36, "mean": [0.1] * 3, "std": [0.2] * 3}}
     )
-    teacher = ImagePackage().teacher(options, file, "key")
+    teacher = ImageModality().teacher(options, file, "key")
     seen = []
     teacher.network.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     grey = torch.full((1, 3, 36, 36), (0.5 - 0.1) / 0.2)
@@ -206,9 +206,9 @@ def test_the_teacher_sees_its_own_resolution(tmp_path):
 
 def test_a_teacher_of_other_classes_is_refused(tmp_path):
     options = run({**SMALL, "teacher": {"source": teacher_file(tmp_path, classes=7)}})
-    package = ImagePackage()
+    modality = ImageModality()
     with pytest.raises(UserError, match="knows 7 classes, the data has 10"):
-        task_of(options, package.task(options), package, package.build_model(options, 10))
+        task_of(options, modality.task(options), modality, modality.build_model(options, 10))
 
 
 def test_a_curriculum_ends_at_one_size():
@@ -262,7 +262,7 @@ def test_what_it_does_not_go_with(changes, message):
 
 def test_more_tokens_than_pixels_is_one_message():
     with pytest.raises(UserError, match="48x48 pixels cannot be cut into 64x64"):
-        ImagePackage().build_model(run({"grids": [64, 6]}), 10)
+        ImageModality().build_model(run({"grids": [64, 6]}), 10)
 
 
 @pytest.mark.parametrize("names", [("flexivit", "toe"), ("toe", "flexivit")])
@@ -270,9 +270,9 @@ def test_token_expansion_merges_tokens_of_every_size(names):
     """Half of them at the beginning, all at the end; each update still has one size."""
     methods = {name: SMALL if name == "flexivit" else None for name in names}
     options = ImageRun.model_validate(settings(methods=methods, model={**MODEL, "depth": 3}))
-    package = ImagePackage()
-    model = package.build_model(options, 10).train()
-    task = task_of(options, package.task(options), package, model)
+    modality = ImageModality()
+    model = modality.build_model(options, 10).train()
+    task = task_of(options, modality.task(options), modality, model)
     images, some = batch()
     lengths: list[int] = []
     model.blocks[2].register_forward_pre_hook(lambda _, inputs: lengths.append(inputs[0].shape[1] - 1))
@@ -283,7 +283,7 @@ def test_token_expansion_merges_tokens_of_every_size(names):
 
 
 def test_a_task_that_names_no_grid_runs_at_the_one_of_the_update():
-    model = ImagePackage().build_model(run(), 10).eval()
+    model = ImageModality().build_model(run(), 10).eval()
     images, _ = batch()
     one = OneLength(model, TokenGrid(4, 4))
     assert torch.equal(one(images).logits, model(images, TokenGrid(4, 4)).logits)

@@ -21,17 +21,16 @@ from predict import main
 
 from revit.common.drawing.gallery import Gallery
 from revit.common.drawing.look import looks_of
-from revit.common.modality.trained import build_assigner
+from revit.common.modality.load import build_assigner
 from revit.common.models.decision import Shorter
 from revit.common.models.grid import TokenGrid
 from revit.common.models.layout import TokenLayout
 from revit.common.models.reducer import Reducer
 from revit.common.serving.load import engine_of
 from revit.common.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from revit.video.build import build_model
-from revit.video.classifier import open_classifier
 from revit.video.data.clips import load_views
 from revit.video.data.options import ViewOptions
+from revit.video.modality import build_model, open_classifier
 from revit.video.options import VideoRun
 
 NAMES = ("rise", "sink", "turn")
@@ -285,7 +284,7 @@ def test_a_clip_is_drawn_frame_by_frame(place: Path, tmp_path: Path, attention: 
     views = reader.read(path).pixels
     reader.close()
     with torch.no_grad():
-        output = classifier.networks(classifier.pixels(views))
+        output = classifier.networks(classifier.normalizer(views))
     assert answer.drawing == str(tmp_path / "made" / "clip 0.tokens.png")
     with Image.open(answer.drawing) as drawing:
         assert drawing.height > 2 * drawing.width * 0.8  # two views, each before and after, of two frames
@@ -294,7 +293,7 @@ def test_a_clip_is_drawn_frame_by_frame(place: Path, tmp_path: Path, attention: 
         assert look.num_left == 8
         (fates,) = look.trail
         assert fates.shape == ((16,) if attention == "divided_space_time" else (2, 16))
-        inputs = classifier.pixels(views[number : number + 1])
+        inputs = classifier.normalizer(views[number : number + 1])
         with torch.no_grad():
             alone = classifier.networks.model(inputs, TokenGrid(4, 4)).reduction
         assert alone is not None

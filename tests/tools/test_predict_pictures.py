@@ -13,17 +13,16 @@ import torch
 from PIL import Image
 from predict import main
 
-from revit.common.modality.trained import build_assigner
+from revit.common.modality.load import build_assigner
 from revit.common.models.grid import TokenGrid
 from revit.common.serving.load import engine_of
 from revit.common.system.errors import UserError
 from revit.common.weights.checkpoint import Checkpoint, save_checkpoint
-from revit.image.build import build_model
-from revit.image.classifier import open_classifier
 from revit.image.data.pictures import load_picture
+from revit.image.modality import build_model, open_classifier
 from revit.image.models.lvvit import LVViT
 from revit.image.options import ImageRun
-from revit.video.classifier import open_classifier as open_clip_classifier
+from revit.video.modality import open_classifier as open_clip_classifier
 
 NAMES = ("red", "green", "blue")
 CONFIG: dict[str, Any] = {

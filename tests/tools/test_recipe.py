@@ -24,7 +24,7 @@ from revit.common.training.recipe import Recipe
 from revit.common.training.stage_work import StageWork
 from revit.common.training.stages import clear
 from revit.common.weights.checkpoint import load_checkpoint
-from revit.video.build import VideoPackage
+from revit.video.modality import VideoModality
 from revit.video.options import VideoRun
 
 CONFIG = """
@@ -67,7 +67,7 @@ def finished(tmp_path_factory):
 def train(path: Path, *overrides: str, stage: str | None = None) -> int:
     @tool
     def main(_argv) -> None:
-        Recipe(load(VideoRun, path, overrides), VideoPackage()).run(stage)
+        Recipe(load(VideoRun, path, overrides), VideoModality()).run(stage)
 
     return main([])
 
@@ -370,7 +370,7 @@ def test_the_best_model_of_the_val_list_is_kept(finished):
 
 def test_only_a_better_model_replaces_the_best(finished, tmp_path):
     options = load(VideoRun, write_config(tmp_path))
-    work = StageWork(options, VideoPackage(), World(), RunLog(tmp_path / "log.jsonl"), StopRequest())
+    work = StageWork(options, VideoModality(), World(), RunLog(tmp_path / "log.jsonl"), StopRequest())
     network = torch.nn.Linear(1, 1)
     keep = work._keeper(network, ["a"], {})
     for epoch, top1 in ((1, 40.0), (2, 60.0), (3, 60.0), (4, 50.0)):

@@ -6,7 +6,7 @@ import importlib.util
 import json
 from pathlib import Path
 
-import kinds
+import modalities
 import pytest
 import torch
 
@@ -125,7 +125,7 @@ def test_throughput_of_the_served_model_alone(tiny, tmp_path, capsys):
 
 def test_without_a_peer_our_own_rows_remain(tiny, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(
-        kinds.PEERS, "video", Peers(kinds.PEERS["video"].twins, (Reference("x", _none, (1,)),))
+        modalities.PEERS, "video", Peers(modalities.PEERS["video"].twins, (Reference("x", _none, (1,)),))
     )
     out = tmp_path / "out.json"
     arguments = ["--dtypes", "float32", "--batches", "1", "--rounds", "1", "--json", str(out), "--peers"]
@@ -145,7 +145,7 @@ def test_peers_by_name(tiny, tmp_path, capsys, monkeypatch):
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5))
 
     references = (Reference("x", _none, (1,)), Reference("y", make, (1, 3, 1, 2, 2)))
-    monkeypatch.setitem(kinds.PEERS, "video", Peers(kinds.PEERS["video"].twins, references))
+    monkeypatch.setitem(modalities.PEERS, "video", Peers(modalities.PEERS["video"].twins, references))
     out = tmp_path / "out.json"
     arguments = [
         "--cfg",
@@ -172,7 +172,7 @@ def test_peers_by_name(tiny, tmp_path, capsys, monkeypatch):
 
 
 def test_a_method_without_a_twin_is_told_and_a_wrong_twin_ends_the_run(tiny, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(kinds.PEERS, "video", Peers(kinds.PEERS["video"].twins))
+    monkeypatch.setitem(modalities.PEERS, "video", Peers(modalities.PEERS["video"].twins))
     arguments = [
         "--cfg",
         str(tiny),

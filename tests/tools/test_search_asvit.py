@@ -6,7 +6,6 @@ import json
 
 import pytest
 import search_asvit
-from made_tables import searches
 
 from revit.image.models.genotype import Genotype, read_genotype
 
@@ -89,17 +88,6 @@ def test_statistics_are_printed_beside_the_papers(run, config, capsys):
     out = capsys.readouterr().out
     for text in ("Topologies found, 2 seed(s)", "42.7", "Found against random", "Growth", "genotype: "):
         assert text in out
-
-
-def test_the_readmes_table_reads_what_was_written(run, config, monkeypatch):
-    assert searches.searches(run) is None  # not the settings that the README names
-    monkeypatch.setattr(searches, "CONFIG", str(config))
-    monkeypatch.setattr(searches, "SETTINGS", ())
-    made = searches.searches(run)
-    assert made is not None
-    assert "| 2 seeds, digits |" in made
-    assert f"{read(run / 'search.json')['random'][1]['random_best']:.2f}." in made
-    assert "an unnamed machine" not in made
 
 
 def test_a_budget_leaves_a_usable_result(config, tmp_path, capsys):

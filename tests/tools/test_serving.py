@@ -12,7 +12,7 @@ import pytest
 import test_net as tool_test_net
 import torch
 import train_net
-from kinds import load_run
+from modalities import load_run
 from tiny_run import write_config
 
 from revit.common.evaluation.evaluate import Evaluation
@@ -38,8 +38,8 @@ def own_cache(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def measured(folder: Path, **serving: Any) -> tuple[dict[str, Any], Evaluation]:
     """The report of the run's networks, and the answers that it comes from."""
-    options, kind = load_run(str(folder / "config.yaml"), [])
-    evaluator = Evaluator(options, kind.package)
+    options, modality = load_run(str(folder / "config.yaml"), [])
+    evaluator = Evaluator(options, modality)
     classifier = evaluator.load(folder / "run" / "checkpoint.safetensors")
     if serving:
         evaluator.serve(classifier, **serving)

@@ -11,8 +11,8 @@ from test_net import main
 
 from revit.common.config.load import load
 from revit.common.training.recipe import Recipe
-from revit.video.build import VideoPackage
 from revit.video.demo import DemoOptions
+from revit.video.modality import VideoModality
 from revit.video.models.timesformer import TimeSformer
 from revit.video.options import VideoRun
 
@@ -35,7 +35,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("test_net")
     path = folder / "config.yaml"
     path.write_text(CONFIG.replace("RUN", str(folder / "run")))
-    Recipe(load(VideoRun, path, []), VideoPackage()).run()
+    Recipe(load(VideoRun, path, []), VideoModality()).run()
     return folder
 
 

@@ -7,8 +7,7 @@ import json
 import pytest
 import throughput
 import torch
-from kinds import load_run
-from made_tables.training import training
+from modalities import load_run
 from ranks import start_server
 
 from revit.common.speed import training_speed
@@ -52,12 +51,6 @@ def test_rows_of_one_process_and_of_replicas(tiny, tmp_path, capfd, monkeypatch)
         == 0
     )
     rows = json.loads(out.read_text())
-    made = training(out)
-    assert made is not None
-    assert "| 4x4, 3x3, 2x2 | replicas (3x3 and 2x2 share one) | 2 |" in made
-    assert "GPU, ms at batch 64" in made
-    assert f"By `python tools/throughput.py --cfg {tiny} --training --lengths 3" in made
-    assert "median of 1 rounds" in made
     assert [(row["name"], row["devices"], row["lengths"]) for row in rows] == [
         ("one process", 1, 3),
         ("replicas", 2, 3),
@@ -122,8 +115,8 @@ def test_a_method_that_refuses_replicas_is_measured_without(forked, tiny, tmp_pa
 
 def test_cases_are_those_asked_for(tiny):
     def cases(lengths, *overrides):
-        options, kind = load_run(tiny, overrides)
-        found = training_cases(options, kind.package, CPU, lengths, ["float32"], [2, 4])
+        options, modality = load_run(tiny, overrides)
+        found = training_cases(options, modality, CPU, lengths, ["float32"], [2, 4])
         return [(len(case.grids), case.batch, case.dealing.size) for case in found]
 
     assert cases([1, 3]) == [(1, 2, 1), (1, 4, 1), (3, 2, 2), (3, 4, 2)]

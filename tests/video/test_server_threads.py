@@ -15,7 +15,7 @@ from made_videos import Structure, write_video
 
 from revit.common.weights.checkpoint import Checkpoint, save_checkpoint
 from revit.video import load
-from revit.video.build import build_model
+from revit.video.modality import build_model
 from revit.video.options import VideoRun
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the encoders' chatter

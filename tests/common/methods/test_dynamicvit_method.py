@@ -8,7 +8,7 @@ import predict
 import pytest
 import test_net as tool_test_net
 import torch
-from kinds import load_run
+from modalities import load_run
 from torch import Tensor
 
 from revit.common.data.batch import Batch
@@ -18,7 +18,7 @@ from revit.common.methods.dynamicvit.losses import class_divergence, ratio_loss,
 from revit.common.methods.dynamicvit.method import DynamicViTTask
 from revit.common.system.errors import UserError
 from revit.common.training.optim import parameter_groups
-from revit.image.classifier import open_classifier
+from revit.image.modality import open_classifier
 from revit.image.models.deit import DeiT
 from revit.video.models.timesformer import TimeSformer
 
@@ -54,9 +54,9 @@ def config(tmp_path) -> Path:
 
 def build(config: Path, *overrides: str):
     """Options, package and untrained model."""
-    options, kind = load_run(str(config), list(overrides))
+    options, modality = load_run(str(config), list(overrides))
     torch.manual_seed(0)
-    return options, kind.package, kind.package.build_model(options, 10)
+    return options, modality, modality.build_model(options, 10)
 
 
 def plain_weights(config: Path, *overrides: str) -> Path:
@@ -153,8 +153,8 @@ def test_from_scratch_everything_is_trained_alike_and_own_groups_go_first(config
 
 def test_published_weights_start_the_model_and_say_what_became_of_them(config):
     path, theirs = published_weights(config)
-    options, package, model = build(config)
-    report = package.start(model, options, str(path))
+    options, modality, model = build(config)
+    report = modality.start(model, options, str(path))
     assert report.remade == []
     assert report.left_out == {}
     for name, tensor in theirs.state_dict().items():
@@ -162,12 +162,12 @@ def test_published_weights_start_the_model_and_say_what_became_of_them(config):
 
 
 def test_plain_weights_start_the_backbone_and_the_predictors_are_new(config):
-    options, package, model = build(config)
+    options, modality, model = build(config)
     fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     source = plain_weights(config)
     torch.manual_seed(1)
     torch.save({"model": {k: torch.randn_like(v) for k, v in torch.load(source)["model"].items()}}, source)
-    report = package.start(model, options, str(source))
+    report = modality.start(model, options, str(source))
     assert "reducer: the source has none; 30 tensors keep their own random start" in str(report)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, fresh[name]) == name.startswith("reducer."), name
@@ -175,8 +175,8 @@ def test_plain_weights_start_the_backbone_and_the_predictors_are_new(config):
 
 def test_a_plain_model_takes_the_backbone_of_a_published_file(config):
     path, theirs = published_weights(config)
-    options, package, model = build(config, "methods={}")
-    report = package.start(model, options, str(path))
+    options, modality, model = build(config, "methods={}")
+    report = modality.start(model, options, str(path))
     assert "where this model keeps all of them" in str(report)
     assert torch.equal(model.head.weight, theirs.head.weight)
 
@@ -221,10 +221,10 @@ def batch_of(size: int) -> Batch:
 def test_the_teacher_is_the_start_with_all_tokens(config, name):
     sizes = [f"model.name={name}", "model.embed_dim=32", "model.depth=4"]
     source = plain_weights(config, *sizes)
-    options, package, model = build(config, *sizes, f"start.source={source}")
-    package.start(model, options, str(source))
+    options, modality, model = build(config, *sizes, f"start.source={source}")
+    modality.start(model, options, str(source))
     before = torch.get_rng_state()
-    task = task_of(options, package.task(options), package, model)
+    task = task_of(options, modality.task(options), modality, model)
     assert torch.equal(before, torch.get_rng_state())
     plain = build(config, "methods={}", *sizes)[2].eval()
     pictures, batch = torch.randn(3, 3, 48, 48), batch_of(3)
@@ -259,26 +259,26 @@ def test_a_start_without_these_classes_cannot_teach(config):
     path = plain_weights(config)
     state = torch.load(path)["model"]
     torch.save({**state, "head.weight": torch.zeros(7, 32), "head.bias": torch.zeros(7)}, path)
-    options, package, model = build(config, f"start.source={path}")
+    options, modality, model = build(config, f"start.source={path}")
     with pytest.raises(UserError, match="cannot teach: head: 7 -> 10 classes"):
-        task_of(options, package.task(options), package, model)
-    options, package, model = build(config, f"start.source={path}", "methods.dynamicvit.teacher=none")
-    assert task_of(options, package.task(options), package, model).teacher is None
+        task_of(options, modality.task(options), modality, model)
+    options, modality, model = build(config, f"start.source={path}", "methods.dynamicvit.teacher=none")
+    assert task_of(options, modality.task(options), modality, model).teacher is None
 
 
 @pytest.mark.parametrize("attention", ["divided_space_time", "joint_space_time", "space_only"])
 def test_clips_start_from_a_plain_timesformer_and_it_teaches(tmp_path, attention):
     config = tmp_path / "clips.yaml"
     config.write_text(VIDEO.replace("RUN", str(tmp_path / "run")).replace("ATTENTION", attention))
-    options, kind = load_run(str(config), ["methods={}"])
-    plain = kind.package.build_model(options, len(kind.package.label_names(options)))
+    options, modality = load_run(str(config), ["methods={}"])
+    plain = modality.build_model(options, len(modality.label_names(options)))
     torch.save({"model_state": plain.state_dict()}, tmp_path / "timesformer.pyth")
     source = tmp_path / "timesformer.pyth"
-    options, kind = load_run(str(config), [f"start.source={source}"])
-    model = kind.package.build_model(options, len(kind.package.label_names(options)))
+    options, modality = load_run(str(config), [f"start.source={source}"])
+    model = modality.build_model(options, len(modality.label_names(options)))
     assert isinstance(model, TimeSformer)
-    kind.package.start(model, options, str(source))
-    task = task_of(options, kind.package.task(options), kind.package, model)
+    modality.start(model, options, str(source))
+    task = task_of(options, modality.task(options), modality, model)
     model.train()
     clips = torch.randn(2, 3, 2, 32, 32)
     targets = torch.tensor([0, 1])

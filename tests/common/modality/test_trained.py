@@ -8,13 +8,12 @@ import pytest
 import torch
 
 from revit.common.config.load import load
-from revit.common.modality.trained import check_same_classes, fill_classifier, trained_otherwise
+from revit.common.modality.load import check_same_classes, fill_classifier, trained_otherwise
 from revit.common.system.errors import UserError
 from revit.common.weights.checkpoint import Checkpoint, save_checkpoint
 from revit.common.weights.start import check_without_trace
-from revit.image.build import ImagePackage
-from revit.image.classifier import open_classifier
 from revit.image.demo import DIGITS
+from revit.image.modality import ImageModality, open_classifier
 from revit.image.models.deit import DeiT
 from revit.image.options import ImageRun
 
@@ -103,10 +102,10 @@ def test_another_assigner_is_named():
 def test_a_checkpoint_of_another_method_says_so_first():
     """In one line: the file, both methods, and few of the tensors."""
     theirs, ours = load(ImageRun, TOE, ["methods={dynamicvit: {}}"]), load(ImageRun, TOE)
-    package = ImagePackage()
-    checkpoint = checkpoint_of(theirs, model=dict(package.build_model(theirs, 10).state_dict()))
+    modality = ImageModality()
+    checkpoint = checkpoint_of(theirs, model=dict(modality.build_model(theirs, 10).state_dict()))
     with pytest.raises(UserError) as caught:
-        fill_classifier(checkpoint, "FILE", package.build_model(ours, 10), ours)
+        fill_classifier(checkpoint, "FILE", modality.build_model(ours, 10), ours)
     said = str(caught.value)
     assert said.startswith("FILE was trained with methods dynamicvit, the configuration has methods toe: ")
     assert "tensors without a place there: reducer." in said

@@ -138,7 +138,7 @@ def run_with_rates(folder, rates: dict[float, float], effective_batch: int) -> i
         ),
         RunOptions(dir=folder),
         device=torch.device("cpu"),
-        pixels=PixelNorm((0.5,) * 3, (0.5,) * 3),
+        normalizer=PixelNorm((0.5,) * 3, (0.5,) * 3),
         log=Log(folder / "log.jsonl"),
     )
     return updates

@@ -58,7 +58,7 @@ def run(folder, use: bool | None, network: nn.Module, **more) -> dict[str, dict[
         options,
         RunOptions(dir=folder, save_every=1),
         device=torch.device("cpu"),
-        pixels=PixelNorm((0.5,) * 3, (0.5,) * 3),
+        normalizer=PixelNorm((0.5,) * 3, (0.5,) * 3),
         log=RunLog(folder / "log.jsonl"),
         **more,
     )

@@ -70,7 +70,7 @@ def run(folder, network: nn.Module, task: Task, read: Counter, **more):
         options,
         RunOptions(dir=folder, device="cpu", save_every=1, log_every=2),
         device=CPU,
-        pixels=more.pop("pixels", PixelNorm((0.5,) * 3, (0.5,) * 3)),
+        normalizer=more.pop("normalizer", PixelNorm((0.5,) * 3, (0.5,) * 3)),
         log=RunLog(folder / "log.jsonl"),
         **more,
     )

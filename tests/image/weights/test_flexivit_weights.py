@@ -13,7 +13,7 @@ from revit.common.models.embed.resize import resize_patch_kernel, resize_positio
 from revit.common.models.grid import TokenGrid
 from revit.common.system.errors import UserError
 from revit.common.weights.source import Source, read_source
-from revit.image.classifier import open_classifier
+from revit.image.modality import open_classifier
 from revit.image.models.deit import DeiT
 from revit.image.weights.start import start_from, start_from_source
 from revit.video.models.timesformer import TimeSformer
@@ -138,7 +138,7 @@ def test_timms_flexivit_answers_as_timm(tmp_path):
     assert answer(model, 5, size=48).shape == (2, 4)  # at any other grid too
     assert classifier.report is not None
     assert any("already resized to 16x16" in note for note in classifier.report.notes)
-    assert classifier.pixels.state_dict() is not None
+    assert classifier.normalizer.state_dict() is not None
     assert "FlexiViT's pixel mean" in classifier.assumed
 
 

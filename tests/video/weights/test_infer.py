@@ -9,7 +9,7 @@ import torch
 
 from revit.common.system.errors import UserError
 from revit.common.weights.source import Source
-from revit.video.build import build_model
+from revit.video.modality import build_model
 from revit.video.models.timesformer import TimeSformer
 from revit.video.weights.infer import infer
 from revit.video.weights.source import facts_from_cfg, read_source

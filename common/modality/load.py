@@ -1,17 +1,26 @@
-"""From a checkpoint file back to networks that answer."""
+"""Open a classifier from our checkpoint or from weights made elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from revit.common.methods.registry import check_installed
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.assigner import TokenLengthAssigner
+from revit.common.methods.revit.budget import KEY
 from revit.common.methods.revit.options import AssignerOptions
 from revit.common.methods.run_options import RecipeOptions
+from revit.common.modality.classifier import Classifier
+from revit.common.modality.modality import Modality
 from revit.common.models.base import GridModel
 from revit.common.system.errors import UserError
-from revit.common.weights.checkpoint import Checkpoint
+from revit.common.weights.adapt import TABLE
+from revit.common.weights.checkpoint import Checkpoint, checkpoint_file, is_checkpoint, load_checkpoint
+from revit.common.weights.source import read_source
 from revit.common.weights.start import check_without_trace
 
 INPUT_SIZES = ("data.pixels.img_size", "data.pixels.crop_size", "data.frames.num_frames")
@@ -21,6 +30,81 @@ SHAPELESS = ("_std", ".budget", ".num_classes", ".drop_path_rate", ".mix_token",
 """Settings of a model that change no shape, or that follow from the weights."""
 MAX_NAMED = 4
 """Settings that one message names."""
+
+
+def open_classifier(where: str, modalities: Sequence[Modality[Any]]) -> Classifier:
+    """Open our checkpoint (or the run's folder with one), or weights made elsewhere (see `read_source`).
+
+    Which of `modalities` it is, the checkpoint's header says, or the weights' names.
+
+    Raises:
+        UserError: nothing readable there, or none of these modalities.
+    """
+    if not str(where).strip():
+        raise UserError("no checkpoint was named; give a file, a run's folder or weights made elsewhere")
+    path = Path(checkpoint_file(where)).expanduser()
+    if path.is_file() and is_checkpoint(path):
+        checkpoint = load_checkpoint(path)
+        return _from_checkpoint(path, checkpoint, _choose(str(path), checkpoint.kind, modalities))
+    source = read_source(where, [dialect for modality in modalities for dialect in modality.dialects])
+    return _choose(source.where, source.kind, modalities).from_source(source)
+
+
+def _choose(where: str, name: str, modalities: Sequence[Modality[Any]]) -> Modality[Any]:
+    for modality in modalities:
+        if modality.name == name:
+            return modality
+    nouns = " or ".join(modality.plural for modality in modalities)
+    raise UserError(f"{where}: a model of kind {name}, which cannot classify {nouns}")
+
+
+def _from_checkpoint(path: Path, checkpoint: Checkpoint, modality: Modality[Any]) -> Classifier:
+    check_installed(str(path), checkpoint.config)
+    try:
+        run = modality.run_options.model_validate(checkpoint.config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"{path}: the configuration in it does not suit this version of the program ({key}: {first['msg']}); use "
+            "the version that trained it, or train again"
+        ) from error
+    _check_width(path, checkpoint, run)
+    try:
+        model = modality.build_model(run, len(checkpoint.label_names))
+    except UserError as error:
+        raise UserError(f"{path}: the configuration in it makes no model: {error}") from error
+    except (
+        RuntimeError,
+        MemoryError,
+        OverflowError,
+    ) as error:  # torch has no error of its own for too large tensors
+        reason = str(error).splitlines()[0] if str(error) else "out of memory"
+        raise UserError(
+            f"{path}: the model of its header cannot be built ({reason}); copy it again"
+        ) from error
+    networks = fill_classifier(checkpoint, str(path), model, run)
+    names = () if are_numbers(checkpoint.label_names) else tuple(checkpoint.label_names)
+    return Classifier(
+        networks,
+        modality.inputs(run),
+        modality.normalizer(run),
+        tuple(modality.input_shape(run)),
+        names,
+        run.test.merge,
+        # What is saved before the calibration cannot keep it.
+        budget=run.model.budget if KEY in checkpoint.extra else None,
+        hold_budget=run.test.hold_budget,
+    )
+
+
+def _check_width(path: Path, checkpoint: Checkpoint, run: RecipeOptions) -> None:
+    """UserError if the header's width is not that of the weights: building it first could fill the memory."""
+    wanted, table = getattr(run.model, "embed_dim", None), checkpoint.parts.get("model", {}).get(TABLE)
+    if wanted is not None and table is not None and table.ndim and table.shape[-1] != wanted:
+        raise UserError(
+            f"{path}: its header says embed_dim {wanted}, its weights are {table.shape[-1]} wide; copy it again"
+        )
 
 
 def build_assigner(options: AssignerOptions, num_grids: int) -> TokenLengthAssigner:

@@ -1,30 +1,45 @@
-"""From an image configuration to objects: what pictures bring to the shared recipe."""
+"""Pictures: from the configuration of a run to objects."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from revit.common.data import build
 from revit.common.data.build import Split
+from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
+from revit.common.data.reader import Views
+from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.task import BatchAugment, Task
-from revit.common.modality.listed import ListedPackage
+from revit.common.modality import load
+from revit.common.modality.classifier import Classifier
+from revit.common.modality.modality import Modality
 from revit.common.models.base import GridModel
 from revit.common.models.layers.normalizer import PixelNorm
 from revit.common.models.load_report import LoadReport
 from revit.common.system.errors import UserError
+from revit.common.weights.source import Source
 from revit.image.data.augment import build_batch_augment
+from revit.image.data.lists import EXTENSIONS
 from revit.image.data.options import PictureOptions
-from revit.image.data.pictures import EvalPictures, build_eval_loader, build_train_loader, read_split
+from revit.image.data.pictures import (
+    EvalPictures,
+    build_eval_loader,
+    build_train_loader,
+    load_picture,
+    read_split,
+)
 from revit.image.demo import DIGITS, make_digit_pictures
 from revit.image.models.variants import VARIANTS
 from revit.image.options import AsViTModel, ImageModel, ImageRun
 from revit.image.tasks import TokenLabelTask
 from revit.image.teacher import TeacherDistillation, TeacherTask, load_teacher
-from revit.image.weights.start import start_from
+from revit.image.weights.infer import infer
+from revit.image.weights.start import start_from, start_from_source
 
 
 def build_model(
@@ -43,10 +58,45 @@ def build_model(
         raise UserError(f"model: {error}") from error
 
 
-class ImagePackage(ListedPackage):
-    """What pictures bring to the shared recipe (`revit.common.modality.package.Package`)."""
+@dataclass(frozen=True)
+class PictureReader:
+    """Reads one picture after the other; holds nothing open."""
 
-    read_split = staticmethod(read_split)
+    options: PictureOptions
+
+    def read(self, path: str) -> Views:
+        """uint8 (1, C, H, W). Raises BrokenSample."""
+        return Views(load_picture(path, self.options))
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Picture files as inputs of a classifier."""
+
+    options: PictureOptions
+    noun: str = "picture"
+    extensions: Collection[str] = EXTENSIONS
+
+    def open(self, views: str, *, num_at_once: int = 1, salvage: bool | None = None) -> PictureReader:
+        """views: "1" or "test", both the central crop. A damaged picture is refused in any case."""
+        if views not in ("1", "test"):
+            raise UserError(f"--views {views}: a picture has one view, the centre; leave --views out")
+        return PictureReader(self.options)
+
+
+class ImageModality(Modality[ImageRun]):
+    """Pictures."""
+
+    name = "image"
+    plural = "pictures"
+    run_options = ImageRun
+
+    def read_split(self, data: PictureOptions, split: Split) -> SampleList:
+        """Read a list, a folder or a tar file of pictures."""
+        return read_split(data, split)
 
     def make_data(self, options: ImageRun) -> None:
         """Make the demo's pictures under RUN_DIR/data."""
@@ -71,7 +121,7 @@ class ImagePackage(ListedPackage):
             pixels=options.data.pixels,
         )
 
-    def pixels(self, options: ImageRun) -> PixelNorm:
+    def normalizer(self, options: ImageRun) -> PixelNorm:
         """uint8 pictures -> normalised floats."""
         return PixelNorm(options.data.pixels.mean, options.data.pixels.std)
 
@@ -83,12 +133,12 @@ class ImagePackage(ListedPackage):
         """One: the central crop."""
         return 1
 
-    def task(self, options: Any) -> Task:
+    def task(self, options: ImageRun) -> Task:
         """All grids, the shorter ones taught by the longest, or all by another network; for LV-ViT with the losses of its
         patches."""
         teacher = options.distill.teacher
         if teacher is not None:
-            network = load_teacher(teacher.source, self.label_names(options), self.pixels(options))
+            network = load_teacher(teacher.source, self.label_names(options), self.normalizer(options))
             loss = TeacherDistillation(teacher.kind, teacher.alpha, teacher.tau, options.label_smoothing)
             return TeacherTask(loss, network)
         if not isinstance(options.model, ImageModel) or not options.model.is_lvvit:
@@ -98,7 +148,9 @@ class ImagePackage(ListedPackage):
 
     def teacher(self, options: ImageRun, source: str, key: str) -> nn.Module:
         """Any classifier of timm's, or one that `predict` opens."""
-        return load_teacher(source, self.label_names(options), self.pixels(options), own_size=True, key=key)
+        return load_teacher(
+            source, self.label_names(options), self.normalizer(options), own_size=True, key=key
+        )
 
     def batch_augment(self, options: ImageRun, num_classes: int) -> BatchAugment | None:
         """Random erasing, then mixup or cutmix."""
@@ -140,3 +192,35 @@ class ImagePackage(ListedPackage):
         """In list order, nothing replaced."""
         data, pictures = self.data(options), self.split(options, split)
         return build_eval_loader(data, split, batch_size, pictures=pictures, rank=rank, num_ranks=num_ranks)
+
+    def inputs(self, options: ImageRun) -> Pictures:
+        """Return the reader of single pictures, prepared as in the run's evaluation."""
+        return Pictures(options.data)
+
+    def from_source(self, source: Source) -> Classifier:
+        """A classifier of pictures from a model made elsewhere."""
+        inferred = infer(source)
+        model = inferred.build()
+        pixels = inferred.pictures.pixels
+        report = start_from_source(model, source, pixels=pixels)
+        return Classifier(
+            AdaptiveClassifier(model).eval(),
+            Pictures(inferred.pictures),
+            PixelNorm(pixels.mean, pixels.std),
+            (1, 3, *pixels.size),
+            inferred.label_names,
+            report=report,
+            assumed=inferred.assumed,
+        )
+
+
+IMAGE = ImageModality()
+
+
+def open_classifier(where: str) -> Classifier:
+    """Open our checkpoint (or the run's folder with one), or weights of a ViT, DeiT or LV-ViT (see `infer`).
+
+    Raises:
+        UserError: nothing readable there, or no image model.
+    """
+    return load.open_classifier(where, (IMAGE,))

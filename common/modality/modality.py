@@ -1,0 +1,209 @@
+"""What pictures, or clips, bring to everything that is shared: configurations, data, models, weights, files to classify."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from torch import nn
+
+from revit.common.data.build import Split
+from revit.common.data.lists import SampleList
+from revit.common.data.loader import Loader
+from revit.common.data.made_data import MadeData
+from revit.common.methods.distill import SelfDistillation
+from revit.common.methods.run_options import RecipeOptions
+from revit.common.methods.task import BatchAugment, ResizableTask, Task
+from revit.common.modality.classifier import Classifier, Inputs
+from revit.common.models.base import GridModel
+from revit.common.models.load_report import LoadReport
+from revit.common.system.errors import UserError
+from revit.common.weights.source import Dialect, Source
+
+Run = TypeVar("Run", bound=RecipeOptions)
+
+
+class Modality(ABC, Generic[Run]):
+    """Turn the run configurations of one modality into objects.
+
+    Every list of samples is read once and kept. Loaders take one process's batch size, and its rank among the processes that
+    read different samples.
+    """
+
+    name: ClassVar[str]
+    """`kind` of its configurations, as in the header of our checkpoints and in `Source.kind`."""
+    plural: ClassVar[str]
+    """Noun for its files."""
+    dialects: ClassVar[Sequence[Dialect]] = ()
+    """Other projects' weight files that only this modality has."""
+    run_options: type[Run]
+
+    def __init__(self) -> None:
+        self._lists: dict[tuple[Any, Split], SampleList] = {}
+
+    # -- data --------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def make_data(self, options: Run) -> None:
+        """Make the data set of `data.demo` under RUN_DIR/data."""
+
+    @abstractmethod
+    def made_names(self, options: Run) -> Sequence[str]:
+        """Return the class names of the data set that `data.demo` makes."""
+
+    @abstractmethod
+    def read_split(self, data: Any, split: Split) -> SampleList:
+        """Read a list of samples; `data` is a data section whose lists are filled in."""
+
+    def data(self, options: Run) -> Any:
+        """Return the data section, with the lists of the made data set if there is one. UserError if it is not made yet."""
+        if not options.makes_data:
+            return options.data
+        made = MadeData.under(self.made_root(options))
+        if not made.train.exists():
+            raise UserError(f"{made.train} is not there; run the stage 'data' first")
+        lists = {split: str(getattr(made, split)) for split in ("train", "val", "test")}
+        lists |= {"label_names": str(made.classes), "prefix": str(made.root)}
+        return options.data.model_copy(update={"source": options.data.source.model_copy(update=lists)})
+
+    def made_root(self, options: Run) -> Path:
+        """Return the folder of the made data set."""
+        return Path(options.run.dir) / "data"
+
+    def has_split(self, options: Run, split: Split) -> bool:
+        """Say whether the configuration has a list for this split."""
+        return options.makes_data or getattr(options.data.source, split) is not None
+
+    def split(self, options: Run, split: Split) -> SampleList:
+        """Return the samples of a split. UserError if there is no list, or a label does not fit the model."""
+        samples = self._samples(options, split)
+        samples.check_classes(len(self.label_names(options)))
+        return samples
+
+    def paths(self, options: Run, split: Split) -> Sequence[str]:
+        """Return the files of a split, position = sample id."""
+        return self.split(options, split).paths
+
+    def label_names(self, options: Run) -> Sequence[str]:
+        """Return the class names, their numbers as text where the source has none. UserError if they contradict the model."""
+        wanted = options.model.num_classes
+        if options.makes_data and wanted is None:
+            return self.made_names(options)
+        splits: tuple[Split, ...] = ("train", "val", "test")
+        samples = self._samples(
+            options, next((one for one in splits if self.has_split(options, one)), "train")
+        )
+        names = samples.names or tuple(str(number) for number in range(samples.num_classes))
+        if wanted is None or wanted == len(names):
+            return names
+        if samples.names is None and len(names) < wanted:
+            return tuple(str(number) for number in range(wanted))
+        raise UserError(
+            f"model.num_classes is {wanted}, but {samples.source} has {len(names)} classes; correct it or leave it out"
+        )
+
+    def num_classes(self, options: Run) -> int:
+        """Return the number of classes in the configuration, else of the data."""
+        return options.model.num_classes or len(self.label_names(options))
+
+    @abstractmethod
+    def train_loader(
+        self, options: Run, split: Split, batch_size: int, rank: int = 0, num_ranks: int = 1
+    ) -> Loader:
+        """Load a split shuffled and augmented, broken samples replaced."""
+
+    def assigner_loader(
+        self, options: Run, split: Split, batch_size: int, rank: int = 0, num_ranks: int = 1
+    ) -> Loader:
+        """Load a split shuffled, to train the assigner; augmented only so far as its labels stay true."""
+        return self.train_loader(options, split, batch_size, rank, num_ranks)
+
+    @abstractmethod
+    def eval_loader(
+        self,
+        options: Run,
+        split: Split,
+        batch_size: int,
+        one_view: bool = False,
+        rank: int = 0,
+        num_ranks: int = 1,
+    ) -> Loader:
+        """Load a split in order, nothing replaced, with the configuration's views or with one."""
+
+    # -- inputs of a model -------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def normalizer(self, options: Run) -> nn.Module:
+        """Return the module that makes uint8 inputs normalised floats."""
+
+    @abstractmethod
+    def input_shape(self, options: Run) -> tuple[int, ...]:
+        """Return the shape of one input, batch 1."""
+
+    @abstractmethod
+    def num_views(self, options: Run) -> int:
+        """Return the number of views of a sample in the final test."""
+
+    def batch_augment(self, options: Run, num_classes: int) -> BatchAugment | None:
+        """Return what the model's training does to whole normalised batches, such as mixing; None for nothing."""
+        return None
+
+    # -- models ------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def plain_model(self, options: Run, num_classes: int, **arguments: Any) -> GridModel:
+        """Build the untrained model of the configuration; `arguments` of its constructor replace the configuration's."""
+
+    def build_model(self, options: Run, num_classes: int) -> GridModel:
+        """Build the untrained model, with what the run's methods add."""
+        methods = options.active_methods
+        arguments: dict[str, Any] = {}
+        for method in methods:
+            arguments |= method.model_arguments(options)
+        model = self.plain_model(options, num_classes, **arguments)
+        for method in methods:
+            method.attach(model)
+        if model.reducer is not None and not model.asks_reducer:
+            raise UserError(
+                f"methods: {', '.join(options.methods)} shortens the token sequence between blocks, which {type(model).__name__} "
+                "has not: its stages work on maps; leave it out or choose a DeiT, an LV-ViT or a TimeSformer"
+            )
+        return model
+
+    @abstractmethod
+    def start(self, model: GridModel, options: Run, source: str) -> LoadReport:
+        """Load weights made elsewhere; report what became of every tensor."""
+
+    @abstractmethod
+    def teacher(self, options: Run, source: str, key: str) -> nn.Module:
+        """Load a trained network that maps this run's normalised inputs to logits (B, K) of this run's classes.
+
+        It sees them at its own resolution. UserError, naming the setting `key`, if there is none or its classes are others.
+        """
+
+    def task(self, options: Run) -> Task:
+        """Return the losses of training the model, without the run's methods: the longest grid teaches the shorter ones."""
+        return ResizableTask(self.distillation(options))
+
+    def distillation(self, options: Run) -> SelfDistillation:
+        """Return the losses of a grid that is taught by the longest."""
+        distill = options.distill
+        return SelfDistillation(distill.weight, distill.temperature, distill.hard, options.label_smoothing)
+
+    # -- classifying files -------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def inputs(self, options: Run) -> Inputs:
+        """Return the reader of files that a model of this run classifies."""
+
+    @abstractmethod
+    def from_source(self, source: Source) -> Classifier:
+        """Make a classifier of weights made elsewhere. UserError if they make none of this modality."""
+
+    def _samples(self, options: Run, split: Split) -> SampleList:
+        key = (self.data(options), split)
+        if key not in self._lists:
+            self._lists[key] = self.read_split(*key)
+        return self._lists[key]
