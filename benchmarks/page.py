@@ -1,4 +1,4 @@
-"""Opens a report's page in a headless Chromium and fails on whatever would disturb its reader.
+"""Open a report's page in a headless Chromium and fail on whatever would disturb its reader.
 
     python benchmarks/page.py runs/demo/report.html [--shots FOLDER]
 

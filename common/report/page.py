@@ -30,7 +30,7 @@ from revit.common.report.tables import interval_text, percent_text, shown
 MOST_POINTS = 12
 """Points of a calibration's curve in the table."""
 HOW = {"fixed": "all at", "dealt": "dealt out without the assigner:", "assigner": "by the assigner:"}
-"""How an operating point chooses lengths, in words."""
+"""Words for the ways in which an operating point chooses lengths."""
 
 
 def render(summaries: Sequence[RunSummary]) -> str:

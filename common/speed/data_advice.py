@@ -23,7 +23,7 @@ class ModelRates:
     dtype: str
     batch: int
     views: int
-    """Of a sample in the test."""
+    """Views of a sample in the test."""
     inputs_per_second: dict[str, float]
     """At the longest grid and, where there are several, `EVEN`."""
     training_per_second: float | None = None
@@ -57,7 +57,7 @@ class DataSpeed:
     model: ModelRates
     device: str
     key: str | None
-    """Of the decoder."""
+    """Key of the decoder in the configuration."""
     remedy: str
     seconds: float
 

@@ -45,11 +45,11 @@ MOST_FILES = 64
 LINES = 20_000
 """Length of the list that loaders read: the sample, repeated, so that no epoch ends while they are measured."""
 BATCH_BYTES = 4 << 20
-"""About the pixels of a loader's batch here; how large it is hardly changes the rate."""
+"""Bytes of pixels in a loader's batch here, about; its size hardly changes the rate."""
 SHARES = {"check": 0.1, "decoders": 0.15, "model": 0.15, "loaders": 0.45, "training": 0.15}
-"""Of the time."""
+"""Shares of the time."""
 LARGEST_BATCH = {"cuda": 32}
-"""Of a test here; elsewhere 4: a CPU is busy with that many."""
+"""Largest batch of a test here; elsewhere 4: a CPU is busy with that many."""
 MOST_CALLS = 50
 
 
