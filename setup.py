@@ -24,6 +24,7 @@ setup(
     package_dir={f"revit.{folder}": folder for folder in FOLDERS},
     package_data={
         **{f"revit.{folder}": ["py.typed"] for folder in FOLDERS},
+        "revit.common.config": ["schemas/*.json"],
         "revit.common.report": ["template.html", "style.css"],
     },
     install_requires=[

@@ -58,13 +58,17 @@ RUNS: dict[str, tuple[str, int, list[str]]] = {
     "two deepspeed": (
         "video/demo",
         2,
-        [*CLIPS, *SMALL, *ASSIGNER, "engine.backend=deepspeed", "engine.zero_stage=2"],
+        [*CLIPS, *SMALL, *ASSIGNER, "parallel.backend=deepspeed", "parallel.zero_stage=2"],
     ),
-    "two replicas": ("image/demo", 2, [*PICTURES, *SMALL, *ASSIGNER, THREE_GRIDS, "engine.backend=replicas"]),
+    "two replicas": (
+        "image/demo",
+        2,
+        [*PICTURES, *SMALL, *ASSIGNER, THREE_GRIDS, "parallel.backend=replicas"],
+    ),
     "two groups": (
         "image/demo",
         2,
-        [*PICTURES, *SMALL, *ASSIGNER, "engine.backend=replicas", "engine.replicas.ranks_per_group=1"],
+        [*PICTURES, *SMALL, *ASSIGNER, "parallel.backend=replicas", "parallel.replicas.ranks_per_group=1"],
     ),
     **{
         f"video {name}": (f"video/demos/{name}", 1, [*CLIPS, *SMALL, "model.depth=4"])

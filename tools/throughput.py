@@ -128,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if values.training:
         if values.peers is not None or values.compile or values.ours != "both":
             arguments.error(
-                "--training times our own models; leave out --peers and --ours, and compile by engine.compile=true"
+                "--training times our own models; leave out --peers and --ours, and compile by parallel.compile=true"
             )
         if INT8 in values.dtypes:
             arguments.error("--training: nothing trains in int8; choose float32 or bfloat16")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from torch import nn
 
-from revit.common.models.embed.flexi import FlexiPatchify
 from revit.common.models.embed.lvvit_stem import LVViTStem
-from revit.common.models.embed.patch_embed import ConvStem, Patchify, SharedPatchify
+from revit.common.models.embed.patch_embed import ConvStem, FlexiPatchify, Patchify, SharedPatchify
 from revit.common.models.embed.patches import PatchEmbed, Sides
 from revit.common.models.grid import TokenGrid
 from revit.common.models.vit import ResizableTransformer
@@ -18,11 +17,43 @@ Macs = dict[str, float]
 
 
 def single_input(shape: Sequence[int]) -> tuple[int, ...]:
-    """`shape` without its batch axis. Raises ValueError for a batch other than 1."""
+    """Return `shape` without its batch axis. Raise ValueError for a batch other than 1."""
     batch, *rest = shape
     if batch != 1:
         raise ValueError(f"costs are given for a batch of 1, not {batch}")
     return tuple(rest)
+
+
+def transformer_macs(
+    model: ResizableTransformer,
+    in_chans: int,
+    sides: Sides,
+    grid: TokenGrid,
+    blocks: Callable[[Sequence[int]], Macs],
+    num_frames: int = 1,
+    frames_apart: bool = False,
+) -> Macs:
+    """Count embedding, blocks, reducer and heads for one input of pictures or frames of `sides` pixels, in evaluation.
+
+    blocks: counts them by the positions that each sees.  frames_apart: a reducer decides about every frame by itself.
+    """
+    num_positions = model.patch_embed.map_of(sides, grid).num_positions
+    reducer, depth, left = model.reducer, len(model.blocks), num_positions
+    if reducer is None:
+        macs = blocks([num_positions] * depth)
+    else:
+        per_block = reducer.positions_per_block(num_positions, depth)
+        macs = blocks(per_block)
+        times, together = (num_frames, 1) if frames_apart else (1, num_frames)
+        for kind, amount in reducer.macs(num_positions, together).items():
+            macs[kind] += times * amount
+        if not reducer.merges:  # what was merged comes back to its place
+            left = [num_positions, *per_block][-1]
+    has_patch_head = getattr(model, "aux_head", None) is not None
+    num_classified = model.num_prefix(grid) + (left if has_patch_head else 0)
+    macs["linear"] += num_classified * model.embed_dim * model.num_classes
+    macs["convolution"] = num_frames * _embedding_macs(model.patch_embed, sides, grid, in_chans)
+    return macs
 
 
 def encoder_macs(
@@ -32,8 +63,7 @@ def encoder_macs(
     inner: int | None = None,
     num_sequences: int = 1,
 ) -> Macs:
-    """Blocks over sequences of so many tokens, one length for each block; `inner` is heads times head width (default: the
-    width).
+    """Count blocks over sequences of tokens, one length for each block; `inner` is heads times head width (default: width).
 
     Per token, query, key, value and output are four projections of width x inner, and the MLP 2 * mlp_ratio of width x
     width; the two products of an attention are length^2 x inner each.
@@ -46,70 +76,31 @@ def encoder_macs(
     }
 
 
-def positions_per_block(model: ResizableTransformer, num_positions: int) -> Sequence[int]:
-    """How many of `num_positions` positions each block sees in evaluation: fewer where a reducer drops some."""
-    depth = len(model.blocks)
-    reducer = model.reducer
-    return [num_positions] * depth if reducer is None else reducer.positions_per_block(num_positions, depth)
-
-
-def positions_at_end(model: ResizableTransformer, num_positions: int) -> int:
-    """How many are left after the blocks, those counted that were merged and come back to their places."""
-    if model.reducer is not None and model.reducer.merges:
-        return num_positions
-    return [num_positions, *positions_per_block(model, num_positions)][-1]
-
-
-def add_reducer(
-    macs: Macs, model: ResizableTransformer, num_positions: int, num_frames: int = 1, times: int = 1
-) -> None:
-    """Adds to `macs` what deciding about the positions costs in evaluation, if it is done so many times."""
-    if model.reducer is not None:
-        for kind, amount in model.reducer.macs(num_positions, num_frames).items():
-            macs[kind] += times * amount
-
-
-def heads_macs(model: ResizableTransformer, grid: TokenGrid) -> float:
-    """The classifiers on the prefix tokens of a grid."""
-    return float(model.num_prefix(grid) * model.embed_dim * model.num_classes)
-
-
 def mlp_ratio_of(model: ResizableTransformer) -> float:
-    """Hidden width of the MLPs over the model's width, as it was rounded."""
+    """Return the hidden width of the MLPs over the model's width, as it was rounded."""
     hidden: int = model.blocks[0].mlp.fc1.out_features  # type: ignore[union-attr, assignment]
     return hidden / model.embed_dim
 
 
-def embedding_macs(embed: nn.Module, sides: Sides, grid: TokenGrid, in_chans: int) -> float:
-    """The patch embedding of one picture or frame of `sides` pixels.
-
-    Raises TypeError for a kind it does not know.
-    """
-    if isinstance(embed, (Patchify, SharedPatchify)):
-        rows, cols = embed.patches[grid.name]
-        return float(positions_of(embed, sides, grid) * rows * cols * in_chans * embed.proj.out_channels)
-    if isinstance(embed, FlexiPatchify):
-        # Without the resizing of its kernel, see ResizedConv2d.
+def _embedding_macs(embed: PatchEmbed, sides: Sides, grid: TokenGrid, in_chans: int) -> float:
+    """Count the patch embedding of one picture or frame. Raise TypeError for an unknown kind."""
+    num_positions = embed.map_of(sides, grid).num_positions
+    # Without the resizing of a flexible kernel, see ResizedConv2d.
+    if isinstance(embed, (Patchify, SharedPatchify, FlexiPatchify)):
         rows, cols = embed.patch_at(sides, grid)
-        return float(grid.num_positions * rows * cols * in_chans * embed.proj.out_channels)
+        return float(num_positions * rows * cols * in_chans * embed.proj.out_channels)
     if isinstance(embed, ConvStem):
         return _convolutions(sides, embed.stems[grid.name].children())
     if isinstance(embed, LVViTStem):
         stem = embed.stem_of(grid)
         macs = _convolutions(sides, (stem.conv1, stem.conv2, stem.conv3))
         # The last one's map is padded or cut to whole patches: kernel and stride are the same.
-        return macs + float(positions_of(embed, sides, grid) * stem.proj.weight.numel())
+        return macs + float(num_positions * stem.proj.weight.numel())
     raise TypeError(f"no formula for the patch embedding {type(embed).__name__}")
 
 
-def positions_of(embed: nn.Module, sides: Sides, grid: TokenGrid) -> int:
-    """Patch tokens of a picture or frame of `sides` pixels."""
-    assert isinstance(embed, PatchEmbed)
-    return embed.map_of(sides, grid).num_positions
-
-
 def _convolutions(sides: Sides, layers: Iterable[nn.Module]) -> float:
-    """Convolutions one after the other; layers of other kinds cost nothing here."""
+    """Count convolutions one after the other; layers of other kinds cost nothing here."""
     rows, cols = sides
     macs = 0.0
     for layer in layers:

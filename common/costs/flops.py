@@ -19,6 +19,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from revit.common.costs.fvcore_count import fvcore_macs
+from revit.common.models.grid import TokenGrid
 from revit.common.models.layers.attention import Attention
 
 TOLERANCE = 0.01
@@ -32,8 +33,8 @@ PRODUCTS = ("linear", "attention", "convolution")
 class HasClosedForm(Protocol):
     """A model that knows its cost by formula."""
 
-    def closed_form_macs(self, input_shape: Sequence[int], grid: Any) -> Mapping[str, float]:
-        """Multiply-accumulates of one input by kind: linear, attention, convolution."""
+    def closed_form_macs(self, input_shape: Sequence[int], grid: TokenGrid | None) -> Mapping[str, float]:
+        """Count the multiply-accumulates of one input by kind: linear, attention, convolution."""
 
 
 class CountError(RuntimeError):
@@ -42,7 +43,7 @@ class CountError(RuntimeError):
 
 @dataclass(frozen=True)
 class Count:
-    """The cost of one forward pass of batch 1."""
+    """Cost of one forward pass of batch 1."""
 
     macs: Mapping[str, float]
     """Multiply-accumulates by kind of work; norms as fvcore counts them."""
@@ -51,29 +52,22 @@ class Count:
 
     @property
     def gmacs(self) -> float:
-        """Multiply-accumulates / 1e9: what papers of this field call GFLOPs."""
+        """Multiply-accumulates / 1e9, which papers of this field call GFLOPs."""
         return sum(self.macs.values()) / 1e9
-
-    @property
-    def gflops(self) -> float:
-        """Floating-point operations / 1e9: two for each multiply-accumulate."""
-        return 2 * self.gmacs
 
 
 def count(
     model: nn.Module,
     input_shape: Sequence[int],
-    grid: Any = None,
+    grid: TokenGrid | None = None,
     closed_form: Mapping[str, float] | None = None,
 ) -> Count:
-    """The cost of `model(zeros(input_shape), grid)`, in evaluation mode; the model itself is not touched.
+    """Count `model(zeros(input_shape), grid)`, in evaluation mode; the model itself is not touched.
 
     The formula is `closed_form` where given, else the model's own (`closed_form_macs(input_shape, grid)`), else the
     sum over its linear, convolution and Attention layers of what their weights and the sizes they met amount to. Each
-    gives multiply-accumulates by kind (`PRODUCTS`).
-
-    Raises:
-        CountError: two counts differ by more than `TOLERANCE`, or an operator that hides matrix products is unknown.
+    gives multiply-accumulates by kind (`PRODUCTS`). Raise CountError: two counts differ by more than `TOLERANCE`, or an
+    operator that hides matrix products is unknown.
     """
     # Tracing does not work in inference mode, which callers may be in.
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
@@ -116,11 +110,11 @@ def _shown(counts: Mapping[str, float]) -> str:
 
 
 def torch_macs(model: nn.Module, arguments: tuple[Any, ...]) -> dict[str, float]:
+    """Count by torch's own counter, by operator."""
     with FlopCounterMode(display=False) as counter:
         model(*arguments)
-    return {
-        str(operator): flops / 2 for operator, flops in counter.get_flop_counts().get("Global", {}).items()
-    }
+    found = counter.get_flop_counts().get("Global", {})
+    return {str(operator): flops / 2 for operator, flops in found.items()}
 
 
 def _macs_by_layers(model: nn.Module, arguments: tuple[Any, ...]) -> dict[str, float]:
@@ -146,7 +140,7 @@ def _macs_by_layers(model: nn.Module, arguments: tuple[Any, ...]) -> dict[str, f
 
 
 def on_meta(model: nn.Module) -> nn.Module:
-    """A copy whose tensors have shapes and no data, made without copying the data first."""
+    """Copy a model to tensors that have shapes and no data, without copying the data first."""
     replaced: dict[int, Any] = {}
     for parameter in model.parameters():
         replaced[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections import defaultdict
@@ -28,7 +29,7 @@ _HIDES_PRODUCTS = re.compile(
 
 
 def fvcore_macs(model: nn.Module, arguments: tuple[Any, ...]) -> tuple[dict[str, float], list[str]]:
-    """Multiply-accumulates by kind of work, and the names of unknown operators that may hide matrix products.
+    """Count by kind of work, and name unknown operators that may hide matrix products.
 
     `model` and the tensors in `arguments` are on the meta device. Other unknown operators (additions, GELU, softmax)
     count as nothing, as in all published numbers; LayerNorm and pooling count as fvcore has them.
@@ -64,17 +65,14 @@ class _TensorsOnly(nn.Module):
 
 
 def _attention_macs(inputs: list[Any], outputs: list[Any]) -> dict[str, float]:
-    """Query by key and weights by value, (..., N, E), (..., M, E), (..., M, V): batch * N * M * (E + V)."""
+    """Count query by key and weights by value, (..., N, E), (..., M, E), (..., M, V): batch * N * M * (E + V)."""
     query, key, value = (list(item.type().sizes()) for item in inputs[:3])
-    batch = 1
-    for side in query[:-2]:
-        batch *= side
-    return {"attention": float(batch * query[-2] * key[-2] * (query[-1] + value[-1]))}
+    return {"attention": float(math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1]))}
 
 
 @contextmanager
 def _traceable_convolution() -> Iterator[None]:
-    """Inside, a convolution of meta tensors can be traced, under the name that fvcore knows (`aten::_convolution`).
+    """Make convolutions of meta tensors traceable inside, under the name that fvcore knows (`aten::_convolution`).
 
     Torch's own meta kernel for it is Python that branches on sizes, and under tracing sizes are tensors. These
     kernels answer with the shape alone, and are taken out again at the end.

@@ -23,7 +23,7 @@ def looks_of(
     looks = []
     for view, grid, reduction in zip(views, grids, reductions):
         pixels = np.ascontiguousarray(view.movedim(0, -1).expand(*view.shape[1:], 3).cpu().numpy())
-        trail = () if reduction is None else tuple(fates.cpu().numpy() for fates in reduction.trail)
+        trail = () if reduction is None else tuple(one.cpu().numpy() for one in reduction.token_source_maps)
         # One row of fates is for the whole input; several are one for each frame.
         trail = tuple(fates[0] if len(fates) == 1 else fates for fates in trail)
         most = cells_of(model, longest, sides).map.num_positions

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from revit.common.costs.per_grid import Costs
 from revit.common.evaluation.cascade import CascadeTable, cascade_figures, gather_answers
 from revit.common.evaluation.evaluate import Evaluation
 from revit.common.evaluation.intervals import Z95
@@ -20,17 +20,6 @@ from revit.common.system.machine import machine_name
 
 PACKAGES = ("revit-video", "torch", "torchvision", "timm", "numpy", "av", "decord", "fvcore", "deepspeed")
 SEED = 0
-
-
-@dataclass(frozen=True)
-class Costs:
-    """GMACs of one view, batch 1, attention included; parameters of the model without its assigner."""
-
-    grids: Mapping[str, float]
-    """Grid name -> GMACs, longest first."""
-    assigner: float
-    num_params: int
-    num_assigner_params: int = 0
 
 
 def adaptive_report(

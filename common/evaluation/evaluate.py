@@ -162,7 +162,7 @@ def _run(
     _wait(inputs.device)
     into.seconds += time.perf_counter() - start
     into.logits.append(output.prediction.float().unflatten(0, (-1, num_views)).cpu())
-    into.lengths.append(output.lengths.unflatten(0, (-1, num_views)).cpu())
+    into.lengths.append(output.grid_index.unflatten(0, (-1, num_views)).cpu())
 
 
 def _wait(device: torch.device) -> None:

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from revit.common.costs.flops import count
+from revit.common.costs.per_grid import Costs, count_costs
 from revit.common.data.build import Split
-from revit.common.evaluation.adaptive import Costs, adaptive_report, versions
+from revit.common.evaluation.adaptive import adaptive_report, versions
 from revit.common.evaluation.evaluate import Evaluation, Runner, evaluate, grid_runners
 from revit.common.evaluation.operating_points import (
     Calibration,
@@ -220,14 +220,7 @@ class Evaluator:
         if self._counted is not None and self._counted[0] is classifier:
             return self._counted[1]
         shape = self.modality.input_shape(self.options)
-        counts = {grid.name: count(classifier.model, shape, grid) for grid in classifier.model.grids}
-        assigner = count(classifier.assigner, shape) if classifier.assigner is not None else None
-        costs = Costs(
-            grids={name: one.gmacs for name, one in counts.items()},
-            assigner=assigner.gmacs if assigner else 0.0,
-            num_params=sum(weight.numel() for weight in classifier.model.parameters()),
-            num_assigner_params=assigner.params if assigner else 0,
-        )
+        costs = count_costs(classifier.model, classifier.assigner, shape)
         self._counted = classifier, costs
         return costs
 

@@ -16,7 +16,14 @@ from revit.common.evaluation.evaluate import Evaluation, Runner, grid_runners
 from revit.common.evaluation.intervals import wilson
 from revit.common.methods.revit.adaptive import AdaptiveClassifier, AdaptiveOutput
 from revit.common.methods.revit.budget import KEY, BudgetCurve, Point
-from revit.common.methods.revit.policy import Steps, deal, dither, dithered, lengths_at, score_grids
+from revit.common.methods.revit.policy import (
+    Steps,
+    assign_at_random,
+    dither,
+    dithered,
+    grid_index_at,
+    score_grids,
+)
 
 SCORES = "scores"
 CASCADE_KEY = "cascade"
@@ -96,13 +103,14 @@ def calibrated(evaluation: Evaluation, costs: Costs, merge: str, split: str, num
     for cost in wanted:
         if cost > prices[-1] + costs.assigner:
             threshold = steps.threshold(cost)
-            asked[cost] = measured(lengths_at(scores, threshold), "assigner", threshold)
+            asked[cost] = measured(grid_index_at(scores, threshold), "assigner", threshold)
     fixed_top1 = [100 * float(evaluation.correct(logits, merge).double().mean()) for logits in per_grid]
     # Dealt lengths give, in the mean, what lies in proportion between the fixed ones.
     from_dealing = dict(zip(wanted, np.interp(wanted, prices[::-1], fixed_top1[::-1]).tolist()))
     first = _first_worth({cost: point.measured - from_dealing[cost] for cost, point in asked.items()})
     between = [
-        asked[cost] if cost >= first else measured(deal(spread, prices, cost), "dealt") for cost in wanted
+        asked[cost] if cost >= first else measured(assign_at_random(spread, prices, cost), "dealt")
+        for cost in wanted
     ]
     points = _rising([cheapest, *between, dearest])
     dealt_up_to = (

@@ -1,6 +1,6 @@
 """What a method may change of a run: the model, what a batch means, how it is optimised. Nothing else knows its name.
 
-A method is one file in this folder that ends with `METHOD = ItsClass`; the file's name is what a configuration writes:
+A method is a file or folder here that ends with `METHOD = ItsClass`; its name is what a configuration writes:
 `methods: {toe: {first_rate: 0.5}}`. Several may be named; each is asked in that order.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from torch import nn
 
@@ -18,6 +18,8 @@ from revit.common.config.sections import OptimOptions, StartOptions
 from revit.common.methods.task import Task
 from revit.common.models.base import GridModel
 from revit.common.models.load_report import LoadReport
+from revit.common.models.vit import ResizableTransformer
+from revit.common.system.errors import UserError
 
 if TYPE_CHECKING:
     from revit.common.methods.run_options import RecipeOptions
@@ -26,84 +28,121 @@ if TYPE_CHECKING:
 class MethodOptions(Options):
     """The settings of one method, under `methods.NAME`; every method has its own."""
 
-    @classmethod
-    def member(cls, name: str) -> type[Options] | None:
-        """The settings of the method called `name`."""
-        from revit.common.methods.registry import known_methods
 
-        method = known_methods().get(name)
-        return None if method is None else method.options_class
+Own = TypeVar("Own", bound=MethodOptions)
+Run = TypeVar("Run", bound="RecipeOptions")
+RunIn = TypeVar("RunIn", bound="RecipeOptions", contravariant=True)
 
 
-class ModelSource(Protocol):
+class ModelSource(Protocol[RunIn]):
     """The models that a method may ask for, see `revit.common.modality.modality.Modality`."""
 
-    def label_names(self, options: Any) -> Sequence[str]: ...
+    def label_names(self, options: RunIn) -> Sequence[str]: ...
 
-    def build_model(self, options: Any, num_classes: int) -> GridModel: ...
+    def build_model(self, options: RunIn, num_classes: int) -> GridModel: ...
 
-    def start(self, model: Any, options: Any, source: str) -> LoadReport: ...
+    def start(self, model: Any, options: RunIn, source: str) -> LoadReport: ...
 
-    def teacher(self, options: Any, source: str, key: str) -> nn.Module: ...
+    def teacher(self, options: RunIn, source: str, key: str) -> nn.Module: ...
 
 
 @dataclass(frozen=True)
-class Setting:
+class Setting(Generic[Run]):
     """The run that a method works in."""
 
-    options: RecipeOptions
-    models: ModelSource
+    options: Run
+    models: ModelSource[Run]
 
 
-class Method:
+class Method(Generic[Own]):
     """Every hook does nothing here. A method is made from its options wherever it is needed, and keeps no state."""
 
     options_class: ClassVar[type[MethodOptions]] = MethodOptions
     published_names: ClassVar[Mapping[str, str]] = MappingProxyType({})
-    """How the names of parameters begin in the authors' files -> how they begin here, for what the method adds."""
+    """Beginnings of the names of parameters in the authors' files -> here, for what the method adds."""
 
-    def __init__(self, options: Any) -> None:
+    def __init__(self, options: Own) -> None:
         self.options = options
 
     @classmethod
-    def found_in(cls, names: Collection[str]) -> Method | None:
-        """The method with which weights of these names (as they are here) were trained, as far as names tell; None: not
-        with this one. For weight files that come without a configuration."""
+    def found_in(cls, names: Collection[str]) -> Method[Own] | None:
+        """Return the method with which weights of these names (as they are here) were trained, as far as names tell; None:
+        not with this one. For weight files that come without a configuration."""
         return None
 
     @property
     def wants_lengths(self) -> bool:
-        """Whether a model with several grids gets token-length labels and an assigner."""
+        """A model with several grids gets token-length labels and an assigner."""
         return True
 
     @property
     def assumption(self) -> str:
-        """What has to be taken for granted of this method where weights alone tell of it."""
+        """Settings that have to be taken for granted where weights alone tell of the method."""
         return f"{type(self).__name__} with its default settings"
 
     def check(self, run: RecipeOptions) -> None:
-        """Raises ValueError where the method contradicts the rest of the run."""
+        """Raise ValueError where the method contradicts the rest of the run."""
 
     def model_arguments(self, run: RecipeOptions) -> Mapping[str, Any]:
-        """Constructor arguments of the model in place of the configuration's."""
+        """Return constructor arguments of the model in place of the configuration's."""
         return {}
 
     def attach(self, model: GridModel) -> None:
         """Add to the untrained model what the method needs, such as a reducer."""
 
     def start(self, start: StartOptions) -> StartOptions:
-        """Where the weights come from before training; `start` is the run's, or what another method made of it."""
+        """Return where the weights come from before training; `start` is the run's, or another method's."""
         return start
 
-    def task(self, task: Task, model: GridModel, setting: Setting) -> Task:
-        """The losses of training `model`, which has its starting weights: `task`, or something around or instead of it."""
+    def task(self, task: Task, model: GridModel, setting: Setting[Any]) -> Task:
+        """Return the losses of training `model`, which has its starting weights: `task`, or something around or instead."""
         return task
 
     def optim(self, optim: OptimOptions, run: RecipeOptions) -> OptimOptions:
-        """How the model is optimised, such as by groups of parameters; `optim` is the run's, or what another method made
-        of it."""
+        """Return how the model is optimised, such as by groups of parameters; `optim` is the run's, or another method's."""
         return optim
 
     def cost_rows(self, model: GridModel, input_shape: Sequence[int]) -> list[dict[str, Any]]:
-        """More rows for `flops`, such as the cost of training: "grid" says what of, "gmacs" how much, "rule" how counted."""
+        """Count more rows for `flops`, such as the cost of training: "grid" says what of, "gmacs" how much, "rule" how."""
         return []
+
+
+def refuse(faults: Mapping[str, bool], error: type[Exception] = ValueError) -> None:
+    """Raise `error` with the first message whose condition holds."""
+    for message, found in faults.items():
+        if found:
+            raise error(message)
+
+
+def transformer_without_reducer(model: GridModel, name: str, does: str) -> ResizableTransformer:
+    """Return the model if the method `name`, which `does` something to tokens, can reduce them. Raise UserError if not."""
+    if not isinstance(model, ResizableTransformer):
+        raise UserError(
+            f"methods.{name} {does} tokens of a DeiT, an LV-ViT or a TimeSformer; choose one of them"
+        )
+    if model.reducer is not None:
+        raise UserError(f"methods.{name}: another method reduces the tokens already; name one of the two")
+    return model
+
+
+def start_of(options: RecipeOptions) -> StartOptions:
+    """Return where the model's weights come from, as the run's methods have it."""
+    start = options.start
+    for method in options.active_methods:
+        start = method.start(start)
+    return start
+
+
+def task_of(options: Run, task: Task, models: ModelSource[Run], model: GridModel) -> Task:
+    """Return the losses of training `model`, which has its starting weights; `task` is what they are without methods."""
+    for method in options.active_methods:
+        task = method.task(task, model, Setting(options, models))
+    return task
+
+
+def optim_of(options: RecipeOptions) -> OptimOptions:
+    """Return how the model is optimised, as the run's methods have it."""
+    optim = options.train.optim
+    for method in options.active_methods:
+        optim = method.optim(optim, options)
+    return optim

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache
@@ -44,6 +44,12 @@ def check_installed(where: str, config: Mapping[str, Any]) -> None:
             f"{where}: trained with {', '.join(missing)}, which is not installed here ({unknown_method(missing[0])}); "
             "install the package that brings it, see CONTRIBUTING.md"
         )
+
+
+def methods_found(names: Collection[str]) -> tuple[Method, ...]:
+    """Return the methods with which weights of these names were trained, as far as names tell."""
+    found = (method.found_in(names) for method in known_methods().values())
+    return tuple(method for method in found if method is not None)
 
 
 @contextmanager

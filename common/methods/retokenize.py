@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from revit.common.config.options import Options
-from revit.common.methods.around import TaskAround
-from revit.common.methods.base import Method, MethodOptions, Setting
-from revit.common.methods.task import Progress, Task
+from revit.common.costs.flops import Count, count
+from revit.common.methods.base import Method, MethodOptions, Setting, refuse
+from revit.common.methods.task import Progress, Task, TaskAround
 from revit.common.models.base import GridModel
 from revit.common.models.embed.retokenize import ReTokenizing
 from revit.common.system.errors import UserError
 
 if TYPE_CHECKING:
-    from revit.common.costs.flops import Count
     from revit.common.methods.run_options import RecipeOptions
 
 
@@ -57,16 +56,14 @@ class RetokenizeOptions(MethodOptions):
         return self
 
     def saving(self, relative_costs: Mapping[int, float]) -> float:
-        """Share of the training's cost that the phases save; `relative_costs`: times the stride -> cost of a sample, where
-        full resolution is 1."""
+        """Return the share of the training's cost that the phases save; `relative_costs`: times the stride -> cost of a
+        sample, where full resolution is 1."""
         begins = (0.0, *(phase.until for phase in self.phases))
-        return sum(
-            (phase.until - begin) * (1 - relative_costs[phase.coarser])
-            for begin, phase in zip(begins, self.phases)
-        )
+        shares = (phase.until - begin for begin, phase in zip(begins, self.phases))
+        return sum(share * (1 - relative_costs[phase.coarser]) for share, phase in zip(shares, self.phases))
 
     def coarser_at(self, fraction: float) -> int:
-        """Times the stride after this share of the training."""
+        """Return the factor of the stride after this share of the training."""
         return next((phase.coarser for phase in self.phases if fraction < phase.until), 1)
 
 
@@ -82,27 +79,23 @@ class RetokenizeTask(TaskAround):
         super().begin(progress)
 
 
-class Retokenize(Method):
+class Retokenize(Method[RetokenizeOptions]):
     """Tells the patch embedding, by the progress of the training, how many tokens to make."""
 
     options_class = RetokenizeOptions
-    options: RetokenizeOptions
 
     def check(self, run: RecipeOptions) -> None:
         embed = getattr(run.model, "patch_embed", None)
         stem = "a stem" if getattr(run.model, "is_lvvit", False) and embed is None else embed
-        if stem not in (None, "patchify"):
-            raise ValueError(
-                f"methods.retokenize widens the stride of one convolution, which a patch embedding by {stem} is not; choose "
-                "model.patch_embed patchify, or an As-ViT"
-            )
-        if "flexivit" in run.methods:
-            raise ValueError(
-                "methods.retokenize and methods.flexivit both say how many tokens a picture has; leave one out"
-            )
+        faults = {
+            f"methods.retokenize widens the stride of one convolution, which a patch embedding by {stem} is not; choose "
+            "model.patch_embed patchify, or an As-ViT": stem not in (None, "patchify"),
+            "methods.retokenize and methods.flexivit both say how many tokens a picture has; leave one "
+            "out": "flexivit" in run.methods,
+        }
+        refuse(faults)
 
     def attach(self, model: GridModel) -> None:
-        """UserError for a phase that leaves a single token."""
         longest = model.grids[0]
         most = max(phase.coarser for phase in self.options.phases)
         if most >= max(longest.rows, longest.cols):
@@ -110,15 +103,13 @@ class Retokenize(Method):
                 f"methods.retokenize.phases: {most} times the stride makes one token of {longest}; choose less"
             )
 
-    def task(self, task: Task, model: GridModel, setting: Setting) -> Task:
+    def task(self, task: Task, model: GridModel, setting: Setting[Any]) -> Task:
         embed = model.get_submodule("patch_embed")
         assert isinstance(embed, ReTokenizing), "check() lets no other patch embedding through"
         return RetokenizeTask(task, embed, self.options)
 
     def cost_rows(self, model: GridModel, input_shape: Sequence[int]) -> list[dict[str, Any]]:
-        """What a sample costs in each phase and on average over the training, forward pass, at the longest grid."""
-        from revit.common.costs.flops import count
-
+        """Count a sample in each phase and on average over the training, forward pass, at the longest grid."""
         embed = model.get_submodule("patch_embed")
         assert isinstance(embed, ReTokenizing)
         costs: dict[int, Count] = {}
@@ -126,16 +117,11 @@ class Retokenize(Method):
             with embed.held_at(coarser):
                 costs[coarser] = count(model, input_shape, model.grids[0])
         facts = {"params": costs[1].params}
-        rows = [
-            {
-                **facts,
-                "grid": f"{model.grids[0]}, stride x {coarser}",
-                "gmacs": one.gmacs,
-                "rule": "one forward pass",
-            }
-            for coarser, one in costs.items()
-            if coarser > 1
-        ]
+        rows = []
+        for coarser, one in costs.items():
+            if coarser > 1:
+                name = f"{model.grids[0]}, stride x {coarser}"
+                rows.append({**facts, "grid": name, "gmacs": one.gmacs, "rule": "one forward pass"})
         ours = {coarser: one.gmacs / costs[1].gmacs for coarser, one in costs.items()}
         rules: dict[str, Mapping[int, float]] = {"own counts, a map of an odd side rounded up": ours}
         if set(ours) <= set(PUBLISHED_COSTS):

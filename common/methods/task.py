@@ -1,22 +1,23 @@
-"""What one batch means for a method. The training loop knows only the protocol."""
+"""What one batch means for a method: the losses, and how the token grids of a batch come together.
+
+The training loop knows only the protocol `Task`. A task asks its exchange which grids to run and how the longest grid's
+logits reach the others, and so knows nothing of processes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Protocol, cast
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Protocol, cast, runtime_checkable
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from revit.common.data.batch import Batch
-from revit.common.methods.distill import SelfDistillation
-from revit.common.methods.exchange import LengthExchange, OneProcess
-from revit.common.models.base import GridModel
+from revit.common.models.grid import TokenGrid
 
 BatchAugment = Callable[[Tensor, Batch], tuple[Tensor, Batch]]
-"""What is done to a training batch as a whole, on the device: normalised inputs and their batch -> the same, changed."""
+"""Changes a training batch as a whole, on the device: normalised inputs and their batch -> the same, changed."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,15 @@ class Progress:
     fraction: float
     """Share of the whole training's samples that were trained on, from 0 to 1."""
     after: float | None = None
-    """t / T, where this is update t, from 1, of T that the training is planned to make (those skipped for gradients that
-    overflowed count); None: not known."""
+    """Share t / T, where this is update t, from 1, of T that the training is planned to make (those skipped for gradients
+    that overflowed count); None: not known."""
 
 
 class Task(Protocol):
     """A method's losses."""
 
     def begin(self, progress: Progress) -> None:
-        """Called before every batch; all batches of an update hear the same. Most need nothing of it."""
+        """Prepare for a batch; all batches of an update hear the same. Most need nothing of it."""
         return
 
     def losses(self, model: nn.Module, inputs: Tensor, batch: Batch) -> Iterator[tuple[str, Tensor]]:
@@ -48,56 +49,78 @@ class Task(Protocol):
         ...
 
 
+class LengthExchange(Protocol):
+    """Answers a task that trains several token grids on a batch, in this order."""
+
+    def begin(self, grids: Sequence[TokenGrid]) -> Sequence[TokenGrid]:
+        """Begin a batch and return those of the model's `grids` that this process runs, longest first."""
+        ...
+
+    def forwarding(self, grid: TokenGrid) -> AbstractContextManager[None]:
+        """Surround the forward pass of `grid`."""
+        ...
+
+    def publish(self, logits: Tensor) -> None:
+        """Give the others the longest grid's logits (B, K), which carry no gradient. Does not wait for them."""
+        ...
+
+    def teacher_logits(self, like: Tensor) -> Tensor:
+        """Return the longest grid's logits of this batch; `like` (B, K) has their shape, type and device. Waits if they
+        are not here yet, so it is best asked after the own forward pass."""
+        ...
+
+
+@runtime_checkable
+class SharesLengths(Protocol):
+    """A task whose grids may be shared out: it takes any exchange in this place."""
+
+    exchange: LengthExchange
+
+
 @dataclass
-class ResizableTask(Task):
-    """Algorithm 1 of ReViT: every grid sees the batch, longest first, and all gradients make one step.
+class OneProcess:
+    """Algorithm 1 of ReViT as it stands: every grid here, one after the other."""
 
-    The longest grid learns from the labels and its logits, from this same pass in training mode, teach the others;
-    the losses are summed, not averaged (the paper accumulates gradients). The algorithm's `R[i] == 16` is read as
-    "the first of the list", and its loop to len(R) - 1 as all entries. One grid is plain training.
-    """
+    _logits: Tensor | None = None
 
-    distill: SelfDistillation = field(default_factory=SelfDistillation)
-    exchange: LengthExchange = field(default_factory=OneProcess, compare=False)
-    """Where the grids run: here, or shared out among processes (ReViT figure 4)."""
+    def begin(self, grids: Sequence[TokenGrid]) -> Sequence[TokenGrid]:
+        self._logits = None
+        return grids
+
+    def forwarding(self, grid: TokenGrid) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def publish(self, logits: Tensor) -> None:
+        self._logits = logits
+
+    def teacher_logits(self, like: Tensor) -> Tensor:
+        """Return what was published. Raise RuntimeError if the longest grid was not run first."""
+        if self._logits is None:
+            raise RuntimeError("the longest grid teaches the others, so it has to run first")
+        return self._logits
+
+
+@dataclass
+class TaskAround(Task):
+    """A task that passes everything on to `task`: a method derives it, does its own in `begin` and calls this one's."""
+
+    task: Task
+
+    def begin(self, progress: Progress) -> None:
+        self.task.begin(progress)
 
     def losses(self, model: nn.Module, inputs: Tensor, batch: Batch) -> Iterator[tuple[str, Tensor]]:
-        grids = cast(GridModel, model).grids
-        for grid in self.exchange.begin(grids):
-            with self.exchange.passing(grid):
-                output = model(inputs, grid)
-            if grid == grids[0]:
-                self.exchange.teach(output.logits.detach())
-                yield grid.name, self.distill.supervised(output, batch.targets)
-            else:
-                teacher = self.exchange.taught(like=output.logits.detach())
-                yield grid.name, self.distill(output, teacher, batch.targets)
+        return self.task.losses(model, inputs, batch)
 
+    @property
+    def exchange(self) -> LengthExchange:
+        """The place where the grids run, if the losses can be shared out (`SharesLengths`); AttributeError otherwise."""
+        return cast(SharesLengths, self.task).exchange
 
-@dataclass
-class AssignerTask(Task):
-    """Cross entropy of the Token-Length Assigner on token-length labels (ReViT section 3.1)."""
-
-    labels: Tensor
-    """(size of the list,) grid positions by sample id; -1 where a sample has no label."""
-    weights: Tensor | None = None
-    """(k,) per grid, for labels that lean to one grid."""
-    mirror: bool = False
-    """Show half of the inputs left-right mirrored."""
-
-    def losses(self, model: nn.Module, inputs: Tensor, batch: Batch) -> Iterator[tuple[str, Tensor]]:
-        if self.mirror:
-            chosen = torch.rand(len(inputs), device=inputs.device) < 0.5
-            inputs = torch.where(chosen.view(-1, *[1] * (inputs.ndim - 1)), inputs.flip(-1), inputs)
-        # Brought to the device once, and nothing below asks it for a number, which would be to wait for it.
-        self.labels = self.labels.to(inputs.device)
-        labels = self.labels[batch.ids]
-        labelled = labels >= 0
-        if self.weights is None:
-            mass = labelled.sum()
-        else:
-            self.weights = self.weights.to(inputs.device)
-            mass = (self.weights[labels.clamp(min=0)] * labelled).sum()
-        # A batch without any label gives 0, not 0 / 0.
-        total = F.cross_entropy(model(inputs), labels, self.weights, ignore_index=-1, reduction="sum")
-        yield "assigner", total / mass.clamp(min=1e-6)
+    @exchange.setter
+    def exchange(self, exchange: LengthExchange) -> None:
+        if not isinstance(self.task, SharesLengths):
+            raise TypeError(
+                f"{type(self.task).__name__} has no exchange, so its token grids cannot be shared out"
+            )
+        self.task.exchange = exchange

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from revit.common.costs.flops import Count, count
+from revit.common.costs.per_grid import count_costs
 from revit.common.methods.revit.assigner import TokenLengthAssigner
 from revit.common.methods.run_options import RecipeOptions
 from revit.common.modality.load import build_assigner
@@ -18,7 +18,7 @@ from revit.common.models.base import GridModel
 def cost_rows(
     config: str, options: RecipeOptions, modality: Modality[Any], shares: Mapping[str, float] | None = None
 ) -> list[dict[str, Any]]:
-    """One row per token grid; with several, one for the assigner; with known `shares` (grid -> fraction of inputs), one
+    """Make one row per token grid; with several, one for the assigner; with known `shares` (grid -> fraction of inputs), one
     for the adaptive model: the mean over inputs, the assigner included. Then what the run's methods add, each with the
     "rule" by which it is counted.
 
@@ -29,22 +29,20 @@ def cost_rows(
     model, assigner = build(options, modality)
     shape = modality.input_shape(options)
     views = modality.num_views(options)
-    costs = {grid.name: count(model, shape, grid) for grid in model.grids}
-    rows = [_row(config, name, one, views) for name, one in costs.items()]
+    costs = count_costs(model, assigner, shape)
+    found = {name: (gmacs, costs.num_params) for name, gmacs in costs.grids.items()}
     if assigner is not None:
-        one = count(assigner, shape)
-        rows.append(_row(config, "assigner", one, views))
-        if shares is not None and set(shares) == set(costs):
-            macs = {"mean": 1e9 * sum(share * costs[name].gmacs for name, share in shares.items())}
-            params = next(iter(costs.values())).params + one.params
-            rows.append(_row(config, "adaptive", Count({**macs, "assigner": 1e9 * one.gmacs}, params), views))
+        found["assigner"] = costs.assigner, costs.num_assigner_params
+        if shares is not None and set(shares) == set(costs.grids):
+            found["adaptive"] = costs.mean(shares), costs.num_params + costs.num_assigner_params
+    rows = [_row(config, grid, *one, views) for grid, one in found.items()]
     for method in options.active_methods:
         rows += [_completed(config, row) for row in method.cost_rows(model, shape)]
     return rows
 
 
 def build(options: RecipeOptions, modality: Modality[Any]) -> tuple[GridModel, TokenLengthAssigner | None]:
-    """Untrained model, and assigner where there are several grids. Leaves the random state as it was."""
+    """Build the untrained model, and the assigner where there are several grids. Leaves the random state as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = modality.build_model(options, num_classes(options, modality))
@@ -56,19 +54,19 @@ def num_classes(options: Any, modality: Modality[Any]) -> int:
     return options.model.num_classes or len(modality.label_names(options))
 
 
-def _row(config: str, grid: str, one: Count, views: int) -> dict[str, Any]:
+def _row(config: str, grid: str, gmacs: float, params: int, views: int) -> dict[str, Any]:
     return {
         "config": config,
         "grid": grid,
-        "params": one.params,
-        "gmacs": one.gmacs,
-        "gflops": one.gflops,
+        "params": params,
+        "gmacs": gmacs,
+        "gflops": 2 * gmacs,
         "views": views,
-        "gmacs_total": one.gmacs * views,
+        "gmacs_total": gmacs * views,
     }
 
 
 def _completed(config: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A method's row with the keys that every row has; training has no views."""
+    """Add to a method's row the keys that every row has; training has no views."""
     gmacs = row["gmacs"]
     return {"config": config, "gflops": 2 * gmacs, "views": 1, "gmacs_total": gmacs, **row}

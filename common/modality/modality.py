@@ -13,9 +13,9 @@ from revit.common.data.build import Split
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
 from revit.common.data.made_data import MadeData
-from revit.common.methods.distill import SelfDistillation
+from revit.common.methods.revit.task import ResizableTask, SelfDistillation
 from revit.common.methods.run_options import RecipeOptions
-from revit.common.methods.task import BatchAugment, ResizableTask, Task
+from revit.common.methods.task import BatchAugment, Task
 from revit.common.modality.classifier import Classifier, Inputs
 from revit.common.models.base import GridModel
 from revit.common.models.load_report import LoadReport

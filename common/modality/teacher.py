@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from revit.common.modality.classifier import Classifier
 from revit.common.modality.load import check_same_classes
 from revit.common.models.embed.patches import Sides, sides_of
-from revit.common.models.layers.normalizer import PixelNorm
+from revit.common.models.layers.normalizer import Normalizer
 from revit.common.models.outputs import ModelOutput
 
 
@@ -19,7 +19,7 @@ class Teacher(nn.Module):
     """Is shown inputs that were normalised, and sized, for another network, and answers with logits alone."""
 
     def __init__(
-        self, network: nn.Module, own: PixelNorm, given: PixelNorm, sides: Sides | None = None
+        self, network: nn.Module, own: Normalizer, given: Normalizer, sides: Sides | None = None
     ) -> None:
         """`own`: the normalisation it was trained with; `given`: that of the inputs it will see. `sides`: its own picture
         size, to which inputs are resized (bicubic, antialiased when shrinking); None: shown as they are."""
@@ -30,7 +30,7 @@ class Teacher(nn.Module):
         self.sides = sides
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(B, C, H, W) or (B, C, T, H, W), normalised as `given` says -> (B, K)"""
+        """Answer (B, C, H, W) or (B, C, T, H, W), normalised as `given` says, with logits (B, K)."""
         # Per channel, whatever axes follow.
         channels = (-1, *[1] * (inputs.ndim - 2))
         pixels = (inputs - self.given.shift.view(channels)) / self.given.scale.view(channels)
@@ -39,12 +39,12 @@ class Teacher(nn.Module):
         return output.prediction if isinstance(output, ModelOutput) else output
 
     def train(self, mode: bool = True) -> Teacher:
-        """A teacher stays in evaluation mode."""
+        """Stay in evaluation mode."""
         return super().train(False)
 
 
 def resized(pixels: Tensor, sides: Sides) -> Tensor:
-    """(B, C, ..., H, W) -> (B, C, ..., *sides), frame by frame."""
+    """Resize (B, C, ..., H, W) to (B, C, ..., *sides), frame by frame."""
     if tuple(pixels.shape[-2:]) == sides:
         return pixels
     frames = F.interpolate(pixels.flatten(1, -3), size=sides, mode="bicubic", antialias=True)
@@ -52,11 +52,11 @@ def resized(pixels: Tensor, sides: Sides) -> Tensor:
 
 
 def teacher_from(
-    classifier: Classifier, source: str, label_names: Sequence[str], given: PixelNorm, own_size: bool
+    classifier: Classifier, source: str, label_names: Sequence[str], given: Normalizer, own_size: bool
 ) -> Teacher:
-    """A classifier that was opened from `source`. UserError if it knows other classes than `label_names`."""
+    """Make a teacher of a classifier that was opened from `source`. UserError if it knows other classes than `label_names`."""
     names = classifier.label_names or tuple(map(str, range(classifier.num_classes)))
     check_same_classes(source, names, label_names)
     network = classifier.networks.model
     sides = sides_of(cast(Any, network).img_size) if own_size else None
-    return Teacher(network, cast(PixelNorm, classifier.normalizer), given, sides)
+    return Teacher(network, cast(Normalizer, classifier.normalizer), given, sides)

@@ -18,12 +18,12 @@ class GridModel(nn.Module, ABC):
     """A classifier of pictures or clips that runs at one token grid or several."""
 
     grids: tuple[TokenGrid, ...]
-    """Longest first; the first is the one that counts where none is named."""
+    """Token grids, longest first; the first is the one that counts where none is named."""
     num_classes: int
     embed_dim: int
     """Width of the features that are classified."""
     asks_reducer: ClassVar[bool] = False
-    """Whether the model has one sequence that a reducer can shorten, and asks it before every block."""
+    """Has one sequence that a reducer can shorten, and asks it before every block."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,17 +32,16 @@ class GridModel(nn.Module, ABC):
 
     @abstractmethod
     def check_grid(self, grid: TokenGrid | None) -> TokenGrid:
-        """The grid to run: the longest where none is named. Raises KeyError or ValueError for one that is not possible."""
+        """Return the grid to run, the longest where none is named. Raise KeyError or ValueError for an impossible one."""
 
     @abstractmethod
     def forward(self, inputs: Tensor, grid: TokenGrid | None = None) -> ModelOutput:
-        """Normalised inputs (B, C, ...) -> logits (B, K), at `grid` (default: the longest)."""
+        """Classify normalised inputs (B, C, ...) -> logits (B, K), at `grid` (default: the longest)."""
 
     @abstractmethod
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters that are not decayed (timm's optimiser factory asks for them)."""
+        """Return the names of parameters that are not decayed (timm's optimiser factory asks for them)."""
 
     @abstractmethod
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Whether training keeps only what enters each block and computes the block again in the backward pass (timm's
-        name for it)."""
+        """Keep in training only what enters each block and compute the block again in the backward pass (timm's name)."""

@@ -20,12 +20,12 @@ class Decision(Protocol):
     """What becomes of S positions, for each of B samples and the same for all frames of a sample."""
 
     def carry_out(self, tokens: Tensor, layout: TokenLayout) -> tuple[Tensor, TokenLayout]:
-        """(B, P + S * T, D) and its layout -> both afterwards. The prefix is never touched."""
+        """Turn (B, P + S * T, D) and its layout into both afterwards. The prefix is never touched."""
         ...
 
-    def places(self) -> Tensor:
-        """(B, S) long: the place, in the sequence afterwards, of the token that now stands for each position: its own, or
-        the one that it was merged into; -1 where it was dropped."""
+    def slot_map(self) -> Tensor:
+        """Return (B, S) long: where, in the sequence afterwards, the token is that stands for each position, which is its
+        own or the one that it was merged into; -1 where it was dropped."""
         ...
 
 
@@ -34,16 +34,15 @@ class Shorter:
     """K of S positions go on, in the order of `kept`; the others are dropped, or merged into those."""
 
     kept: Tensor
-    """(B, K) long, positions."""
+    """Positions (B, K), long."""
     num_positions: int
     """S"""
     slots: Tensor | None = None
-    """(B, S) long: which of the K places each position went into, a kept one into its own; None: those not kept are
-    dropped."""
+    """Slot, of K, that each position went into (B, S), a kept one into its own; None: those not kept are dropped."""
 
     def apply(self, x: Tensor) -> Tensor:
-        """(B, S, ...) -> (B, K, ...): the kept positions; where others were merged, the plain mean over a position and all
-        that went into it. Gradients pass."""
+        """Take the kept positions, (B, S, ...) -> (B, K, ...); where others were merged, the plain mean over a position and
+        all that went into it. Gradients pass."""
         if self.slots is None:
             return rows_of(x, self.kept)
         B, K = self.kept.shape
@@ -54,7 +53,7 @@ class Shorter:
         return (totals / counts.view(-1, *[1] * (x.ndim - 2))).unflatten(0, (B, K))
 
     def restore(self, x: Tensor) -> Tensor:
-        """(B, K, ...) -> (B, S, ...): every token back at its place, zeros at the places of the others."""
+        """Put every token back at its place, (B, K, ...) -> (B, S, ...), zeros at the places of the others."""
         B, S = len(x), self.num_positions
         rows = x.new_zeros(B * S, *x.shape[2:])
         return rows.index_copy(0, _flat(self.kept, S), x.flatten(0, 1)).unflatten(0, (B, S))
@@ -72,7 +71,7 @@ class Shorter:
         )
         return torch.cat([tokens[:, :P], shorter], dim=1), after
 
-    def places(self) -> Tensor:
+    def slot_map(self) -> Tensor:
         if self.slots is not None:
             return self.slots
         dropped = self.kept.new_full((len(self.kept), self.num_positions), -1)
@@ -84,38 +83,32 @@ class Weighted:
     """All positions stay in the sequence, with a weight of 0 or 1 by which the others see them; gradients reach it."""
 
     keep: Tensor
-    """(B, S)"""
+    """Weights (B, S)."""
 
     def carry_out(self, tokens: Tensor, layout: TokenLayout) -> tuple[Tensor, TokenLayout]:
         return tokens, replace(layout, keep=self.keep, decisions=(*layout.decisions, self))
 
-    def places(self) -> Tensor:
+    def slot_map(self) -> Tensor:
         return _counted(self.keep).masked_fill(self.keep.detach() == 0, -1)
 
 
-def trail_of(decisions: Sequence[Decision]) -> list[Tensor]:
-    """After each of these decisions, which were carried out one after the other: (B, S) long over the positions before
+def token_source_maps(decisions: Sequence[Decision]) -> list[Tensor]:
+    """Return, for each of these decisions that were carried out one after the other, (B, S) long over the positions before
     the first of them: the position whose token now stands for each. Itself: kept; another: merged; -1: dropped, for good.
     """
-    trail: list[Tensor] = []
-    place = held = None
+    maps: list[Tensor] = []
+    slot = held = None
     for decision in decisions:
-        places = decision.places()
-        place = places if place is None else _look_up(places, place)
-        held = _held_after(decision, held, places)
-        trail.append(_look_up(held, place))
-    return trail
-
-
-def fates_of(decisions: Sequence[Decision]) -> Tensor:
-    """(B, S) long: the end of `trail_of`. Raises ValueError for no decision."""
-    if not decisions:
-        raise ValueError("nothing was decided about these positions")
-    return trail_of(decisions)[-1]
+        slots = decision.slot_map()
+        slot = slots if slot is None else _look_up(slots, slot)
+        held = _counted(slots) if held is None else held  # (B, K): positions of the first sequence, by slot
+        held = rows_of(held, decision.kept) if isinstance(decision, Shorter) else held
+        maps.append(_look_up(held, slot))
+    return maps
 
 
 def kept_positions(decisions: Sequence[Decision]) -> list[Tensor]:
-    """For every decision that shortened, (B, K) long in the order of its tokens: positions of the first sequence."""
+    """Return, for every decision that shortened, the positions (B, K) of the first sequence in the order of its tokens."""
     kept: list[Tensor] = []
     for decision in decisions:
         if isinstance(decision, Shorter):
@@ -124,7 +117,7 @@ def kept_positions(decisions: Sequence[Decision]) -> list[Tensor]:
 
 
 def restore_merged(patches: Tensor, decisions: Sequence[Decision]) -> Tensor:
-    """(B, K, ...) -> (B, S, ...): undo the decisions that merged, latest first, zeros at the places of what was merged away.
+    """Undo the decisions that merged, latest first, (B, K, ...) -> (B, S, ...); zeros at the places of what was merged away.
 
     What was dropped stays dropped, so the way back ends at the latest decision that dropped: nothing stands for its
     positions.
@@ -138,27 +131,21 @@ def restore_merged(patches: Tensor, decisions: Sequence[Decision]) -> Tensor:
 
 
 def rows_of(x: Tensor, index: Tensor) -> Tensor:
-    """(B, S, ...) and positions (B, n) -> (B, n, ...). Gradients pass to x."""
+    """Take positions (B, n) of (B, S, ...) -> (B, n, ...). Gradients pass to x."""
     return x.flatten(0, 1).index_select(0, _flat(index, x.shape[1])).unflatten(0, tuple(index.shape))
 
 
 def _flat(index: Tensor, size: int) -> Tensor:
-    """(B, n) along an axis of `size` -> (B * n,) along the samples' axes one after the other."""
+    """Turn (B, n) along an axis of `size` into (B * n,) along the samples' axes one after the other."""
     samples = torch.arange(len(index), device=index.device)
     return (index + size * samples[:, None]).flatten()
 
 
 def _counted(like: Tensor) -> Tensor:
-    """0, 1, 2, ... along the second axis."""
+    """Count 0, 1, 2, ... along the second axis."""
     return torch.arange(like.shape[1], device=like.device).expand(like.shape)
 
 
 def _look_up(values: Tensor, index: Tensor) -> Tensor:
-    """values (B, n) at index (B, m); -1 where the index is."""
+    """Take values (B, n) at index (B, m); -1 where the index is."""
     return torch.where(index < 0, index, values.gather(1, index.clamp(min=0)))
-
-
-def _held_after(decision: Decision, held: Tensor | None, places: Tensor) -> Tensor:
-    """(B, K): the positions of the first sequence that hold the places after `decision`."""
-    held = _counted(places) if held is None else held
-    return rows_of(held, decision.kept) if isinstance(decision, Shorter) else held

@@ -28,7 +28,7 @@ class TokenGrid:
 
     @classmethod
     def parse(cls, value: TokenGrid | int | str) -> TokenGrid:
-        """Read `14`, `"14"` or `"14x14"`. Raises ValueError for anything else."""
+        """Read `14`, `"14"` or `"14x14"`. Raise ValueError for anything else."""
         if isinstance(value, TokenGrid):
             return value
         try:
@@ -51,10 +51,7 @@ class TokenGrid:
 
 
 def longest_first(values: Iterable[TokenGrid | int | str]) -> tuple[TokenGrid, ...]:
-    """Parse a list of grids and check that it is descending, as ReViT section 3.1 defines the list L.
-
-    Raises ValueError if the list is empty, repeats a grid or is not in descending order of token count.
-    """
+    """Parse a list of grids. Raise ValueError unless it descends in token count, as ReViT section 3.1 defines the list L."""
     grids = tuple(TokenGrid.parse(value) for value in values)
     if not grids:
         raise ValueError("the list of token grids is empty; name at least one, such as 14x14")

@@ -25,10 +25,10 @@ class TokenLayout:
     """The nominal grid: the key of everything length-aware."""
     num_prefix: int
     num_positions: int
-    """As many as there are now."""
+    """Positions that are left."""
     num_frames: int = 1
     keep: Tensor | None = field(default=None, compare=False)
-    """(B, S), 1 where a position still counts and 0 where the others must not see it (DynamicViT's training); None: all
-    count."""
+    """Weights (B, S): 1 where a position still counts, 0 where the others must not see it (DynamicViT's training). None:
+    all count."""
     decisions: tuple[Decision, ...] = field(default=(), compare=False)
-    """What reducers did to the positions so far."""
+    """Decisions of reducers about the positions so far."""

@@ -1,4 +1,4 @@
-"""What happened to every tensor when weights were put into a model. Silence is an error."""
+"""An account of every tensor when weights were put into a model. Silence is an error."""
 
 from __future__ import annotations
 
@@ -35,37 +35,34 @@ class LoadReport:
     """
 
     source: str
-    """Where the weights came from, in words."""
+    """Origin of the weights, in words."""
     loaded: list[str] = field(default_factory=list)
     resized: list[Change] = field(default_factory=list)
     derived: dict[str, list[str]] = field(default_factory=dict)
-    """How -> the model's names that were made from other tensors of the source."""
+    """Rule -> the model's names that were made by it from other tensors of the source."""
     remade: list[str] = field(default_factory=list)
     """Sentences about parts that start anew, such as a head with another class count."""
     left_out: dict[str, list[str]] = field(default_factory=dict)
-    """Why -> the source's names that were knowingly not used."""
+    """Reason -> the source's names that were knowingly not used."""
     misfits: list[Change] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     label_names: tuple[str, ...] = ()
-    """The class names that go with the loaded head; empty where the head is new or the source names none."""
+    """Class names that go with the loaded head; empty where the head is new or the source names none."""
 
     def derive(self, how: str, names: Iterable[str]) -> None:
-        """Adds names to the group `how`; nothing where there are none."""
-        self._add(self.derived, how, names)
+        """Add names to the group `how`; nothing where there are none."""
+        if names := list(names):
+            self.derived.setdefault(how, []).extend(names)
 
     def leave_out(self, why: str, names: Iterable[str]) -> None:
-        """Adds names to the group `why`; nothing where there are none."""
-        self._add(self.left_out, why, names)
-
-    @staticmethod
-    def _add(groups: dict[str, list[str]], key: str, names: Iterable[str]) -> None:
+        """Add names to the group `why`; nothing where there are none."""
         if names := list(names):
-            groups.setdefault(key, []).extend(names)
+            self.left_out.setdefault(why, []).extend(names)
 
     def check(self) -> None:
-        """Raises UserError naming everything missing, unexpected or of a wrong shape."""
+        """Raise UserError naming everything missing, unexpected or of a wrong shape."""
         faults = [
             f"{len(names)} {what}: {shorten(names)}"
             for what, names in (
@@ -82,8 +79,8 @@ class LoadReport:
                 "  choose weights of the same architecture, or set the model's width, depth, attention and patch embedding to theirs"
             )
 
-    def render(self) -> str:
-        """A few lines for people: counts, and names where they matter."""
+    def __str__(self) -> str:
+        """Write a few lines for people: counts, and names where they matter."""
         lines = [f"weights from {self.source}", f"  loaded    {_tensors(len(self.loaded))}"]
         lines += [f"  resized   {change}" for change in self.resized]
         lines += [f"  derived   {_tensors(len(names))}: {how}" for how, names in self.derived.items()]
@@ -97,12 +94,9 @@ class LoadReport:
         lines += [f"  note      {text}" for text in self.notes]
         return "\n".join(lines)
 
-    def __str__(self) -> str:
-        return self.render()
-
 
 def shorten(names: Sequence[str], limit: int = 12) -> str:
-    """Names in one line: equal ones of numbered blocks joined as `blocks.*.norm1.weight (12)`, then cut at `limit`."""
+    """Write names in one line: those of numbered blocks joined as `blocks.*.norm1.weight (12)`, then cut at `limit`."""
     counts = Counter(re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in names)
     shown = []
     for name in names:

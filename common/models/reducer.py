@@ -19,23 +19,22 @@ class Reducer(nn.Module, ABC):
     """
 
     merges: ClassVar[bool] = False
-    """Whether what it takes out is merged into what stays: then a model with patch logits still has them for all places."""
+    """Merges what it takes out into what stays; a model with patch logits then still has them for all places."""
 
     @abstractmethod
     def plan(self, number: int, patches: Tensor, layout: TokenLayout) -> Decision | None:
-        """What becomes of the positions before block `number` (from 0): patches (B, S, T, D) as they are, not normalised.
-        None: nothing."""
+        """Decide about the positions before block `number` (from 0); patches (B, S, T, D) are not normalised. None: all stay."""
 
     def forward(self, number: int, tokens: Tensor, layout: TokenLayout) -> tuple[Tensor, TokenLayout]:
-        """(B, P + S * T, D) and its layout -> both as block `number` shall see them."""
+        """Turn (B, P + S * T, D) and its layout into what block `number` shall see."""
         patches = tokens[:, layout.num_prefix :].unflatten(1, (layout.num_positions, layout.num_frames))
         decision = self.plan(number, patches, layout)
         return (tokens, layout) if decision is None else decision.carry_out(tokens, layout)
 
     def positions_per_block(self, num_positions: int, depth: int) -> Sequence[int]:
-        """How many of `num_positions` positions each of `depth` blocks sees in evaluation. All, unless overridden."""
+        """Count the positions that each of `depth` blocks sees in evaluation. All, unless overridden."""
         return [num_positions] * depth
 
     def macs(self, num_positions: int, num_frames: int = 1) -> Mapping[str, float]:
-        """Multiply-accumulates of planning for one input in evaluation, by kind of work. None, unless overridden."""
+        """Count the multiply-accumulates of `plan` for one input in evaluation, by kind of work. None, unless overridden."""
         return {}

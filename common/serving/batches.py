@@ -178,7 +178,7 @@ class StreamBatches:
             start = time.monotonic()
             logits, seconds = launched.wait()
             self._working += time.monotonic() - start
-            each = 1 if reduction is None else len(reduction.fates) // len(views)
+            each = 1 if reduction is None else len(reduction.token_source_map) // len(views)
             for row, view in enumerate(views):
                 view.owner.logits[view.number] = logits[row]
                 view.owner.seconds += seconds / len(views)

@@ -143,16 +143,12 @@ def _first(output: ModelOutput, count: int, copy_it: bool = False) -> ModelOutpu
     logits = output.logits[:count]
     reduction = output.reduction
     if reduction is not None:
-        each = len(reduction.fates) // len(output.logits)  # several where frames are decided about one by one
+        each = len(reduction.token_source_map) // len(
+            output.logits
+        )  # several where frames are decided about one by one
         reduction = reduction.of_samples(slice(0, count * each))
     if copy_it:
         logits = logits.clone()
-        reduction = None if reduction is None else _copied(reduction)
+        if reduction is not None:
+            reduction = Reduction(*(tuple(tensor.clone() for tensor in part) for part in reduction))
     return ModelOutput(logits, reduction=reduction)
-
-
-def _copied(reduction: Reduction) -> Reduction:
-    return Reduction(
-        reduction.fates.clone(),
-        *(tuple(tensor.clone() for tensor in part) for part in reduction[1:]),
-    )

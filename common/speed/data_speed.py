@@ -160,7 +160,7 @@ def measure_training_step(
     model = build(options, modality)[0].to(device).train()
     task = task_of(options, modality.task(options), modality, model)
     backend = LocalBackend(
-        device, options.run.dtype, clip_grad_norm=options.train.clip_grad_norm, options=options.engine
+        device, options.run.dtype, clip_grad_norm=options.train.clip_grad_norm, options=options.parallel
     )
     normalizer = modality.normalizer(options).to(device)
     augment = modality.batch_augment(options, model.num_classes)

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from revit.common.costs.flops import count
+from revit.common.costs.per_grid import count_costs
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.models.base import GridModel
 from revit.common.serving.choices import INT8
@@ -52,8 +52,8 @@ def served_cases(
     limits = dict(LARGEST_DIFFERENCE)
     if model.reducer is not None:
         limits |= {dtype: NEARLY_TIED for dtype in limits if dtype != "float32"}
-    costs = [count(model, input_shape, grid).gmacs for grid in model.grids]
-    assigner_cost = count(assigner, input_shape).gmacs if assigner is not None else 0.0
+    counted = count_costs(model, assigner, input_shape)
+    costs, assigner_cost = list(counted.grids.values()), counted.assigner
     every = noise(input_shape, max(batches), device, "float32")
     with torch.inference_mode():
         expected = torch.stack([plain(every, grid).prediction for grid in model.grids])  # (k, B, K)

@@ -58,7 +58,7 @@ def training_rows(config: str, case: TrainingCase, measured: Measured) -> list[d
             "config": config,
             "grid": "+".join(map(str, case.grids)),
             "dtype": case.dtype,
-            "compiled": case.options.engine.compile,
+            "compiled": case.options.parallel.compile,
             "batch": case.batch,
             "device": measured.device,
             "per_second": case.batch / median,

@@ -30,10 +30,9 @@ from torch import nn
 
 from revit.common.config.sections import ReplicaOptions, ScheduleOptions
 from revit.common.data.batch import Batch
-from revit.common.methods.apply import optim_of, task_of
-from revit.common.methods.exchange import OneProcess, SharesLengths
+from revit.common.methods.base import optim_of, task_of
 from revit.common.methods.run_options import RecipeOptions
-from revit.common.methods.task import BatchAugment, Progress, Task
+from revit.common.methods.task import BatchAugment, OneProcess, Progress, SharesLengths, Task
 from revit.common.modality.costs import build, num_classes
 from revit.common.modality.modality import Modality
 from revit.common.models.base import GridModel
@@ -89,7 +88,7 @@ def training_cases(
 ) -> Iterator[TrainingCase]:
     """Yield the first n grids of the model for each n of `lengths`, in every dtype and batch size.
 
-    A group has as many ranks as `engine.replicas` says. Raises UserError for more lengths than the model has, and for
+    A group has as many ranks as `parallel.replicas` says. Raises UserError for more lengths than the model has, and for
     fewer GPUs than ranks.
     """
     grids = options.grids
@@ -107,7 +106,7 @@ def training_cases(
     width = build(options, modality)[0].embed_dim
     refusal = _refusal(options, modality) if max(lengths) > 1 else None
     groups = {
-        n: _one_group(grids[:n], width, options.engine.replicas, len(grids))
+        n: _one_group(grids[:n], width, options.parallel.replicas, len(grids))
         if refusal is None
         else Dealing((tuple(grids[:n]),), 0, 1)
         for n in lengths
@@ -116,7 +115,7 @@ def training_cases(
     if device.type == "cuda" and torch.cuda.device_count() < most:
         raise UserError(
             f"{most} replicas want as many GPUs, this machine has {torch.cuda.device_count()}; set run.device=cpu, ask for "
-            "fewer --lengths, or set engine.replicas.ranks_per_group"
+            "fewer --lengths, or set parallel.replicas.ranks_per_group"
         )
     threads = max(1, torch.get_num_threads() // most)
     for n, group in groups.items():
@@ -143,10 +142,10 @@ def _at_grids(options: RecipeOptions, grids: Sequence[TokenGrid], **changes: Any
 
 def _refusal(options: RecipeOptions, modality: Modality[Any]) -> str | None:
     """Return what the run's methods have against replicas; None for nothing."""
-    engine = options.engine.model_copy(update={"backend": "replicas"})
+    parallel = options.parallel.model_copy(update={"backend": "replicas"})
     try:
         for method in options.active_methods:
-            method.check(options.model_copy(update={"engine": engine}))
+            method.check(options.model_copy(update={"parallel": parallel}))
     except ValueError as error:
         return str(error)
     if options.methods and not isinstance(
@@ -244,7 +243,7 @@ def _steps(case: TrainingCase, rank: int, device: torch.device) -> dict[str, Ste
     classes = torch.arange(case.batch) % num_classes(options, modality)
     inputs = noise(modality.input_shape(options), case.batch, torch.device("cpu"), "float32")
     batch = Batch(inputs, classes, classes).to(device)
-    settings: dict[str, Any] = {"dtype": case.dtype, "options": options.engine}
+    settings: dict[str, Any] = {"dtype": case.dtype, "options": options.parallel}
     settings["clip_grad_norm"] = options.train.clip_grad_norm
     steps: dict[str, Step] = {}
     if case.dealing.size > 1:
@@ -292,12 +291,12 @@ def training_step(
 
 def _plain_passes(case: TrainingCase, device: torch.device, batch: Batch) -> Step:
     """Return forward and backward passes of the plain model of every grid, one after the other."""
-    backend = LocalBackend(device, case.dtype, options=case.options.engine)
+    backend = LocalBackend(device, case.dtype, options=case.options.parallel)
     models: list[tuple[GridModel, Task]] = []
     for grid in case.grids:
         options = _at_grids(case.options, [grid])
         model = build(options, case.modality)[0].to(device).train()
-        equip(model, options.engine)
+        equip(model, options.parallel)
         models.append((model, case.modality.task(options)))
 
     def step(now: Progress) -> None:

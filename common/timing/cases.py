@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from revit.common.costs.flops import count
+from revit.common.costs.per_grid import count_costs
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.models.base import GridModel
 from revit.common.system.device import DTYPES, allow_graphs, autocast
@@ -34,19 +35,19 @@ def model_cases(
 ) -> Iterator[Case]:
     """Yield every grid of `model`, and with an assigner the adaptive pass; inputs are noise of `input_shape` (batch 1). Not
     compiled: `served_cases` has what compiling makes of it."""
-    costs = [count(model, input_shape, grid).gmacs for grid in model.grids]
-    assigner_cost = count(assigner, input_shape).gmacs if assigner is not None else 0.0
+    costs = count_costs(model, assigner, input_shape)
+    evenly = sum(costs.grids.values()) / len(costs.grids) + costs.assigner
     for dtype in dtypes:
         held = copy.deepcopy(model).to(device, DTYPES[dtype]).eval()
         held_assigner = None if assigner is None else copy.deepcopy(assigner).to(device, DTYPES[dtype]).eval()
         for batch in batches:
             inputs = noise(input_shape, batch, device, dtype)
-            for grid, cost in zip(model.grids, costs):
+            for grid, cost in zip(model.grids, costs.grids.values()):
                 case = (config, grid.name, dtype, False, batch, cost)
                 yield Case(OURS, *case, partial(held, inputs, grid), weight_bytes=weight_bytes(held))
             if held_assigner is not None:
                 classifier = AdaptiveClassifier(held, held_assigner, max_batch=batch)
-                case = (config, "adaptive", dtype, False, batch, sum(costs) / len(costs) + assigner_cost)
+                case = (config, "adaptive", dtype, False, batch, evenly)
                 run, calls = even_pass(classifier, inputs), len(model.grids)
                 yield Case(OURS, *case, run, calls, weight_bytes(classifier))
 

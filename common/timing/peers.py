@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from revit.common.costs.flops import PRODUCTS, TOLERANCE, on_meta, torch_macs
 from revit.common.costs.fvcore_count import fvcore_macs
 from revit.common.models.base import GridModel
-from revit.common.models.embed.flexi import FlexiPatchify
-from revit.common.models.embed.patch_embed import Patchify
+from revit.common.models.embed.patch_embed import FlexiPatchify, Patchify
 from revit.common.models.embed.patches import Sides, sides_of
 from revit.common.models.vit import ResizableTransformer
 from revit.common.system.errors import UserError

@@ -27,7 +27,6 @@ FORMAT = "revit"
 VERSION = 1
 IN_RUN = "checkpoint.safetensors"
 """What a run's folder calls its result."""
-Parts = Mapping[str, Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -37,23 +36,18 @@ class Checkpoint:
     kind: str
     """`video` or `image`."""
     config: Mapping[str, Any]
-    """The run's configuration as JSON values."""
+    """Configuration of the run, as JSON values."""
     label_names: Sequence[str]
     """Class names, position = class number."""
-    parts: Parts
+    parts: Mapping[str, Mapping[str, Tensor]]
     """State dictionaries by part: "model", and "assigner" where there is one. Where an average of the weights was kept,
     "ema" is that average, or "raw" the trained weights if the average is the model."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Facts as JSON values, such as `length_shares`."""
 
     def load_into(self, part: str, module: nn.Module, source: str, trained: str = "") -> None:
-        """Puts a part into the module it came from, strictly.
-
-        `trained`: what is known to be different of the file's training, for the message after "FILE was trained".
-
-        Raises:
-            UserError: `source` (the file, for the message) has no such part, or it was made by another architecture.
-        """
+        """Put a part into the module it came from, strictly. `trained`: how the file's training is known to differ, for the
+        message. Raise UserError if `source`, the file, has no such part, or one of another architecture."""
         if part not in self.parts:
             raise UserError(f"{source}: holds no {part}; it has {', '.join(self.parts)}")
         state, own = self.parts[part], module.state_dict()
@@ -75,16 +69,19 @@ class Checkpoint:
 
 
 def _misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    """What keeps `state` from a module with the tensors `own`, at most a few names of each kind."""
-    shapes = {
-        name: [" x ".join(map(str, tensors[name].shape)) or "scalar" for tensors in (state, own)]
-        for name in state
-        if name in own and state[name].shape != own[name].shape
-    }
+    """Say what keeps `state` from a module with the tensors `own`, at most a few names of each kind."""
+
+    def shape(tensor: Tensor) -> str:
+        return " x ".join(map(str, tensor.shape)) or "scalar"
+
     kinds = {
         "without a place there": [name for name in state if name not in own],
         "missing": [name for name in own if name not in state],
-        "of another size": [f"{name} ({theirs}, there {ours})" for name, (theirs, ours) in shapes.items()],
+        "of another size": [
+            f"{name} ({shape(tensor)}, there {shape(own[name])})"
+            for name, tensor in state.items()
+            if name in own and tensor.shape != own[name].shape
+        ],
     }
     return "; ".join(
         f"{len(names)} tensor{'s' if len(names) > 1 else ''} {kind}: {shorten(names, 2)}"
@@ -94,12 +91,8 @@ def _misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Writes the file whole or not at all; makes the folder.
-
-    Raises:
-        UserError: the place cannot be written to, or the disk is full.
-        ValueError: a header that JSON cannot hold.
-    """
+    """Write the file whole or not at all; make the folder. Raise UserError if the place cannot be written to, ValueError for
+    a header that JSON cannot hold."""
     path = Path(path)
     header = {
         "version": VERSION,
@@ -136,13 +129,13 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
 
 
 def checkpoint_file(where: str | Path) -> str:
-    """The file meant by `where`: of a run's folder the result in it; anything else as it is."""
+    """Return the file meant by `where`: of a run's folder the result in it; anything else as it is."""
     file = Path(where).expanduser() / IN_RUN
     return str(file) if file.is_file() else str(where)
 
 
 def is_checkpoint(path: str | Path) -> bool:
-    """Whether the file is one of ours, of whatever version."""
+    """Say whether the file is one of ours, of whatever version."""
     try:
         return _header_text(Path(path)) is not None
     except (OSError, SafetensorError):
@@ -150,12 +143,8 @@ def is_checkpoint(path: str | Path) -> bool:
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Reads header and tensors, the tensors on the CPU.
-
-    Raises:
-        UserError: no such file, not a safetensors file or a damaged one, not ours, of a newer version, or with a
-            header that cannot be understood.
-    """
+    """Read header and tensors, the tensors on the CPU. Raise UserError: no such file, not a safetensors file or a damaged
+    one, not ours, of a newer version, or with a header that cannot be understood."""
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such file; give a checkpoint, such as RUN_DIR/checkpoint.safetensors")
@@ -203,15 +192,13 @@ def _checked(path: Path, text: str) -> dict[str, Any]:
             "wrote it, or update this one"
         )
     wanted = {"kind": str, "config": dict, "label_names": list, "parts": list, "extra": dict}
-    wrong = [key for key, kind in wanted.items() if not isinstance(header.get(key), kind)]
-    if wrong:
-        raise UserError(f"{path}: its header lacks {', '.join(wrong)}; copy it again, or train again")
-    for key in ("label_names", "parts"):
+    lacking = [key for key, kind in wanted.items() if not isinstance(header.get(key), kind)]
+    fault = f" lacks {', '.join(lacking)}" if lacking else ""
+    for key in () if lacking else ("label_names", "parts"):
         if not all(isinstance(entry, str) for entry in header[key]):
-            raise UserError(f"{path}: its header's {key} are not all text; copy it again, or train again")
-        repeated = [entry for entry, count in Counter(header[key]).items() if count > 1]
-        if repeated:
-            raise UserError(
-                f"{path}: its header's {key} repeats {repeated[0]!r}; copy it again, or train again"
-            )
+            fault = f"'s {key} are not all text"
+        elif repeated := [entry for entry, count in Counter(header[key]).items() if count > 1]:
+            fault = f"'s {key} repeats {repeated[0]!r}"
+    if fault:
+        raise UserError(f"{path}: its header{fault}; copy it again, or train again")
     return header

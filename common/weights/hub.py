@@ -20,26 +20,23 @@ from revit.common.weights.read import WeightFile, read_weights, strip_prefixes
 FILES = ("model.safetensors", "pytorch_model.bin")
 
 CONNECT_SECONDS = 5.0
-"""How long the hub may take to answer before it counts as out of reach."""
+"""Seconds the hub may take to answer before it counts as out of reach."""
 
 
 def read_folder(folder: Path) -> tuple[WeightFile, dict[str, Any]]:
-    """The weights (whole or in shards; safetensors first) and config.json of a folder, preprocessor included.
+    """Read the weights (whole or in shards; safetensors first) and config.json of a folder, preprocessor included.
 
-    Raises:
-        UserError: no config.json or no weights in it, a shard is missing, or a file is damaged; a run's folder.
+    Raise UserError: no config.json or no weights in it, a shard is missing, or a file is damaged; a run's folder.
     """
     if (folder / "stages.json").exists():
         raise UserError(
             f"{folder}: the folder of a run without a result so far ({IN_RUN}); let the run end, or give a weight file in "
             "it, such as its model.safetensors"
         )
-    config = _json(
-        folder / "config.json",
-        f"a Hugging Face folder has config.json beside its weights, the folder of a run has {IN_RUN}",
-    )
+    hint = f"; a Hugging Face folder has config.json beside its weights, the folder of a run has {IN_RUN}"
+    config = _json(folder / "config.json", hint)
     if (folder / "preprocessor_config.json").exists():
-        config["preprocessor"] = _json(folder / "preprocessor_config.json", "")
+        config["preprocessor"] = _json(folder / "preprocessor_config.json")
     for name in FILES:
         if (folder / name).exists():
             return read_weights(folder / name), config
@@ -52,7 +49,7 @@ def read_folder(folder: Path) -> tuple[WeightFile, dict[str, Any]]:
 
 
 def _read_shards(folder: Path, index: Path) -> WeightFile:
-    where = _json(index, "").get("weight_map")
+    where = _json(index).get("weight_map")
     if not isinstance(where, Mapping) or not where:
         raise UserError(f"{index}: has no weight_map; download the folder again")
     tensors: dict[str, Tensor] = {}
@@ -69,11 +66,7 @@ def _read_shards(folder: Path, index: Path) -> WeightFile:
 
 
 def download(where: str) -> Path:
-    """`hf-hub:NAME` -> the local folder, from the hub's cache or from the hub.
-
-    Raises:
-        UserError: huggingface_hub is not installed, or the hub does not give it.
-    """
+    """Fetch `hf-hub:NAME` from the hub or its cache and return the local folder. Raise UserError where that fails."""
     name = where.removeprefix("hf-hub:")
     try:
         from huggingface_hub import snapshot_download
@@ -90,13 +83,8 @@ def download(where: str) -> Path:
 
 @contextmanager
 def asked_once() -> Iterator[None]:
-    """Inside, the hub's client looks only into its cache if the hub cannot be reached.
-
-    It would try again for most of a minute for every file, each time with a warning, and then look there.
-
-    Raises:
-        ConnectionError: neither the hub nor its cache has what was asked for.
-    """
+    """Let the hub's client look only into its cache if the hub cannot be reached: it would try again for most of a minute
+    for every file before it does. Raise ConnectionError if neither has what was asked for."""
     from huggingface_hub import constants
     from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -116,7 +104,7 @@ def asked_once() -> Iterator[None]:
 
 
 def _answers(url: str) -> bool:
-    """Whether somebody listens at the host of `url`; through a proxy only the client can tell."""
+    """Say whether somebody listens at the host of `url`; through a proxy only the client can tell."""
     parts = urlsplit(url)
     if parts.hostname is None or parts.scheme in urllib.request.getproxies():
         return True
@@ -127,11 +115,11 @@ def _answers(url: str) -> bool:
     return True
 
 
-def _json(path: Path, hint: str) -> dict[str, Any]:
+def _json(path: Path, hint: str = "") -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file{f'; {hint}' if hint else ''}") from None
+        raise UserError(f"{path}: no such file{hint}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):

@@ -29,22 +29,18 @@ class WeightFile:
 
     tensors: dict[str, Tensor]
     wrapper: str | None = None
-    """The key the tensors were found under; None in a plain dictionary."""
+    """Key the tensors were found under; None in a plain dictionary."""
     cfg: str | None = None
-    """The configuration that some training scripts store as text."""
+    """Configuration that some training scripts store as text."""
     notes: tuple[str, ...] = ()
-    """What was chosen where the file leaves a choice."""
+    """Choices made where the file leaves them."""
 
 
 def read_weights(path: Path) -> WeightFile:
-    """Reads `.safetensors`, or what `torch.save` wrote (any other suffix), on the CPU, never executing code.
+    """Read `.safetensors`, or what `torch.save` wrote (any other suffix), on the CPU, never executing code.
 
-    Wrappers (`model_state`, `state_dict_ema`, `state_dict`, `model`, `module`) and name prefixes common to all tensors (`module.`,
-    `model.`) are taken off. Entries that are not tensors are ignored (epoch, optimiser, arguments).
-
-    Raises:
-        UserError: the file is missing, unreadable, damaged, holds no tensors, or holds objects that only code could
-            rebuild.
+    `WRAPPERS` and name prefixes common to all tensors are taken off; what is no tensor is ignored (epoch, optimiser).
+    Raise UserError: missing, unreadable, damaged, without tensors, or with objects that only code could rebuild.
     """
     content = _load(path)
     wrapper = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
@@ -61,7 +57,7 @@ def read_weights(path: Path) -> WeightFile:
 
 
 def strip_prefixes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Takes off every prefix of `PREFIXES` that all names share, repeatedly."""
+    """Take off every prefix of `PREFIXES` that all names share, repeatedly."""
     result = dict(tensors)
     while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in result)), None):
         result = {name.removeprefix(prefix): tensor for name, tensor in result.items()}

@@ -16,14 +16,14 @@ from revit.common.weights.source import Source
 
 @dataclass
 class Known:
-    """What lies beside the weights goes before any guess; the guesses are written down."""
+    """Facts beside the weights, which go before any guess; the guesses are written down."""
 
     facts: Mapping[str, Any]
     assumed: list[str] = field(default_factory=list)
-    """What the weights do not say and was taken from the published recipes."""
+    """Guesses from the published recipes, in words."""
 
     def get(self, key: str, otherwise: Any, text: str) -> Any:
-        """The fact, or `otherwise`, which `text` puts in words."""
+        """Return the fact, or `otherwise`, which `text` puts in words."""
         if key in self.facts:
             return self.facts[key]
         self.assumed.append(text)
@@ -50,12 +50,10 @@ class Shapes:
 
 
 def read_shapes(source: Source, what: str, num_prefix: int = 1) -> Shapes:
-    """num_prefix: rows of the position table that stand for no patch.
+    """Read the architecture of `what`, whose position table has `num_prefix` rows that stand for no patch.
 
-    Raises:
-        UserError: parts of `what` are missing or of another form, or the pictures were not square.
+    Raise UserError: parts are missing or of another form, or the pictures were not square.
     """
-    tensors = source.tensors
     width, _, *kernel = shape_of(source, what, KERNEL, (None,) * 4)
     hidden, _ = shape_of(source, what, "blocks.0.mlp.fc1.weight", (None, width))
     num_classes, _ = shape_of(source, what, "head.weight", (None, width))
@@ -63,50 +61,37 @@ def read_shapes(source: Source, what: str, num_prefix: int = 1) -> Shapes:
     side = math.isqrt(max(0, num_positions))
     if side == 0 or side * side != num_positions or len(set(kernel)) != 1:
         raise UserError(f"{source.where}: {num_positions} positions of {kernel} pixels are no square picture")
-    blocks = {int(match[1]) for name in tensors if (match := re.match(r"blocks\.(\d+)\.", name))}
-    return Shapes(
-        embed_dim=width,
-        depth=len(blocks),
-        hidden=hidden,
-        qkv_bias="blocks.0.attn.qkv.bias" in tensors,
-        num_classes=num_classes,
-        grid=TokenGrid(side, side),
-        kernel=kernel[0],
-    )
+    blocks = {int(match[1]) for name in source.tensors if (match := re.match(r"blocks\.(\d+)\.", name))}
+    qkv_bias = "blocks.0.attn.qkv.bias" in source.tensors
+    return Shapes(width, len(blocks), hidden, qkv_bias, num_classes, TokenGrid(side, side), kernel[0])
 
 
 def shape_of(source: Source, what: str, name: str, wanted: Sequence[int | None]) -> tuple[int, ...]:
-    """The shape of a tensor that every `what` has. wanted: its sizes, None for any but 0.
+    """Return the shape of a tensor that every `what` has. wanted: its sizes, None for any but 0.
 
-    Raises:
-        UserError: the tensor is missing, or its shape is another.
+    Raise UserError: the tensor is missing, or its shape is another.
     """
     tensor = source.tensors.get(name)
     if tensor is None:
         raise UserError(f"{source.where}: not a whole {what} with its classifier ({name} is missing)")
     shape = tuple(tensor.shape)
-    if len(shape) != len(wanted) or any(
-        size == 0 or must not in (None, size) for size, must in zip(shape, wanted)
-    ):
+    if len(shape) != len(wanted) or 0 in shape or any(b not in (None, a) for a, b in zip(shape, wanted)):
         form = " x ".join("any" if must is None else str(must) for must in wanted)
         raise UserError(f"{source.where}: its {name} has shape {shape}, where a {what} has {form}")
     return shape
 
 
 def heads_of(source: Source, known: Known, embed_dim: int, otherwise: int | None = None) -> int:
-    """How many attention heads: as written beside the weights, `otherwise`, or heads 64 wide.
+    """Return the count of attention heads: as written beside the weights, `otherwise`, or heads 64 wide.
 
-    Raises:
-        UserError: so many cannot share the width.
+    Raise UserError: so many cannot share the width.
     """
-    guess, text = (
-        (max(1, embed_dim // 64), "heads 64 wide") if otherwise is None else (otherwise, f"{otherwise} heads")
-    )
-    heads = known.get("num_heads", guess, text)
+    text = "heads 64 wide" if otherwise is None else f"{otherwise} heads"
+    heads = known.get("num_heads", otherwise or max(1, embed_dim // 64), text)
     if embed_dim % heads:
         written = "written beside it" if "num_heads" in source.facts else f"a guess ({text})"
         raise UserError(
             f"{source.where}: its width of {embed_dim} is no multiple of its {heads} heads, which are {written}; use it with "
             "a configuration that sets model.num_heads, as tools/test_net.py does"
         )
-    return heads
+    return int(heads)

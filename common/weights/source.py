@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import torch.nn.functional as F
+from pydantic import BeforeValidator, Field, FiniteFloat, PositiveInt, TypeAdapter, ValidationError
 from torch import Tensor
 
+from revit.common.methods.registry import known_methods
 from revit.common.models.grid import TokenGrid
 from revit.common.system.errors import UserError
 from revit.common.weights import hub
+from revit.common.weights.adapt import KERNEL, TABLE
 from revit.common.weights.checkpoint import Checkpoint, checkpoint_file, is_checkpoint, load_checkpoint
-from revit.common.weights.facts import believable
-from revit.common.weights.flexible import read_without_class_row
 from revit.common.weights.read import WeightFile, read_weights
-from revit.common.weights.reducers import our_names
 
 
 @dataclass(frozen=True)
@@ -24,22 +26,22 @@ class Source:
     """Weights under the published names of this project's models."""
 
     where: str
-    """What the user gave, and what it turned out to be."""
+    """Place that the user gave, and what it turned out to be."""
     kind: str
-    """What the weights answer for, `video` or `image`; the names of checkpoints and configurations."""
+    """Kind of input, `video` or `image`; the names of checkpoints and configurations."""
     tensors: dict[str, Tensor]
     label_names: tuple[str, ...] = ()
     grids: tuple[TokenGrid, ...] = ()
-    """Longest first, where the source says them."""
+    """Token grids, longest first, where the source says them."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What was written beside the weights, each only where known: `num_heads`, `img_size`, `mean`, `std`; of clips
-    `num_frames`, `sampling_rate`, `attention`; of pictures `crop_pct`, `crop_mode`, `interpolation`, `skip_lam`; of a FlexiViT,
-    whose one position table has no row for the class token, `position_grid`."""
+    """Facts written beside the weights, each only where known: `num_heads`, `img_size`, `mean`, `std`; of clips
+    `num_frames`, `sampling_rate`, `attention`; of pictures `crop_pct`, `crop_mode`, `interpolation`, `skip_lam`; of a
+    FlexiViT, whose one position table has no row for the class token, `position_grid`."""
     notes: tuple[str, ...] = ()
 
     @property
     def is_lvvit(self) -> bool:
-        """Whether these are an LV-ViT's: its stem and its head for patches say so."""
+        """An LV-ViT's stem or its head for patches is among the tensors."""
         return "patch_embed.conv1.weight" in self.tensors or "aux_head.weight" in self.tensors
 
 
@@ -49,20 +51,16 @@ or None where it is not this project's."""
 
 
 def read_source(where: str, dialects: Sequence[Dialect] = ()) -> Source:
-    """Reads our checkpoint (or the run's folder with one), another weight file, a Hugging Face folder, `hf-hub:NAME` or
-    `timm:NAME`, and finds out what it is.
+    """Read our checkpoint (or the run's folder with one), another weight file, a Hugging Face folder, `hf-hub:NAME` or
+    `timm:NAME`, and find out what it is. `dialects` are asked before `image_transformer`, which every modality understands.
 
-    `dialects` are asked in turn before `image_transformer`, which every package understands.
-
-    Raises:
-        UserError: nothing there, unreadable, or no vision transformer this project knows.
+    Raise UserError: nothing there, unreadable, or no vision transformer this project knows.
     """
     if where.startswith("timm:"):
         content, config = _from_timm(where)
     else:
-        path = (
-            hub.download(where) if where.startswith("hf-hub:") else Path(checkpoint_file(where)).expanduser()
-        )
+        is_hub = where.startswith("hf-hub:")
+        path = hub.download(where) if is_hub else Path(checkpoint_file(where)).expanduser()
         if path.is_file() and is_checkpoint(path):
             return _believed(_from_checkpoint(where, load_checkpoint(path)))
         content, config = hub.read_folder(path) if path.is_dir() else (read_weights(path), {})
@@ -79,18 +77,22 @@ def read_source(where: str, dialects: Sequence[Dialect] = ()) -> Source:
 
 
 def _believed(source: Source) -> Source:
-    """The source with those of its facts that can be true, and a note on the others; what methods added has our names."""
+    """Keep the facts that can be true, with a note on the others, and rename what methods added to the names here."""
     facts, notes = believable(source.facts)
-    tensors = our_names(source.tensors)
-    return replace(source, tensors=tensors, facts=facts, notes=(*source.notes, *notes))
+    pairs = [pair for method in known_methods().values() for pair in method.published_names.items()]
+    renamed = {}
+    for name, tensor in source.tensors.items():
+        ours = (own + name.removeprefix(theirs) for theirs, own in pairs if name.startswith(theirs))
+        renamed[next(ours, name)] = tensor
+    return replace(source, tensors=renamed, facts=facts, notes=(*source.notes, *notes))
 
 
 def image_transformer(where: str, content: WeightFile, config: Mapping[str, Any]) -> Source | None:
-    """ViT, DeiT and FlexiViT with timm's names, LV-ViT with its authors'."""
-    if not {"cls_token", "pos_embed", "patch_embed.proj.weight"} <= content.tensors.keys():
+    """Recognise ViT, DeiT and FlexiViT with timm's names, LV-ViT with its authors'."""
+    if not {"cls_token", TABLE, KERNEL} <= content.tensors.keys():
         return None
     names = config.get("label_names")  # a folder in timm's layout may carry them
-    tensors, position_grid, notes = read_without_class_row(content.tensors)
+    tensors, position_grid, notes = _without_class_row(content.tensors)
     facts = _timm_facts(config.get("pretrained_cfg", {}))
     source = Source(
         where,
@@ -104,13 +106,53 @@ def image_transformer(where: str, content: WeightFile, config: Mapping[str, Any]
     return replace(source, where=f"{where} ({what})")
 
 
+def _without_class_row(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], TokenGrid | None, list[str]]:
+    """Bring timm's tensors to the form known here; return them, the position grid of a FlexiViT, and notes.
+
+    - DeiT III scales its residual branches by learned vectors, which are multiplied into the layers before them.
+    - A table of a square number of rows has none for the class token (n x n patches and a class token never are a
+      square). Beside such vectors it is DeiT III's and gets a row of zeros, which changes nothing; without them it is that
+      of a FlexiViT.
+    """
+    notes: list[str] = []
+    scaled = any(name.endswith(".ls1.gamma") for name in tensors)
+    if scaled:
+        tensors = _without_layer_scale(tensors)
+        notes.append("the scales of its residual branches were multiplied into the layers before them")
+    table = tensors[TABLE]
+    side = math.isqrt(table.shape[1]) if table.ndim == 3 else 0
+    if side == 0 or side * side != table.shape[1]:
+        return tensors, None, notes
+    if scaled:
+        notes.append("its class token has no position; that row of the table is zero")
+        return {**tensors, TABLE: F.pad(table, (0, 0, 1, 0))}, None, notes
+    size = "x".join(map(str, tensors[KERNEL].shape[2:]))
+    notes.append(
+        f"a FlexiViT in timm's form: its kernel was already resized to {size} pixels when it was converted, the one it was "
+        "trained with is not in the file; all other sizes are made from this one, larger ones exactly, smaller ones nearly"
+    )
+    return tensors, TokenGrid(side, side), notes
+
+
+def _without_layer_scale(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Fold the scales: x + gamma * (W y + b) is x + (gamma W) y + gamma b."""
+    folded = dict(tensors)
+    for branch, layer in (("ls1", "attn.proj"), ("ls2", "mlp.fc2")):
+        for name, gamma in tensors.items():
+            block, found, _ = name.rpartition(f".{branch}.gamma")
+            if found:
+                del folded[name]
+                folded[f"{block}.{layer}.weight"] = tensors[f"{block}.{layer}.weight"] * gamma[:, None]
+                folded[f"{block}.{layer}.bias"] = tensors[f"{block}.{layer}.bias"] * gamma
+    return folded
+
+
 def _from_checkpoint(where: str, checkpoint: Checkpoint) -> Source:
     model, data = _section(where, checkpoint.config, "model"), _section(where, checkpoint.config, "data")
-    written = {
-        key: model[key] for key in ("num_heads", "attention", "skip_lam") if model.get(key) is not None
-    }
     pixels = _section(where, data, "pixels")
-    seen = {key: pixels[key] for key in ("mean", "std") if key in pixels}
+    facts = {key: model.get(key) for key in ("num_heads", "attention", "skip_lam")}
+    facts = {key: value for key, value in facts.items() if value is not None}
+    facts |= {key: pixels[key] for key in ("mean", "std") if key in pixels}
     try:
         grids = tuple(TokenGrid.parse(grid) for grid in model.get("grids") or ())
     except (TypeError, ValueError) as error:
@@ -121,12 +163,12 @@ def _from_checkpoint(where: str, checkpoint: Checkpoint) -> Source:
         tensors=dict(checkpoint.parts.get("model", {})),
         label_names=tuple(checkpoint.label_names),
         grids=grids,
-        facts=written | seen | _section(where, checkpoint.extra, "architecture"),
+        facts=facts | _section(where, checkpoint.extra, "architecture"),
     )
 
 
 def _section(where: str, content: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """A group of settings, empty where there is none. UserError if it is something else."""
+    """Return a group of settings, empty where there is none. Raise UserError if it is something else."""
     found = content.get(key, {})
     if not isinstance(found, dict):
         raise UserError(
@@ -136,7 +178,7 @@ def _section(where: str, content: Mapping[str, Any], key: str) -> dict[str, Any]
 
 
 def _from_timm(where: str) -> tuple[WeightFile, dict[str, Any]]:
-    import timm
+    import timm  # slow to import
 
     name = where.removeprefix("timm:")
     if not timm.is_model(name):
@@ -157,15 +199,51 @@ def _from_timm(where: str) -> tuple[WeightFile, dict[str, Any]]:
 
 
 def _timm_facts(written: Any) -> dict[str, Any]:
-    """What timm's `pretrained_cfg` says of the pictures a model wants."""
+    """Pick what timm's `pretrained_cfg` says of the pictures a model wants."""
     if not isinstance(written, Mapping):
         return {}
-    facts = {
-        key: written[key]
-        for key in ("mean", "std", "crop_pct", "crop_mode", "interpolation")
-        if written.get(key)
-    }
+    keys = ("mean", "std", "crop_pct", "crop_mode", "interpolation")
+    facts = {key: written[key] for key in keys if written.get(key)}
     size = written.get("input_size")
-    if isinstance(size, (list, tuple)) and len(size) == 3:
-        facts["img_size"] = size[-1]
-    return facts
+    return facts | ({"img_size": size[-1]} if isinstance(size, (list, tuple)) and len(size) == 3 else {})
+
+
+def _each_channel(value: Any) -> Any:
+    """Repeat one number for all three channels, as it is where it is subtracted."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return [*values] * 3 if len(values) == 1 else values
+
+
+Positive = Annotated[FiniteFloat, Field(gt=0)]
+FACTS: dict[str, Any] = {
+    "num_heads": PositiveInt,
+    "skip_lam": Positive,
+    "layer_norm_eps": Positive,
+    "attention": str,
+    "position_grid": Annotated[TokenGrid, BeforeValidator(TokenGrid.parse)],
+    "num_frames": PositiveInt,
+    "sampling_rate": Annotated[FiniteFloat, Field(gt=0, le=1e5)],
+    "img_size": PositiveInt | tuple[PositiveInt, PositiveInt],
+    "mean": Annotated[tuple[FiniteFloat, FiniteFloat, FiniteFloat], BeforeValidator(_each_channel)],
+    "std": Annotated[tuple[Positive, Positive, Positive], BeforeValidator(_each_channel)],
+    "crop_pct": Annotated[FiniteFloat, Field(gt=0, le=1)],
+    "crop_mode": Literal["center", "squash", "border"],
+    "interpolation": Literal["nearest", "bilinear", "bicubic", "lanczos"],
+}
+"""Type of each of `Source.facts`."""
+
+
+def believable(written: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the facts that can be true, each of its type, and a note on every other one."""
+    facts, notes = {}, []
+    for key, value in written.items():
+        if key not in FACTS:  # of a newer version, or nonsense
+            notes.append(f"its {key} is not known here and was not used")
+            continue
+        try:
+            facts[key] = TypeAdapter(FACTS[key]).validate_python(value)
+        except ValidationError:
+            text = repr(value)
+            text = text if len(text) <= 60 else f"{text[:57]}..."
+            notes.append(f"its {key} is written as {text}, which cannot be; it was not used")
+    return facts, tuple(notes)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from revit.common.models.grid import TokenGrid
 from revit.common.models.layers.block import Block, drop_path_rates
 from revit.common.models.outputs import ModelOutput
-from revit.common.models.vit import ResizableTransformer
+from revit.common.models.vit import EmbeddingArguments, ResizableTransformer
 from revit.image.models.cost import closed_form
 
 
@@ -38,20 +38,29 @@ class DeiT(ResizableTransformer):
         drop_path_rate: float = 0.1,
         layer_norm_eps: float = 1e-6,
         head_dim: int | None = None,
-        **embedding: Any,
+        **embedding: Unpack[EmbeddingArguments],
     ) -> None:
         super().__init__(img_size, grids, num_classes, embed_dim, layer_norm_eps=layer_norm_eps, **embedding)
-        size: dict[str, Any] = {"width": embed_dim, "num_heads": num_heads, "head_dim": head_dim}
-        size |= {"mlp_ratio": mlp_ratio, "qkv_bias": qkv_bias, "layer_norm_eps": layer_norm_eps}
-        rates = drop_path_rates(drop_path_rate, depth)
-        self.blocks.extend(Block(grids=self.norm_grids, drop_path_rate=rate, **size) for rate in rates)
+        self.blocks.extend(
+            Block(
+                embed_dim,
+                num_heads,
+                self.norm_grids,
+                mlp_ratio,
+                qkv_bias,
+                rate,
+                layer_norm_eps,
+                head_dim=head_dim,
+            )
+            for rate in drop_path_rates(drop_path_rate, depth)
+        )
         self.init_weights()
         self.start_short_grids()
 
     def forward(self, images: Tensor, grid: TokenGrid | None = None) -> ModelOutput:
-        """Pictures (B, C, H, W), normalised -> logits (B, K), at `grid` (default: the longest).
+        """Classify normalised pictures (B, C, H, W) -> logits (B, K), at `grid` (default: the longest).
 
-        Raises KeyError for a grid the model was not made for.
+        Raise KeyError for a grid the model was not made for.
         """
         grid = self.check_grid(grid)
         prefix, patches, layout = self.embed(images, grid)
@@ -62,5 +71,5 @@ class DeiT(ResizableTransformer):
     def closed_form_macs(
         self, images_shape: Sequence[int], grid: TokenGrid | None = None
     ) -> dict[str, float]:
-        """Multiply-accumulates of one picture (1, C, H, W) by formula, by kind: linear, attention, convolution."""
+        """Count the multiply-accumulates of one picture (1, C, H, W) by formula, by kind of work."""
         return closed_form(self, images_shape, grid)

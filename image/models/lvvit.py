@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from revit.common.models.decision import restore_merged
 from revit.common.models.grid import TokenGrid
+from revit.common.models.heads import make_head
 from revit.common.models.layers.block import Block, drop_path_rates
 from revit.common.models.outputs import ModelOutput
-from revit.common.models.vit import ResizableTransformer, make_head
+from revit.common.models.vit import EmbeddingArguments, ResizableTransformer
 from revit.image.models.cost import closed_form
 from revit.image.models.mix_token import MixDraw, mix_map, unmix
 
@@ -42,17 +43,18 @@ class LVViT(ResizableTransformer):
         drop_path_rate: float = 0.1,
         layer_norm_eps: float = 1e-5,
         head_dim: int | None = None,
-        patch_embed: str = "lvvit",
-        **embedding: Any,
+        **embedding: Unpack[EmbeddingArguments],
     ) -> None:
-        embedding |= {"layer_norm_eps": layer_norm_eps, "patch_embed": patch_embed}
-        super().__init__(img_size, grids, num_classes, embed_dim, **embedding)
+        embedding = EmbeddingArguments(patch_embed="lvvit") | embedding
+        super().__init__(img_size, grids, num_classes, embed_dim, layer_norm_eps=layer_norm_eps, **embedding)
         self.aux_head = make_head(embed_dim, num_classes) if num_classes > 0 else None
-        size: dict[str, Any] = {"width": embed_dim, "num_heads": num_heads, "head_dim": head_dim}
-        size |= {"mlp_ratio": mlp_ratio, "qkv_bias": qkv_bias, "layer_norm_eps": layer_norm_eps}
-        rates = drop_path_rates(drop_path_rate, depth)
         self.blocks.extend(
-            Block(grids=self.norm_grids, drop_path_rate=rate, skip_lam=skip_lam, **size) for rate in rates
+            Block(
+                *(embed_dim, num_heads, self.norm_grids, mlp_ratio, qkv_bias, rate, layer_norm_eps),
+                skip_lam=skip_lam,
+                head_dim=head_dim,
+            )
+            for rate in drop_path_rates(drop_path_rate, depth)
         )
         self.init_weights()
         self.start_short_grids()
@@ -63,11 +65,12 @@ class LVViT(ResizableTransformer):
     def forward(
         self, images: Tensor, grid: TokenGrid | None = None, mix: MixDraw | None = None
     ) -> ModelOutput:
-        """Pictures (B, C, H, W), normalised -> logits (B, K) and patch logits (B, S, K), at `grid` (default: the longest).
+        """Classify normalised pictures (B, C, H, W) -> logits (B, K) and patch logits (B, S, K), at `grid` (default: the
+        longest).
 
         With a `mix` each picture's map gets a box of its partner's, i of B - 1 - i; the class logits are those of the
         mixture, the patch logits are put back where they came from.
-        Raises KeyError for a grid the model was not made for.
+        Raise KeyError for a grid the model was not made for.
         """
         grid = self.check_grid(grid)
         feature_map = self.patch_embed(images, grid)  # (B, D, rows, cols)
@@ -92,5 +95,5 @@ class LVViT(ResizableTransformer):
     def closed_form_macs(
         self, images_shape: Sequence[int], grid: TokenGrid | None = None
     ) -> dict[str, float]:
-        """Multiply-accumulates of one picture (1, C, H, W) by formula, by kind: linear, attention, convolution."""
+        """Count the multiply-accumulates of one picture (1, C, H, W) by formula, by kind of work."""
         return closed_form(self, images_shape, grid)

@@ -14,11 +14,12 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from revit.common.config.sections import EngineOptions, GroupOptions, OptimOptions, ScheduleOptions
+from revit.common.config.sections import GroupOptions, OptimOptions, ParallelOptions, ScheduleOptions
 from revit.common.data.batch import Batch
-from revit.common.methods.distill import SelfDistillation
-from revit.common.methods.dynamicvit.method import PREDICTORS, DynamicViTTask
+from revit.common.methods.dynamicvit.method import PREDICTORS
 from revit.common.methods.dynamicvit.reducer import DynamicViTReducer
+from revit.common.methods.dynamicvit.task import DynamicViTTask
+from revit.common.methods.revit.task import SelfDistillation
 from revit.common.training.optim import MovedSchedule, build_optimizer, build_scheduler
 from revit.common.training.parallel.backend import LocalBackend
 from revit.common.training.parallel.deepspeed_backend import DeepSpeedBackend
@@ -93,7 +94,7 @@ def main(folder: Path) -> None:
     found: dict[str, float] = {}
     for stage in (1, 3):
         extra = {"deepspeed_config": split} if stage == 3 else {}
-        options = EngineOptions(
+        options = ParallelOptions(
             backend="deepspeed", zero_stage=stage, activation_checkpointing=stage == 3, **extra
         )
         share = slice(2 * rank, 2 * rank + 2)

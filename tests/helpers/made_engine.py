@@ -14,7 +14,7 @@ from revit.common.data.reader import Views
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.assigner import TokenLengthAssigner
 from revit.common.modality.classifier import Classifier
-from revit.common.models.layers.normalizer import PixelNorm
+from revit.common.models.layers.normalizer import Normalizer
 from revit.video.models.timesformer import TimeSformer
 
 SHAPE = (3, 2, 16, 16)
@@ -91,7 +91,7 @@ def made_classifier(assigner: nn.Module | None = None, **changes: Any) -> Classi
         nn.init.normal_(assigner.net.conv_stem.weight)  # type: ignore[arg-type]
     networks = AdaptiveClassifier(model, assigner).eval()
     settings: dict[str, Any] = {"label_names": NAMES} | changes
-    return Classifier(networks, Made(), PixelNorm((0.5,) * 3, (0.3,) * 3), (1, *SHAPE), **settings)  # type: ignore[arg-type]
+    return Classifier(networks, Made(), Normalizer((0.5,) * 3, (0.3,) * 3), (1, *SHAPE), **settings)  # type: ignore[arg-type]
 
 
 PLAIN: dict[str, Any] = {"device": "cpu", "dtype": "float32", "compile": "eager"}
@@ -101,4 +101,4 @@ def expected_of(classifier: Classifier, path: str, views: int = 1) -> tuple[list
     """Grid positions and probabilities by the plain networks, this input alone."""
     with torch.no_grad():
         output = classifier.networks(classifier.normalizer(pixels_of(path, views)))
-    return output.lengths.tolist(), output.prediction.mean(0).softmax(0)
+    return output.grid_index.tolist(), output.prediction.mean(0).softmax(0)

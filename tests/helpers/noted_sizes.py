@@ -12,7 +12,7 @@ import train_net
 from torch import Tensor, nn
 
 from revit.common.data.batch import Batch
-from revit.common.methods.flexivit.method import FlexiTask
+from revit.common.methods.flexivit import FlexiTask
 
 
 def train_noting_sizes(out: str, arguments: list[str]) -> int:

@@ -11,9 +11,9 @@ from revit.common.data.build import train_loader
 from revit.common.data.dataset import Sample
 from revit.common.data.lists import SampleList
 from revit.common.data.options import LoadingOptions
-from revit.common.models.layers.normalizer import PixelNorm
+from revit.common.models.layers.normalizer import Normalizer
 from revit.common.system.log import RunLog
-from revit.common.training.training import train
+from revit.common.training.trainer import Trainer
 
 NUM_SAMPLES, EPOCHS = 22, 3
 SAMPLES = SampleList.build([(f"{number}.png", 0) for number in range(NUM_SAMPLES)], None, "list")
@@ -50,7 +50,7 @@ def run(folder, task=None, *, ranks=1, rank=0, batch_size=2, stop=None, network=
         optim={"name": "adamw", "lr": 0.01},
         schedule={"name": "cosine", "epochs": EPOCHS, "warmup_epochs": 1},
     )
-    return train(
+    return Trainer(
         "model",
         network,
         task or Noted(),
@@ -60,11 +60,11 @@ def run(folder, task=None, *, ranks=1, rank=0, batch_size=2, stop=None, network=
         options,
         RunOptions(dir=folder, save_every=1, keep_states=3),
         device=torch.device("cpu"),
-        normalizer=PixelNorm((0.5,) * 3, (0.5,) * 3),
+        normalizer=Normalizer((0.5,) * 3, (0.5,) * 3),
         log=RunLog(folder / "log.jsonl"),
         stop=stop,
         **more,
-    )["model"]
+    ).train()["model"]
 
 
 def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:

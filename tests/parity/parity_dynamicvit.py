@@ -9,9 +9,9 @@ from parity_cases import Answer, Case, fill_model
 from parity_vit import deit_of, lvvit_of
 from torch import Tensor, nn
 
-from revit.common.methods.distill import SelfDistillation
-from revit.common.methods.dynamicvit.method import DynamicViTTask
 from revit.common.methods.dynamicvit.reducer import DynamicViTReducer, default_stages, geometric_rates
+from revit.common.methods.dynamicvit.task import DynamicViTTask
+from revit.common.methods.revit.task import SelfDistillation
 from revit.common.models.layers.attention import masked_softmax
 from revit.common.models.outputs import ModelOutput, Reduction
 
@@ -68,7 +68,7 @@ def dynamicvit_losses(case: Case) -> Answer:
             )
             for who in ("", "teacher_")
         )
-        student = student._replace(reduction=Reduction(torch.empty(0), weights=weights))
+        student = student._replace(reduction=Reduction(weights=weights))
         total = task.total(student, teacher, given["target"])
         parts = task.parts
         arrays[f"loss_{name}"] = total + (config["clf_weight"] - 1) * parts["labels"]

@@ -99,3 +99,5 @@ def test_a_stopped_run_goes_on(tmp_path: Path):
     assert total == pytest.approx(EXPECTED["resumed"], rel=1e-5)
     log = [json.loads(line) for line in (tmp_path / "stopped" / "log.jsonl").read_text().splitlines()]
     assert [event["stage"] for event in log if event["event"] == "stage"].count("data") == 1
+    (resumed,) = [event for event in log if event["event"] == "resumed"]
+    assert resumed["changed"] == []  # nor is the section that is called parallel now

@@ -297,7 +297,7 @@ def test_a_clip_is_drawn_frame_by_frame(place: Path, tmp_path: Path, attention: 
         with torch.no_grad():
             alone = classifier.networks.model(inputs, TokenGrid(4, 4)).reduction
         assert alone is not None
-        assert np.array_equal(np.atleast_2d(fates), alone.fates.numpy())
+        assert np.array_equal(np.atleast_2d(fates), alone.token_source_map.numpy())
 
 
 def test_a_damaged_clip_is_answered_by_its_whole_frames_with_a_warning(

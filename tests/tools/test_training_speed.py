@@ -108,9 +108,9 @@ def test_cases_are_those_asked_for(tiny):
         return [(len(case.grids), case.batch, case.dealing.size) for case in found]
 
     assert cases([1, 3]) == [(1, 2, 1), (1, 4, 1), (3, 2, 2), (3, 4, 2)]
-    one_each = "engine.replicas.ranks_per_group=3"
+    one_each = "parallel.replicas.ranks_per_group=3"
     assert [size for _, _, size in cases([1, 2, 3], one_each)] == [1, 1, 2, 2, 3, 3]
-    listed = "engine.replicas.grids_per_rank=[[4x4, 2x2], [3x3]]"
+    listed = "parallel.replicas.grids_per_rank=[[4x4, 2x2], [3x3]]"
     assert [size for _, _, size in cases([2, 3], listed)] == [2, 2, 2, 2]
     with pytest.raises(UserError, match="--lengths 4: the model has 3 token grids"):
         cases([4])

@@ -66,7 +66,7 @@ class DividedBlock(Block):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """The projection of the attention over time and `temporal_fc` as one linear layer: between them is only the stochastic
+        """Fold the projection of the attention over time and `temporal_fc` into one linear layer: between them is only the stochastic
         depth of training. Computed in float64, so that nothing but the weights' own rounding is added."""
         first, second = self.temporal_attn.proj, self.temporal_fc
         if not isinstance(second, nn.Linear):

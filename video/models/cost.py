@@ -1,21 +1,11 @@
-"""What a TimeSformer costs, by formula."""
+"""Cost of a TimeSformer by formula."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from revit.common.costs.closed_form import (
-    Macs,
-    add_reducer,
-    embedding_macs,
-    encoder_macs,
-    heads_macs,
-    mlp_ratio_of,
-    positions_of,
-    positions_per_block,
-    single_input,
-)
+from revit.common.costs.closed_form import Macs, encoder_macs, mlp_ratio_of, single_input, transformer_macs
 from revit.common.models.grid import TokenGrid
 
 if TYPE_CHECKING:
@@ -30,7 +20,7 @@ def blocks_macs(
     num_prefix: int = 1,
     mlp_ratio: float = 4.0,
 ) -> Macs:
-    """Multiply-accumulates of all blocks for one clip, by kind of work; `num_positions` that each block sees, S.
+    """Count all blocks for one clip, by kind of work; `num_positions` that each block sees, S.
 
     joint: one sequence of T * S + P tokens. space_only: T sequences of S + P tokens. divided, in units of tokens times
     width squared: time attention over T tokens at each of S positions, patches only, with `temporal_fc` as a fifth
@@ -47,25 +37,16 @@ def blocks_macs(
 
 
 def closed_form(model: TimeSformer, clips_shape: Sequence[int], grid: TokenGrid | None = None) -> Macs:
-    """Multiply-accumulates of one clip of shape (1, C, T, H, W) at `grid`, by kind: linear, attention, convolution.
+    """Count the multiply-accumulates of one clip of shape (1, C, T, H, W) at `grid`, by kind of work.
 
-    Raises ValueError for a batch other than 1.
+    Raise ValueError for a batch other than 1.
     """
     chans, num_frames, height, width = single_input(clips_shape)
     grid = model.check_grid(grid)
-    num_positions = positions_of(model.patch_embed, (height, width), grid)
-    macs = blocks_macs(
-        model.attention,
-        model.embed_dim,
-        num_frames,
-        positions_per_block(model, num_positions),
-        model.num_prefix(grid),
-        mlp_ratio_of(model),
-    )
-    macs["linear"] += heads_macs(model, grid)
-    if model.attention == "space_only":  # decides about every frame by itself
-        add_reducer(macs, model, num_positions, times=num_frames)
-    else:
-        add_reducer(macs, model, num_positions, num_frames)
-    macs["convolution"] = num_frames * embedding_macs(model.patch_embed, (height, width), grid, chans)
-    return macs
+
+    def blocks(num_positions: Sequence[int]) -> Macs:
+        sizes = model.embed_dim, num_frames, num_positions, model.num_prefix(grid), mlp_ratio_of(model)
+        return blocks_macs(model.attention, *sizes)
+
+    apart = model.attention == "space_only"
+    return transformer_macs(model, chans, (height, width), grid, blocks, num_frames, apart)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from revit.common.models.embed.resize import resize_times
 from revit.common.models.grid import TokenGrid
 from revit.common.models.layers.block import Block, drop_path_rates
 from revit.common.models.outputs import ModelOutput
-from revit.common.models.vit import ResizableTransformer
+from revit.common.models.vit import EmbeddingArguments, ResizableTransformer
 from revit.video.models.blocks import DividedBlock
 from revit.video.models.cost import closed_form
 
@@ -52,7 +53,7 @@ class TimeSformer(ResizableTransformer):
         temporal_fc_std: float = 0.0,
         time_resize: str = "linear",
         layer_norm_eps: float = 1e-6,
-        **embedding: Any,
+        **embedding: Unpack[EmbeddingArguments],
     ) -> None:
         if attention not in get_args(AttentionKind):
             raise ValueError(
@@ -83,9 +84,9 @@ class TimeSformer(ResizableTransformer):
         self.start_short_grids()
 
     def forward(self, clips: Tensor, grid: TokenGrid | None = None) -> ModelOutput:
-        """Clips (B, C, T, H, W), normalised -> logits (B, K), at `grid` (default: the longest).
+        """Classify normalised clips (B, C, T, H, W) -> logits (B, K), at `grid` (default: the longest).
 
-        Raises KeyError for a grid the model was not made for.
+        Raise KeyError for a grid the model was not made for.
         """
         grid = self.check_grid(grid)
         B, _, T = clips.shape[:3]
@@ -108,5 +109,5 @@ class TimeSformer(ResizableTransformer):
         return self.classify(tokens, layout)
 
     def closed_form_macs(self, clips_shape: Sequence[int], grid: TokenGrid | None = None) -> dict[str, float]:
-        """Multiply-accumulates of one clip (1, C, T, H, W) by formula, by kind: linear, attention, convolution."""
+        """Count the multiply-accumulates of one clip (1, C, T, H, W) by formula, by kind of work."""
         return closed_form(self, clips_shape, grid)

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, field_validator, model_validator
-from torch import Tensor, nn
+from torch import nn
 
 from revit.common.config.sections import GroupOptions, OptimOptions
-from revit.common.data.batch import Batch
-from revit.common.methods.base import Method, MethodOptions, Setting
-from revit.common.methods.distill import SelfDistillation
-from revit.common.methods.dynamicvit.losses import class_divergence, ratio_loss, token_divergence, token_error
+from revit.common.methods.base import Method, MethodOptions, Setting, refuse, transformer_without_reducer
 from revit.common.methods.dynamicvit.reducer import DynamicViTReducer, default_stages, geometric_rates
+from revit.common.methods.dynamicvit.task import DynamicViTTask
+from revit.common.methods.revit.task import SelfDistillation
 from revit.common.methods.task import Task
 from revit.common.models.base import GridModel
-from revit.common.models.outputs import ModelOutput
-from revit.common.models.vit import ResizableTransformer
 from revit.common.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,7 +24,7 @@ if TYPE_CHECKING:
 
 Rate = Annotated[float, Field(gt=0, le=1)]
 PREDICTORS = "reducer.score_predictor."
-"""How the names of the predictors' parameters begin."""
+"""Beginning of the names of the predictors' parameters."""
 
 
 class DynamicViTOptions(MethodOptions):
@@ -41,15 +37,15 @@ class DynamicViTOptions(MethodOptions):
     """
 
     keep_rate: Rate | tuple[Rate, ...] = 0.7
-    """rho: of the original patch tokens, rho are left after the first stage, rho^2 after the second, and so on. A list says
-    for each stage what share of the original is left."""
+    """Share rho of the original patch tokens that is left after the first stage; rho^2 after the second, and so on. A list
+    says for each stage what share of the original is left."""
     before_blocks: tuple[Annotated[int, Field(ge=0)], ...] | None = None
-    """The blocks (the first is 0) before which tokens are dropped. Null: three stages at the quarters of the depth, which
+    """Blocks (the first is 0) before which tokens are dropped. Null: three stages at the quarters of the depth, which
     is 3, 6, 9 for a depth of 12, as published, and fewer stages at a depth below 4."""
     ratio_weight: float = Field(default=2.0, ge=0)
-    """Of the loss that keeps the drawn shares near the rates. Published: 2, for DeiT-B 5."""
+    """Weight of the loss that keeps the drawn shares near the rates. Published: 2, for DeiT-B 5."""
     distill_weight: float = Field(default=0.5, ge=0)
-    """Of the teacher's class probabilities, and of its tokens."""
+    """Weight of the teacher's class probabilities, and of its tokens."""
     teacher: Literal["start", "none"] | None = None
     """start: the model that training starts from, frozen and with all its tokens. Null: that, where there is a start.source,
     else none."""
@@ -83,75 +79,15 @@ class DynamicViTOptions(MethodOptions):
         return self
 
 
-@dataclass
-class DynamicViTTask(Task):
-    """Cross entropy + ratio_weight * ratio loss + distill_weight * (class divergence + token term), one backward pass.
-
-    The token term looks at the tokens that are kept in the end: the mean squared error of the features after the final
-    norm (DeiT, TimeSformer), or, where patches have a head of their own, the divergence of its logits (LV-ViT). As published,
-    LV-ViT is trained by its class head alone: no MixToken and no token labels.
-    """
-
-    supervised: SelfDistillation
-    """Whose loss of the labels is taken."""
-    rates: tuple[float, ...]
-    ratio_weight: float = 2.0
-    distill_weight: float = 0.5
-    teacher: nn.Module | None = None
-    """Sees the same normalised batch; frozen, in evaluation mode."""
-    parts: dict[str, Tensor] = field(default_factory=dict, compare=False)
-    """Of the last batch, without their weights."""
-
-    def losses(self, model: nn.Module, inputs: Tensor, batch: Batch) -> Iterator[tuple[str, Tensor]]:
-        output: ModelOutput = model(inputs)
-        taught: ModelOutput | None = None
-        if self.teacher is not None:
-            with torch.no_grad():
-                taught = self.teacher.to(inputs.device)(inputs)
-        grid = cast(GridModel, model).grids[0]
-        yield grid.name, self.total(output, taught, batch.targets)
-
-    def total(self, output: ModelOutput, taught: ModelOutput | None, targets: Tensor) -> Tensor:
-        """Outputs of student and teacher, targets (B,) or (B, K) -> scalar"""
-        assert output.reduction is not None, "the model has no reducer"
-        decisions = output.reduction.weights
-        parts = {
-            "labels": self.supervised.supervised(output, targets),
-            "ratio": ratio_loss(decisions, self.rates),
-        }
-        loss = parts["labels"] + self.ratio_weight * parts["ratio"]
-        if taught is not None:
-            parts["classes"] = class_divergence(output.logits, taught.logits)
-            parts["tokens"] = self.token_term(output, taught, decisions[-1])
-            loss = loss + self.distill_weight * (parts["classes"] + parts["tokens"])
-        self.parts = {name: part.detach() for name, part in parts.items()}
-        return loss
-
-    @staticmethod
-    def token_term(output: ModelOutput, taught: ModelOutput, keep: Tensor) -> Tensor:
-        """Student, teacher, and the positions kept in the end (B, S) -> scalar"""
-        assert output.patch_features is not None
-        assert taught.patch_features is not None
-        if output.patch_logits is not None and taught.patch_logits is not None:
-            return token_divergence(output.patch_logits, taught.patch_logits, keep)
-        B, N = output.patch_features.shape[:2]
-        if len(keep) > B:
-            # Frames that ran as samples were averaged position by position: what any of them keeps counts.
-            keep = keep.unflatten(0, (B, -1)).amax(dim=1)
-        keep = keep.repeat_interleave(N // keep.shape[1], dim=1)  # time is the fastest axis
-        return token_error(output.patch_features, taught.patch_features, keep)
-
-
-class DynamicViT(Method):
+class DynamicViT(Method[DynamicViTOptions]):
     """Predictors before some of the blocks, their losses, and a schedule that trains them first."""
 
     options_class = DynamicViTOptions
     published_names: ClassVar[Mapping[str, str]] = MappingProxyType({"score_predictor.": PREDICTORS})
-    options: DynamicViTOptions
 
     @classmethod
-    def found_in(cls, names: Collection[str]) -> Method | None:
-        """With the defaults: the rate is not in the weights."""
+    def found_in(cls, names: Collection[str]) -> DynamicViT | None:
+        # With the defaults: the rate is not in the weights.
         return cls(DynamicViTOptions()) if any(name.startswith(PREDICTORS) for name in names) else None
 
     @property
@@ -159,81 +95,45 @@ class DynamicViT(Method):
         return f"DynamicViT with a keep_rate of {self.options.keep_rate}"
 
     def check(self, run: RecipeOptions) -> None:
-        if len(run.grids) > 1:
-            names = ", ".join(grid.name for grid in run.grids)
-            raise ValueError(
-                f"methods.dynamicvit drops tokens of one grid, and the model has {names}; leave one in model.grids"
-            )
-        if getattr(run.data, "token_labels", None) is not None:
-            raise ValueError(
-                "methods.dynamicvit trains LV-ViT by its class head alone; leave out data.token_labels"
-            )
-        if getattr(run.distill, "teacher", None) is not None:
-            raise ValueError(
-                "methods.dynamicvit has a teacher of its own, start.source; leave out distill.teacher"
-            )
-        if self.options.teacher == "start" and run.start.source is None:
-            raise ValueError(
-                "methods.dynamicvit.teacher start is the model of start.source, and there is none; give one, or teacher none"
-            )
-        epochs = run.train.schedule.total_epochs
-        if (
-            run.start.source is not None
-            and not run.train.optim.groups
-            and self.options.frozen_epochs >= epochs
-        ):
-            raise ValueError(
-                f"methods.dynamicvit.frozen_epochs {self.options.frozen_epochs:g} leaves nothing of {epochs} epochs to train "
-                "the backbone in; lower it, or train longer"
-            )
-        if run.start.source is None:
-            changed = [
-                name
-                for name in ("backbone_lr_scale", "frozen_epochs", "train_tokens")
-                if getattr(self.options, name) != DynamicViTOptions.model_fields[name].default
-            ]
-            if changed:
-                raise ValueError(
-                    f"methods.dynamicvit.{' and '.join(changed)}: of a trained model, and there is no start.source; leave "
-                    "it out, or set train.optim.groups"
-                )
+        names = ", ".join(grid.name for grid in run.grids)
+        epochs, frozen = run.train.schedule.total_epochs, self.options.frozen_epochs
+        no_start, defaults = run.start.source is None, DynamicViTOptions()
+        keys = ("backbone_lr_scale", "frozen_epochs", "train_tokens")
+        changed = [key for key in keys if getattr(self.options, key) != getattr(defaults, key)]
+        refuse(
+            {
+                f"methods.dynamicvit drops tokens of one grid, and the model has {names}; leave one in "
+                "model.grids": len(run.grids) > 1,
+                "methods.dynamicvit trains LV-ViT by its class head alone; leave out "
+                "data.token_labels": getattr(run.data, "token_labels", None) is not None,
+                "methods.dynamicvit has a teacher of its own, start.source; leave out "
+                "distill.teacher": getattr(run.distill, "teacher", None) is not None,
+                "methods.dynamicvit.teacher start is the model of start.source, and there is none; give one, or teacher "
+                "none": self.options.teacher == "start" and no_start,
+                f"methods.dynamicvit.frozen_epochs {frozen:g} leaves nothing of {epochs} epochs to train the backbone in; "
+                "lower it, or train longer": not no_start and not run.train.optim.groups and frozen >= epochs,
+                f"methods.dynamicvit.{' and '.join(changed)}: of a trained model, and there is no start.source; leave "
+                "it out, or set train.optim.groups": no_start and bool(changed),
+            }
+        )
 
     def attach(self, model: GridModel) -> None:
-        """UserError where the model has not these blocks, or its tokens are reduced already."""
-        if not isinstance(model, ResizableTransformer):
-            raise UserError(
-                "methods.dynamicvit drops tokens of a DeiT, an LV-ViT or a TimeSformer; choose one of them"
-            )
-        if model.reducer is not None:
-            raise UserError(
-                "methods.dynamicvit: another method reduces the tokens already; name one of the two"
-            )
-        depth = len(model.blocks)
-        blocks = self.options.before_blocks or default_stages(depth)
-        if not blocks:
-            raise UserError(
-                f"methods.dynamicvit: a model of depth {depth} has no block between two others, before which tokens could be "
-                "dropped; raise model.depth"
-            )
-        if blocks[-1] >= depth:
-            raise UserError(
-                f"methods.dynamicvit.before_blocks: {list(blocks)} are not all blocks of a model of depth {depth}, whose last "
-                f"is {depth - 1}; choose among 0 to {depth - 1}"
-            )
-        model.reducer = DynamicViTReducer(model.embed_dim, blocks, self.rates(len(blocks), blocks))
+        depth = len(transformer_without_reducer(model, "dynamicvit", "drops").blocks)
+        blocks, rates = self.options.before_blocks or default_stages(depth), self.options.keep_rate
+        faults = {
+            f"methods.dynamicvit: a model of depth {depth} has no block between two others, before which tokens could be "
+            "dropped; raise model.depth": not blocks,
+            f"methods.dynamicvit.before_blocks: {list(blocks)} are not all blocks of a model of depth {depth}, whose last "
+            f"is {depth - 1}; choose among 0 to {depth - 1}": max(blocks, default=0) >= depth,
+        }
+        refuse(faults, UserError)
+        if isinstance(rates, tuple):
+            _check_stages(rates, blocks, "methods.dynamicvit: ", UserError)
+        else:
+            rates = geometric_rates(rates, len(blocks))
+        model.reducer = DynamicViTReducer(model.embed_dim, blocks, rates)
 
-    def rates(self, num_stages: int, blocks: tuple[int, ...]) -> tuple[float, ...]:
-        """What is left after each stage. UserError for a list of another length."""
-        if not isinstance(self.options.keep_rate, tuple):
-            return geometric_rates(self.options.keep_rate, num_stages)
-        try:
-            _check_stages(self.options.keep_rate, blocks)
-        except ValueError as error:
-            raise UserError(f"methods.dynamicvit: {error}") from error
-        return self.options.keep_rate
-
-    def task(self, task: Task, model: GridModel, setting: Setting) -> Task:
-        """Instead of the package's."""
+    def task(self, task: Task, model: GridModel, setting: Setting[Any]) -> Task:
         run = setting.options
         assert isinstance(model.reducer, DynamicViTReducer)
         wanted = self.options.teacher or ("none" if run.start.source is None else "start")
@@ -245,8 +145,8 @@ class DynamicViT(Method):
             self._teacher(setting) if wanted == "start" else None,
         )
 
-    def _teacher(self, setting: Setting) -> nn.Module:
-        """The model of start.source with all its tokens. UserError if it knows other classes."""
+    def _teacher(self, setting: Setting[Any]) -> nn.Module:
+        """Load the model of start.source with all its tokens. Raise UserError if it knows other classes."""
         run, models = setting.options, setting.models
         others = {name: options for name, options in run.methods.items() if options is not self.options}
         plain = run.model_copy(update={"methods": others})
@@ -262,7 +162,7 @@ class DynamicViT(Method):
         return teacher.eval().requires_grad_(False)
 
     def optim(self, optim: OptimOptions, run: RecipeOptions) -> OptimOptions:
-        """The predictors at the full rate, the backbone slower and frozen at first, tokens and tables as they are."""
+        # The predictors at the full rate, the backbone slower and frozen at first, tokens and tables as they are.
         if optim.groups or run.start.source is None:
             return optim
         slow = {"lr_scale": self.options.backbone_lr_scale, "frozen_epochs": self.options.frozen_epochs}
@@ -273,11 +173,11 @@ class DynamicViT(Method):
         return optim.model_copy(update={"groups": tuple(groups)})
 
 
-def _check_stages(rates: tuple[float, ...], blocks: tuple[int, ...]) -> None:
-    if len(rates) != len(blocks):
-        raise ValueError(
-            f"keep_rate has {len(rates)} entries for {len(blocks)} stages, before blocks {list(blocks)}; give one for each"
-        )
+def _check_stages(
+    rates: Sequence[float], blocks: Sequence[int], where: str = "", error: type[Exception] = ValueError
+) -> None:
+    text = f"keep_rate has {len(rates)} entries for {len(blocks)} stages, before blocks {list(blocks)}"
+    refuse({f"{where}{text}; give one for each": len(rates) != len(blocks)}, error)
 
 
 METHOD = DynamicViT

@@ -17,22 +17,21 @@ KEEP = 0
 
 
 def default_stages(depth: int) -> tuple[int, ...]:
-    """The blocks (from 0) before which tokens are dropped: at each quarter of the depth, rounded down.
+    """Return the blocks (from 0) before which tokens are dropped: at each quarter of the depth, rounded down, as published.
 
-    3, 6, 9 of 12 and 4, 8, 12 of 16, 5, 10, 15 of 20 as published. Reading for shallow models: never before block 0, in
-    which a token first learns of the others, and not twice before the same block.
+    Reading for shallow models: never before block 0, in which a token first learns of the others, and not twice.
     """
     quarters = (max(1, depth * quarter // 4) for quarter in (1, 2, 3))
     return tuple(dict.fromkeys(block for block in quarters if block < depth))
 
 
 def geometric_rates(keep_rate: float, num_stages: int) -> tuple[float, ...]:
-    """rho, rho^2, ...: after each stage, the share of the original positions that is left (supplement, section A)."""
+    """Return rho, rho^2, ...: the share of the original positions left after each stage (supplement, section A)."""
     return tuple(keep_rate**stage for stage in range(1, num_stages + 1))
 
 
 def num_kept(num_positions: int, rate: float) -> int:
-    """How many of the original positions are left at a stage: rounded down as published, and at least one."""
+    """Count the original positions left at a stage: rounded down as published, and at least one."""
     return max(1, int(num_positions * rate))
 
 
@@ -61,14 +60,13 @@ class TokenPredictor(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, tokens: Tensor, keep: Tensor) -> Tensor:
-        """Tokens (B, S, D) and which of them are still kept (B, S), 1 or 0 -> (B, S, 2)"""
+        """Score tokens (B, S, D) of which some are still kept (B, S), 1 or 0 -> (B, S, 2)."""
         features = self.in_conv(tokens)
         local, everyone = features.split([features.shape[-1] // 2, -(-features.shape[-1] // 2)], dim=-1)
         weights = keep.unsqueeze(-1)
         # The published code divides by 0 where nothing is kept any more; a count below one half is that case.
-        whole = (weights * everyone).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True).clamp(
-            min=0.5
-        )
+        counts = weights.sum(dim=1, keepdim=True).clamp(min=0.5)
+        whole = (weights * everyone).sum(dim=1, keepdim=True) / counts
         return self.out_conv(torch.cat([local, whole.expand_as(everyone).to(local.dtype)], dim=-1))
 
 
@@ -79,16 +77,13 @@ class DynamicViTReducer(Reducer):
 
     In training every token stays: each is kept or dropped by a straight-through Gumbel draw (temperature 1, hard), times
     what was decided before, and those that are dropped are not seen by the others (`Weighted`). In evaluation the
-    int(S * rate) tokens that most probably are to be kept go on, in the order of that probability (`Shorter`); S is the
-    number of positions of this input, where the published code has 14 * 14 written in.
+    int(S * rate) tokens that most probably are to be kept go on, in the order of that probability (`Shorter`).
 
-    Clips get one decision for each position and all frames, so that every frame keeps the same places and attention
-    divided over time and space stays what it is: the predictors look at the mean of a position's tokens over the frames.
-    (Frames that run as samples of their own, in a space-only model, are decided on one by one.) The published code has
-    pictures only.
+    Clips get one decision for each position and all frames: the predictors look at the mean of a position's tokens over
+    the frames. (Frames that run as samples, in a space-only model, are decided on one by one.)
 
-    Difference from the published code: blocks before the first stage, where everything is kept, take the ordinary softmax,
-    and not the masked one of ones, which is the same to within its eps of 1e-6.
+    Differences from the published code, which has pictures only: S is the number of positions of this input, not 14 * 14;
+    blocks before the first stage take the ordinary softmax, not the masked one of ones, the same to within 1e-6.
     """
 
     def __init__(self, width: int, before_blocks: Sequence[int], rates: Sequence[float]) -> None:
@@ -115,14 +110,15 @@ class DynamicViTReducer(Reducer):
 
     def positions_per_block(self, num_positions: int, depth: int) -> list[int]:
         counts, left = [], num_positions
+        rates = dict(zip(self.before_blocks, self.rates))
         for number in range(depth):
-            if number in self.before_blocks:
-                left = min(num_kept(num_positions, self.rates[self.before_blocks.index(number)]), left)
+            if number in rates:
+                left = min(num_kept(num_positions, rates[number]), left)
             counts.append(left)
         return counts
 
     def macs(self, num_positions: int, num_frames: int = 1) -> dict[str, float]:
-        """The predictors' linear layers, each over the positions that its stage finds; frames are averaged before."""
+        # The predictors' linear layers, each over the positions that its stage finds; frames are averaged before.
         seen = [num_positions, *(num_kept(num_positions, rate) for rate in self.rates)]
         total = 0.0
         for predictor, count in zip(self.score_predictor, seen):

@@ -17,30 +17,29 @@ from revit.common.models.outputs import Reduction
 
 
 def batch_at(grid: TokenGrid, longest: TokenGrid, max_batch: int) -> int:
-    """Inputs that run together at `grid`: as many more than `max_batch` as it has fewer tokens than the longest grid, to the
-    nearest number. Rounded down, two clips of 10x10, which have 4 tokens a frame more than one of 14x14, would run alone,
-    which takes longer."""
+    """Return how many inputs run together at `grid`: more than `max_batch` by as much as it has fewer tokens than the longest
+    grid, to the nearest number (rounded down, two clips of 10x10 would run alone where one of 14x14 does)."""
     return max(1, int(max_batch * longest.num_positions / grid.num_positions + 0.5))
 
 
 @dataclass(frozen=True)
 class AdaptiveOutput:
-    """What an adaptive pass answers for B inputs, in their order."""
+    """Answers of an adaptive pass to B inputs, in their order."""
 
     prediction: Tensor
-    """(B, K) logits."""
-    lengths: Tensor
-    """(B,) long, the position of each input's grid in the model's list (0 is the longest)."""
+    """Logits (B, K)."""
+    grid_index: Tensor
+    """Position of each input's grid in the model's list, (B,) long; 0 is the longest."""
     groups: tuple[tuple[Tensor, Reduction | None], ...] = ()
     """Inputs that ran together, (n,) long, and what a reducer did to theirs."""
 
     def reductions(self) -> list[Reduction | None]:
-        """What a reducer did to each of the B inputs, None where there was none: a `Reduction` of that input alone, or of
-        its frames where they were decided about one by one."""
-        found: list[Reduction | None] = [None] * len(self.lengths)
+        """Return what a reducer did to each of the B inputs, None where there was none: a `Reduction` of that input alone, or
+        of its frames where they were decided about one by one."""
+        found: list[Reduction | None] = [None] * len(self.grid_index)
         for rows, reduction in self.groups:
             if reduction is not None:
-                each = len(reduction.fates) // len(rows)
+                each = len(reduction.token_source_map) // len(rows)
                 for place, row in enumerate(rows.tolist()):
                     found[row] = reduction.of_samples(slice(place * each, (place + 1) * each))
         return found
@@ -81,7 +80,7 @@ class AdaptiveClassifier(nn.Module):
         self.facts: Mapping[str, Any] = facts or {}
 
     def served_by(self, model: GridModel) -> AdaptiveClassifier:
-        """The same in evaluation mode with another implementation of the model, and an assigner of its own."""
+        """Make the same in evaluation mode with another implementation of the model, and an assigner of its own."""
         served = AdaptiveClassifier(
             model, copy.deepcopy(self.assigner), self.max_batch, self.confidence, self.grids, self.facts
         )
@@ -89,7 +88,7 @@ class AdaptiveClassifier(nn.Module):
         return served.eval()
 
     def assign(self, inputs: Tensor) -> Tensor:
-        """(B, C, ...) -> (B,) grid positions. Without an assigner and a policy, the longest grid for all."""
+        """Choose the grid index (B,) of inputs (B, C, ...). Without an assigner and a policy, the longest grid for all."""
         if self.policy is not None:
             return self.policy(inputs, self.assigner)
         if self.assigner is None:
@@ -100,13 +99,13 @@ class AdaptiveClassifier(nn.Module):
         suffices = logits.float().softmax(dim=1).flip(1).cumsum(dim=1).flip(1)  # (B, k), falling from 1
         return (suffices[:, 1:] >= self.confidence).sum(dim=1)
 
-    def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> AdaptiveOutput:
-        """Normalised inputs (B, C, ...), and optionally their grid positions (B,) instead of the assigner's choice."""
-        lengths = self.assign(inputs) if lengths is None else lengths
+    def forward(self, inputs: Tensor, grid_index: Tensor | None = None) -> AdaptiveOutput:
+        """Classify normalised inputs (B, C, ...), each at its grid (B,): the assigner's choice, or those given instead."""
+        grid_index = self.assign(inputs) if grid_index is None else grid_index
         prediction = inputs.new_empty(len(inputs), self.model.num_classes)
         groups: list[tuple[Tensor, Reduction | None]] = []
-        for position, grid in enumerate(self.grids):
-            group = (lengths == position).nonzero().squeeze(1)
+        for index, grid in enumerate(self.grids):
+            group = (grid_index == index).nonzero().squeeze(1)
             if not len(group):
                 continue
             for rows in group.split(batch_at(grid, self.grids[0], self.max_batch)):
@@ -115,4 +114,4 @@ class AdaptiveClassifier(nn.Module):
                 output = self.model(chosen, grid)
                 prediction[rows] = output.prediction.to(prediction.dtype)
                 groups.append((rows, output.reduction))
-        return AdaptiveOutput(prediction, lengths, tuple(groups))
+        return AdaptiveOutput(prediction, grid_index, tuple(groups))

@@ -55,7 +55,7 @@ class TokenLengthAssigner(nn.Module):
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Pictures (B, C, H, W) or clips (B, C, T, H, W), normalised -> logits (B, number of grids), longest first."""
+        """Score normalised pictures (B, C, H, W) or clips (B, C, T, H, W) -> logits (B, number of grids), longest first."""
         if inputs.ndim == 4:
             return self.net(self._shrink(inputs))
         B, _, T = inputs.shape[:3]

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ DROPPED = -1
 
 
 def smallest_correct(correct: Tensor, none_correct: NoneCorrect = "longest") -> Tensor:
-    """Correctness per grid (N, k), longest first -> label (N,): the last column that is true (ReViT section 3.1).
+    """Label (N,) correctness per grid (N, k), longest first, by the last column that is true (ReViT section 3.1).
 
     The paper's inequality names index j - 1, against its own descending order; the text's "smallest token length that
     classifies correctly" is what is built. A sample that is right at a short grid and wrong at a longer one keeps the
@@ -38,7 +39,7 @@ def smallest_correct(correct: Tensor, none_correct: NoneCorrect = "longest") -> 
 
 
 def class_balanced_weights(labels: Tensor, num_grids: int) -> Tensor:
-    """Weights (k,) inversely proportional to the labels' frequency, mean 1 over the samples; absent labels get 0.
+    """Return weights (k,) inversely proportional to the labels' frequency, mean 1 over the samples; absent labels get 0.
 
     Labels taken on training data lean to the short grids, which a plain cross entropy would repeat.
     """
@@ -55,40 +56,38 @@ class LengthLabels:
 
     grids: tuple[TokenGrid, ...]
     ids: Tensor
-    """(N,) long, positions in the split's list."""
+    """Positions in the split's list, (N,) long."""
     paths: Sequence[str]
     targets: Tensor
-    """(N,) long, class numbers."""
+    """Class numbers (N,), long."""
     correct: Tensor
-    """(N, k) bool, longest grid first."""
+    """Correctness (N, k), bool, longest grid first."""
     none_correct: NoneCorrect = "longest"
 
     @property
     def labels(self) -> Tensor:
-        """(N,) positions in `grids`, or -1 for dropped samples."""
+        """Grid index (N,), or -1 for dropped samples."""
         return smallest_correct(self.correct, self.none_correct)
 
     def by_id(self, paths: Sequence[str], source: str) -> Tensor:
-        """Labels (len(paths),) in the order of a split's list, -1 where it has none; `source` names the labels' file.
+        """Return labels (len(paths),) in the order of a split's list, -1 where it has none; `source` names the labels' file.
 
-        Raises UserError if the labels are of another list.
+        Raise UserError if the labels are of another list.
         """
-        here = len(paths)
-        ids = self.ids.tolist()
-        # Folder and name: a data set that moved is still the same.
-        other = next(
-            (row for row, id in enumerate(ids) if id >= here or _tail(paths[id]) != _tail(self.paths[row])),
-            None,
-        )
-        if not ids or other is not None:
-            first = "it has none" if other is None else f"sample {ids[other]} is {self.paths[other]} there"
-            raise UserError(f"{source}: labels of another list ({first}); run the stage 'lengths' again")
-        labels = torch.full((here,), DROPPED)
+        ids, fault = self.ids.tolist(), "" if len(self.ids) else "it has none"
+        for row, id in enumerate(ids):
+            # Folder and name: a data set that moved is still the same.
+            if id >= len(paths) or _tail(paths[id]) != _tail(self.paths[row]):
+                fault = f"sample {id} is {self.paths[row]} there"
+                break
+        if fault:
+            raise UserError(f"{source}: labels of another list ({fault}); run the stage 'lengths' again")
+        labels = torch.full((len(paths),), DROPPED)
         labels[self.ids] = self.labels
         return labels
 
     def shares(self) -> dict[str, float]:
-        """Grid name -> fraction of the labelled samples."""
+        """Return grid name -> fraction of the labelled samples."""
         labels = self.labels
         counts = torch.bincount(labels[labels != DROPPED], minlength=len(self.grids)).tolist()
         total = max(sum(counts), 1)
@@ -99,21 +98,19 @@ class LengthLabels:
         write_lines(path, self._lines())
 
     def _lines(self) -> Iterator[str]:
-        line = _Line()
-        writer = csv.writer(line)
-        writer.writerow(["id", "path", "target", "length", *(f"correct_{grid}" for grid in self.grids)])
-        yield line.text
+        # A writer answers with what its file's `write` does: the line itself.
+        line = csv.writer(SimpleNamespace(write=str)).writerow
+        yield line(["id", "path", "target", "length", *(f"correct_{grid}" for grid in self.grids)])
         # NumPy, as picking single numbers out of a tensor takes ten times as long.
         ids, targets, labels = self.ids.numpy(), self.targets.numpy(), self.labels.numpy()
         correct = self.correct.byte().numpy()
         for row, path in enumerate(self.paths):
             length = "" if labels[row] == DROPPED else self.grids[labels[row]]
-            writer.writerow([ids[row], path, targets[row], length, *correct[row].tolist()])
-            yield line.text
+            yield line([ids[row], path, targets[row], length, *correct[row].tolist()])
 
     @classmethod
     def load(cls, path: Path, none_correct: NoneCorrect = "longest") -> LengthLabels:
-        """Read what `save` wrote. Raises UserError for a missing or foreign file."""
+        """Read what `save` wrote. Raise UserError for a missing or foreign file."""
         ids, targets, paths, correct = array("q"), array("q"), GrowingStrings(), bytearray()
         try:
             with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
@@ -141,12 +138,3 @@ class LengthLabels:
 
 def _tail(path: str) -> list[str]:
     return path.replace("\\", "/").split("/")[-2:]
-
-
-class _Line:
-    """A file that keeps the last thing written to it."""
-
-    text = ""
-
-    def write(self, text: str) -> None:
-        self.text = text

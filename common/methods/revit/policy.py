@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 DITHER = 1e-3
-"""Added to the scores at most, in log odds: a fortieth of a percent of probability, or less. It orders inputs of which the
-assigner says the same, so that a threshold can pass between any two of them."""
+"""Largest addition to the scores, in log odds: a fortieth of a percent of probability, or less. It orders inputs of which
+the assigner says the same, so that a threshold can pass between any two of them."""
 HORIZON = 256
 """Inputs over which a mean cost that went astray is brought back."""
 MAX_STEPS = 2000
@@ -21,7 +21,7 @@ _PRIME = 2**31 - 1
 
 
 def score_grids(logits: Tensor) -> Tensor:
-    """The assigner's logits (B, k), longest grid first -> (B, k - 1): log odds that grid 1, ..., k - 1 suffices.
+    """Turn the assigner's logits (B, k), longest grid first, into log odds (B, k - 1) that grid 1, ..., k - 1 suffices.
 
     A grid suffices where the label is it or a shorter one, so a row never rises. Unlike the probabilities, of which a sure
     assigner gives many that are exactly 1, log odds still tell sure from surer.
@@ -33,14 +33,13 @@ def score_grids(logits: Tensor) -> Tensor:
 
 
 def dither(inputs: Tensor) -> Tensor:
-    """Normalised inputs (B, C, ...) -> (B,) evenly spread over 0 to 1, for each what its own pixels say.
+    """Draw numbers (B,) evenly spread over 0 to 1 for normalised inputs (B, C, ...), each from its own pixels.
 
     Made of whole numbers, so it depends neither on the other inputs of a batch nor on the order of a sum.
     """
     flat = inputs.detach().flatten(1)
-    seen = flat[
-        :, :: max(1, flat.shape[1] // _NUM_VALUES) | 1
-    ]  # odd: it does not follow the rows of a picture
+    step = max(1, flat.shape[1] // _NUM_VALUES) | 1  # odd: it does not follow the rows of a picture
+    seen = flat[:, ::step]
     whole = (seen.float() * 4096).round().long()
     weights = torch.arange(1, seen.shape[1] + 1, device=inputs.device) * 2654435761 % _PRIME
     mixed = (whole * weights).sum(dim=1) % _PRIME
@@ -48,20 +47,20 @@ def dither(inputs: Tensor) -> Tensor:
 
 
 def dithered(scores: Tensor, spread: Tensor) -> Tensor:
-    """Scores (..., k - 1) and `dither`'s numbers (...) -> what thresholds are compared with, in float64."""
+    """Add `dither`'s numbers (...) to scores (..., k - 1): what thresholds are compared with, in float64."""
     return scores.double() + DITHER * spread.double().unsqueeze(-1)
 
 
-def lengths_at(scores: Tensor, threshold: float) -> Tensor:
-    """Dithered scores (..., k - 1) -> grid positions (...): the shortest grid whose score reaches the threshold."""
+def grid_index_at(scores: Tensor, threshold: float) -> Tensor:
+    """Return the index (...) of the shortest grid whose dithered score (..., k - 1) reaches the threshold."""
     return (scores >= threshold).sum(dim=-1)
 
 
-def deal(spread: Tensor, prices: Sequence[float], target: float) -> Tensor:
-    """Grid positions (...) for `dither`'s numbers (...) that cost `target` in the mean and ask nobody: a share of the inputs
-    at the next dearer grid, the others at the next cheaper one. `prices` fall."""
+def assign_at_random(spread: Tensor, prices: Sequence[float], target: float) -> Tensor:
+    """Return a grid index (...) for `dither`'s numbers (...) so that the mean cost is `target`, without the assigner: a share
+    of the inputs at the next dearer grid, the others at the next cheaper one. `prices` fall."""
     last = len(prices) - 1
-    shorter = next((position for position in range(1, last) if prices[position] <= target), last)
+    shorter = next((index for index in range(1, last) if prices[index] <= target), last)
     span = prices[shorter - 1] - prices[shorter]
     share = (target - prices[shorter]) / span if span > 0 else 0.0
     return shorter - (spread.double() < share).long()
@@ -76,8 +75,8 @@ class Steps:
 
     @classmethod
     def of(cls, scores: Tensor, prices: Sequence[float], assigner: float) -> Steps:
-        """From the dithered scores (M, k - 1) of calibration. Every score is a step, where one input gets one grid shorter;
-        of more than 2000 every so many-th is kept."""
+        """Make steps of the dithered scores (M, k - 1) of calibration. Every score is one, where one input gets one grid
+        shorter; of more than 2000 every so many-th is kept."""
         drops = torch.tensor([longer - shorter for longer, shorter in pairwise(prices)]).double()
         flat, order = scores.double().flatten().sort(descending=True)
         saved = drops.repeat(len(scores))[order].cumsum(0) / len(scores)
@@ -92,15 +91,15 @@ class Steps:
         )
 
     def threshold(self, target: float) -> float:
-        """The one that costs `target` in the mean, or the nearest there is."""
+        """Return the threshold that costs `target` in the mean, or the nearest there is."""
         return float(np.interp(target, self.gmacs, self.thresholds))
 
 
 class LengthPolicy:
     """Gives every input its token grid so that the mean over inputs costs `target` GMACs.
 
-    With `steps` the assigner decides, by the threshold that cost so much on the calibration split; without, the lengths are
-    dealt out by the inputs' pixels and no assigner runs.
+    With `steps` the assigner decides, by the threshold that cost so much on the calibration split; without, grids are
+    assigned at random, by the inputs' pixels, and no assigner runs.
 
     hold: other inputs may be easier or harder than those of the calibration split, and a few hundred are never quite like
     it. So the threshold follows what was spent: what was too much or too little is made up for over the next 256 inputs.
@@ -123,30 +122,30 @@ class LengthPolicy:
         self.hold = hold
         self.num_inputs = 0
         self.counts = [0] * len(self.prices)
-        """Inputs that each grid got."""
+        """Counts of inputs by grid."""
         self.spent = 0.0
 
     @property
     def asks(self) -> bool:
-        """Whether the assigner runs."""
+        """The assigner runs."""
         return self.steps is not None
 
     @property
     def mean(self) -> float:
-        """GMACs that inputs cost so far, in the mean, the assigner included."""
+        """Mean GMACs of inputs so far, the assigner included."""
         return self.spent / max(self.num_inputs, 1)
 
     def __call__(self, inputs: Tensor, assigner: nn.Module | None) -> Tensor:
-        """Normalised inputs (B, C, ...) -> grid positions (B,)."""
+        """Choose the grid index (B,) of normalised inputs (B, C, ...)."""
         spread = dither(inputs)
         if self.steps is None:
-            lengths = deal(spread, self.prices, self._target_now())
+            grid_index = assign_at_random(spread, self.prices, self._target_now())
         else:
             assert assigner is not None
             scores = dithered(score_grids(assigner(inputs)), spread)
-            lengths = lengths_at(scores, self.steps.threshold(self._target_now()))
-        self._note(lengths)
-        return lengths
+            grid_index = grid_index_at(scores, self.steps.threshold(self._target_now()))
+        self._note(grid_index)
+        return grid_index
 
     def _target_now(self) -> float:
         if not self.hold:
@@ -155,8 +154,8 @@ class LengthPolicy:
         low, high = self.prices[-1] + self.assigner_price, self.prices[0] + self.assigner_price
         return min(max(self.target + missing, low), high)
 
-    def _note(self, lengths: Tensor) -> None:
-        counts = torch.bincount(lengths, minlength=len(self.prices)).tolist()
-        self.num_inputs += len(lengths)
+    def _note(self, grid_index: Tensor) -> None:
+        counts = torch.bincount(grid_index, minlength=len(self.prices)).tolist()
+        self.num_inputs += len(grid_index)
         self.counts = [before + count for before, count in zip(self.counts, counts)]
         self.spent += sum(count * (price + self.assigner_price) for count, price in zip(counts, self.prices))

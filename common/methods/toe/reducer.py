@@ -1,8 +1,7 @@
 """Token Expansion (ToE): training on part of the tokens, chosen so that their features lie as widely apart as all of them.
 
-"A General and Efficient Training for Transformer via Token Expansion". Three steps on what block 1 put out: seeds evenly
-over the picture (initialisation), the tokens least like any selected one (expansion), and everybody else averaged into
-the selected token most like it (merging).
+Three steps on what block 1 put out: seeds evenly over the picture (initialisation), the tokens least like any selected
+one (expansion), and everybody else averaged into the selected token most like it (merging).
 """
 
 from __future__ import annotations
@@ -26,40 +25,35 @@ Rounding = Literal["paper", "published"]
 
 
 def stage_rates(first_rate: float, num_stages: int) -> tuple[float, ...]:
-    """The share of tokens kept at each stage: from r1 in equal steps to all of them (equation 1)."""
-    first = _exact(first_rate)
-    if num_stages == 1:
-        return (first_rate,)
-    return tuple(float(first + stage * (1 - first) / (num_stages - 1)) for stage in range(num_stages))
+    """Return the share of tokens kept at each stage: from r1 in equal steps to all of them (equation 1)."""
+    first, last = _exact(first_rate), max(1, num_stages - 1)
+    return tuple(float(first + stage * (1 - first) / last) for stage in range(num_stages))
 
 
 @dataclass(frozen=True)
 class Growth:
-    """How many tokens are selected, and when: numbers only, for any number of positions N.
+    """Counts of tokens selected at each stage, for any number of positions N.
 
     Rounding "paper" keeps floor(r N) tokens at a stage of rate r, with exact arithmetic: floor(r0 N) seeds, one out of every
-    floor(1 / r0) (equation 2; its residue 1 counts positions from 1, so it starts at the very first), and at each stage the
-    difference to floor(r N). Readings where the text contradicts itself: equation 2 alone would give ceil(N / step) seeds,
-    which with equation 1 are more than floor(r N) in the end, so the list ends after floor(r0 N); the floor in equation 6,
-    once for each of the k repetitions, would lose tokens, so the last repetition takes the rest.
+    floor(1 / r0) (equation 2), and at each stage the difference to floor(r N). Readings where the text contradicts itself:
+    equation 2 alone would give ceil(N / step) seeds, which with equation 1 are more than floor(r N) in the end, so the list
+    ends after floor(r0 N); the floor in equation 6 would lose tokens, so the last of the k repetitions takes the rest.
 
-    "published" repeats the released code, which computes in floating point and rounds down every step for itself: so some
-    counts are one less (r1 0.6 of 196: 116 / 155, not 117 / 156), and r0 0.2 gives a step of 1 // 0.2 = 4 and not 5, so that
-    the seeds end at four fifths of the picture. Its last stage takes what is missing to int(r N) from what the sum of the
-    rates before says there are, which need not be what there are.
-
-    Both here: at least one seed, however few positions there are (the published code fails), and never more than N tokens.
+    "published" repeats the released code, which rounds down every step in floating point: some counts are one less (r1 0.6
+    of 196: 116 / 155, not 117 / 156), and r0 0.2 gives a step of 1 // 0.2 = 4 and not 5, so that the seeds end at four
+    fifths of the picture. Its last stage takes what is missing to int(r N) from what the sum of the rates before says there
+    are, which need not be what there are. Both here: at least one seed (the published code fails), at most N tokens.
     """
 
     keep_rates: tuple[float, ...]
-    """r_1 ... r_Ng: the share of tokens kept at each stage."""
+    """Shares r_1 ... r_Ng of tokens kept at each stage."""
     initial_rate: float
-    """r_0: the share of seeds."""
+    """Share r_0 of seeds."""
     repetitions: int = 2
-    """k: in so many steps each stage's tokens are added; each step looks at those before (equation 6)."""
+    """Steps k in which each stage's tokens are added; each step looks at those before (equation 6)."""
     rounding: Rounding = "paper"
     ratios: tuple[tuple[int, int], ...] = field(init=False, repr=False)
-    """r_0, r_1 ... as numerators and denominators. In whole numbers, so that compilers can follow the counting."""
+    """Rates r_0, r_1 ... as numerators and denominators: in whole numbers, so that compilers can follow the counting."""
 
     def __post_init__(self) -> None:
         exact = [_exact(rate) for rate in (self.initial_rate, *self.keep_rates)]
@@ -67,11 +61,11 @@ class Growth:
 
     @property
     def num_stages(self) -> int:
-        """N_g"""
+        """Number N_g of stages."""
         return len(self.keep_rates)
 
     def seeds(self, num_positions: int) -> range:
-        """Positions, from 0, of the tokens selected at first."""
+        """Return the positions, from 0, of the tokens selected at first."""
         if self.rounding == "published":
             count, step = int(num_positions * self.initial_rate), int(1 // self.initial_rate)
         else:
@@ -80,7 +74,7 @@ class Growth:
         return range(0, num_positions, min(step, num_positions))[: max(1, count)]
 
     def additions(self, num_positions: int, stage: int) -> list[int]:
-        """How many tokens each repetition adds, in order, up to and with `stage` (from 1)."""
+        """Count the tokens that each repetition adds, in order, up to and with `stage` (from 1)."""
         total, steps = len(self.seeds(num_positions)), []
         for number in range(1, stage + 1):
             added = min(max(0, self._added(num_positions, number, total)), num_positions - total)
@@ -90,7 +84,7 @@ class Growth:
         return steps
 
     def num_kept(self, num_positions: int, stage: int) -> int:
-        """How many tokens go on at `stage`: all of them at the last one if its rate is 1, where nothing is computed."""
+        """Count the tokens that go on at `stage`: all of them at the last one if its rate is 1, where nothing is computed."""
         if stage == self.num_stages and self.keep_rates[-1] == 1:
             return num_positions
         return len(self.seeds(num_positions)) + sum(self.additions(num_positions, stage))
@@ -103,32 +97,27 @@ class Growth:
         steps = [after - before for before, after in zip(rates, self.keep_rates)]
         if stage < self.num_stages:
             return int(num_positions * steps[stage - 1])
-        return int(num_positions * self.keep_rates[-1]) - int(
-            num_positions * (self.initial_rate + sum(steps[:-1]))
-        )
+        before = self.initial_rate + sum(steps[:-1])
+        return int(num_positions * self.keep_rates[-1]) - int(num_positions * before)
 
 
 @torch.no_grad()
 def select(features: Tensor, seeds: range, additions: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Features (B, S, D) -> `kept` (B, K): positions, the seeds and then those added, in order of addition; and `slots`
-    (B, S): to which of the K each position goes, a kept one to itself.
+    """Select positions by features (B, S, D) -> `kept` (B, K), the seeds and then those added, and `slots` (B, S): to which of
+    the K each position goes, a kept one to itself.
 
     Every step adds the positions whose largest cosine similarity to those selected so far is smallest, smallest first
     (equations 3 to 6). What is left goes to the selected position it is most similar to (equation 7). Of equals the
-    earlier position is taken, whatever the device.
-
-    The similarity to the nearest selected position is kept and updated with those of every step, so each pair is compared
-    once; in float32 also under autocast, since bfloat16 cannot tell similar tokens apart. A token of zeros is similar to
-    none (the published code divides by its length).
+    earlier position is taken. Computed in float32 also under autocast, since bfloat16 cannot tell similar tokens apart. A
+    token of zeros is similar to none (the published code divides by its length).
     """
     B = len(features)
     unit = F.normalize(features.float(), dim=2)
     kept = torch.arange(seeds.start, seeds.stop, seeds.step, device=features.device).expand(B, -1)
     with _no_autocast(features.device):
         nearest, slots = (unit @ unit[:, seeds.start : seeds.stop : seeds.step].mT).max(dim=2)  # (B, S)
-        nearest = nearest.scatter(
-            1, kept, math.inf
-        )  # selected: never the least similar, and nearest to itself
+        # What is selected is never the least similar, and nearest to itself.
+        nearest = nearest.scatter(1, kept, math.inf)
         for count in filter(None, additions):
             added = nearest.argsort(dim=1, stable=True)[:, :count]
             similarity, place = (unit @ rows_of(unit, added).mT).max(dim=2)
@@ -140,15 +129,13 @@ def select(features: Tensor, seeds: range, additions: Sequence[int]) -> tuple[Te
 
 
 class TokenExpansion(Reducer):
-    """Before one block, and in training only, keeps as many tokens as the present stage of the training says and merges the
-    others into them.
+    """Before one block, in training only, keeps as many tokens as the stage of the training says and merges the rest into them.
 
     All prefix tokens are left alone (the published code takes a distillation token for a patch). The mean is plain, not
     weighed by how many tokens were merged, and gradients pass through it; the choice has none.
 
-    Clips get one choice of positions for all frames, on the similarity of all frames' features side by side: positions are
-    then alike only if they are in every frame, where a mean over frames would hide what moves. (A space-only model runs
-    frames as samples, so each frame has its own choice.) The paper has pictures only.
+    Clips get one choice of positions for all frames, on all frames' features side by side: a mean over frames would hide
+    what moves. (A space-only model runs frames as samples, so each has its own choice.) The paper has pictures only.
     """
 
     merges = True
@@ -156,14 +143,14 @@ class TokenExpansion(Reducer):
     def __init__(
         self, growth: Growth, width: int, before_block: int = 1, evaluation_stage: int | None = None
     ) -> None:
-        """`evaluation_stage`: evaluate with the tokens of this stage; None: with all."""
+        """`evaluation_stage`: the stage whose tokens evaluation has; None: all tokens."""
         super().__init__()
         self.growth = growth
         self.width = width
         self.before_block = before_block
         self.evaluation_stage = evaluation_stage
         self.stage = 1
-        """Of the training, from 1. The task sets it before every batch, so no state has to keep it."""
+        """Stage of the training, from 1. The task sets it before every batch, so no state has to keep it."""
 
     def plan(self, number: int, patches: Tensor, layout: TokenLayout) -> Shorter | None:
         stage = self.stage if self.training else self.evaluation_stage
@@ -184,16 +171,17 @@ class TokenExpansion(Reducer):
         return [num_positions] * before + [kept] * (depth - before)
 
     def macs(self, num_positions: int, num_frames: int = 1) -> dict[str, float]:
-        """The similarities: every position with every selected one."""
         if self.evaluation_stage is None:
             return {}
         kept = self.growth.num_kept(num_positions, self.evaluation_stage)
-        compared = 0 if kept == num_positions else num_positions * kept
+        compared = (
+            0 if kept == num_positions else num_positions * kept
+        )  # every position with every selected one
         return {"attention": float(compared * num_frames * self.width)}
 
 
 def _exact(rate: float) -> Fraction:
-    """The fraction that was meant: 2/5 for 0.4, and 2/3 for 0.6666666666666666; one in a million for anything less."""
+    """Return the fraction that was meant: 2/5 for 0.4, 2/3 for 0.6666666666666666; one in a million for anything less."""
     return max(Fraction(rate).limit_denominator(10**6), Fraction(1, 10**6))
 
 

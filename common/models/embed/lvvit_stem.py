@@ -19,11 +19,9 @@ class LVViTStem(PatchEmbed):
     The kernel of the last convolution is its stride, half a patch: 8 for 14x14 at 224 pixels, 16 for 7x7. For a grid
     that does not divide the half map, that map is padded with zeros (10x10: 12, with 4 on every side of 112 x 112).
 
-    ReViT does not say how the stem follows the token length. Reading: a whole stem for each grid, as its plain stems
-    are whole, in which only the last convolution differs; the BN statistics are then those of one grid too. The longest
-    grid's has the published names, the others are stems of one grid under `short.ROWSxCOLS`.
-
-    Raises ValueError for a grid that the half map cannot be cut into.
+    ReViT does not say how the stem follows the token length. Reading: a whole stem, and so BN statistics, for each grid, in
+    which only the last convolution differs. The longest grid's has the published names, the others are stems of one grid
+    under `short.ROWSxCOLS`. Raises ValueError for a grid that the half map cannot be cut into.
     """
 
     def __init__(
@@ -55,24 +53,21 @@ class LVViTStem(PatchEmbed):
         self.conv3 = nn.Conv2d(second, third, 3, padding=1, bias=False)
         self.bn3 = nn.BatchNorm2d(third)
         self.proj = nn.Conv2d(third, width, self.kernel, stride=self.kernel)
-        self.short = nn.ModuleDict(
-            {
-                grid.name: LVViTStem(img_size, [grid], width, in_chans, stem_widths, remainder)
-                for grid in grids[1:]
-            }
-        )
         self.patches = {grids[0].name: (2 * self.kernel[0], 2 * self.kernel[1])}
+        self.short = nn.ModuleDict()
         for grid in grids[1:]:
-            self.patches.update(self.stem_of(grid).patches)
+            stem = LVViTStem(img_size, [grid], width, in_chans, stem_widths, remainder)
+            self.short[grid.name] = stem
+            self.patches.update(stem.patches)
 
     def stem_of(self, grid: TokenGrid) -> LVViTStem:
-        """The stem of one grid: this module itself for the longest."""
+        """Return the stem of one grid: this module itself for the longest."""
         stem = self.short[grid.name] if grid.name in self.short else self  # noqa: SIM401 (no `get`)
         assert isinstance(stem, LVViTStem)
         return stem
 
     def forward(self, images: Tensor, grid: TokenGrid) -> Tensor:
-        """(B, C, H, W) -> (B, D, rows, cols)"""
+        """Embed pictures, (B, C, H, W) -> (B, D, rows, cols)."""
         if grid.name in self.short:
             return self.stem_of(grid)(images, grid)
         half = self.bn1(self.conv1(images)).relu()  # (B, 64, H / 2, W / 2)
@@ -85,7 +80,7 @@ class LVViTStem(PatchEmbed):
         return super().map_of((sides[0] + sides[0] % 2, sides[1] + sides[1] % 2), grid)
 
     def origin(self, sides: Sides, grid: TokenGrid) -> Sides:
-        """As for patches of the half map, which is what is padded."""
+        # As for patches of the half map, which is what is padded.
         if self.remainder == "cut":
             return (0, 0)
         kernel = self.stem_of(grid).kernel

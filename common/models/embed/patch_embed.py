@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from revit.common.models.embed.flexi import FlexiPatchify
 from revit.common.models.embed.lvvit_stem import LVViTStem
-from revit.common.models.embed.patches import PatchEmbed, Remainder, Sides, pad_to_patches, patch_of
+from revit.common.models.embed.patches import PatchEmbed, Remainder, Sides, pad_to_patches, patch_of, sides_of
 from revit.common.models.embed.resize import resize_patch_kernel
 from revit.common.models.embed.retokenize import ReTokenizing, strided_convolution
 from revit.common.models.grid import TokenGrid
@@ -35,15 +34,11 @@ class Patchify(PatchEmbed, ReTokenizing):
         self.remainder = remainder
         self.patches = {grid.name: patch_of(img_size, grid) for grid in grids}
 
-        def make(grid: TokenGrid) -> nn.Conv2d:
-            patch = self.patches[grid.name]
-            return nn.Conv2d(in_chans, width, kernel_size=patch, stride=patch)
-
-        self.proj = make(grids[0])
-        self.short = nn.ModuleDict({grid.name: make(grid) for grid in grids[1:]})
+        self.proj, *short = (nn.Conv2d(in_chans, width, patch, patch) for patch in self.patches.values())
+        self.short = nn.ModuleDict({grid.name: conv for grid, conv in zip(grids[1:], short)})
 
     def forward(self, images: Tensor, grid: TokenGrid) -> Tensor:
-        """(B, C, H, W) -> (B, D, rows, cols)"""
+        """Embed pictures, (B, C, H, W) -> (B, D, rows, cols)."""
         conv = self.short[grid.name] if grid.name in self.short else self.proj  # noqa: SIM401 (no `get`)
         if self.times > 1:
             assert isinstance(conv, nn.Conv2d)
@@ -60,11 +55,8 @@ class Patchify(PatchEmbed, ReTokenizing):
     def start_short_grids(self) -> None:
         """Start the other grids' kernels from the longest one's by pseudo-inverse resizing; biases are copied."""
         for name, conv in self.short.items():
-            assert isinstance(conv, nn.Conv2d)
-            assert conv.bias is not None
-            assert self.proj.bias is not None
-            conv.weight.copy_(resize_patch_kernel(self.proj.weight, self.patches[name]))
-            conv.bias.copy_(self.proj.bias)
+            kernel = resize_patch_kernel(self.proj.weight, self.patches[name])
+            conv.load_state_dict({**self.proj.state_dict(), "weight": kernel})
 
 
 class SharedPatchify(PatchEmbed):
@@ -84,7 +76,7 @@ class SharedPatchify(PatchEmbed):
         self.proj = nn.Conv2d(in_chans, width, kernel_size=largest, stride=largest)
 
     def forward(self, images: Tensor, grid: TokenGrid) -> Tensor:
-        """(B, C, H, W) -> (B, D, rows, cols)"""
+        """Embed pictures, (B, C, H, W) -> (B, D, rows, cols)."""
         patch = self.patches[grid.name]
         top, left = ((full - side) // 2 for full, side in zip(self.proj.weight.shape[-2:], patch))
         kernel = self.proj.weight[:, :, top : top + patch[0], left : left + patch[1]]
@@ -94,10 +86,9 @@ class SharedPatchify(PatchEmbed):
 class ConvStem(PatchEmbed):
     """Early convolutions per grid (Xiao et al., cited by ReViT section 4): 3x3 convolutions + BN + ReLU, then 1x1.
 
-    All but the last convolution halve the map; the stride of the last (2, 3, 4) makes the grid: 14, 10 and 7 at 224
-    pixels with three halvings. The paper does not say how the cost is paid for; here the light widths 24-48-96-192
-    are the default and all transformer blocks are kept (Xiao et al. drop one). One stem, and so one set of BN
-    statistics, per grid. For clips every frame counts as one picture in the BN statistics.
+    All but the last convolution halve the map; the stride of the last (2, 3, 4) makes the grid: 14, 10 and 7 at 224 pixels
+    with three halvings. By default light widths pay for it, and no transformer block is dropped (Xiao et al. drop one). One
+    stem, and so one set of BN statistics, per grid; every frame of a clip counts as one picture in them.
     """
 
     def __init__(
@@ -124,23 +115,79 @@ class ConvStem(PatchEmbed):
             widths = [in_chans, *stem_widths]
             layers: list[nn.Module] = []
             for before, after, stride in zip(widths, widths[1:], strides):
-                layers += [
-                    nn.Conv2d(before, after, 3, stride, padding=1, bias=False),
-                    nn.BatchNorm2d(after),
-                    nn.ReLU(),
-                ]
+                conv = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
+                layers += [conv, nn.BatchNorm2d(after), nn.ReLU()]
             self.stems[name] = nn.Sequential(*layers, nn.Conv2d(widths[-1], width, 1))
 
     def forward(self, images: Tensor, grid: TokenGrid) -> Tensor:
-        """(B, C, H, W) -> (B, D, rows, cols)"""
+        """Embed pictures, (B, C, H, W) -> (B, D, rows, cols)."""
         # The last convolution pads by one pixel of its own, so a remainder needs no padding of the picture.
         tokens = self.stems[grid.name](images)
         expected = self.map_of((images.shape[-2], images.shape[-1]), grid)
         return tokens[..., : expected.rows, : expected.cols]
 
     def origin(self, sides: Sides, grid: TokenGrid) -> Sides:
-        """None: what fills no patch lies at the right and lower border."""
-        return (0, 0)
+        return (0, 0)  # what fills no patch lies at the right and lower border
+
+
+class ResizedConv2d(nn.Conv2d):
+    """Convolution over patches that do not overlap, by a kernel that is resized to the patch in every forward pass."""
+
+    def forward(self, images: Tensor, patch: Sides) -> Tensor:  # type: ignore[override]
+        """Convolve (B, C, rows * h, cols * w) in patches of (h, w) pixels -> (B, D, rows, cols)."""
+        return F.conv2d(images, self.kernel_at(patch), self.bias, stride=patch)
+
+    def kernel_at(self, patch: Sides) -> Tensor:
+        """Return the kernel (D, C, *patch); gradients reach the stored one."""
+        # Not part of a published cost: one small product per pass, whatever the batch, and none at a fixed size. So
+        # where only shapes are asked for, by the counters of operations, there is none.
+        if self.weight.is_meta:
+            return self.weight.new_empty((*self.weight.shape[:2], *patch))
+        return resize_patch_kernel(self.weight, patch)
+
+
+class FlexiPatchify(PatchEmbed):
+    """One underlying kernel, pseudo-inverse resized to the patch of whatever grid is asked for (FlexiViT section 3.4).
+
+    The patch is floor(picture / grid) pixels, and what is over at the right and lower border is cut off, so that the map is
+    the grid itself at every size of picture. Where more than a patch is over (10 x 10 at 48 pixels) the published code would
+    give a larger map (12 x 12). Raises ValueError for a grid with more tokens than the picture has pixels.
+    """
+
+    remainder: Remainder = "cut"
+
+    def __init__(
+        self,
+        img_size: int | Sides,
+        grids: Sequence[TokenGrid],
+        width: int,
+        in_chans: int = 3,
+        kernel_size: int | Sides = 32,
+    ) -> None:
+        super().__init__()
+        self.sides = sides_of(img_size)
+        self.patches = {grid.name: self.patch_at(self.sides, grid) for grid in grids}
+        kernel = sides_of(kernel_size)
+        self.proj = ResizedConv2d(in_chans, width, kernel_size=kernel, stride=kernel)
+
+    def check_grid(self, grid: TokenGrid) -> None:
+        height, width = self.sides
+        if grid.rows > height or grid.cols > width:
+            raise KeyError(f"grid {grid} has more tokens than the {height}x{width} pixels of a picture")
+
+    def patch_at(self, sides: Sides, grid: TokenGrid) -> Sides:
+        height, width = (int(side) for side in sides)
+        if grid.rows > height or grid.cols > width:
+            raise ValueError(f"a picture of {height}x{width} pixels cannot be cut into {grid} patches")
+        return height // grid.rows, width // grid.cols
+
+    def map_of(self, sides: Sides, grid: TokenGrid) -> TokenGrid:
+        return grid
+
+    def forward(self, images: Tensor, grid: TokenGrid) -> Tensor:
+        """Embed pictures, (B, C, H, W) -> (B, D, rows, cols)."""
+        patch = self.patch_at((images.shape[-2], images.shape[-1]), grid)
+        return self.proj(images[..., : grid.rows * patch[0], : grid.cols * patch[1]], patch)
 
 
 PATCH_EMBEDS: Mapping[str, type[Patchify | SharedPatchify | ConvStem | LVViTStem | FlexiPatchify]] = {

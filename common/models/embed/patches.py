@@ -23,15 +23,12 @@ Remainder = Literal["pad", "cut"]
 
 
 def sides_of(img_size: int | Sides) -> Sides:
-    """A side, or height and width -> height and width."""
+    """Return height and width of a side, or of height and width."""
     return (img_size, img_size) if isinstance(img_size, int) else (img_size[0], img_size[1])
 
 
 def patch_of(img_size: int | Sides, grid: TokenGrid) -> Sides:
-    """Patch height and width in pixels with which a picture of `img_size` (a side, or height and width) gives `grid`.
-
-    Raises ValueError where no patch does.
-    """
+    """Return patch height and width in pixels with which pictures of `img_size` give `grid`. Raise ValueError where no patch does."""
 
     def side(pixels: int, tokens: int) -> int:
         if pixels % tokens == 0:
@@ -60,25 +57,29 @@ def pad_to_patches(images: Tensor, patch: Sides) -> Tensor:
 
 
 class PatchEmbed(nn.Module):
-    """What turns pictures (B, C, H, W) into the map (B, D, rows, cols) of each of a model's grids."""
+    """Turns pictures (B, C, H, W) into the map (B, D, rows, cols) of each of a model's grids."""
 
     patches: dict[str, Sides]
     """Pixels per token, by the grid's name."""
     remainder: Remainder = "pad"
 
+    def check_grid(self, grid: TokenGrid) -> None:
+        """Raise KeyError for a grid that pictures of the model's own size cannot be cut into."""
+        if grid.name not in self.patches:
+            raise KeyError(f"this model was not made for grid {grid}; it runs at {', '.join(self.patches)}")
+
     def map_of(self, sides: Sides, grid: TokenGrid) -> TokenGrid:
-        """The map that pictures of `sides` pixels give at `grid`: `grid` itself at the model's own size."""
+        """Return the map that pictures of `sides` pixels give at `grid`: `grid` itself at the model's own size."""
         fit = math.floor if self.remainder == "cut" else math.ceil
         rows, cols = (fit(size / patch) for size, patch in zip(sides, self.patches[grid.name]))
         return TokenGrid(rows, cols)
 
     def patch_at(self, sides: Sides, grid: TokenGrid) -> Sides:
-        """Pixels per token in pictures of `sides` pixels."""
+        """Return the pixels per token in pictures of `sides` pixels."""
         return self.patches[grid.name]
 
     def origin(self, sides: Sides, grid: TokenGrid) -> Sides:
-        """Pixels that the first token of a picture of `sides` begins above and left of it, where what fills no patch is
-        padded on both sides."""
+        """Return how many pixels above and left of a picture of `sides` its first token begins, where it is padded."""
         if self.remainder == "cut":
             return (0, 0)
         top, left = (-size % patch // 2 for size, patch in zip(sides, self.patches[grid.name]))

@@ -18,46 +18,39 @@ TIME_METHODS = ("linear", "nearest")
 def resize_patch_kernel(
     kernel: Tensor, size: tuple[int, int], mode: str = "bilinear", antialias: bool = False
 ) -> Tensor:
-    """Pseudo-inverse resize of a patch kernel, (D, C, h, w) -> (D, C, *size) (FlexiViT section 3.4, "PI-resize").
+    """Resize a patch kernel by pseudo-inverse, (D, C, h, w) -> (D, C, *size) (FlexiViT section 3.4, "PI-resize").
 
     Enlarging is exact: the product of a resized patch with the new kernel equals that of the patch with the old
     one. Shrinking is the least-squares solution for white-noise patches. The resize behind it is bilinear with
     half-pixel centres and no antialiasing, as in the authors' code; `mode` "bicubic" and `antialias` are other
     programs' rules (timm's default is both), which differ by as much as the weights themselves. Gradients reach `kernel`.
 
-    The paper's factor, (new * new, old * old), is the Kronecker product of one factor for rows and one for columns, as
-    the resize is separable; applying those one after the other is the same and takes about a tenth of the operations.
-    The product is computed in float32, or in the kernel's float64.
+    The paper's factor is the Kronecker product of one for rows and one for columns; applying those one after the other
+    takes about a tenth of the operations. Computed in float32, or in the kernel's float64.
     """
     old = (kernel.shape[-2], kernel.shape[-1])
     if old == tuple(size):
         return kernel
     dtype = torch.float64 if kernel.dtype == torch.float64 else torch.float32
-    rows, cols = _factors(old, (size[0], size[1]), mode, antialias, kernel.device, dtype)
+    rows, cols = _factors(kernel, size, mode, antialias, dtype)
     with torch.autocast(kernel.device.type, enabled=False):
         wide = kernel.to(dtype) @ cols.T  # (D, C, h, w')
         return (rows @ wide).to(kernel.dtype)  # (D, C, h', w')
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # a compiled model would compute the pseudo-inverses in every pass
 def _factors(
-    old: tuple[int, int],
-    new: tuple[int, int],
-    mode: str,
-    antialias: bool,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor]:
-    """For rows and for columns. Not compiled: a compiled model would compute the pseudo-inverses in every pass."""
-    rows, cols = (_pseudo_inverse(*pair, mode, antialias, device, dtype) for pair in zip(old, new))
-    return rows, cols
+    kernel: Tensor, size: tuple[int, int], mode: str, antialias: bool, dtype: torch.dtype
+) -> list[Tensor]:
+    pairs = zip(kernel.shape[-2:], size)
+    return [_pseudo_inverse(*pair, mode, antialias, kernel.device, dtype) for pair in pairs]
 
 
 @lru_cache(maxsize=128)
 def _pseudo_inverse(
     old: int, new: int, mode: str, antialias: bool, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """(new, old): pinv(B^T) in float64, then as `dtype`; column j of B is the j-th of `old` unit vectors, resized."""
+    """Compute (new, old): pinv(B^T) in float64, then as `dtype`; column j of B is the j-th of `old` unit vectors, resized."""
     # Made in a forward pass under whatever mode, kept for all later ones: also for those that need gradients.
     with torch.inference_mode(False), torch.no_grad():
         unit_vectors = torch.eye(old, dtype=torch.float64, device="cpu").view(old, 1, 1, old)
@@ -79,7 +72,7 @@ def resize_positions(
     - "nearest_flat" (published TimeSformer at load time, for parity): target patch i takes source patch
       floor(i * N / N') of the flattened table, which scrambles the layout.
 
-    Raises ValueError for another method or a table that does not match `source`.
+    Raise ValueError for another method or a table that does not match `source`.
     """
     if method not in POSITION_METHODS:
         raise ValueError(
@@ -103,27 +96,26 @@ def resize_positions(
 
 
 def undo_position_resize(table: Tensor, source: TokenGrid, target: TokenGrid) -> Tensor:
-    """The table (1, target, D) whose "linear" resize comes nearest to `table`, (1, source, D), by least squares.
+    """Find the table (1, target, D) whose "linear" resize comes nearest to `table`, (1, source, D), by least squares.
 
     Exact for a table that was made by enlarging one of `target`, as those of converted FlexiViT files are.
     """
-    rows, cols = (
-        _linear(*pair).to(table.device)
-        for pair in zip((target.rows, target.cols), (source.rows, source.cols))
-    )
+    rows = _linear(target.rows, source.rows).to(table.device)
+    cols = _linear(target.cols, source.cols).to(table.device)
     as_map = table.transpose(1, 2).unflatten(2, (source.rows, source.cols)).double()
     fitted = torch.linalg.pinv(rows) @ as_map @ torch.linalg.pinv(cols).T
     return fitted.flatten(2).transpose(1, 2).to(table.dtype)
 
 
 def _linear(old: int, new: int) -> Tensor:
-    """(new, old) float64: what "linear" does along one axis."""
+    """Compute (new, old) float64: what "linear" does along one axis."""
     unit_vectors = torch.eye(old, dtype=torch.float64).view(old, 1, 1, old)
     return _resized(unit_vectors, (1, new), **_MAPS["linear"]).flatten(1).T
 
 
 def _resized(maps: Tensor, size: tuple[int, int], **how: Any) -> Tensor:
-    """(B, C, h, w) -> (B, C, *size). Antialiased resizing in torch 2.15 answers nonsense for maps of a single column."""
+    """Resize (B, C, h, w) -> (B, C, *size)."""
+    # Antialiased resizing in torch 2.15 answers nonsense for maps of a single column.
     if maps.shape[-1] > 1:
         return F.interpolate(maps, size=size, **how)
     turned = F.interpolate(maps.transpose(2, 3).contiguous(), size=(size[1], size[0]), **how)
@@ -153,7 +145,7 @@ def resize_times(table: Tensor, num_frames: int, method: str) -> Tensor:
 
 
 def _nearest(rows: Tensor, count: int) -> Tensor:
-    """(1, N, D) -> (1, count, D), row i taken from floor(i * N / count), rounded in float32 as published."""
+    """Pick rows, (1, N, D) -> (1, count, D): row i is floor(i * N / count), rounded in float32 as published."""
     numbers = torch.arange(rows.shape[1], dtype=torch.float32)
     taken = F.interpolate(numbers.view(1, 1, -1), size=count, mode="nearest").flatten().long()
     return rows[:, taken.to(rows.device)]

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 
 def re_tokenized(kernel: int, stride: int, times: int) -> tuple[int, int, int]:
-    """Dilation, and zeros before and behind, with which a kernel made for `stride` runs at `times` that stride.
+    """Return dilation, and zeros before and behind, with which a kernel made for `stride` runs at `times` that stride.
 
-    Dilation as in As-ViT's footnote 3, round((new stride / stride - 1) * K / (K - 1)) + 1. The paper gives no padding: in
-    all max(0, dilation * (K - 1) + 1 - new stride), the smaller half in front. At `times` 1 that is the published stem's
-    own, and As-ViT's stem gives maps of exactly picture / stride for all kernels of its search space.
+    Dilation as in As-ViT's footnote 3. The paper gives no padding: in all max(0, dilation * (K - 1) + 1 - new stride), the
+    smaller half in front, which at `times` 1 is the published stem's own and gives maps of exactly picture / stride.
     """
     dilation = round((times - 1) * kernel / (kernel - 1)) + 1 if kernel > 1 else 1
     total = max(0, dilation * (kernel - 1) + 1 - times * stride)
@@ -22,7 +21,7 @@ def re_tokenized(kernel: int, stride: int, times: int) -> tuple[int, int, int]:
 
 
 def strided_convolution(images: Tensor, conv: nn.Conv2d, times: int) -> Tensor:
-    """(B, C, H, W) -> (B, D, ceil(H / (times * stride)), ceil(W / ...)): a patch embedding at `times` its own stride.
+    """Embed (B, C, H, W) -> (B, D, ceil(H / (times * stride)), ceil(W / ...)) at `times` the convolution's own stride.
 
     What fills no stride at the right and lower border gets zeros.
     """
@@ -39,18 +38,18 @@ class ReTokenizing(nn.Module):
     """A patch embedding that can be told to make fewer tokens while it trains. In evaluation it makes all of them."""
 
     coarser: int = 1
-    """Times its own stride, per side."""
+    """Factor of its own stride, per side."""
     in_evaluation: bool = False
-    """Fewer tokens in evaluation as well: to count what they cost."""
+    """Makes fewer tokens in evaluation as well: to count what they cost."""
 
     @property
     def times(self) -> int:
-        """As it is now."""
+        """Factor of the stride as it is now."""
         return self.coarser if self.training or self.in_evaluation else 1
 
     @contextmanager
     def held_at(self, coarser: int) -> Iterator[None]:
-        """Inside, it is so much coarser, in training and in evaluation."""
+        """Make it so much coarser inside, in training and in evaluation."""
         before = self.coarser, self.in_evaluation
         self.coarser, self.in_evaluation = coarser, True
         try:

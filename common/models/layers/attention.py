@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from threading import Lock
 
 import torch
@@ -13,12 +14,11 @@ from torch import Tensor, nn
 
 
 def masked_softmax(scores: Tensor, keys: Tensor, eps: float = 1e-6) -> Tensor:
-    """Attention weights over weighted keys (DynamicViT; the constants are those of the published code).
+    """Compute attention weights (B, heads, N, N) of scores over keys (B, N) that are seen from 0 (by nobody) to 1 (DynamicViT).
 
-    scores (B, heads, N, N) before the softmax, keys (B, N) from 0 (nobody sees this token) to 1 (as in a softmax) ->
-    (B, heads, N, N). A token always sees itself, so that no row is empty. With e = exp(scores - row maximum, over all
-    tokens) times the weights, the result is (e + eps / N) / (sum of e + eps): of ones it is the softmax to within eps, and
-    eps keeps the gradient of a dropped key alive. Computed in float32 at least; gradients reach scores and keys.
+    A token always sees itself, so that no row is empty. With e = exp(scores - row maximum) times the weights, the result
+    is (e + eps / N) / (sum of e + eps), as published: of ones it is the softmax to within eps, and eps keeps the gradient of
+    a dropped key alive. Computed in float32 at least; gradients reach scores and keys.
     """
     N = scores.shape[-1]
     diagonal = torch.eye(N, dtype=keys.dtype, device=keys.device)
@@ -30,7 +30,7 @@ def masked_softmax(scores: Tensor, keys: Tensor, eps: float = 1e-6) -> Tensor:
 
 
 def fused_attention(qkv: Tensor) -> Tensor:
-    """(B, N, 3, heads, head width) -> (B, N, heads * head width), by the framework's one kernel."""
+    """Attend, (B, N, 3, heads, head width) -> (B, N, heads * head width), by the framework's one kernel."""
     query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
     return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
@@ -38,18 +38,18 @@ def fused_attention(qkv: Tensor) -> Tensor:
 SCORES_AT_ONCE = 2**20
 """Scores that one core keeps near: in bfloat16 two megabytes, a usual second-level cache."""
 SHORT_ROW = 32
-"""Fewer keys than a vector register has places for: the softmax then runs along the other axes."""
+"""Keys that fill a vector register; with fewer the softmax runs along the other axes."""
 MEASURED_TOKENS = 1024
-"""In a measurement of what is faster: some milliseconds each time."""
+"""Tokens of a measurement of what is faster: some milliseconds each time."""
 CLEARLY = 1.1
-"""By this factor the fused kernel must be faster to be chosen: where both are alike, processes should not differ by chance."""
+"""Factor by which the fused kernel must be faster to be chosen: where both are alike, processes should not differ by chance."""
 LONG_ROW = 640
-"""From so many keys on the scores would take too much memory."""
+"""Keys from which on the scores would take too much memory."""
 
 
 def attention_by_products(qkv: Tensor) -> Tensor:
-    """The same by two batched matrix products, without gradients: a part of the batch at a time, as large as its scores stay
-    in the cache. Scores and weights are rounded to the dtype of `qkv`, where the fused kernel keeps float32."""
+    """Attend by two batched matrix products, without gradients: a part of the batch at a time, as large as its scores stay in
+    the cache. Scores and weights are rounded to the dtype of `qkv`, where the fused kernel keeps float32."""
     B, N, _, heads, head_dim = qkv.shape
     mixed = qkv.new_empty(B, N, heads, head_dim)
     at_once = max(1, SCORES_AT_ONCE * _num_threads() // (heads * N * N))
@@ -68,16 +68,15 @@ def attention_by_products(qkv: Tensor) -> Tensor:
 
 @torch.compiler.assume_constant_result
 def _num_threads() -> int:
-    """A constant to a compiler, which would otherwise break the graph here."""
+    # A constant to a compiler, which would otherwise break the graph here.
     return torch.get_num_threads()
 
 
 def products_are_faster(qkv: Tensor) -> bool:
-    """Whether two products beat the fused kernel, for (B, N, 3, heads, head width).
+    """Say whether two products beat the fused kernel, for (B, N, 3, heads, head width).
 
-    Nothing but bfloat16 on a CPU is in question: in float32 the fused kernel is the faster one. There it depends on the
-    processor's instructions, so it is measured, once in a process for each power of two of N and each size of a head:
-    equal shapes always go the same way, whatever their batch.
+    In question is only bfloat16 on a CPU. It depends on the processor's instructions, so it is measured, once in a process
+    for each power of two of N and each size of a head: equal shapes always go the same way, whatever their batch.
     """
     _, N, _, heads, head_dim = qkv.shape
     if qkv.device.type != "cpu" or qkv.dtype != torch.bfloat16 or N >= LONG_ROW:
@@ -86,21 +85,19 @@ def products_are_faster(qkv: Tensor) -> bool:
 
 
 _MEASURING = Lock()
-_WINS: dict[tuple[int, ...], bool] = {}
 
 
 @torch.compiler.assume_constant_result
 def _products_win(bits: int, heads: int, head_dim: int, num_threads: int) -> bool:
-    """The measurement, at three quarters of the largest number of tokens that has so many bits."""
-    shape = bits, heads, head_dim, num_threads
     with _MEASURING:  # two threads that ask at once get one answer
-        if shape not in _WINS:
-            _WINS[shape] = _measured(max(1, 3 * 2**bits // 4), heads, head_dim)
-        return _WINS[shape]
+        return _measured(bits, heads, head_dim, num_threads)
 
 
+@cache
 @torch.inference_mode()
-def _measured(N: int, heads: int, head_dim: int) -> bool:
+def _measured(bits: int, heads: int, head_dim: int, num_threads: int) -> bool:
+    """Measure at three quarters of the largest number of tokens that has so many bits."""
+    N = max(1, 3 * 2**bits // 4)
     B = max(1, MEASURED_TOKENS // N)
     # Times do not depend on the values.
     qkv = torch.zeros(B, N, 3, heads, head_dim, dtype=torch.bfloat16, device="cpu")
@@ -130,24 +127,17 @@ class Attention(nn.Module):
         inner = num_heads * (head_dim or width // num_heads)
         self.num_heads = num_heads
         self.fused = True
-        self.products: bool | None = None
-        """Without gradients: True for `attention_by_products`, False for the fused kernel, None for the faster one as measured."""
         self.qkv = nn.Linear(width, 3 * inner, bias=qkv_bias)
         self.proj = nn.Linear(inner, width)
 
     def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
-        """(..., N, D) -> (..., N, D); all leading axes are batch.
-
-        keys (..., N): by how much each token is seen by the others, see `masked_softmax`, which is then written out. None:
-        an ordinary softmax, fused.
-        """
+        """Attend, (..., N, D) -> (..., N, D); all leading axes are batch. keys (..., N): by how much each token is seen by the
+        others, see `masked_softmax`; None: an ordinary softmax, fused."""
         leading = x.shape[:-2]
         # (..., N, 3D) -> (B, N, 3, heads, head width)
         qkv = self.qkv(x).flatten(0, -3).unflatten(-1, (3, self.num_heads, -1))
         if self.fused and keys is None:
-            by_products = not torch.is_grad_enabled() and (
-                products_are_faster(qkv) if self.products is None else self.products
-            )
+            by_products = not torch.is_grad_enabled() and products_are_faster(qkv)
             mixed = attention_by_products(qkv) if by_products else fused_attention(qkv)
         else:
             query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
@@ -159,13 +149,12 @@ class Attention(nn.Module):
 
 @contextmanager
 def explicit_attention(model: nn.Module) -> Iterator[None]:
-    """Inside, every Attention of the model writes its two matrix products out, where counters can see them."""
+    """Let every Attention of the model write its two matrix products out, where counters can see them."""
     layers = [layer for layer in model.modules() if isinstance(layer, Attention)]
-    before = [layer.fused for layer in layers]
     for layer in layers:
         layer.fused = False
     try:
         yield
     finally:
-        for layer, fused in zip(layers, before):
-            layer.fused = fused
+        for layer in layers:
+            layer.fused = True

@@ -14,8 +14,8 @@ from revit.common.models.layout import TokenLayout
 
 
 def key_weights(layout: TokenLayout, num_frames: int) -> Tensor | None:
-    """(B, P + S * num_frames) by which tokens are seen as keys, as `layout.keep` weighs their positions: the same in all
-    frames, and 1 for the prefix. None: all alike."""
+    """Return (B, P + S * num_frames) by which tokens are seen as keys, as `layout.keep` weighs their positions: the same in
+    all frames, and 1 for the prefix. None: all alike."""
     if layout.keep is None:
         return None
     prefix = layout.keep.new_ones(len(layout.keep), layout.num_prefix)
@@ -32,7 +32,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., D)"""
+        """Map (..., D) -> (..., D)."""
         return self.fc2(self.act(self.fc1(x)))
 
 
@@ -48,7 +48,7 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor, batch_axes: int = 1) -> Tensor:
-        """(batch axes..., ...) -> same shape"""
+        """Drop whole elements of the batch axes of (batch axes..., ...)."""
         if self.rate == 0.0 or not self.training:
             return x
         kept = 1.0 - self.rate
@@ -57,7 +57,7 @@ class DropPath(nn.Module):
 
 
 def drop_path_rates(last: float, depth: int) -> list[float]:
-    """Stochastic depth of every block: from 0 in equal steps to `last`."""
+    """Return the stochastic depth of every block: from 0 in equal steps to `last`."""
     return torch.linspace(0, last, depth, device="cpu").tolist()  # also while models are made on meta tensors
 
 
@@ -89,14 +89,14 @@ class Block(nn.Module):
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
     def forward(self, tokens: Tensor, layout: TokenLayout) -> Tensor:
-        """(B, N, D) -> (B, N, D)"""
+        """Transform (B, N, D) -> (B, N, D)."""
         keys = key_weights(layout, layout.num_frames)
         tokens = self.add(tokens, self.drop_path(self.attn(self.norm1(tokens, layout.grid), keys)))
         return self.add(tokens, self.drop_path(self.mlp(self.norm2(tokens, layout.grid))))
 
     def fold(self) -> None:
-        """For inference only: join what just training needs apart. There is nothing in this block."""
+        """Join, for inference only, what just training needs apart. There is nothing in this block."""
 
     def add(self, tokens: Tensor, branch: Tensor) -> Tensor:
-        """tokens + branch / skip_lam, in one pass over memory."""
+        """Compute tokens + branch / skip_lam, in one pass over memory."""
         return torch.add(tokens, branch, alpha=1 / self.skip_lam)

@@ -25,7 +25,7 @@ class LengthAwareLayerNorm(nn.LayerNorm):
         self.short = nn.ModuleDict({grid.name: nn.LayerNorm(width, eps=eps) for grid in grids[1:]})
 
     def forward(self, x: Tensor, grid: TokenGrid) -> Tensor:  # type: ignore[override]
-        """(..., D) -> (..., D). Raises KeyError for a grid this norm was not made for."""
+        """Normalise (..., D). Raise KeyError for a grid this norm was not made for."""
         if self.longest is None or grid == self.longest:
             return super().forward(x)
         if grid.name not in self.short:
@@ -38,6 +38,4 @@ class LengthAwareLayerNorm(nn.LayerNorm):
     def start_short_grids(self) -> None:
         """Copy the longest grid's scale and shift to the others: their start from a pretrained model."""
         for norm in self.short.values():
-            assert isinstance(norm, nn.LayerNorm)
-            norm.weight.copy_(self.weight)
-            norm.bias.copy_(self.bias)
+            norm.load_state_dict({"weight": self.weight, "bias": self.bias})

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-class PixelNorm(nn.Module):
+class Normalizer(nn.Module):
     """(pixel / 255 - mean) / std per channel, for pictures (B, C, H, W) and clips (B, C, T, H, W).
 
     Bytes travel to the device and become floats there: a quarter of the traffic of normalising in the loader.
@@ -23,7 +23,7 @@ class PixelNorm(nn.Module):
         self.register_buffer("shift", -torch.tensor(mean) / torch.tensor(std), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """uint8 (B, C, ...) -> float (B, C, ...)"""
+        """Normalise uint8 (B, C, ...) to float (B, C, ...)."""
         per_channel = (1, -1, *[1] * (pixels.ndim - 2))
         return torch.addcmul(
             self.shift.view(per_channel), pixels.to(self.scale.dtype), self.scale.view(per_channel)

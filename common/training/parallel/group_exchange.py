@@ -44,21 +44,21 @@ class GroupExchange:
         self._agreed = False
 
     def begin(self, grids: Sequence[TokenGrid]) -> Sequence[TokenGrid]:
-        """The grids of this rank."""
+        """Begin a batch; return the grids of this rank."""
         self._longest = grids[0]
         self._received = None
         self._seed = int(torch.randint(2**24, ()))
         return [grid for grid in grids if grid in self.dealing.own]
 
     @contextmanager
-    def passing(self, grid: TokenGrid) -> Iterator[None]:
-        """Random numbers of this batch and grid."""
+    def forwarding(self, grid: TokenGrid) -> Iterator[None]:
+        """Draw random numbers of this batch and grid inside."""
         with torch.random.fork_rng(self.devices):
             torch.manual_seed(zlib.crc32(f"{self._seed} {grid}".encode()))
             yield
 
-    def teach(self, logits: Tensor) -> None:
-        """Start sending."""
+    def publish(self, logits: Tensor) -> None:
+        """Start sending the longest grid's logits."""
         message = torch.cat(
             [logits.float().flatten(), logits.new_full((1,), self._seed, dtype=torch.float32)]
         )
@@ -69,8 +69,8 @@ class GroupExchange:
         self._sent.append((work, message))
         self._received = logits
 
-    def taught(self, like: Tensor) -> Tensor:
-        """Receive them, once per batch.
+    def teacher_logits(self, like: Tensor) -> Tensor:
+        """Receive the longest grid's logits, once per batch.
 
         Raises RuntimeError if the ranks of this group are out of step in what they draw.
         """
@@ -86,7 +86,7 @@ class GroupExchange:
         return self._received
 
     def finish(self) -> None:
-        """What was sent has arrived."""
+        """Wait until what was sent has arrived."""
         for work, _ in self._sent:
             work.wait()
         self._sent.clear()

@@ -11,7 +11,7 @@ from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from revit.common.methods.exchange import LengthExchange, OneProcess, SharesLengths
+from revit.common.methods.task import LengthExchange, OneProcess, SharesLengths
 from revit.common.training.parallel.backend import LocalBackend
 from revit.common.training.parallel.dealing import Dealing
 from revit.common.training.parallel.gradient_sum import BUCKET_BYTES, BufferMean, GradientSum
@@ -36,7 +36,7 @@ class ReplicaBackend(LocalBackend):
     bucket_bytes = BUCKET_BYTES
 
     def __init__(self, device: torch.device, *arguments: Any, dealing: Dealing, **settings: Any) -> None:
-        """`dealing`, and otherwise as the local backend."""
+        """Make the backend of this `dealing`; the other arguments are the local backend's."""
         super().__init__(device, *arguments, **settings)
         self.dealing = dealing
         self._timeout = timedelta(minutes=self.options.timeout_minutes)

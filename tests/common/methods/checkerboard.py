@@ -44,7 +44,7 @@ class CheckerboardReducer(Reducer):
         ]
 
 
-class Checkerboard(Method):
+class Checkerboard(Method[CheckerboardOptions]):
     """No paper: the smallest method there can be."""
 
     options_class = CheckerboardOptions

@@ -37,7 +37,7 @@ def test_every_input_gets_the_answer_of_its_own_grid_in_input_order(model, lengt
     for row, position in enumerate(lengths):
         alone = model(inputs[row : row + 1], model.grids[position]).prediction[0]
         assert torch.allclose(output.prediction[row], alone, atol=1e-5)
-    assert output.lengths.tolist() == lengths
+    assert output.grid_index.tolist() == lengths
 
 
 def test_groups_run_dense_and_in_bounded_pieces(model):
@@ -52,11 +52,11 @@ def test_the_assigner_chooses(model):
     assigner = TokenLengthAssigner(3, size=32, num_frames=2, width=0.25, depth=0.5).eval()
     inputs = torch.randn(6, 3, 2, 32, 32)
     output = AdaptiveClassifier(model, assigner)(inputs)
-    assert torch.equal(output.lengths, assigner(inputs).argmax(1))
+    assert torch.equal(output.grid_index, assigner(inputs).argmax(1))
 
 
 def test_without_an_assigner_everything_runs_at_the_longest(model):
-    assert AdaptiveClassifier(model)(torch.randn(2, 3, 2, 32, 32)).lengths.tolist() == [0, 0]
+    assert AdaptiveClassifier(model)(torch.randn(2, 3, 2, 32, 32)).grid_index.tolist() == [0, 0]
 
 
 def test_assigner_sees_the_middle_of_every_share_of_the_clip():

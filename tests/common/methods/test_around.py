@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from revit.common.data.batch import Batch
-from revit.common.methods.around import TaskAround
-from revit.common.methods.exchange import OneProcess, SharesLengths
 from revit.common.methods.retokenize import RetokenizeOptions, RetokenizeTask
-from revit.common.methods.task import AssignerTask, Progress, ResizableTask
+from revit.common.methods.revit.task import AssignerTask, ResizableTask
+from revit.common.methods.task import OneProcess, Progress, SharesLengths, TaskAround
 from revit.common.methods.toe.method import Stages, ToETask
 from revit.common.methods.toe.reducer import Growth, TokenExpansion
 from revit.image.models.deit import DeiT
@@ -40,7 +39,7 @@ class OwnGrids(OneProcess):
         super().begin(grids)
         return grids[self.own]
 
-    def taught(self, like):
+    def teacher_logits(self, like):
         return torch.zeros_like(like)
 
 
@@ -75,7 +74,7 @@ def test_shared_out_coarse_tokens_have_the_losses_of_one_process():
     shared = {}
     for own in (slice(0, 1), slice(1, 2)):
         exchange = OwnGrids(own=own)
-        exchange.taught = lambda like: logits
+        exchange.teacher_logits = lambda like: logits
         task.exchange = exchange
         shared |= {name: loss.item() for name, loss in task.losses(network, images, BATCH)}
     assert shared == pytest.approx(alone)

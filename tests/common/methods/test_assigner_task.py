@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from revit.common.data.batch import Batch
-from revit.common.methods.task import AssignerTask
+from revit.common.methods.revit.task import AssignerTask
 
 
 def batch_of(numbers: torch.Tensor) -> Batch:

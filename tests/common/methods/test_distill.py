@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from revit.common.methods.distill import SelfDistillation
+from revit.common.methods.revit.task import SelfDistillation
 from revit.common.models.outputs import ModelOutput
 
 

@@ -12,10 +12,14 @@ from modalities import load_run
 from torch import Tensor
 
 from revit.common.data.batch import Batch
-from revit.common.methods.apply import optim_of, task_of
-from revit.common.methods.distill import SelfDistillation
-from revit.common.methods.dynamicvit.losses import class_divergence, ratio_loss, token_divergence, token_error
-from revit.common.methods.dynamicvit.method import DynamicViTTask
+from revit.common.methods.base import optim_of, task_of
+from revit.common.methods.dynamicvit.task import (
+    DynamicViTTask,
+    ratio_loss,
+    token_divergence,
+    token_error,
+)
+from revit.common.methods.revit.task import SelfDistillation, divergence
 from revit.common.system.errors import UserError
 from revit.common.training.optim import parameter_groups
 from revit.image.modality import open_classifier
@@ -244,7 +248,7 @@ def test_the_teacher_is_the_start_with_all_tokens(config, name):
         if name == "lvvit_s"
         else token_error(output.patch_features, taught.patch_features, keep)
     )
-    classes = class_divergence(output.logits, taught.logits)
+    classes = divergence(output.logits, taught.logits)
     wanted = labels + 2 * ratio_loss(output.reduction.weights, task.rates) + 0.5 * (classes + term)
     torch.manual_seed(3)
     ((name, loss),) = task.losses(model, pictures, batch)

@@ -112,7 +112,7 @@ def test_gathering_equals_masking_with_the_same_kept_set(monkeypatch, kind, eps,
     model, inputs = make(kind)
     short = model(inputs)
     stages = model.reducer.before_blocks
-    rows = len(short.reduction.fates)
+    rows = len(short.reduction.token_source_map)
     masks = [torch.zeros(rows, 16).double().scatter(1, kept, 1) for kept in short.reduction.kept]
     model.reducer = Told({block: Weighted(mask) for block, mask in zip(stages, masks)})
     masked = model(inputs)
@@ -146,14 +146,14 @@ def test_the_kept_are_those_with_the_highest_scores_in_their_order(kind):
 @clips
 def test_clips_are_decided_on_for_all_frames_at_once(kind):
     model, inputs = make(kind)
-    assert model(inputs).reduction.fates.shape == (2, 16)
+    assert model(inputs).reduction.token_source_map.shape == (2, 16)
     model.train()
     assert model(inputs).reduction.weights[-1].shape == (2, 16)
 
 
 def test_frames_of_their_own_are_decided_on_one_by_one():
     model, inputs = make("space_only")
-    assert model(inputs).reduction.fates.shape == (6, 16)
+    assert model(inputs).reduction.token_source_map.shape == (6, 16)
 
 
 @every_model

@@ -10,10 +10,10 @@ from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.policy import (
     LengthPolicy,
     Steps,
-    deal,
+    assign_at_random,
     dither,
     dithered,
-    lengths_at,
+    grid_index_at,
     score_grids,
 )
 
@@ -49,7 +49,7 @@ def test_every_mean_cost_is_reached_to_within_a_sample(num_grids, factor):
     table = torch.tensor(prices)
     for share in torch.linspace(0, 1, 53).tolist():
         target = prices[-1] + share * (prices[0] - prices[-1]) + ASSIGNER
-        lengths = lengths_at(scores, steps.threshold(target))
+        lengths = grid_index_at(scores, steps.threshold(target))
         assert float(table[lengths].mean()) + ASSIGNER == pytest.approx(target, abs=1.01 * one)
 
 
@@ -60,7 +60,7 @@ def test_many_inputs_are_kept_in_fewer_steps():
     assert len(steps.gmacs) == 2000
     assert list(steps.gmacs) == sorted(steps.gmacs)
     assert list(steps.thresholds) == sorted(steps.thresholds)
-    found = lengths_at(scores, steps.threshold(2.5))
+    found = grid_index_at(scores, steps.threshold(2.5))
     assert float(torch.tensor(PRICES[3])[found].mean()) == pytest.approx(2.5, abs=3.0 * 5 / 9000)
 
 
@@ -69,7 +69,7 @@ def test_scores_are_the_log_odds_of_the_rule_by_confidence(confidence):
     shown = inputs(200)
     classifier = AdaptiveClassifier(_Grids(3), Says(3), confidence=confidence)
     threshold = torch.tensor(confidence).logit()
-    assert torch.equal(classifier.assign(shown), lengths_at(score_grids(Says(3)(shown)), float(threshold)))
+    assert torch.equal(classifier.assign(shown), grid_index_at(score_grids(Says(3)(shown)), float(threshold)))
 
 
 def test_scores_never_rise_along_a_row_and_tell_sure_from_surer():
@@ -94,7 +94,7 @@ def test_the_dither_is_even_and_an_inputs_own():
 
 @pytest.mark.parametrize("target", [1.0, 1.3, 2.0, 3.1, 4.0])
 def test_dealt_lengths_cost_what_is_asked(target):
-    lengths = deal(dither(inputs(20_000)), PRICES[3], target)
+    lengths = assign_at_random(dither(inputs(20_000)), PRICES[3], target)
     assert float(torch.tensor(PRICES[3])[lengths].mean()) == pytest.approx(target, abs=0.03)
     used = set(lengths.tolist())
     assert used == {1.0: {2}, 1.3: {1, 2}, 2.0: {1}, 3.1: {0, 1}, 4.0: {0}}[target]

@@ -9,7 +9,8 @@ from torch import nn
 
 from revit.common.costs.flops import count
 from revit.common.methods.retokenize import METHOD, PUBLISHED_COSTS, RetokenizeOptions, RetokenizeTask
-from revit.common.methods.task import Progress, ResizableTask
+from revit.common.methods.revit.task import ResizableTask
+from revit.common.methods.task import Progress
 from revit.common.models.embed.patch_embed import Patchify
 from revit.common.models.embed.retokenize import re_tokenized, strided_convolution
 from revit.common.models.grid import TokenGrid

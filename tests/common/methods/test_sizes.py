@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from revit.common.methods.flexivit.sizes import SizeSchedule, Stage
+from revit.common.methods.flexivit import SizeSchedule, Stage
 from revit.common.models.grid import TokenGrid
 
 LONG, SHORT, THIRD = TokenGrid(8, 8), TokenGrid(4, 4), TokenGrid(2, 2)

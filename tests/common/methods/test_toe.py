@@ -9,8 +9,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from revit.common.methods.exchange import OneProcess, SharesLengths
-from revit.common.methods.task import Progress, ResizableTask, Task
+from revit.common.methods.revit.task import ResizableTask
+from revit.common.methods.task import OneProcess, Progress, SharesLengths, Task
 from revit.common.methods.toe.method import Stages, ToE, ToEOptions, ToETask
 from revit.common.methods.toe.reducer import Growth, TokenExpansion
 from revit.common.system.errors import UserError

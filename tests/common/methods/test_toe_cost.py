@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from revit.common.costs.flops import count
-from revit.common.methods.toe.cost import training_rows
 from revit.common.methods.toe.method import ToE, ToEOptions
 from revit.image.models.variants import VARIANTS
 from revit.video.models.timesformer import TimeSformer
@@ -32,7 +31,7 @@ def test_the_papers_tables(name, rate, whole, toe):
     with torch.device("meta"):
         model = VARIANTS[name].build(img_size=224, num_classes=1000)
     ToE(ToEOptions(first_rate=rate, rounding="published")).attach(model)
-    rows = training_rows(model, (1, 3, 224, 224))
+    rows = ToE(ToEOptions()).cost_rows(model, (1, 3, 224, 224))
     assert [round(row["gmacs"]) for row in rows if "thop" in row["rule"]] == [whole, toe]
     honest = [row["gmacs"] for row in rows if "attention included" in row["rule"]]
     assert honest[0] > whole
@@ -45,7 +44,7 @@ def test_the_honest_count_is_that_of_flops_and_the_papers_formulas_keep_a_token_
         model = VARIANTS["deit_base"].build(img_size=224, num_classes=1000)
     plain = count(model, (1, 3, 224, 224), model.grids[0]).gmacs
     ToE(ToEOptions(first_rate=0.4)).attach(model)
-    rows = training_rows(model, (1, 3, 224, 224))
+    rows = ToE(ToEOptions()).cost_rows(model, (1, 3, 224, 224))
     assert rows[1]["gmacs"] == pytest.approx(3 * 1024 * plain)
     assert round(rows[2]["gmacs"]) == 37647
 
@@ -55,7 +54,7 @@ def test_three_counts_agree_on_clips_at_every_stage(attention):
     """`count` fails where they do not."""
     model = TimeSformer(32, [8, 4], 4, 5, 24, 3, 2, attention=attention)
     ToE(ToEOptions(before_block=2)).attach(model)
-    rows = training_rows(model, (1, 3, 4, 32, 32))
+    rows = ToE(ToEOptions()).cost_rows(model, (1, 3, 4, 32, 32))
     assert len(rows) == 8
     by_name = {(row["grid"], row["rule"][:4]): row["gmacs"] for row in rows}
     for grid in ("8x8", "4x4"):

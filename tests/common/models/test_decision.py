@@ -10,11 +10,10 @@ from revit.common.models.decision import (
     Decision,
     Shorter,
     Weighted,
-    fates_of,
     kept_positions,
     restore_merged,
     rows_of,
-    trail_of,
+    token_source_maps,
 )
 from revit.common.models.grid import TokenGrid
 from revit.common.models.layout import TokenLayout
@@ -59,7 +58,7 @@ def applied_one_by_one(decision: Shorter, x: Tensor) -> Tensor:
 
 def followed(decisions: list[Decision], b: int, position: int) -> list[int]:
     """One position of one sample through all decisions: after each, who stands for it."""
-    S = decisions[0].places().shape[1]
+    S = decisions[0].slot_map().shape[1]
     tokens: list[int] = list(range(S))  # positions of the first sequence, in the order of the present tokens
     owner: int | None = position
     fates = []
@@ -152,7 +151,7 @@ def test_weights_go_with_their_tokens():
     assert torch.equal(layout.keep, first.keep.gather(1, second.kept))
 
 
-def test_fates_and_kept_positions_after_any_sequence_of_decisions():
+def test_source_maps_and_kept_positions_after_any_sequence_of_decisions():
     for seed in range(60):
         generator = torch.Generator().manual_seed(seed)
         S = size = draw(generator, 9, 1)
@@ -164,9 +163,7 @@ def test_fates_and_kept_positions_after_any_sequence_of_decisions():
             if isinstance(decision, Shorter):
                 size = decision.kept.shape[1]
         wanted = torch.tensor([[followed(decisions, b, s) for s in range(S)] for b in range(B)])
-        trail = trail_of(decisions)
-        assert torch.equal(torch.stack(trail, dim=-1), wanted)
-        assert torch.equal(fates_of(decisions), wanted[..., -1])
+        assert torch.equal(torch.stack(token_source_maps(decisions), dim=-1), wanted)
 
         numbers = torch.arange(S).expand(B, -1)
         held = []
@@ -194,10 +191,8 @@ def test_the_way_back_undoes_what_merged_and_ends_at_what_dropped():
     assert torch.equal(restore_merged(x, [merged, dropped]), x)
 
 
-def test_no_decision_has_no_fates():
-    assert trail_of([]) == []
-    with pytest.raises(ValueError, match="nothing was decided"):
-        fates_of([])
+def test_no_decision_has_no_maps():
+    assert token_source_maps([]) == []
 
 
 def test_rows_are_gathered_with_gradients():

@@ -98,8 +98,8 @@ def test_what_a_reducer_did_is_cut_to_the_batch(monkeypatch: pytest.MonkeyPatch)
             expected = model(clips)
         output = runtime(clips)
         assert relative(output.prediction, expected.prediction) < 1e-5
-        assert torch.equal(output.reduction.fates, expected.reduction.fates)
-        assert len(output.reduction.trail) == len(expected.reduction.trail) > 0
+        assert torch.equal(output.reduction.token_source_map, expected.reduction.token_source_map)
+        assert len(output.reduction.token_source_maps) == len(expected.reduction.token_source_maps) > 0
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -18,17 +18,18 @@ from revit.common.data.broken import BrokenFiles
 from revit.common.data.dataset import RobustDataset, Sample
 from revit.common.data.loader import Loader
 from revit.common.data.sampler import EpochSampler
-from revit.common.methods.flexivit.method import FlexiTask, FlexiViTOptions, SizeSchedule
-from revit.common.methods.task import AssignerTask, Progress, ResizableTask, Task
+from revit.common.methods.flexivit import FlexiTask, FlexiViTOptions, SizeSchedule
+from revit.common.methods.revit.task import AssignerTask, ResizableTask
+from revit.common.methods.task import Progress, Task
 from revit.common.methods.toe.method import Stages, ToETask
 from revit.common.methods.toe.reducer import Growth, TokenExpansion
-from revit.common.models.layers.normalizer import PixelNorm
+from revit.common.models.layers.normalizer import Normalizer
 from revit.common.system.errors import UserError
 from revit.common.system.log import RunLog
-from revit.common.training.loss_reader import LossReader
+from revit.common.training.meter import LossReader
 from revit.common.training.optim import build_optimizer, build_scheduler
 from revit.common.training.parallel.backend import LocalBackend
-from revit.common.training.training import train
+from revit.common.training.trainer import Trainer
 from revit.image.models.deit import DeiT
 
 CPU = torch.device("cpu")
@@ -62,7 +63,7 @@ def run(folder, network: nn.Module, task: Task, read: Counter, **more):
         optim={"name": "adamw", "lr": 1e-3},
         schedule={"name": "constant", "epochs": EPOCHS},
     )
-    return train(
+    return Trainer(
         "model",
         network,
         task,
@@ -70,10 +71,10 @@ def run(folder, network: nn.Module, task: Task, read: Counter, **more):
         options,
         RunOptions(dir=folder, device="cpu", save_every=1, log_every=2),
         device=CPU,
-        normalizer=more.pop("normalizer", PixelNorm((0.5,) * 3, (0.5,) * 3)),
+        normalizer=more.pop("normalizer", Normalizer((0.5,) * 3, (0.5,) * 3)),
         log=RunLog(folder / "log.jsonl"),
         **more,
-    )
+    ).train()
 
 
 def plain() -> tuple[nn.Module, Task]:
@@ -108,7 +109,7 @@ def counted(monkeypatch):
         monkeypatch.setattr(owner, name, counting)
 
     count(Batch, "to", "moved")
-    count(PixelNorm, "forward", "normalised")
+    count(Normalizer, "forward", "normalised")
     count(torch.optim.AdamW, "step", "stepped")
     count(torch.optim.AdamW, "zero_grad", "cleared")
     count(nn.utils, "clip_grad_norm_", "clipped")
@@ -169,7 +170,7 @@ def test_an_update_asks_the_device_for_no_number(make, dtype):
     backend = LocalBackend(CPU, dtype, clip_grad_norm=1.0)
     optimizer = build_optimizer(model, OptimOptions(name="adamw", lr=1e-3))
     backend.prepare(model.train(), optimizer, build_scheduler(optimizer, ScheduleOptions(name="constant"), 1))
-    average, pixels, reader = ModelEmaV3(model, 0.9), PixelNorm((0.5,) * 3, (0.5,) * 3), LossReader(True)
+    average, pixels, reader = ModelEmaV3(model, 0.9), Normalizer((0.5,) * 3, (0.5,) * 3), LossReader(True)
     numbers = torch.tensor([0, 1])
     batch = Batch(torch.zeros(2, 3, 12, 12, dtype=torch.uint8), numbers, numbers)
     for update in range(2):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from revit.common.weights.facts import believable
+from revit.common.weights.source import believable
 
 
 def test_what_can_be_true_is_taken():

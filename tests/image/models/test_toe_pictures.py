@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from revit.common.data.batch import Batch
-from revit.common.methods.task import ResizableTask
+from revit.common.methods.revit.task import ResizableTask
 from revit.common.methods.toe.method import ToE, ToEOptions
 from revit.common.models.decision import Shorter
 from revit.common.models.reducer import Reducer
@@ -103,7 +103,7 @@ def test_evaluation_uses_all_tokens_unless_asked(kind):
         assert same.reduction is None
         sparse = with_toe(plain, evaluation_stage=1).eval()(images())
     assert sparse.patch_features.shape[1] == 32
-    assert sparse.reduction.fates.shape == (4, 64)
+    assert sparse.reduction.token_source_map.shape == (4, 64)
     assert not torch.allclose(sparse.prediction, whole.prediction, atol=1e-4)
 
 
@@ -118,7 +118,7 @@ def test_blocks_from_the_second_on_see_fewer_tokens_and_the_same_prefix_length(k
     P = 2 if kind == "distilled" else 1
     assert seen == [P + 64, P + kept, P + kept]
     assert output.reduction.kept[0].shape == (4, kept)
-    assert set(output.reduction.fates.unique().tolist()) >= set(range(0, 64, 4))  # the seeds
+    assert set(output.reduction.token_source_map.unique().tolist()) >= set(range(0, 64, 4))  # the seeds
 
 
 def test_merged_places_of_lvvit_hold_zeros_and_come_back_in_order():
@@ -152,7 +152,7 @@ def test_mix_token_puts_all_places_back_after_merging():
 def test_every_grid_of_a_revit_reduces_its_own_positions(kind):
     model = with_toe(build(kind, grids=(8, 4)))
     reductions = [model(images(), grid).reduction for grid in model.grids]
-    assert [reduction.fates.shape[1] for reduction in reductions] == [64, 16]
+    assert [reduction.token_source_map.shape[1] for reduction in reductions] == [64, 16]
     assert [reduction.kept[0].shape[1] for reduction in reductions] == [32, 8]
     losses, found = gradients(model, TokenLabelTask() if kind == "lvvit" else None)
     assert len(losses) == 2
@@ -197,5 +197,5 @@ def test_mixed_precision_trains():
     with backend.autocast():
         output = model(images())
     plain = model(images())
-    assert (output.reduction.fates == plain.reduction.fates).float().mean() > 0.5
+    assert (output.reduction.token_source_map == plain.reduction.token_source_map).float().mean() > 0.5
     output.logits.sum().backward()

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from revit.common.data.batch import Batch
-from revit.common.methods.task import ResizableTask
+from revit.common.methods.revit.task import ResizableTask
 from revit.common.methods.toe.method import ToE, ToEOptions
 from revit.common.models.decision import restore_merged
 from revit.video.models.timesformer import TimeSformer
@@ -69,10 +69,10 @@ def test_tokens_of_the_blocks_and_gradients(attention):
     reduction = model(clips()).reduction
     if attention == "space_only":  # frames run as samples, and each has its own choice
         assert seen == [(12, 65), (12, 33), (12, 33)]
-        assert reduction.fates.shape == (12, 64)
+        assert reduction.token_source_map.shape == (12, 64)
     else:
         assert seen == [(3, 1 + 64 * 4), (3, 1 + 32 * 4), (3, 1 + 32 * 4)]
-        assert reduction.fates.shape == (3, 64)
+        assert reduction.token_source_map.shape == (3, 64)
     plain = gradients(build(attention))
     found = gradients(model)
     assert found.keys() == plain.keys()
@@ -90,7 +90,7 @@ def test_a_position_holds_the_same_place_of_every_frame():
     for t in range(4):
         for b in range(3):
             for slot, place in enumerate(reduction.kept[0][b].tolist()):
-                group = (reduction.fates[b] == place).nonzero().flatten()
+                group = (reduction.token_source_map[b] == place).nonzero().flatten()
                 wanted = before[b, 1 + 4 * group + t].mean(dim=0)
                 assert torch.allclose(after[b, 1 + 4 * slot + t], wanted, atol=1e-5)
     restored = restore_merged(after[:, 1:].unflatten(1, (32, 4)), [decision])
