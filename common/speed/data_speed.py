@@ -14,7 +14,7 @@ import torch
 
 from revit.common.data.batch import Batch
 from revit.common.data.lists import SampleList
-from revit.common.methods.apply import task_of
+from revit.common.methods.base import task_of
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.task import Progress
 from revit.common.modality.costs import build
