@@ -27,25 +27,10 @@ from revit.common.report.runs import RunReport
 from revit.common.report.summary import RunSummary, TrainingCurves
 from revit.common.report.tables import interval_text, percent_text, shown
 
-COLUMNS = {
-    "length": "token length",
-    "top1": "top-1 %",
-    "interval": "95 % interval",
-    "top5": "top-5 %",
-    "gmacs": "GMACs a view",
-    "assigner_gmacs": "of them assigner",
-    "gflops": "GFLOPs a view",
-    "gmacs_total": "GMACs, all views",
-    "params": "parameters",
-    "share": "adaptive's share",
-    "alone": "ms, alone",
-    "batched": "ms, best batch",
-    "per_second": "samples/s in the test",
-}
 MOST_POINTS = 12
 """Points of a calibration's curve in the table."""
 HOW = {"fixed": "all at", "dealt": "dealt out without the assigner:", "assigner": "by the assigner:"}
-"""How an operating point chooses lengths, in words."""
+"""Words for the ways in which an operating point chooses lengths."""
 
 
 def render(summaries: Sequence[RunSummary]) -> str:
@@ -56,9 +41,11 @@ def render(summaries: Sequence[RunSummary]) -> str:
     folder = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["shown"] = shown
+    parts = [_run_parts(one, f"r{number}") for number, one in enumerate(summaries)]
+    rows = [row for one in parts for row in one["rows"]]
     page = environment.get_template("template.html").render(
-        runs=[_run_parts(one, f"r{number}") for number, one in enumerate(summaries)],
-        columns=_columns(runs),
+        runs=parts,
+        unsaid={key for key in rows[0] if all(row[key] is None for row in rows)},
         adaptive=any("adaptive" in run.content for run in runs),
         compared=comparison_rows(runs) if len(runs) > 1 else [],
         compared_columns=comparison_columns(runs),
@@ -98,15 +85,6 @@ def _run_parts(summary: RunSummary, key: str) -> dict[str, Any]:
                 time_plot(run, best, f"{key}-{'batched' if best else 'alone'}") for best in (False, True)
             ]
     return parts if summary.record is None else parts | _record_parts(summary.record)
-
-
-def _columns(runs: Sequence[RunReport]) -> dict[str, str]:
-    """Return those of `COLUMNS` that say something of some run; the test's own rate only where no speed was measured."""
-    rows = [_cells(row) for run in runs for row in run.timed_rows()]
-    unsaid = {key for key in COLUMNS if all(row[key] is None for row in rows)}
-    if any("speed" in run.content for run in runs):
-        unsaid.add("per_second")
-    return {key: heading for key, heading in COLUMNS.items() if key not in unsaid}
 
 
 def _cells(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class RunReport:
     content: dict[str, Any]
     """report.json."""
     folder: Path | None = None
-    """Where the run's other files lie; None where there is nothing but `content`."""
+    """Folder of the run's other files; None where there is nothing but `content`."""
 
     @property
     def num_evaluated(self) -> int:

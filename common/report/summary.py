@@ -1,4 +1,4 @@
-"""All that a run's folder shows, as plain data: the JSON file, the Markdown table and the page are made from it."""
+"""Summary of a run's folder, as plain data: the JSON file, the Markdown table and the page are made from it."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from revit.common.report.tables import print_table
@@ -18,12 +18,23 @@ AMPLE = 1.5
 
 @dataclass(frozen=True)
 class ModelRates:
-    """Inputs per second; an input is one view of a sample."""
+    """Speed of the model; an input is one view of a sample."""
 
     dtype: str
     batch: int
-    grids: dict[str, float]
-    """The longest grid and, where there are several, `EVEN`."""
+    views: int
+    """Views of a sample in the test."""
+    inputs_per_second: dict[str, float]
+    """At the longest grid and, where there are several, `EVEN`."""
+    training_per_second: float | None = None
+    """Samples; None where it was not measured."""
+    not_trained: str | None = None
+    """Why it was not."""
+
+    @property
+    def test_rate(self) -> float:
+        """Samples per second in a test at its fastest: adaptive where it is."""
+        return max(self.inputs_per_second.values()) / self.views
 
 
 @dataclass(frozen=True)
@@ -31,8 +42,8 @@ class LoaderRate:
     """Samples per second with so many workers."""
 
     workers: int
-    train: float
-    test: float
+    train_per_second: float
+    test_per_second: float
 
 
 @dataclass(frozen=True)
@@ -44,13 +55,9 @@ class DataSpeed:
     decoders: list[DecoderRate]
     loaders: list[LoaderRate]
     model: ModelRates
-    num_views: int
-    training: float | None
-    """Samples per second; None: not measured."""
-    no_training: str | None
     device: str
     key: str | None
-    """Of the decoder."""
+    """Key of the decoder in the configuration."""
     remedy: str
     seconds: float
 
@@ -60,20 +67,17 @@ class DataSpeed:
         return best_decoder(self.decoders)
 
     @property
-    def test_rate(self) -> float:
-        """Samples per second that the model takes in a test at its fastest: adaptive where it is."""
-        return max(self.model.grids.values()) / self.num_views
-
-    @property
     def best(self) -> LoaderRate:
         """The fewest workers that are nearly as good as any, or more than the model can use. Not 0 if there is a choice:
         without workers the model waits for every file."""
         choice = [rate for rate in self.loaders if rate.workers] or self.loaders
-        train, test = (max(getattr(rate, name) for rate in choice) for name in ("train", "test"))
-        enough_train = min(NEARLY * train, AMPLE * self.training if self.training else train)
-        enough_test = min(NEARLY * test, AMPLE * self.test_rate)
-        good = [rate for rate in choice if rate.train >= enough_train and rate.test >= enough_test]
-        fallback = max(choice, key=lambda rate: rate.train * rate.test)
+        train = NEARLY * max(rate.train_per_second for rate in choice)
+        test = NEARLY * max(rate.test_per_second for rate in choice)
+        if self.model.training_per_second:
+            train = min(train, AMPLE * self.model.training_per_second)
+        test = min(test, AMPLE * self.model.test_rate)
+        good = [rate for rate in choice if rate.train_per_second >= train and rate.test_per_second >= test]
+        fallback = max(choice, key=lambda rate: rate.train_per_second * rate.test_per_second)
         return min(good, key=lambda rate: rate.workers, default=fallback)
 
     @property
@@ -85,30 +89,26 @@ class DataSpeed:
     @property
     def bottleneck(self) -> dict[str, str | None]:
         """ "loader" or "model", of testing and of training; None where it was not measured."""
-        training = None
-        if self.training is not None:
-            training = "loader" if self.best.train < self.training else "model"
-        return {"testing": "loader" if self.best.test < self.test_rate else "model", "training": training}
+        rate, training = self.model.training_per_second, None
+        if rate is not None:
+            training = "loader" if self.best.train_per_second < rate else "model"
+        testing = "loader" if self.best.test_per_second < self.model.test_rate else "model"
+        return {"testing": testing, "training": training}
 
     @property
     def advice(self) -> str:
         """One sentence."""
-        best, who = self.best, self.bottleneck
+        best, model, bottleneck = self.best, self.model, self.bottleneck
         keys = " ".join(f"{key}={value}" for key, value in self.settings.items())
-        test = f"{rate_text(best.test)} samples/s come for testing and the model takes {rate_text(self.test_rate)}"
-        if self.training is None:
-            result = f"{test}, so the {who['testing']} is the bottleneck"
-        else:
-            train = f"{rate_text(best.train)} for training, of which it takes {rate_text(self.training)}"
-            same = who["testing"] == who["training"]
-            end = (
-                f"the {who['testing']} is the bottleneck of both"
-                if same
-                else f"the {who['testing']} is the bottleneck of testing and the {who['training']} that of training"
-            )
-            result = f"{test}, {train}, so {end}"
-        help_ = f" ({self.remedy})" if "loader" in who.values() and self.remedy else ""
-        return f"Set {keys}: {result}{help_}."
+        rates = f"{rate_text(best.test_per_second)} samples/s come for testing and the model takes {rate_text(model.test_rate)}"
+        result = f"the {bottleneck['testing']} is the bottleneck"
+        if model.training_per_second is not None:
+            takes = rate_text(model.training_per_second)
+            rates += f", {rate_text(best.train_per_second)} for training, of which it takes {takes}"
+            same = bottleneck["testing"] == bottleneck["training"]
+            result += " of both" if same else f" of testing and the {bottleneck['training']} that of training"
+        remedy = f" ({self.remedy})" if "loader" in bottleneck.values() and self.remedy else ""
+        return f"Set {keys}: {rates}, so {result}{remedy}."
 
     def as_json(self) -> dict[str, Any]:
         """Return what `throughput.py --data --json` writes."""
@@ -129,18 +129,8 @@ class DataSpeed:
                 }
                 for one in self.decoders
             ],
-            "loader": [
-                {"workers": one.workers, "train_per_second": one.train, "test_per_second": one.test}
-                for one in self.loaders
-            ],
-            "model": {
-                "dtype": self.model.dtype,
-                "batch": self.model.batch,
-                "views": self.num_views,
-                "inputs_per_second": self.model.grids,
-                "training_per_second": self.training,
-                "not_trained": self.no_training,
-            },
+            "loader": [asdict(one) for one in self.loaders],
+            "model": asdict(self.model),
             "bottleneck": self.bottleneck,
             "set": self.settings,
             "advice": self.advice,
@@ -168,8 +158,8 @@ def print_data(found: DataSpeed) -> None:
         print(f"{len(found.files.broken)} of the {tried} files tried cannot be read:")
         for path, reason in list(found.files.broken.items())[:SHOWN_BROKEN]:
             print(f"  {path}: {reason}")
-    if found.no_training is not None:
-        print(f"A training step was not measured: {found.no_training}")
+    if found.model.not_trained is not None:
+        print(f"A training step was not measured: {found.model.not_trained}")
     print(found.advice)
 
 
@@ -184,11 +174,12 @@ def rows(found: DataSpeed) -> list[dict[str, Any]]:
         table.append({"what": f"decoding, {one.name}", "test": rate, "note": note})
     for loader in found.loaders:
         count = f"loading, {loader.workers} worker{'s' if loader.workers != 1 else ''}"
-        table.append({"what": count, "test": loader.test, "train": loader.train})
-    views = f"{found.num_views} views a sample, {found.model.dtype}, batch {found.model.batch}"
-    for grid, rate in found.model.grids.items():
+        table.append({"what": count, "test": loader.test_per_second, "train": loader.train_per_second})
+    model = found.model
+    for grid, rate in model.inputs_per_second.items():
         name = "model, lengths in an even mix" if grid == EVEN else f"model at {grid}"
-        table.append({"what": name, "test": rate / found.num_views, "note": views})
-    if found.training is not None:
-        table.append({"what": "training step", "train": found.training})
+        note = f"{model.views} views a sample, {model.dtype}, batch {model.batch}"
+        table.append({"what": name, "test": rate / model.views, "note": note})
+    if model.training_per_second is not None:
+        table.append({"what": "training step", "train": model.training_per_second})
     return table

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 
 from revit.common.data.batch import Batch
 from revit.common.data.lists import SampleList
-from revit.common.methods.apply import task_of
+from revit.common.methods.base import task_of
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.task import Progress
 from revit.common.modality.costs import build
@@ -44,11 +45,11 @@ MOST_FILES = 64
 LINES = 20_000
 """Length of the list that loaders read: the sample, repeated, so that no epoch ends while they are measured."""
 BATCH_BYTES = 4 << 20
-"""About the pixels of a loader's batch here; how large it is hardly changes the rate."""
+"""Bytes of pixels in a loader's batch here, about; its size hardly changes the rate."""
 SHARES = {"check": 0.1, "decoders": 0.15, "model": 0.15, "loaders": 0.45, "training": 0.15}
-"""Of the time."""
+"""Shares of the time."""
 LARGEST_BATCH = {"cuda": 32}
-"""Of a test here; elsewhere 4: a CPU is busy with that many."""
+"""Largest batch of a test here; elsewhere 4: a CPU is busy with that many."""
 MOST_CALLS = 50
 
 
@@ -102,25 +103,23 @@ def measure_data(
             for source in (one for pair in sources for one in pair):
                 source.close()
         update_bar(advance=0, note="training")
-        training, why = None, None
         # A step costs about three times a test, for every grid; it is made twice.
-        expected = 6 * len(options.grids) * len(batch) / model.grids[options.grids[0].name]
+        expected = 6 * len(options.grids) * len(batch) / model.inputs_per_second[options.grids[0].name]
         if expected > max(shares["training"], seconds - (time.perf_counter() - begin)):
             why = f"two steps take about {expected:.0f} s, more than is left of --seconds {seconds:g}"
+            model = replace(model, not_trained=why)
         else:
             try:
-                training = measure_training_step(options, modality, device, batch, shares["training"])
+                rate = measure_training_step(options, modality, device, batch, shares["training"])
+                model = replace(model, training_per_second=rate)
             except UserError as error:
-                why = str(error)
+                model = replace(model, not_trained=str(error))
     return DataSpeed(
         listed=len(samples),
         files=checked,
         decoders=rates,
         loaders=loaders,
         model=model,
-        num_views=modality.num_views(options),
-        training=training,
-        no_training=why,
         device=device_name(device),
         key=decoders.key if decoders is not None else None,
         remedy=decoders.remedy if decoders is not None else "",
@@ -143,7 +142,8 @@ def measure_model(options: Run, modality: Modality[Run], device: torch.device, s
     with autocast(device, dtype):
         times = time_rounds(calls, device, MOST_CALLS, warm_up=1, seconds=seconds)
     num_inputs = {longest.name: batch, EVEN: batch * len(networks.grids)}
-    return ModelRates(dtype, batch, {name: num_inputs[name] / one.median for name, one in times.items()})
+    rates = {name: num_inputs[name] / one.median for name, one in times.items()}
+    return ModelRates(dtype, batch, modality.num_views(options), rates)
 
 
 def measure_training_step(

@@ -1,4 +1,4 @@
-"""How fast files are decoded and loaded: every decoder on the same files, every number of workers in turn."""
+"""Rates of decoding and loading: every decoder on the same files, every number of workers in turn."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ class Decoders(Generic[Run]):
     """The decoders of one kind of files."""
 
     key: str
-    """Of the configuration, such as "data.loading.decoder"."""
+    """Key of the configuration, such as "data.loading.decoder"."""
     installed: Callable[[], Sequence[str]]
     """Their names."""
     open: Callable[[Run, str], Frames]
     """(run's options, name) -> a reader."""
     sample_plainly: Callable[[Run, str], NDArray[np.uint8]]
-    """(run's options, path) -> what `Frames.sample` is to return: by a library alone, decoding the whole file."""
+    """(run's options, path) -> frames that `Frames.sample` has to return: by a library alone, decoding the whole file."""
     remedy: str
-    """What helps where reading is the bottleneck."""
+    """Advice for where reading is the bottleneck."""
 
 
 @dataclass
@@ -68,7 +68,7 @@ class DecoderRate:
     milliseconds: dict[str, list[float]] = field(default_factory=dict)
     """Path -> every time it was read."""
     num_compared: int = 0
-    """Files whose frames were."""
+    """Files whose frames were compared."""
 
     @property
     def ms(self) -> float | None:

@@ -1,4 +1,4 @@
-"""The cases of a throughput run of the model as it is served, each once its answers were those of the plain model."""
+"""Cases of a throughput run: the model as it is served, once its answers were compared with the plain model's."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from revit.common.timing.peers import fill_zeros
 
 SERVED = "ours, served"
 LARGEST_DIFFERENCE = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.01, INT8: 0.1}
-"""Of the logits from the plain float32 model's, relative to their largest: about three times what rounding in a dozen blocks
-makes of it."""
+"""Tolerance for logits beside the plain float32 model's, relative to their largest: about three times what rounding in a
+dozen blocks makes."""
 NEARLY_TIED = 0.5
-"""Allowed a model that takes tokens away, but in float32: untrained it scores them nearly alike, and which ones go then depends
-on rounding (in the plain bfloat16 model as well). What answers wrongly is off by 1 or more."""
+"""Tolerance for token-reducing models in reduced precision: untrained they score tokens nearly alike, and which ones go then
+depends on rounding (in the plain bfloat16 model as well). What answers wrongly is off by 1 or more."""
 
 
 def served_cases(
@@ -38,10 +38,10 @@ def served_cases(
     batches: Sequence[int],
     compiled: Sequence[bool] = (False,),
 ) -> Iterator[Case]:
-    """Every grid of `model` by `Runtime`, and with an assigner the adaptive pass, as `model_cases` has them of the plain model.
-    Inputs come in float32, as pixels are normalised. int8 is eager alone: compilers do not see into its products.
+    """Yield every grid of `model` by `Runtime`, and with an assigner the adaptive pass, like `model_cases` of the plain model.
 
-    Every case has answered before it is timed, and said what the plain model says in float32.
+    Inputs come in float32, as pixels are normalised. int8 is eager alone: compilers do not see into its products. Every
+    case has answered before it is timed, and said what the plain model says in float32.
 
     Raises:
         RuntimeError: one answers otherwise; it is served wrongly, and its speed means nothing.
@@ -57,51 +57,35 @@ def served_cases(
     every = noise(input_shape, max(batches), device, "float32")
     with torch.inference_mode():
         expected = torch.stack([plain(every, grid).prediction for grid in model.grids])  # (k, B, K)
-    for dtype in dtypes:
-        for fast in compiled:
-            if fast and dtype == INT8:
-                continue
-            runtime = Runtime(plain, device, dtype, fast, max(batches))
-            served = AdaptiveClassifier(plain, assigner, max(batches)).served_by(runtime).to(device)
-            for batch in batches:
-                inputs = every[:batch]
-                for said, grid, cost in zip(expected, model.grids, costs):
-                    what = (config, grid.name, dtype, fast, batch, cost)
-                    run = partial(runtime, inputs, grid)
-                    _check(run().prediction, said[:batch], limits[dtype], *what[:5])
-                    yield Case(SERVED, *what, run, weight_bytes=weight_bytes(runtime))
-                if assigner is not None:
-                    what = (config, "adaptive", dtype, fast, batch, sum(costs) / len(costs) + assigner_cost)
-                    dealt = even_pass(served, inputs)
-                    with torch.inference_mode():
-                        answers = dealt()
-                    mixtures = even_mixtures(len(model.grids), batch, device)
-                    for answer, lengths in zip(answers, mixtures):
-                        said = expected[lengths, torch.arange(batch, device=device)]
-                        _check(answer, said, limits[dtype], *what[:5])
-                    yield Case(
-                        SERVED,
-                        *what,
-                        dealt,
-                        num_calls=len(model.grids),
-                        weight_bytes=weight_bytes(served),
-                    )
+    for dtype, fast in [(one, fast) for one in dtypes for fast in compiled if not (fast and one == INT8)]:
+        runtime = Runtime(plain, device, dtype, fast, max(batches))
+        served = AdaptiveClassifier(plain, assigner, max(batches)).served_by(runtime).to(device)
+        for batch in batches:
+            inputs = every[:batch]
+            for said, grid, cost in zip(expected, model.grids, costs):
+                run = partial(runtime, inputs, grid)
+                held = weight_bytes(runtime)
+                case = Case(SERVED, config, grid.name, dtype, fast, batch, cost, run, 1, held)
+                _check(case, run().prediction, said[:batch], limits[dtype])
+                yield case
+            if assigner is not None:
+                cost = sum(costs) / len(costs) + assigner_cost
+                calls, held = len(model.grids), weight_bytes(served)
+                mixed = even_pass(served, inputs)
+                case = Case(SERVED, config, "adaptive", dtype, fast, batch, cost, mixed, calls, held)
+                with torch.inference_mode():
+                    answers = mixed()
+                for answer, lengths in zip(answers, even_mixtures(calls, batch, device)):
+                    said = expected[lengths, torch.arange(batch, device=device)]
+                    _check(case, answer, said, limits[dtype])
+                yield case
 
 
-def _check(
-    logits: Tensor,
-    expected: Tensor,
-    limit: float,
-    config: str,
-    grid: str,
-    dtype: str,
-    compiled: bool,
-    batch: int,
-) -> None:
+def _check(case: Case, logits: Tensor, expected: Tensor, limit: float) -> None:
     difference = float((logits - expected).abs().max() / expected.abs().max())
     if not difference <= limit:  # not a number is no agreement either
-        how = "compiled" if compiled else "eager"
+        how = "compiled" if case.compiled else "eager"
         raise RuntimeError(
-            f"{config} at {grid}, {dtype}, {how}, batch {batch}: as served, its logits differ from the plain float32 model's by "
-            f"{difference:.2g} of the largest (limit {limit:g})"
+            f"{case.config} at {case.grid}, {case.dtype}, {how}, batch {case.batch}: as served, its logits differ from the "
+            f"plain float32 model's by {difference:.2g} of the largest (limit {limit:g})"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from revit.common.costs.flops import count
+from revit.common.costs.per_grid import count_costs
 from revit.common.modality.costs import build
 from revit.common.speed.training_speed import Measured, Times, TrainingCase
 from revit.common.system.machine import instruction_sets, package_versions
@@ -43,7 +43,7 @@ def training_rows(config: str, case: TrainingCase, measured: Measured) -> list[d
     training's progress; there is no sum of plain steps.
     """
     model, shape = build(case.options, case.modality)[0], case.modality.input_shape(case.options)
-    gmacs = sum(count(model, shape, grid).gmacs for grid in case.grids)
+    gmacs = sum(count_costs(model, None, shape).grids.values())
     methods, on_cpu = bool(case.options.methods), case.device.type == "cpu"
     typical = statistics.fmean if methods else statistics.median
     base, cpu_base = (typical(kind) for kind in zip(*measured.alone))

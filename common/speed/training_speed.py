@@ -51,7 +51,7 @@ from revit.common.training.parallel.replica_backend import ReplicaBackend
 from revit.common.training.trainer import forward_backward
 
 PATIENCE = timedelta(minutes=10)
-"""How long the others wait for rank 0's turn."""
+"""Longest wait of the other ranks for rank 0's turn."""
 WARM_UP = 2
 """Untimed rounds."""
 Step = Callable[[Progress], None]
@@ -165,7 +165,7 @@ def _one_group(grids: Sequence[TokenGrid], width: int, options: ReplicaOptions, 
 
 
 Times = list[tuple[float, float]]
-"""Of every timed step: seconds, and processor seconds of the process that worked most in it. Where others use the cores too,
+"""Seconds of every timed step, and processor seconds of the process that worked most in it. Where others use the cores too,
 only these say what a step costs."""
 
 

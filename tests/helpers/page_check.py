@@ -1,4 +1,4 @@
-"""What must hold of every page, by reading it: whole, self-contained, and nothing of it needs a browser to be found out."""
+"""Check a report's page by reading it, without a browser: it is whole and self-contained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VOID = {"meta", "link", "img", "br"}
 
 
 class Page(HTMLParser):
-    """What a browser would see: attributes that point somewhere, pictures, ids, tables, and the text in order."""
+    """A parsed page: attributes that point somewhere, pictures, ids, tags, and the text in order."""
 
     def __init__(self, text):
         super().__init__()
@@ -55,7 +55,7 @@ class Page(HTMLParser):
 
 
 def check(text):
-    """All that must hold of every page -> it."""
+    """Assert all that must hold of every page; return it parsed."""
     page = Page(text)
     assert "script" not in page.tags
     assert not re.search(r"https?:|@import|url\(", re.sub(r"url\(#[\w-]+\)", "", text))

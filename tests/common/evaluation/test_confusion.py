@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from report_cases import made_seen
+from made_runs import made_seen
 
 from revit.common.evaluation.confusion import (
     assigned_against_needed,

@@ -6,8 +6,8 @@ import io
 
 import pytest
 import torch
+from made_runs import made_seen, with_pictures
 from PIL import Image
-from report_cases import made_seen, with_pictures
 from safetensors.torch import save_file
 
 from revit.common.data.batch import Item

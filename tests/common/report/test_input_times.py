@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import pytest
-from report_cases import content_of, made_seen, save_run
+from made_runs import content_of, made_seen, save_run
 
 from revit.common.report.markdown import markdown
 from revit.common.report.page import render

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from report_cases import content_of, made_seen, save_run
+from made_runs import content_of, made_seen, save_run
 
 from revit.common.report.markdown import markdown
 from revit.common.report.summary import as_json, summarize

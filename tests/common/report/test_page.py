@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 import report
 import torch
+from made_runs import content_of, made_seen, save_run, speed_row, with_pictures
 from page_check import check
-from report_cases import content_of, made_seen, save_run, speed_row, with_pictures
 
 from revit.common.evaluation.record import IN_RUN, Seen
 from revit.common.report.markdown import markdown

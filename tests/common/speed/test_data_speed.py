@@ -30,10 +30,7 @@ def found(loaders, model=100.0, training=None, views=1, decoders=(), key="data.l
         files=CheckedFiles(("a",), {}),
         decoders=list(decoders),
         loaders=[LoaderRate(*rate) for rate in loaders],
-        model=ModelRates("float32", 4, {"14x14": model / 2, EVEN: model}),
-        num_views=views,
-        training=training,
-        no_training=None,
+        model=ModelRates("float32", 4, views, {"14x14": model / 2, EVEN: model}, training),
         device="cpu",
         key=key,
         remedy="convert them",
@@ -61,7 +58,7 @@ def test_who_is_waited_for():
     # Three views of each sample cost the model three times.
     views = found([(2, 40, 40)], model=90, views=3, training=10)
     assert views.bottleneck == {"testing": "model", "training": "model"}
-    assert views.test_rate == 30
+    assert views.model.test_rate == 30
     assert "convert" not in views.advice
     mixed = found([(2, 20, 10)], model=5, training=50)
     assert "the model is the bottleneck of testing and the loader that of training" in mixed.advice

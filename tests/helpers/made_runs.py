@@ -50,7 +50,7 @@ def with_pictures(seen, frames=1):
 
 
 def content_of(seen, top1=None):
-    """report.json that fits."""
+    """Return the report.json that fits."""
 
     def percent(name):
         return 100 * float(seen.correct(name).double().mean())
@@ -101,7 +101,7 @@ def speed_row(grid, batch, ms):
 
 
 def save_run(folder, seen=None, content=None, log=True):
-    """Writes a run's folder -> the run as it is read."""
+    """Write a run's folder; return the run as it is read."""
     folder.mkdir(parents=True, exist_ok=True)
     seen = with_pictures(made_seen()) if seen is None else seen
     (folder / "report.json").write_text(json.dumps(content or content_of(seen)))
