@@ -7,14 +7,14 @@ TEST_PROCESSES ?= 2
 # The lock holds versions that no longer support Python 3.10; there the floors of setup.py decide.
 LOCK := $(shell $(PYTHON) -c "import sys; print('--constraint requirements.lock' if sys.version_info >= (3, 11) else '')")
 
-.PHONY: install demo test check format lock clean
+.PHONY: install demo test check format lock docs clean
 
 install: $(STAMP)
 
 $(STAMP): setup.py pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
-	$(BIN)/python -m pip install --quiet $(LOCK) --editable ".[train,peers,dev]"
+	$(BIN)/python -m pip install --quiet $(LOCK) --editable ".[train,peers,dev,docs]"
 	touch $@
 
 # Real H.264 clips, ReViT-TimeSformer, token-length labels, the assigner, the report, one clip classified.
@@ -32,6 +32,11 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
+# Shows the pages of docs/ at http://127.0.0.1:8000, and changes to them as they are made.
+docs: install
+	$(BIN)/python -m mkdocs serve
 
 format: install
 	$(BIN)/ruff format .
@@ -40,7 +45,7 @@ format: install
 # The exact versions the tests passed with, written from this environment's own resolver.
 lock: install
 	$(BIN)/python -m piptools compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header \
-		--no-annotate --extra train --extra peers --extra dev --output-file requirements.lock setup.py
+		--no-annotate --extra train --extra peers --extra dev --extra docs --output-file requirements.lock setup.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -55,5 +55,6 @@ setup(
             "types-PyYAML",
             "pip-tools>=7.4",
         ],
+        "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
     },
 )

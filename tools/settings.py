@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
-from revit.common.config.keys import Key, json_schema, list_keys
+from revit.common.config.keys import Key, json_schema, list_keys, nearest_key
 from revit.common.config.load import dump, load_by_kind
 from revit.common.config.options import Options
 from revit.common.methods.run_options import RecipeOptions
 from revit.common.system.errors import UserError
 from revit.image.options import ImageRun
-from revit.image.search.run_options import AsViTSearchRun
+from revit.image.search.options import AsViTSearchRun
 from revit.video.options import VideoRun
 
 RUNS: dict[str, type[RecipeOptions]] = {"image": ImageRun, "video": VideoRun}
@@ -35,12 +34,8 @@ def key_text(prefix: str) -> str:
     keys = run_keys()
     chosen = [key for key in keys if key.path.startswith(prefix)]
     if not chosen:
-        known = [key.path for key in keys]
-        last = prefix.rpartition(".")[2]
-        near = get_close_matches(
-            prefix, [key for key in known if key.endswith(f".{last}")] or known, n=1, cutoff=0
-        )
-        raise UserError(f"--keys {prefix}: no key begins so; did you mean {near[0]}?")
+        near = nearest_key(prefix, [key.path for key in keys])
+        raise UserError(f"--keys {prefix}: no key begins so; did you mean {near}?")
     return "\n".join(_lines(key) for key in chosen)
 
 

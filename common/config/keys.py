@@ -8,6 +8,7 @@ from __future__ import annotations
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -55,6 +56,13 @@ def list_keys(classes: Mapping[str, type[Options]]) -> list[Key]:
             for prefix in _prefixes(key.path):
                 order.setdefault(prefix, len(order))
     return sorted(merged.values(), key=lambda key: [order[prefix] for prefix in _prefixes(key.path)])
+
+
+def nearest_key(key: str, known: Iterable[str]) -> str:
+    """Return the known key most like `key`, first of all one with the same last name."""
+    last, known = key.rpartition(".")[2], list(known)
+    same_name = [other for other in known if other.rpartition(".")[2] == last]
+    return get_close_matches(key, same_name or known, n=1, cutoff=0)[0]
 
 
 def as_markdown(keys: Iterable[Key]) -> str:

@@ -7,16 +7,24 @@ line), the key path, the value found, what is allowed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
+from revit.common.config.keys import nearest_key
 from revit.common.config.options import Options
 from revit.common.config.problems import describe, flags_taken_as_numbers, line
-from revit.common.config.yaml_source import COMMAND_LINE, Source, apply_overrides, read
+from revit.common.config.yaml_source import (
+    COMMAND_LINE,
+    Source,
+    apply_overrides,
+    dotted,
+    read,
+    set_value,
+    walk,
+)
 from revit.common.system.errors import UserError
 
 OptionsT = TypeVar("OptionsT", bound=Options)
@@ -54,37 +62,19 @@ def dump(options: Options, keys: Sequence[str] = ()) -> str:
     """Return YAML text from which `load` makes an equal object, or of it these `keys` only. UserError for an unknown one."""
     values = options.model_dump(mode="json")
     if keys:
-        chosen: dict[str, Any] = {}
+        chosen = Source(Path(), {})
         for key in keys:
-            value = _value_of(values, key)
-            *sections, last = key.split(".")
-            holder = chosen
-            for name in sections:
-                holder = holder.setdefault(name, {})
-            holder[last] = value
-        values = chosen
+            set_value(chosen, key.split("."), _value_of(values, key))
+        values = chosen.data
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
-def _value_of(values: Any, key: str) -> Any:
+def _value_of(values: Mapping[str, Any], key: str) -> Any:
     """Return the value at a dotted key. UserError that names the nearest key there is."""
-    known = dict(_flat(values))
-    if key in known:
-        return known[key]
-    name = key.rpartition(".")[2]
-    same_name = [other for other in known if other.rpartition(".")[2] == name]
-    near = get_close_matches(key, same_name or known, n=1, cutoff=0)
-    raise UserError(f"{key}: this configuration has no such key; did you mean {near[0]}?")
-
-
-def _flat(values: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """Return the keys of a nested mapping, sections and what is in them, with their values."""
-    found = []
-    for name, value in values.items():
-        found.append((prefix + name, value))
-        if isinstance(value, dict):
-            found += _flat(value, f"{prefix}{name}.")
-    return found
+    known = {dotted(path): value for path, value in walk(values)}
+    if key not in known:
+        raise UserError(f"{key}: this configuration has no such key; did you mean {nearest_key(key, known)}?")
+    return known[key]
 
 
 def _read(path: str | Path, overrides: Sequence[str]) -> tuple[Source, list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import partial
 from itertools import takewhile
@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from revit.common.config.keys import list_keys, models_in
 from revit.common.config.options import Options
-from revit.common.config.yaml_source import KeyPath, Source, dotted
+from revit.common.config.yaml_source import KeyPath, Source, dotted, walk
 
 _ABSENT = object()
 
@@ -45,7 +45,7 @@ def describe(error: ValidationError, cls: type[Options], source: Source) -> tupl
 
 def flags_taken_as_numbers(source: Source, options: BaseModel) -> list[str]:
     """Return a line for every true/false (yes, no, on, off) where a number is meant: pydantic takes them as 1 and 0."""
-    flags = [(path, value) for path, value in _leaves(source.data, ()) if isinstance(value, bool)]
+    flags = [(path, value) for path, value in walk(source.data) if isinstance(value, bool)]
     return [
         line(source.place(path), dotted(path), f"found {_short(value)}; allowed: a number")
         for path, value in flags
@@ -130,17 +130,6 @@ def _models_at(cls: type[Options], loc: Sequence[str | int]) -> list[type[Option
 def _tags(model: type[Options]) -> set[Any]:
     annotations = (info.annotation for info in model.model_fields.values())
     return {tag for one in annotations if get_origin(one) is Literal for tag in get_args(one)}
-
-
-def _leaves(data: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
-    if isinstance(data, dict):
-        for key, value in data.items():
-            yield from _leaves(value, (*path, key))
-    elif isinstance(data, list):
-        for index, value in enumerate(data):
-            yield from _leaves(value, (*path, index))
-    else:
-        yield path, data
 
 
 def _value_at(data: Any, path: KeyPath) -> Any:

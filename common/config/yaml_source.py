@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
@@ -115,7 +115,7 @@ def apply_overrides(source: Source, overrides: Sequence[str]) -> list[tuple[str,
                 (key, f"found {value_text!r}; not valid YAML ({_what(error)}); quote text: '{key}=\"...\"'")
             )
             continue
-        message = _set(source, key.split("."), value)
+        message = set_value(source, key.split("."), value)
         if message:
             problems.append((key, message))
     return problems
@@ -124,6 +124,14 @@ def apply_overrides(source: Source, overrides: Sequence[str]) -> list[tuple[str,
 def dotted(path: Sequence[str | int]) -> str:
     """Return a key path as it is written on the command line."""
     return ".".join(str(key) for key in path)
+
+
+def walk(data: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+    """Yield every key path below `data` and what is there, sections before what is in them."""
+    inner = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for key, value in inner:
+        yield (*path, key), value
+        yield from walk(value, (*path, key))
 
 
 def _read_alone(path: Path) -> Source:
@@ -218,7 +226,8 @@ def _lay_over(base: Source, own: Source, path: KeyPath, values: dict[str, Any]) 
         base.places |= {key: place for key, place in own.places.items() if key[: len(inner)] == inner}
 
 
-def _set(source: Source, names: Sequence[str], value: Any) -> str | None:
+def set_value(source: Source, names: Sequence[str], value: Any) -> str | None:
+    """Set the value at a key path as the command line does, making mappings on the way; return why that cannot be."""
     if names[0] == BASE:
         return "a base is named in a configuration file, not on the command line"
     if names[0] in FORMER_NAMES:

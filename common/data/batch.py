@@ -13,28 +13,25 @@ from revit.common.data.broken import Failure
 
 @dataclass(frozen=True)
 class Item:
-    """What a data set returns for one position: a sample, or None with the reason among the failures."""
+    """Answer of a data set for one position: a sample, or no inputs and the reason among the failures."""
 
     inputs: Tensor | None
     """uint8 (V, C, T, H, W) or, for pictures, (V, C, H, W): the V views of one sample."""
     target: int
     """Class number; -1 when unknown."""
     id: int
-    """Position in the sample list of what was really read (another one than asked after a replacement)."""
+    """Position in the sample list of what was read; after a replacement another one than asked."""
     failures: tuple[Failure, ...] = ()
     """Samples that could not be read on the way."""
     extras: Mapping[str, Tensor] = field(default_factory=dict)
-    """What else belongs to the sample, by name; see `Batch.extras`."""
+    """Further tensors of the sample, by name; see `Batch.extras`."""
     remarks: tuple[Failure, ...] = ()
     """Samples that were read, but not whole."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B samples with V views each; views of one sample are adjacent.
-
-    B is smaller than asked, possibly 0, when samples failed in evaluation.
-    """
+    """B samples with V adjacent views each. In evaluation B may be smaller than asked, even 0, where samples failed."""
 
     inputs: Tensor
     """uint8 (B*V, C, T, H, W), or (B*V, C, H, W) for pictures; (0,) when no sample could be read."""
@@ -47,20 +44,20 @@ class Batch:
     num_views: int = 1
     """V."""
     extras: dict[str, Tensor] = field(default_factory=dict)
-    """What else belongs to the samples, by name, each (B, ...); empty when no sample could be read."""
+    """Further tensors of the samples, by name, each (B, ...); empty when no sample could be read."""
     remarks: list[Failure] = field(default_factory=list)
     """Samples that were read, but not whole."""
 
     def __len__(self) -> int:
-        """B, the number of samples (not of views)."""
+        """Return B, the number of samples (not of views)."""
         return self.targets.shape[0]
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
-        """The same batch with its tensors on `device`."""
+        """Return the same batch with its tensors on `device`."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory; called by the loader's pinning thread."""
+        """Return the same batch in page-locked memory; called by the loader's pinning thread."""
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -76,33 +73,27 @@ class Batch:
 def collate(items: Sequence[Item], num_views: int = 1) -> Batch:
     """Stack the items that were read and gather all failures. ValueError if their shapes differ.
 
-    num_views: V, needed for a batch in which nothing could be read.
+    `num_views` is V, needed for a batch in which nothing could be read.
     """
-    failures = [failure for item in items for failure in item.failures]
     read = [item for item in items if item.inputs is not None]
-    tensors = [item.inputs for item in read if item.inputs is not None]
-    shapes = {tuple(tensor.shape) for tensor in tensors}
-    if len(shapes) > 1:
-        raise ValueError(
-            f"samples of one batch have different shapes {sorted(shapes)}; crop them to one size"
-        )
+    tensors = _of_one_shape("inputs", [item.inputs for item in read if item.inputs is not None])
     extras = {
-        name: _stack(name, [item.extras[name] for item in read]) for name in (read[0].extras if read else ())
+        name: torch.stack(_of_one_shape(name, [item.extras[name] for item in read]))
+        for name in (read[0].extras if read else ())
     }
     return Batch(
         inputs=torch.cat(tensors) if tensors else torch.empty(0, dtype=torch.uint8),
         targets=torch.tensor([item.target for item in read], dtype=torch.int64),
         ids=torch.tensor([item.id for item in read], dtype=torch.int64),
-        failures=failures,
+        failures=[failure for item in items for failure in item.failures],
         num_views=tensors[0].shape[0] if tensors else num_views,
         extras=extras,
         remarks=[remark for item in items for remark in item.remarks],
     )
 
 
-def _stack(name: str, tensors: Sequence[Tensor]) -> Tensor:
-    """(...) of every sample to (B, ...)."""
+def _of_one_shape(name: str, tensors: list[Tensor]) -> list[Tensor]:
     shapes = {tuple(tensor.shape) for tensor in tensors}
     if len(shapes) > 1:
-        raise ValueError(f"{name} of the samples of one batch have different shapes {sorted(shapes)}")
-    return torch.stack(list(tensors))
+        raise ValueError(f"{name} of one batch have different shapes {sorted(shapes)}; crop them to one size")
+    return tensors

@@ -1,13 +1,14 @@
-"""What happens to samples that cannot be read: named once, counted, and a limit on how many a run may have.
+"""Samples that cannot be read: named once, counted, and a limit on how many a run may have.
 
-This file does not import torch: the helper process that decodes frames imports it too.
+Nothing here imports torch: the helper process that decodes frames imports this too.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import astuple, dataclass
+from typing import Any
 
 from revit.common.system.errors import UserError
 
@@ -15,10 +16,7 @@ LOG = logging.getLogger("revit.data")
 
 
 class BrokenSample(UserError):
-    """One sample cannot be read. A run goes on without it; the message never contains a traceback.
-
-    path: file of the sample.  reason: one line saying what is wrong with it.
-    """
+    """A sample that cannot be read: its file, and one line that says why. A run goes on without it."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)
@@ -42,14 +40,11 @@ class Failure:
 
 
 class BrokenFiles:
-    """The list of unreadable samples of one run, kept in the main process.
+    """The unreadable samples of one run over a list of `num_samples`, kept in the main process.
 
-    A path is logged when it fails for the first time and counted once, however many epochs meet it again.
-
-    num_samples: length of the sample list.
-    max_share: largest bearable share of distinct broken samples among the distinct samples seen, in [0, 1].
-        None never stops (evaluation: failures are reported with the accuracy instead).
-    min_samples: the share is judged only after this many distinct samples, or the whole list if it is shorter.
+    Each is logged when it fails for the first time and counted once, however many epochs meet it again. `max_share` is the
+    largest bearable share of broken samples among the distinct ones tried, judged after `min_samples` of them or the whole
+    list; None never stops (evaluation reports failures with the accuracy instead).
     """
 
     def __init__(
@@ -65,59 +60,57 @@ class BrokenFiles:
 
     @property
     def failures(self) -> list[Failure]:
-        """Distinct broken samples in the order in which they were met."""
+        """Broken samples in the order in which they were met."""
         return list(self._failures.values())
 
     @property
     def num_broken(self) -> int:
-        """How many distinct samples could not be read."""
+        """Number of broken samples."""
         return len(self._failures)
 
     @property
     def num_seen(self) -> int:
-        """How many distinct samples were tried, broken ones included."""
+        """Number of samples that were tried, broken ones included."""
         return self._num_seen
 
     def record(
         self, ids: Iterable[int], failures: Iterable[Failure], remarks: Iterable[Failure] = ()
     ) -> None:
-        """Note the samples of one batch. `UserError` with the list once more than `max_share` are broken.
+        """Note the samples of one batch. UserError with the list once more than `max_share` are broken.
 
-        remarks: samples that were read, but not whole; each is logged once and is not broken.
+        `remarks` are samples that were read, but not whole; each is logged once and is not broken.
         """
         for remark in remarks:
             if remark.id not in self._remarked:
                 self._remarked.add(remark.id)
                 LOG.warning("%s: %s: %s", self.name, remark.path, remark.reason)
-        for id_ in ids:
-            self._note(id_)
-        news = False
-        for failure in failures:
-            self._note(failure.id)
-            if failure.id not in self._failures:
-                self._failures[failure.id] = failure
-                news = True
-                LOG.warning("%s: cannot read %s: %s", self.name, failure.path, failure.reason)
-        # The share can only rise with a new failure or pass the minimum count with a new sample.
-        if news or (self._failures and self.max_share is not None):
-            self._check()
+        failures = list(failures)
+        for id_ in [*ids, *(failure.id for failure in failures)]:
+            self._num_seen += not self._seen[id_]
+            self._seen[id_] = 1
+        self._add(failures)
+        if self.max_share is None or self._num_seen < self._min_samples:
+            return
+        if self.num_broken > self.max_share * self._num_seen:
+            raise UserError(
+                f"{self.name}: {self.num_broken} of the {self._num_seen} samples seen so far cannot be read, more "
+                f"than the share of {self.max_share:g} that max_broken_share allows. Repair or remove these files, "
+                f"or raise max_broken_share:\n{self.report()}"
+            )
 
     def report(self, limit: int = 20) -> str:
-        """One line per broken sample, at most `limit`, then how many more there are."""
+        """Return a line for every broken sample, at most `limit`, then how many more there are."""
         lines = [f"  {failure.path}: {failure.reason}" for failure in self.failures[:limit]]
         if self.num_broken > limit:
             lines.append(f"  ... and {self.num_broken - limit} more")
         return "\n".join(lines)
 
-    def state_dict(self) -> dict[str, object]:
-        """What a resumed run needs to go on counting: seen flags and failures, plain values only."""
-        return {
-            "seen": bytes(self._seen),
-            "failures": [(failure.id, failure.path, failure.reason) for failure in self.failures],
-        }
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs to go on counting, as plain values."""
+        return {"seen": bytes(self._seen), "failures": [astuple(failure) for failure in self.failures]}
 
-    def load_state_dict(self, state: dict) -> None:
-        """Take over `state_dict` of an earlier run over the same list; `UserError` if the list's length changed."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the state of an earlier run over the same list. UserError if the list's length changed."""
         if len(state["seen"]) != len(self._seen):
             raise UserError(
                 f"{self.name}: the interrupted run had {len(state['seen'])} samples, the list now has "
@@ -127,28 +120,16 @@ class BrokenFiles:
         self._num_seen = sum(self._seen)
         self._failures = {id_: Failure(id_, path, reason) for id_, path, reason in state["failures"]}
 
-    def merge(self, states: Iterable[dict]) -> None:
-        """Take over what the ledgers of all processes found, each a `state_dict` over the same list."""
+    def merge(self, states: Iterable[Mapping[str, Any]]) -> None:
+        """Add what all processes found, each given by its state over the same list."""
         for state in states:
-            for id_, path, reason in state["failures"]:
-                if id_ not in self._failures:
-                    self._failures[id_] = Failure(id_, path, reason)
-                    LOG.warning("%s: cannot read %s: %s", self.name, path, reason)
+            self._add(Failure(*failure) for failure in state["failures"])
             both = int.from_bytes(self._seen, "little") | int.from_bytes(state["seen"], "little")
             self._seen = bytearray(both.to_bytes(len(self._seen), "little"))
         self._num_seen = sum(self._seen)
 
-    def _note(self, id_: int) -> None:
-        if not self._seen[id_]:
-            self._seen[id_] = 1
-            self._num_seen += 1
-
-    def _check(self) -> None:
-        if self.max_share is None or self._num_seen < self._min_samples:
-            return
-        if self.num_broken > self.max_share * self._num_seen:
-            raise UserError(
-                f"{self.name}: {self.num_broken} of the {self._num_seen} samples seen so far cannot be read, more "
-                f"than the share of {self.max_share:g} that max_broken_share allows. Repair or remove these files, "
-                f"or raise max_broken_share:\n{self.report()}"
-            )
+    def _add(self, failures: Iterable[Failure]) -> None:
+        for failure in failures:
+            if failure.id not in self._failures:
+                self._failures[failure.id] = failure
+                LOG.warning("%s: cannot read %s: %s", self.name, failure.path, failure.reason)

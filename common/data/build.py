@@ -1,4 +1,4 @@
-"""From options to lists and loaders: what pictures and clips share. How one sample is read is passed in."""
+"""Lists and loaders from options. The function that reads one sample is passed in."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from revit.common.system.errors import UserError
 Split = Literal["train", "val", "test"]
 
 ReadList = Callable[[str, Sequence[str] | None], SampleList]
-"""`read(where, names)`: the samples of a list file or folder, classes numbered in the order of `names` if there are any."""
+"""`read(where, names)` returns the samples of a list file or folder, with classes in the order of `names` if given."""
 
 
 def read_split(source: SourceOptions, split: Split, read: ReadList) -> SampleList:
-    """The samples of one split, with the class names of `label_names` or, without that file, of the training list.
+    """Return the samples of one split, with the class names of `label_names` or else of the training list.
 
-    `UserError` if the split has no list or the list is faulty. Without a test list the val list is tested.
+    Without a test list the val list is tested. UserError if there is no list or it is faulty.
     """
     where = source.val if split == "test" and source.test is None else getattr(source, split)
     if where is None:
@@ -47,12 +47,10 @@ def train_loader(
     rank: int = 0,
     num_ranks: int = 1,
 ) -> Loader:
-    """Shuffled batches of one view per sample; what cannot be read is replaced.
+    """Return a loader of shuffled batches of `batch_size` per process; what cannot be read is replaced.
 
-    batch_size: per process.  repeats: see `EpochSampler`.  rank, num_ranks: this process of how many.
-
-    `UserError` from the loop once more than `max_broken_share` of the files met cannot be read. The last, smaller batch
-    of an epoch is dropped, unless it is the only one.
+    Its loop raises UserError once more than `max_broken_share` of the files met cannot be read. The last, smaller batch of
+    an epoch is dropped, unless it is the only one.
     """
     sampler = EpochSampler(
         len(samples),
@@ -84,10 +82,7 @@ def eval_loader(
     rank: int = 0,
     num_ranks: int = 1,
 ) -> Loader:
-    """Every sample once, in list order, its views adjacent.
-
-    Files that cannot be read are missing from the batch and listed in its failures; nothing is replaced.
-    """
+    """Return a loader of every sample once, in list order. What cannot be read is missing and among the failures."""
     return Loader(
         RobustDataset(load, len(samples)),
         EpochSampler(len(samples), rank=rank, num_ranks=num_ranks),

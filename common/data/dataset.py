@@ -1,7 +1,4 @@
-"""A data set that never raises for a broken file, and whose random numbers do not depend on the workers.
-
-It knows nothing of video or pictures: reading one sample is a function that is passed in.
-"""
+"""A data set that never raises for a broken file, and whose random numbers do not depend on the workers."""
 
 from __future__ import annotations
 
@@ -27,20 +24,20 @@ class Sample(NamedTuple):
     target: int
     """Class number; -1 when unknown."""
     extras: Mapping[str, Tensor] = {}
-    """What else belongs to the sample, by name; batches stack it."""
+    """Further tensors of the sample, by name; batches stack them."""
     remark: str | None = None
-    """A remark on a file that was read but is not whole: how much of it is."""
+    """Remark on a file that was read but is not whole: how much of it is."""
     path: str = ""
-    """The file, where there is a remark."""
+    """File, where there is a remark."""
 
 
 Load = Callable[[int, Generator], Sample]
-"""`load(index, generator)`: read sample `index`, drawing every random number from `generator` or from the global
-generators of torch, numpy or Python (all seeded alike); raise `BrokenSample` if it cannot be read."""
+"""`load(index, generator)` reads sample `index`, with random numbers from `generator` or from the global generators of
+torch, numpy or Python (all seeded alike), and raises BrokenSample if it cannot be read."""
 
 
 def sample_seed(seed: int, epoch: int, index: int, repeat: int = 0) -> int:
-    """A 63-bit seed that depends on these numbers and on nothing else (not on worker, order or history)."""
+    """Return a 63-bit seed that depends on these numbers alone, not on worker, order or history."""
     entropy = [seed, epoch, index, repeat] if repeat else [seed, epoch, index]
     state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
     return int(state >> np.uint64(1))
@@ -48,11 +45,10 @@ def sample_seed(seed: int, epoch: int, index: int, repeat: int = 0) -> int:
 
 @contextmanager
 def global_generators_seeded(seed: int) -> Iterator[None]:
-    """Inside, torch's (CPU), numpy's and Python's global generators start from `seed`; afterwards they are as before.
+    """Start the global generators of torch (CPU), numpy and Python from `seed` inside, and restore them afterwards.
 
-    torchvision's transforms draw from the first, timm's from the other two.
+    torchvision's transforms draw from the first, timm's from the other two (numpy's legacy generator).
     """
-    # numpy's global generator is the legacy one: that is what timm draws from.
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         with torch.random.fork_rng(devices=[]):
@@ -66,16 +62,11 @@ def global_generators_seeded(seed: int) -> Iterator[None]:
 
 
 class RobustDataset(Dataset[Item]):
-    """Map-style data set over keys `(epoch, index, repeat)`, as `EpochSampler` yields them.
+    """Map-style data set over keys `(epoch, index, repeat)` of `EpochSampler`, or an index alone.
 
-    The repeat, and with it the epoch, may be left out and are then 0.
-
-    load: reads one sample, see `Load`.
-    training: a sample that cannot be read is replaced by another one, drawn from the sample's own seed, at most
-        `max_tries` times; the failures travel in the item. Otherwise nothing is replaced: the item has no inputs
-        and its failure says why.
-
-    The published loader replaces silently in training and dies in testing after ten tries; here neither happens.
+    In training a sample that cannot be read is replaced by another one, drawn from the sample's own seed, until
+    `max_tries` were tried; the failures travel in the item. Else nothing is replaced: the item has no inputs. (The published
+    loader replaces silently in training and dies in testing.)
     """
 
     def __init__(

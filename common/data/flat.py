@@ -23,13 +23,13 @@ class FlatStrings(Sequence[str]):
     """Strings one after the other, in the file system's encoding: any path that can be opened comes back unchanged."""
 
     text: NDArray[np.uint8]
-    """All of them."""
+    """Bytes of all strings."""
     ends: NDArray[np.int64]
-    """(n + 1,): string i is text[ends[i]:ends[i + 1]]."""
+    """Limits (n + 1,): string i is text[ends[i]:ends[i + 1]]."""
 
     @classmethod
     def of(cls, strings: Iterable[str]) -> FlatStrings:
-        """From any strings, one at a time."""
+        """Return any strings flat, taking them one at a time."""
         growing = GrowingStrings()
         for string in strings:
             growing.append(string)
@@ -49,12 +49,12 @@ class FlatStrings(Sequence[str]):
         return os.fsdecode(self.text[self.ends[position] : self.ends[position + 1]].tobytes())
 
     def take(self, positions: Iterable[int]) -> FlatStrings:
-        """The strings at `positions`, in their order."""
+        """Return the strings at `positions`, in their order."""
         return FlatStrings.of(self[position] for position in positions)
 
 
 class GrowingStrings:
-    """Becomes `FlatStrings`."""
+    """Strings that are appended one by one and become `FlatStrings`."""
 
     def __init__(self) -> None:
         self._text = bytearray()
@@ -68,7 +68,7 @@ class GrowingStrings:
         return len(self._ends) - 1
 
     def flat(self) -> FlatStrings:
-        """What was appended, without a copy; nothing can be appended afterwards."""
+        """Return what was appended, without a copy; nothing can be appended afterwards."""
         return FlatStrings(np.frombuffer(self._text, np.uint8), np.frombuffer(self._ends, np.int64))
 
 
@@ -87,10 +87,10 @@ class GrowingLabels(Generic[Label]):
 
     @property
     def distinct(self) -> list[Label]:
-        """Every label once, in the order of their first appearance."""
+        """Labels, each once, in the order of their first appearance."""
         return list(self._place)
 
     @property
     def places(self) -> NDArray[np.int32]:
-        """(n,): where each label is in `distinct`."""
+        """Positions (n,) of the labels in `distinct`."""
         return np.frombuffer(self._places, np.int32)

@@ -1,4 +1,4 @@
-"""Class names: the file that lists them, and looking one label up."""
+"""Class names: the file that lists them, and the number of a label."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from revit.common.system.errors import UserError
 
 
 def check_label(label: str, number_of: Mapping[str, int] | None) -> int:
-    """The class number that `label` means: a known name, or a whole number. ValueError says what it is instead."""
+    """Return the class number that `label` means: a known name, or a whole number. ValueError for anything else."""
     if number_of is not None and label in number_of:
         return number_of[label]
     try:
@@ -29,12 +29,10 @@ def check_label(label: str, number_of: Mapping[str, int] | None) -> int:
 
 
 def read_label_names(path: str) -> tuple[str, ...]:
-    """Class names in order of their numbers.
+    """Return class names in order of their numbers, from a list or map (`.json`), rows of number and name, in either order,
+    or names alone (`.csv`, with or without a header), or one name per line.
 
-    `.json`: a list of names, or a map from name to number or from number to name. `.csv`: rows `number,name`,
-    `name,number` or `name`, with or without a header. Anything else: one name per line.
-
-    `UserError` if the file cannot be read or its numbers are not 0, 1, 2, ... each once.
+    UserError if the file cannot be read or its numbers are not 0, 1, 2, ... each once.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:

@@ -1,4 +1,4 @@
-"""The loader: workers around a `RobustDataset`, with failures recorded and dead workers explained."""
+"""Batches of a `RobustDataset`, loaded by worker processes; failures are recorded and dead workers explained."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ from revit.common.system.errors import OwnError, UserError
 
 
 class Loader:
-    """Iterates over one epoch of `Batch`es per `for` loop; every failure passes through `broken` on the way.
+    """Batches of one epoch per `for` loop: the one that was set, or the same again. Failures are recorded in `broken`.
 
-    `set_epoch(epoch, start_batch)` chooses what the next loop reads; without a call it reads the same epoch again.
     Batches hold what (seed, epoch, position) say, whatever the number of workers.
     """
 
@@ -66,33 +65,33 @@ class Loader:
 
     @property
     def num_samples(self) -> int:
-        """Length of the whole sample list (all ranks)."""
+        """Number of samples of the whole list (all ranks)."""
         return self.dataset.num_samples
 
     @property
     def batches_per_epoch(self) -> int:
-        """Batches that this rank reads in a whole epoch."""
+        """Number of batches that this rank reads in a whole epoch."""
         samples = self.sampler.samples_per_epoch
         return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
 
     def samples_in(self, num_batches: int) -> int:
-        """Samples in that many whole batches of every rank: how far they come in the epoch's order."""
+        """Return the samples in that many whole batches of every rank: how far they come in the epoch's order."""
         return num_batches * self.batch_size * self.sampler.num_ranks
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
-        """Read `epoch` next, beginning at batch `start_batch` (the batches before are not read)."""
+        """Read `epoch` next, from batch `start_batch` on."""
         self.set_position(epoch, self.samples_in(start_batch))
 
     def set_position(self, epoch: int, num_samples: int) -> None:
-        """Read `epoch` next, without the first `num_samples` of its order, whatever batches and ranks they were read in."""
+        """Read `epoch` next, without the first `num_samples` of its order, whatever ranks read them."""
         self.sampler.set_position(epoch, min(num_samples, self.num_samples))
 
     def __len__(self) -> int:
-        """Batches that the next loop yields."""
+        """Return the number of batches that the next loop yields."""
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield batches; `UserError` if too many samples are broken or a worker process was killed."""
+        """Yield batches. UserError if too many samples are broken or a worker process was killed."""
         with dead_workers_explained():
             iterator = iter(self._loader)
             try:
@@ -107,7 +106,7 @@ class Loader:
                 raise
 
     def _forget(self, iterator: Any) -> None:
-        """Let go of the workers: torch would go on raising for a dead one whenever any child process ends."""
+        """Drop the workers: torch would go on raising for a dead one whenever any child process ends."""
         self._loader._iterator = None
         shut_down = getattr(iterator, "_shutdown_workers", None)
         if shut_down is None:
@@ -119,17 +118,16 @@ class Loader:
 
 
 def _killed(iterator: Any) -> bool:
-    """Whether a worker of a forgotten iterator ended by something else than being told to."""
-    return any(
-        worker.exitcode not in (None, 0, -signal.SIGTERM) for worker in getattr(iterator, "_workers", ())
-    )
+    """Return whether a worker of a forgotten iterator ended by something else than being told to."""
+    exits = [worker.exitcode for worker in getattr(iterator, "_workers", ())]
+    return any(exit_ not in (None, 0, -signal.SIGTERM) for exit_ in exits)
 
 
 @contextlib.contextmanager
 def dead_workers_explained() -> Iterator[None]:
-    """Turns torch's error about a killed loading worker into a `UserError`.
+    """Turn torch's error about a killed loading worker into a UserError.
 
-    torch raises it from a signal handler, so wherever the main process happens to be: put whole stages inside.
+    torch raises it from a signal handler, wherever the main process happens to be: put whole stages inside.
     """
     try:
         yield
@@ -148,23 +146,22 @@ M_MMAP_THRESHOLD = -3
 
 
 def _end_workers(loader: weakref.ref[DataLoader[Any]]) -> None:
-    """Ends the workers of a loader that outlives the program's last line.
+    """End the workers of a loader that outlives the program's last line; runs before Python's own exit handlers.
 
-    Python would end them by one SIGTERM, which they take for a launcher's, and wait for them for ever. Exit handlers run
-    last in, first out: this one before Python's own.
+    Python would send one SIGTERM, which they take for a launcher's, and wait for them for ever.
     """
     if (left := loader()) is not None:
         left._iterator = None  # its end shuts the workers down
 
 
 def _prepare_worker(worker: int) -> None:
-    """One compute thread per worker (the workers are the parallelism), and memory that stays flat.
+    """Give a worker one compute thread, no signals and memory that stays flat.
 
-    Ctrl-C and SIGTERM go to every process of a run and mean the main one, which still needs its batches. So workers
-    ignore them, but for a second SIGTERM: that is how torch ends one that does not end by itself.
+    Ctrl-C and SIGTERM go to every process of a run and mean the main one, which still needs its batches. Workers ignore
+    them but for a second SIGTERM, by which torch ends one that does not end by itself.
 
-    glibc raises the threshold to 32 MB by itself; then buffers of a few megabytes, each clip's a little different, leave
-    holes: a worker grew by 1.2 MB a clip for its first 300 clips. Fixed at 1 MB it does not grow.
+    glibc raises the threshold to 32 MB by itself; buffers of a few megabytes, each a little different, then leave holes: a
+    worker grew by 1.2 MB a clip for its first 300 clips. Fixed at 1 MB it does not grow.
     """
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,12 +1,10 @@
-"""Data sets that the project makes itself: files in one folder per class, with lists beside them, made once.
+"""Data sets that the project makes itself, once: files in one folder per class, with lists beside them.
 
-    ROOT/train/NAME/00000.mp4 ...    samples, one folder per class in each split
-    ROOT/train.csv val.csv test.csv  one `path label` line per sample, paths from ROOT
-    ROOT/classes.txt                 label names, line number = label
-    ROOT/metadata.csv                what was drawn for each sample, for analysis only
-    ROOT/finished.json               the options it was made with; written last
-
-What a sample shows is the business of whoever makes it.
+ROOT/train/NAME/00000.mp4 ...    samples, one folder per class in each split
+ROOT/train.csv val.csv test.csv  one `path label` line per sample, paths from ROOT
+ROOT/classes.txt                 label names, line number = label
+ROOT/metadata.csv                what was drawn for each sample, for analysis only
+ROOT/finished.json               the options it was made with; written last
 """
 
 from __future__ import annotations
@@ -18,29 +16,27 @@ import multiprocessing
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from revit.common.system.errors import UserError
 from revit.common.system.files import locked
+from revit.common.system.log import progress
 
 SPLITS = ("train", "val", "test")
 SAMPLES_PER_JOB = 50
 log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
-"""One sample's line of the metadata. `path` (from ROOT), `split` and `label` must be among its columns."""
+"""Metadata of a sample; `path` (from ROOT), `split` and `label` must be among its columns."""
 
 
 @dataclass(frozen=True)
 class MadeData:
-    """Where the files of a finished data set are."""
+    """Files of a finished data set."""
 
     root: Path
     train: Path
@@ -60,25 +56,24 @@ class Plan:
     """A data set to be made."""
 
     noun: str
-    """What the samples are, for the progress bar: "clips"."""
+    """Name of the samples in the progress bar, such as clips."""
     fingerprint: Mapping[str, Any]
     """All that the files depend on, as JSON gives it back."""
     label_names: Sequence[str]
     num_samples: Mapping[str, int]
-    """Split -> samples."""
+    """Number of samples by split."""
     make: Callable[[Path, str, int, int], list[Row]]
-    """(root, split, first, last) -> rows of samples [first, last), whose files it writes. Can be pickled; what it
-    writes does not depend on how the samples are shared out between calls."""
+    """Function (root, split, first, last) that writes samples [first, last) and returns their rows. Can be pickled; the files
+    do not depend on how samples are divided into calls."""
     num_workers: int = 1
     """Processes that make the samples."""
 
 
 def make_once(plan: Plan, root: str | Path, show_progress: bool = False) -> MadeData:
-    """Makes the data set under `root` if it is not there yet, and says where its files are.
+    """Make the data set under `root` if it is not there yet, and return its files.
 
-    A data set made with an equal fingerprint is left as it is; one made with another is made anew, with a message that
-    names what changed. Everything is written to a hidden folder beside `root` which takes its name at the end, so an
-    interrupted run leaves nothing half made; a second process waits for the first.
+    One with another fingerprint is made anew, with a message that names what changed. A hidden folder beside `root` takes
+    its name at the end, so an interrupted run leaves nothing half made; a second process waits for the first.
 
     Raises UserError where `root` is a file, or a folder with other things in it.
     """
@@ -98,7 +93,7 @@ def make_once(plan: Plan, root: str | Path, show_progress: bool = False) -> Made
 
 
 def _is_finished(root: Path, plan: Plan) -> bool:
-    """Whether `root` holds what `plan` asks for. False too where it may be replaced."""
+    """Return whether `root` holds what `plan` asks for. UserError if it holds what must not be replaced."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     marker = root / "finished.json"
@@ -124,11 +119,13 @@ def _write(plan: Plan, root: Path, show_progress: bool) -> None:
         for first in range(0, plan.num_samples[split], SAMPLES_PER_JOB)
     ]
     rows: list[Row] = []
-    with _mapper(plan.num_workers) as run, _bar(show_progress) as bar:
-        task = bar.add_task(f"Making {plan.noun}", total=sum(last - first for _, first, last in jobs))
+    total = sum(plan.num_samples[split] for split in SPLITS)
+    shown = progress(f"Making {plan.noun}", total) if show_progress else nullcontext()
+    with _mapper(plan.num_workers) as run, shown as advance:
         for made in run(plan.make, repeat(root), *zip(*jobs)):
             rows += made
-            bar.advance(task, len(made))
+            if advance is not None:
+                advance(len(made))
     for split in SPLITS:
         lines = [f"{row['path']} {row['label']}\n" for row in rows if row["split"] == split]
         (root / f"{split}.csv").write_text("".join(lines), encoding="utf-8")
@@ -142,17 +139,11 @@ def _write(plan: Plan, root: Path, show_progress: bool) -> None:
 
 
 @contextmanager
-def _mapper(num_workers: int) -> Iterator:
-    """Gives a `map` over that many processes; over this one where one is asked for."""
+def _mapper(num_workers: int) -> Iterator[Callable[..., Iterator[list[Row]]]]:
+    """Yield a `map` over that many processes; for one, over this one."""
     if num_workers == 1:
         yield map
         return
     # Not fork: the caller may have started threads (torch does), which a forked child cannot survive.
     with ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn")) as pool:
         yield pool.map
-
-
-def _bar(show: bool) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    return Progress(*columns, console=console, disable=not (show and console.is_terminal))

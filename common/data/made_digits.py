@@ -1,4 +1,4 @@
-"""Handwritten digits over textured backgrounds: what the demo's pictures and clips are painted with.
+"""Handwritten digits over textured backgrounds, of which the demo's pictures and clips are painted.
 
 The digits are the 1,797 pictures that scikit-learn ships. Letters: Y and X pixels down and across.
 """
@@ -16,7 +16,7 @@ from revit.common.data.made_data import SPLITS
 
 @lru_cache(maxsize=1)
 def read_digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Opacities (1797, 8, 8) in [0, 1] and which digits they are (1797,)."""
+    """Return opacities (1797, 8, 8) in [0, 1] and the digits (1797,)."""
     from sklearn.datasets import load_digits  # here: slow to import, and needed only where samples are made
 
     digits = load_digits()
@@ -24,14 +24,14 @@ def read_digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
 
 
 def split_digits(seed: int, num_digits: int) -> dict[str, NDArray[np.int64]]:
-    """Parts the digits between the splits, 60 / 20 / 20 %: none is in two of them."""
+    """Divide the digits among the splits, 60 / 20 / 20 %."""
     order = np.random.default_rng([seed, 1]).permutation(num_digits)
     return dict(zip(SPLITS, np.split(order, [num_digits * 3 // 5, num_digits * 4 // 5])))
 
 
 def background(seed: int, side: int, contrast: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """A texture (Y, X, 3) of `side` pixels in grey levels, whose brightness has the standard deviation `contrast`, and
-    a lighter colour (3,) for what lies on it."""
+    """Return a texture (Y, X, 3) of `side` pixels in grey levels, whose brightness has the standard deviation `contrast`,
+    and a lighter colour (3,) for what lies on it."""
     rng = np.random.default_rng(seed)
     fields = rng.standard_normal((2, side, side))
     coarse = ndimage.gaussian_filter(fields[0], rng.uniform(2.0, 6.0))
@@ -44,18 +44,15 @@ def background(seed: int, side: int, contrast: float) -> tuple[NDArray[np.float3
 
 
 def smooth(digit: NDArray[np.floating]) -> NDArray[np.floating]:
-    """The opacity (8, 8) of a digit, in [0, 1], ready for `place`.
-
-    Twice the resolution, smoothly, with an empty border: then bilinear reading neither shows the digit's squares nor a
-    hard edge.
-    """
+    """Return the opacity (8, 8) of a digit, in [0, 1], at twice the resolution and with an empty border, for `place`: its
+    bilinear reading then shows neither the digit's squares nor a hard edge."""
     return np.pad(np.clip(ndimage.zoom(digit, 2, order=3), 0, 1), 1)
 
 
 def place(
     digit: NDArray[np.floating], side: int, across: float, down: float, pixels: float, turns: float = 0.0
 ) -> NDArray[np.float64]:
-    """A smoothed digit as a layer of opacity (Y, X, 1) for a picture of `side` pixels.
+    """Return a smoothed digit as a layer of opacity (Y, X, 1) for a picture of `side` pixels.
 
     Its centre is at the fractions `across` and `down` of the side, its own side is `pixels` long, and it is turned
     clockwise. Parts outside the picture are left out.

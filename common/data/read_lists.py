@@ -1,6 +1,6 @@
-"""Reading lists of labelled files, clips or pictures: `path label` lines and folder-per-class trees.
+"""Lists of labelled files, from `path label` lines or from a folder with one subfolder per class.
 
-Errors name file and line. `noun` is what the samples are called in messages ("clips", "pictures").
+Errors name file and line; `noun` is the samples' name in messages, such as clips.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from revit.common.system.errors import UserError
 LOG = logging.getLogger("revit.data")
 
 SHOWN_PROBLEMS = 5
-"""Bad lines that one message names before it only counts."""
+"""Bad lines that one message names; the others are counted."""
 
 
 def read_samples(
@@ -32,7 +32,7 @@ def read_samples(
     prefix: str = "",
     names: Sequence[str] | None = None,
 ) -> SampleList:
-    """Read a list file or a folder-per-class tree, whichever `source` is. See `read_list` and `read_tree`."""
+    """Read the list file or the folder per class that `source` is, see `read_list` and `read_tree`."""
     if os.path.isdir(source):
         return read_tree(source, noun, extensions, names)
     return read_list(source, noun, separator=separator, prefix=prefix, names=names)
@@ -43,15 +43,14 @@ def read_list(
 ) -> SampleList:
     """Read lines `path separator label`. The label is the last field, so paths may contain the separator.
 
-    separator: a space means any white space.  prefix: folder that relative paths are joined to.  names: known class
-    names in order; labels may then be numbers or these names. Without them labels are all numbers, or all names, which
-    are then numbered alphabetically. Quotes around a path and empty lines are left out.
+    A space separates by any white space. With `names`, the class names in order, labels are numbers or these names; without,
+    all numbers or all names, which are then numbered alphabetically. Quotes around a path and empty lines are left out.
 
-    `UserError` naming file, line and what was found.
+    UserError names file, line and what was found.
     """
     cut = {" ": None, "\\t": "\t"}.get(separator, separator)
     paths, labels, lines = GrowingStrings(), GrowingLabels[str](), array("q")
-    problems = _Problems(source)
+    bad: list[tuple[int, str]] = []
     header = ""
     try:
         with open(source, encoding="utf-8-sig", errors="surrogateescape") as file:
@@ -62,7 +61,7 @@ def read_list(
                 fields = line.rsplit(cut, 1)
                 path, label = fields[0].strip(), fields[-1].strip().strip('"')
                 if len(fields) < 2 or not path or not label:
-                    problems.add(number, f"no label behind the path in {line!r} (separator {separator!r})")
+                    bad.append((number, f"no label behind the path in {line!r} (separator {separator!r})"))
                     continue
                 path = path.strip('"')
                 paths.append(os.path.join(prefix, path) if prefix else path)
@@ -73,7 +72,7 @@ def read_list(
         raise UserError(
             f"{source}: cannot read this list of {noun} ({(error.strerror or str(error)).lower()})"
         ) from None
-    problems.refuse()
+    _check_lines(source, bad)
     if not lines:
         raise UserError(f"{source}: no {noun} in it")
     texts, places = labels.distinct, labels.places
@@ -88,16 +87,10 @@ def read_list(
             numbers[place] = check_label(label, number_of)
         except ValueError as error:
             wrong[place] = str(error)
-    for row in np.flatnonzero(np.isin(places, list(wrong))) if wrong else ():
-        problems.add(lines[row], wrong[places[row]])
-    problems.refuse()
-    return SampleList(
-        paths=paths.flat(),
-        labels=numbers[places],
-        names=tuple(names) if names is not None else None,
-        source=source,
-        root=prefix,
-    )
+    rows = np.flatnonzero(np.isin(places, list(wrong))) if wrong else ()
+    _check_lines(source, [(lines[row], wrong[places[row]]) for row in rows])
+    known = tuple(names) if names is not None else None
+    return SampleList(paths.flat(), numbers[places], known, source, root=prefix)
 
 
 def read_tree(
@@ -105,12 +98,12 @@ def read_tree(
 ) -> SampleList:
     """Read a folder with one subfolder per class; its files may lie deeper. Class numbers follow the folder names' order.
 
-    extensions: files of a tree that are taken for samples, in any case (lists may name any file).  names: known class
-    names (of the training tree): folders must be among them, and some may be missing. Without them a folder that holds
-    no sample is no class, which is said: it came with the archive (__MACOSX), or its files are of another kind.
+    Samples are the files with these extensions, in any case. With `names`, those of the training tree, folders must be among
+    them, and some may be missing. Without, a folder that holds no sample is no class, which is logged: it came with the
+    archive (__MACOSX), or its files are of another kind.
 
-    Files come in the order of torchvision's and pytorchvideo's readers, which leave out without a word what they may not
-    read; here it is a `UserError`.
+    Files come in the order of torchvision's and pytorchvideo's readers, which silently leave out what they may not read;
+    here it is a UserError.
     """
     folders = [entry.name for entry in list_folder(source) if entry.is_dir()]
     if not folders:
@@ -144,7 +137,7 @@ def read_tree(
 
 
 def list_folder(folder: str) -> list[os.DirEntry[str]]:
-    """What is in a folder, by name, hidden entries left out. `UserError` if it cannot be read."""
+    """Return the entries of a folder by name, without hidden ones. UserError if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             shown = [entry for entry in entries if not entry.name.startswith(".")]
@@ -169,25 +162,13 @@ def _unreadable(error: OSError) -> UserError:
 
 
 def is_number(label: str) -> bool:
-    """Whether a label is a whole number, of either sign."""
+    """Return whether a label is a whole number, of either sign."""
     return label.lstrip("+-").isdecimal()
 
 
-class _Problems:
-    """Bad lines of a list: the first ones in words, the others counted."""
-
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self.shown: list[str] = []
-        self.number = 0
-
-    def add(self, line: int, what: str) -> None:
-        self.number += 1
-        if self.number <= SHOWN_PROBLEMS:
-            self.shown.append(f"\n  line {line}: {what}")
-
-    def refuse(self) -> None:
-        """`UserError` if there are any."""
-        if self.number:
-            more = f"\n  ... and {self.number - SHOWN_PROBLEMS} more" if self.number > SHOWN_PROBLEMS else ""
-            raise UserError(f"{self.source}: {self.number} bad lines:{''.join(self.shown)}{more}")
+def _check_lines(source: str, bad: Sequence[tuple[int, str]]) -> None:
+    """Raise UserError if there are bad lines, each a line's number and what is wrong with it."""
+    if bad:
+        shown = "".join(f"\n  line {number}: {text}" for number, text in bad[:SHOWN_PROBLEMS])
+        more = f"\n  ... and {len(bad) - SHOWN_PROBLEMS} more" if len(bad) > SHOWN_PROBLEMS else ""
+        raise UserError(f"{source}: {len(bad)} bad lines:{shown}{more}")

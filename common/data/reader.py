@@ -1,4 +1,4 @@
-"""Files to the views of a test: what pictures and clips agree on."""
+"""The views of a file in a test, and what reads them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Views:
-    """The views that were read of a file."""
+    """Views that were read of a file."""
 
     pixels: Tensor
     """uint8 (V, C, ...)."""
     remark: str | None = None
-    """A remark on a file that is not whole."""
+    """Remark on a file that is not whole."""
 
 
 class Reader(Protocol):
-    """Reads files, from any number of threads."""
+    """Reader of files, for any number of threads."""
 
     def read(self, path: str) -> Views:
-        """All views of a file. Raises BrokenSample for one that cannot be read."""
+        """Return all views of a file. BrokenSample for one that cannot be read."""
 
     def close(self) -> None:
-        """Let go of whatever reading holds open."""
+        """Close whatever reading holds open."""

@@ -11,20 +11,15 @@ from revit.common.data.dataset import sample_seed
 
 
 class EpochSampler(Sampler[tuple[int, int, int]]):
-    """Yields keys `(epoch, index, repeat)` for `RobustDataset`.
+    """Keys `(epoch, index, repeat)` for `RobustDataset`, in list order or shuffled anew each epoch.
 
-    shuffle: a new permutation each epoch, drawn from (seed, epoch); otherwise list order.
-    rank, num_ranks: the order is dealt out like cards, so that after any number of rounds the ranks together have read
-        its first samples. Where it is left off, any other number of ranks can go on.
-    equal_lengths: leave out the last samples, fewer than `num_ranks`, so that all ranks read equally many (training
-        needs it; evaluation must not leave out any).
+    Ranks take turns in the order, so that after any number of rounds they have read its first samples together, and any
+    other number of ranks can go on there. `equal_lengths` leaves out the last samples, fewer than `num_ranks`, so that all
+    ranks read equally many (training needs it; evaluation must not leave out any).
+
     repeats: repeated augmentation (Hoffer et al., "Augment your batch"; DeiT takes 3). Each sample comes that many times
-        in a row, with random numbers of its own each time, and the epoch ends after as many keys as without repeats,
-        so that it meets 1 / repeats of the samples. Dealt over ranks, repeats of one sample go to different ranks.
-        The published sampler also cuts the epoch to a multiple of 256 keys; this one does not.
-
-    `set_position(epoch, start)` before iterating chooses where to begin: the first `start` samples of the order, of all
-    ranks, are skipped without being read.
+    in a row, with random numbers of its own and on different ranks, and the epoch ends after as many keys as without
+    repeats: it meets 1 / repeats of the samples. (The published sampler also cuts the epoch to a multiple of 256 keys.)
     """
 
     def __init__(
@@ -53,7 +48,7 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
         self.start = 0
 
     def set_position(self, epoch: int, start: int = 0) -> None:
-        """Begin the next iteration at sample `start` of the order of `epoch`, counted over all ranks."""
+        """Begin the next iteration at sample `start` of the order of `epoch`, counted over all ranks; none before is read."""
         if not 0 <= start <= self.num_samples:
             raise ValueError(f"start {start} is outside the epoch's {self.num_samples} samples")
         self.epoch = epoch
@@ -61,11 +56,11 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
 
     @property
     def samples_per_epoch(self) -> int:
-        """How many samples this rank reads in a whole epoch."""
+        """Number of samples that this rank reads in a whole epoch."""
         return len(self._positions(0))
 
     def __len__(self) -> int:
-        """Samples that this rank still reads, from the start that was set."""
+        """Return how many samples this rank still reads, from the start that was set."""
         return len(self._positions(self.start))
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
@@ -80,7 +75,7 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
             yield epoch, int(order[position // self.repeats]), position % self.repeats
 
     def _positions(self, start: int) -> range:
-        """This rank's places in the order from `start` on."""
+        """Return this rank's places in the order from `start` on."""
         end = self.num_samples
         if self.equal_lengths:
             end -= (end - start) % self.num_ranks
