@@ -43,7 +43,7 @@ class Position:
 class States:
     """Saved states of a `Trainer`. Every call is made by all processes; rank 0 writes."""
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Trainer[Any]) -> None:
         self.trainer = trainer
         self.watched = trainer.folder / "watched"
         """File with the last epoch after which `after_epoch` was called, so that a stop in between does not leave it out."""

@@ -18,9 +18,7 @@ from revit.common.system.errors import UserError
 from revit.common.training.optim import build_optimizer
 from revit.common.training.parallel.backend import Backend, LocalBackend
 from revit.common.training.parallel.dealing import Dealing, deal
-from revit.common.training.parallel.deepspeed_backend import DeepSpeedBackend, dtype_of
-from revit.common.training.parallel.deepspeed_config import settings_of
-from revit.common.training.parallel.deepspeed_library import check_settings, import_deepspeed
+from revit.common.training.parallel.deepspeed_backend import DeepSpeedBackend
 from revit.common.training.parallel.replica_backend import ReplicaBackend
 
 
@@ -73,10 +71,9 @@ def make_backend(
     Raises UserError where `effective_batch` cannot be reached, or something is not installed.
     """
     accumulate = _accumulate(train, division)
-    settings: tuple[Any, ...] = (device, dtype, accumulate, train.clip_grad_norm, options)
     if division.backend == "deepspeed":
-        effective_given = train.effective_batch is not None
-        return DeepSpeedBackend(*settings, batch_size=train.batch_size, effective_given=effective_given)
+        return _deepspeed(options, train, accumulate, device, dtype)
+    settings: tuple[Any, ...] = (device, dtype, accumulate, train.clip_grad_norm, options)
     if division.dealing is not None:
         replicas = ReplicaBackend(*settings, dealing=division.dealing)
         replicas.share(task)
@@ -101,7 +98,8 @@ def check_training(
     division = divide(options, network, world)
     accumulate = _accumulate(train, division, section)
     if division.backend == "deepspeed":
-        _check_deepspeed(section, options, train, accumulate, network, device, dtype, world)
+        backend = _deepspeed(options, train, accumulate, device, dtype)
+        backend.settings(build_optimizer(network, train.optim), world.size, section)
     return passed_over(options, division.backend)
 
 
@@ -126,30 +124,18 @@ def passed_over(options: ParallelOptions, backend: str) -> list[str]:
     return lines
 
 
-def _check_deepspeed(
-    section: str,
-    options: ParallelOptions,
-    train: TrainOptions,
-    accumulate: int,
-    network: nn.Module,
-    device: torch.device,
-    dtype: str,
-    world: World,
-) -> None:
-    deepspeed = import_deepspeed(device)
-    settings, _ = settings_of(
+def _deepspeed(
+    options: ParallelOptions, train: TrainOptions, accumulate: int, device: torch.device, dtype: str
+) -> DeepSpeedBackend:
+    return DeepSpeedBackend(
+        device,
+        dtype,
+        accumulate,
+        train.clip_grad_norm,
         options,
-        build_optimizer(network, train.optim),
-        device.type,
         batch_size=train.batch_size,
-        accumulate=accumulate,
-        world_size=world.size,
-        clip_grad_norm=train.clip_grad_norm,
-        dtype=dtype_of(dtype),
-        training=section,
         effective_given=train.effective_batch is not None,
     )
-    check_settings(deepspeed, settings, options.deepspeed_config)
 
 
 def _accumulate(train: TrainOptions, division: Division, section: str = "train") -> int:

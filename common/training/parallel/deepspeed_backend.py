@@ -18,7 +18,7 @@ from revit.common.config.sections import ParallelOptions
 from revit.common.system.device import allow_graphs, to_cpu
 from revit.common.system.errors import UserError
 from revit.common.training.parallel.backend import DEFAULT, Backend, equip
-from revit.common.training.parallel.deepspeed_config import settings_of
+from revit.common.training.parallel.deepspeed_config import merge, our_settings, read_config
 from revit.common.training.parallel.deepspeed_library import check_settings, import_deepspeed, without_hooks
 from revit.common.training.parallel.loss_scale import (
     check_scale,
@@ -28,11 +28,6 @@ from revit.common.training.parallel.loss_scale import (
     zero_scaler_state,
 )
 from revit.common.training.parallel.zero_state import load_zero_optimizer_state, zero_optimizer_state
-
-
-def dtype_of(dtype: str) -> str:
-    """Resolve "auto"."""
-    return "bfloat16" if dtype == "auto" else dtype
 
 
 class DeepSpeedBackend(Backend):
@@ -60,11 +55,37 @@ class DeepSpeedBackend(Backend):
         effective_given: bool = True,
     ) -> None:
         """Make the backend; effective_given: `accumulate` comes from the user's effective_batch, for what is said of it."""
-        super().__init__(device, dtype_of(dtype), accumulate, clip_grad_norm, options)
+        super().__init__(
+            device, "bfloat16" if dtype == "auto" else dtype, accumulate, clip_grad_norm, options
+        )
         self.deepspeed = import_deepspeed(device)
         self.batch_size = batch_size
         self.effective_given = effective_given
         self.stage = int(options.zero_stage)
+
+    def settings(
+        self, optimizer: Optimizer, world_size: int, training: str = "train"
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return DeepSpeed's settings, and the arguments of its dynamic loss scaler.
+
+        Ours, merged with the user's file; UserError where the two contradict or DeepSpeed refuses them. training: section
+        of the configuration with this training's keys.
+        """
+        ours = our_settings(
+            self.options,
+            batch_size=self.batch_size,
+            accumulate=self.accumulate,
+            world_size=world_size,
+            clip_grad_norm=self.clip_grad_norm,
+            dtype=self.dtype,
+        )
+        path = self.options.deepspeed_config
+        theirs = {} if path is None else read_config(path)
+        merged, scaling = merge(
+            ours, theirs, path, optimizer, self.device.type, training, self.effective_given
+        )
+        check_settings(self.deepspeed, merged, path)
+        return merged, scaling
 
     def prepare(self, network: nn.Module, optimizer: Optimizer, scheduler: Scheduler) -> nn.Module:
         if not dist.is_initialized():
@@ -73,20 +94,9 @@ class DeepSpeedBackend(Backend):
         # DeepSpeed finds its device by this variable, which srun and a plain python do not set.
         os.environ.setdefault("LOCAL_RANK", str(self.device.index or 0))
         self.deepspeed.init_distributed(verbose=False)  # takes over the group that is there
-        config, scaling = settings_of(
-            self.options,
-            optimizer,
-            self.device.type,
-            batch_size=self.batch_size,
-            accumulate=self.accumulate,
-            world_size=dist.get_world_size(),
-            clip_grad_norm=self.clip_grad_norm,
-            dtype=self.dtype,
-            effective_given=self.effective_given,
-        )
+        config, scaling = self.settings(optimizer, dist.get_world_size())
         self.network, self.optimizer, self.scheduler = network, optimizer, scheduler
         equip(network, self.options.model_copy(update={"compile": False}))
-        check_settings(self.deepspeed, config, self.options.deepspeed_config)
         self.deepspeed.utils.logger.setLevel(logging.ERROR)  # it warns of every optimiser but Adam
         self._linear = nn.functional.linear
         self.engine, *_ = self.deepspeed.initialize(model=network, optimizer=optimizer, config=config)

@@ -107,33 +107,6 @@ def read_config(path: Path) -> Json:
     return content
 
 
-def settings_of(
-    options: ParallelOptions,
-    optimizer: Optimizer,
-    device_type: str,
-    *,
-    batch_size: int,
-    accumulate: int,
-    world_size: int,
-    clip_grad_norm: float | None,
-    dtype: str,
-    training: str = "train",
-    effective_given: bool = True,
-) -> tuple[Json, Json]:
-    """Merge our settings and those of the user's file, if there is one, as `merge` does."""
-    ours = our_settings(
-        options,
-        batch_size=batch_size,
-        accumulate=accumulate,
-        world_size=world_size,
-        clip_grad_norm=clip_grad_norm,
-        dtype=dtype,
-    )
-    path = options.deepspeed_config
-    theirs = {} if path is None else read_config(path)
-    return merge(ours, theirs, path, optimizer, device_type, training, effective_given)
-
-
 def merge(
     ours: Json,
     theirs: Json,
