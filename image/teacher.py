@@ -21,7 +21,7 @@ from revit.common.models.layers.normalizer import Normalizer
 from revit.common.models.outputs import ModelOutput
 from revit.common.models.vit import ResizableTransformer
 from revit.common.system.errors import UserError
-from revit.common.weights import hub
+from revit.common.weights.read import cache_if_offline
 
 
 class TeacherOptions(Options):
@@ -119,7 +119,7 @@ def load_teacher(
 
 def _from_timm(source: str, num_classes: int, given: Normalizer, own_size: bool, key: str) -> Teacher:
     try:
-        with hub.asked_once():
+        with cache_if_offline():
             network: Any = timm.create_model(source.removeprefix("timm:"), pretrained=True)
     except Exception as error:  # an unknown name, no network, a damaged file: timm has no error of its own
         reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -14,7 +14,7 @@ from revit.common.costs.flops import Count, count
 from revit.common.methods.base import Method, MethodOptions, Setting, refuse
 from revit.common.methods.task import Progress, Task, TaskAround
 from revit.common.models.base import GridModel
-from revit.common.models.embed.retokenize import ReTokenizing
+from revit.common.models.embed.patches import ReTokenizing
 from revit.common.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class RetokenizeOptions(MethodOptions):
     phases: tuple[Phase, ...] = Field(
         default=(Phase(until=0.4, coarser=4), Phase(until=0.7, coarser=2)), min_length=1
     )
-    """In order; the learning rate and everything else go on as if nothing happened (paper)."""
+    """Phases in order; the learning rate and everything else go on as if nothing happened (paper)."""
 
     @model_validator(mode="after")
     def _in_order(self) -> RetokenizeOptions:

@@ -49,11 +49,11 @@ class ModelOutput(NamedTuple):
     """
 
     logits: Tensor
-    """Of the class token, (B, K)."""
+    """Logits (B, K) of the class token."""
     distill_logits: Tensor | None = None
-    """Of the distillation token, (B, K); None where the grid has none (the teacher, a plain model)."""
+    """Logits (B, K) of the distillation token; None where the grid has none (the teacher, a plain model)."""
     patch_logits: Tensor | None = None
-    """Of the patch tokens in row order, (B, S, K); None where the model classifies no patches (all but LV-ViT)."""
+    """Logits (B, S, K) of the patch tokens in row order; None where the model classifies no patches (all but LV-ViT)."""
     patch_features: Tensor | None = None
     """Patch tokens (B, S * T, D) that are left, after the final norm."""
     reduction: Reduction | None = None

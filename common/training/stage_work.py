@@ -32,7 +32,7 @@ from revit.common.timing.speed import measure_speed
 from revit.common.training.state import seed_all
 from revit.common.training.training import states_of, train
 from revit.common.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from revit.common.weights.start import without_trace
+from revit.common.weights.start import architecture_facts
 
 
 class RunFiles:
@@ -89,7 +89,7 @@ class StageWork:
         if start.source is not None:
             started = self.options.model_copy(update={"start": start})
             self.log.say(str(self.modality.start(model, started, start.source)))
-        extra = {"architecture": without_trace(model)}
+        extra = {"architecture": architecture_facts(model)}
         if self.world.is_main and not states_of(self.options.run, "model").exists():
             self.files.best.unlink(missing_ok=True)  # an earlier training's
         batch_size = self.options.train.batch_size

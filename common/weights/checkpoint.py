@@ -26,7 +26,7 @@ from revit.common.system.errors import UserError, reason_of
 FORMAT = "revit"
 VERSION = 1
 IN_RUN = "checkpoint.safetensors"
-"""What a run's folder calls its result."""
+"""Name of the result in a run's folder."""
 
 
 @dataclass(frozen=True)

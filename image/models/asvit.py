@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from revit.common.models.base import GridModel
-from revit.common.models.embed.patches import Sides, sides_of
+from revit.common.models.embed.patches import ReTokenizing, Sides, sides_of, strided_convolution
 from revit.common.models.embed.resize import resize_positions
-from revit.common.models.embed.retokenize import ReTokenizing, strided_convolution
 from revit.common.models.grid import TokenGrid, longest_first
 from revit.common.models.layers.block import Block, drop_path_rates
 from revit.common.models.layout import TokenLayout
@@ -37,7 +36,7 @@ class Stem(ReTokenizing):
         self.norm = nn.LayerNorm(width, eps=EPS)
 
     def forward(self, images: Tensor, times: int = 1) -> Tensor:
-        """(B, C, H, W) -> (B, rows, cols, D), at `times` the stride; what fills no stride at the border gets zeros."""
+        """Embed (B, C, H, W) -> (B, rows, cols, D) at `times` the stride; what fills no stride at the border gets zeros."""
         tokens = strided_convolution(images, self.proj, times * self.times)
         return self.norm(tokens.permute(0, 2, 3, 1))
 
@@ -55,7 +54,7 @@ class ReEmbed(nn.Module):
         self.reduction = nn.Linear(kernel * kernel * width, next_width, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, rows, cols, D) -> (B, ceil(rows / 2), ceil(cols / 2), D')"""
+        """Halve (B, rows, cols, D) -> (B, ceil(rows / 2), ceil(cols / 2), D')."""
         rows, cols = tokens.shape[1:3]
         K = self.kernel
         before, behind = (K - 2) // 2, (K - 1) // 2
@@ -86,11 +85,11 @@ class WindowStage(nn.Module):
             for rate in drop_path_rates
         )
         self.downsample = downsample
-        """To the next stage; not part of this one's output."""
+        """Re-embedding to the next stage; not part of this one's output."""
         self.recompute = False
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, rows, cols, D) -> same"""
+        """Run the blocks on (B, rows, cols, D)."""
         rows, cols = (split_side(side, self.splits) for side in tokens.shape[1:3])
         windows = tokens.unflatten(2, (cols, -1)).unflatten(1, (rows, -1))  # (B, rows, h, cols, w, D)
         h, w = windows.shape[2], windows.shape[4]
@@ -158,7 +157,7 @@ class AsViT(GridModel):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Linear weights: truncated normal, std `linear_std`; position table: 0.02; biases 0; norms 1 and 0; the stem's
+        """Draw linear weights with std `linear_std`, the position table with 0.02; biases 0; norms 1 and 0; the stem's
         convolution keeps the framework's default (published code, where `linear_std` is 0.02)."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -169,7 +168,7 @@ class AsViT(GridModel):
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def stride_of(self, grid: TokenGrid) -> int:
-        """Pixels between two tokens of the stem's map at `grid`. ValueError where no multiple of 4 gives that map."""
+        """Return the pixels between two tokens of the stem's map at `grid`. Raise ValueError where no multiple of 4 gives it."""
         sides = sides_of(self.img_size)
         times = -(-sides[0] // (STEM_STRIDE * grid.rows))
         if stem_map(sides, STEM_STRIDE * times) != grid:
@@ -180,23 +179,21 @@ class AsViT(GridModel):
         return STEM_STRIDE * times
 
     def check_grid(self, grid: TokenGrid | None) -> TokenGrid:
-        """The grid to run: the longest of `grids` where none is named. Raises ValueError as `stride_of`."""
+        """Return the grid to run, the longest of `grids` where none is named. Raise ValueError as `stride_of`."""
         grid = self.grids[0] if grid is None else grid
         self.stride_of(grid)
         return grid
 
     def no_weight_decay(self) -> set[str]:
-        """The position table, where there is one."""
         return set() if self.pos_embed is None else {"pos_embed"}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Whether training keeps only what enters each block and computes the block again in the backward pass."""
         for stage in self.layers:
             cast(WindowStage, stage).recompute = enable
 
     def feature_maps(self, images: Tensor, grid: TokenGrid | None = None) -> list[Tensor]:
-        """Pictures (B, C, H, W) -> the output of every stage, (B, rows, cols, D), before the final norm; at the full grid
-        their strides are 4, 8, 16 and 32."""
+        """Return the output of every stage, (B, rows, cols, D), for pictures (B, C, H, W), before the final norm; at the full
+        grid their strides are 4, 8, 16 and 32."""
         tokens = self.patch_embed(images, self.stride_of(self.check_grid(grid)) // STEM_STRIDE)
         if self.pos_embed is not None:
             actual = TokenGrid(*tokens.shape[1:3])
@@ -211,9 +208,9 @@ class AsViT(GridModel):
         return maps
 
     def forward(self, images: Tensor, grid: TokenGrid | None = None) -> ModelOutput:
-        """Pictures (B, C, H, W), normalised -> logits (B, K), with the stem's map at `grid` (default: the longest).
+        """Classify normalised pictures (B, C, H, W) -> logits (B, K), with the stem's map at `grid` (default: the longest).
 
-        Raises ValueError for a grid that no stride of the stem gives.
+        Raise ValueError for a grid that no stride of the stem gives.
         """
         tokens = self.norm(self.feature_maps(images, grid)[-1].flatten(1, 2))
         return ModelOutput(self.head(tokens.mean(dim=1)), patch_features=tokens)
@@ -221,6 +218,6 @@ class AsViT(GridModel):
     def closed_form_macs(
         self, images_shape: Sequence[int], grid: TokenGrid | None = None
     ) -> dict[str, float]:
-        """Multiply-accumulates of one picture (1, C, H, W) by formula, by kind: linear, attention, convolution."""
+        """Count the multiply-accumulates of one picture (1, C, H, W) by formula, by kind of work."""
         stride = self.stride_of(self.check_grid(grid)) * self.patch_embed.times
         return closed_form(self.genotype, images_shape, stride, self.num_classes)

@@ -11,7 +11,7 @@ from revit.image.models.genotype import Genotype, Stage
 
 
 def split_side(side: int, splits: int) -> int:
-    """Windows along a side of `side` tokens: `splits`, or the nearest smaller number that divides the side.
+    """Count the windows along a side of `side` tokens: `splits`, or the nearest smaller number that divides the side.
 
     The published code has no rule where `splits` does not divide (a coarse grid, another picture size); here no token is
     padded or masked.
@@ -20,7 +20,7 @@ def split_side(side: int, splits: int) -> int:
 
 
 def stage_maps(first: TokenGrid, num_stages: int) -> list[TokenGrid]:
-    """The maps of all stages, each half the one before, rounded up."""
+    """Return the maps of all stages, each half the one before, rounded up."""
     maps = [first]
     while len(maps) < num_stages:
         maps.append(TokenGrid(-(-maps[-1].rows // 2), -(-maps[-1].cols // 2)))
@@ -28,7 +28,7 @@ def stage_maps(first: TokenGrid, num_stages: int) -> list[TokenGrid]:
 
 
 def stage_macs(stage: Stage, width: int, heads: int, grid: TokenGrid) -> Macs:
-    """All blocks of a stage on a map of `grid`: four projections and the MLP per token, two products per window."""
+    """Count all blocks of a stage on a map of `grid`: four projections and the MLP per token, two products per window."""
     inner = heads * (width // heads)
     windows = split_side(grid.rows, stage.splits) * split_side(grid.cols, stage.splits)
     per_token = (4 * inner + 2 * stage.expansion * width) * width
@@ -39,7 +39,7 @@ def stage_macs(stage: Stage, width: int, heads: int, grid: TokenGrid) -> Macs:
 
 
 def asvit_macs(genotype: Genotype, first: TokenGrid, num_classes: int, in_chans: int = 3) -> Macs:
-    """Multiply-accumulates of one picture whose stem gives a map of `first`, by kind: linear, attention, convolution."""
+    """Count one picture whose stem gives a map of `first`, by kind: linear, attention, convolution."""
     dims, stages = genotype.dims, genotype.stages
     maps = stage_maps(first, len(stages))
     macs: Macs = {"linear": 0.0, "attention": 0.0}
@@ -55,12 +55,12 @@ def asvit_macs(genotype: Genotype, first: TokenGrid, num_classes: int, in_chans:
 
 
 def closed_form(genotype: Genotype, images_shape: Sequence[int], stride: int, num_classes: int) -> Macs:
-    """Multiply-accumulates of one picture of shape (1, C, H, W) at a stride of the stem. ValueError for another batch."""
+    """Count one picture of shape (1, C, H, W) at a stride of the stem. Raise ValueError for another batch."""
     chans, *sides = single_input(images_shape)
     first = stem_map((sides[0], sides[1]), stride)
     return asvit_macs(genotype, first, num_classes, chans)
 
 
 def stem_map(sides: Sides, stride: int) -> TokenGrid:
-    """The stem's map of a picture of `sides` pixels."""
+    """Return the stem's map of a picture of `sides` pixels."""
     return TokenGrid(-(-sides[0] // stride), -(-sides[1] // stride))

@@ -42,7 +42,7 @@ class AsViTFeatures(nn.Module):
         )
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
-        """(B, C, H, W) -> maps by name"""
+        """Return maps by name for pictures (B, C, H, W)."""
         found = self.body.feature_maps(images, self.body.full_grid)
         out: OrderedDict[str, Tensor] = OrderedDict()
         for number in self.maps:

@@ -41,9 +41,9 @@ class Genotype:
 
     stages: tuple[Stage, ...]
     heads: int
-    """Of the last stage; every stage before it has half as many."""
+    """Heads of the last stage; every stage before it has half as many."""
     width: int = SEED_WIDTH
-    """Of the first stage; every stage after it has twice as much, up to `MAX_WIDTH`."""
+    """Width of the first stage; every stage after it has twice as much, up to `MAX_WIDTH`."""
 
     def __post_init__(self) -> None:
         if len(self.stages) != NUM_STAGES:
@@ -103,7 +103,7 @@ class Genotype:
         return tuple(stage.depth for stage in self.stages)
 
     def grown(self, depths: tuple[int, ...] | None = None, width: int | None = None) -> Genotype:
-        """The same topology with other depths, another width, or both."""
+        """Make the same topology with other depths, another width, or both."""
         stages = self.stages
         if depths is not None:
             stages = tuple(replace(stage, depth=depth) for stage, depth in zip(stages, depths))
@@ -111,7 +111,7 @@ class Genotype:
 
 
 def read_genotype(text_or_file: str) -> Genotype:
-    """A genotype from its text, or from a file with nothing but that. Raises ValueError where neither is one."""
+    """Read a genotype from its text, or from a file with nothing but that. Raise ValueError where neither is one."""
     if "|" in text_or_file:
         return Genotype.parse(text_or_file)
     try:
@@ -122,7 +122,7 @@ def read_genotype(text_or_file: str) -> Genotype:
 
 
 SEED_TOPOLOGY = Genotype.parse("8,2,3|4,1,2|4,1,4|4,1,6|32")
-"""What the paper's search found (section 5.1)."""
+"""Result of the paper's search (section 5.1)."""
 PUBLISHED: dict[str, Genotype] = {
     "asvit_seed": SEED_TOPOLOGY,
     "asvit_small": SEED_TOPOLOGY.grown((3, 1, 4, 2), 88),

@@ -21,7 +21,7 @@ class Variant:
     arguments: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def build(self, **overrides: Any) -> DeiT | LVViT | AsViT:
-        """The model, untrained, at 224 pixels with one grid unless overridden. Raises ValueError as its class does."""
+        """Build the model, untrained, at 224 pixels with one grid unless overridden. Raises ValueError as its class does."""
         return self.model_class(**{**self.arguments, **overrides})
 
 

@@ -68,8 +68,7 @@ class AdaptiveClassifier(nn.Module):
         grids: Sequence[TokenGrid] | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        """`grids`: those to choose from, longest first, instead of the model's own. `facts`: what a checkpoint keeps beside
-        the weights."""
+        """Take `grids`, longest first, instead of the model's own, and `facts` that a checkpoint keeps beside the weights."""
         super().__init__()
         self.model = model
         self.grids = model.grids if grids is None else tuple(grids)

@@ -114,7 +114,7 @@ class LengthPolicy:
         steps: Steps | None,
         hold: bool = True,
     ) -> None:
-        """prices: GMACs of every grid, longest first, which fall."""
+        """Take the GMACs of every grid, longest first, as `prices`, which fall."""
         self.target = target
         self.prices = tuple(prices)
         self.assigner_price = assigner_price if steps is not None else 0.0
