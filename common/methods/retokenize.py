@@ -56,8 +56,7 @@ class RetokenizeOptions(MethodOptions):
         return self
 
     def saving(self, relative_costs: Mapping[int, float]) -> float:
-        """Return the share of the training's cost that the phases save; `relative_costs`: times the stride -> cost of a
-        sample, where full resolution is 1."""
+        """Return the share of the training's cost that is saved; `relative_costs`: factor of the stride -> cost, 1 for factor 1."""
         begins = (0.0, *(phase.until for phase in self.phases))
         shares = (phase.until - begin for begin, phase in zip(begins, self.phases))
         return sum(share * (1 - relative_costs[phase.coarser]) for share, phase in zip(shares, self.phases))

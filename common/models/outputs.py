@@ -17,8 +17,7 @@ class Reduction(NamedTuple):
     """The work of a reducer on the S positions of B samples in one forward pass."""
 
     token_source_maps: tuple[Tensor, ...] = ()
-    """After every decision, (B, S) long: the position whose token stands for each; itself: kept, another: merged, -1:
-    dropped."""
+    """Position (B, S), long, whose token stands for each, after every decision; itself: kept, -1: dropped."""
     kept: tuple[Tensor, ...] = ()
     """Positions (B, K) that went on, in the order of their tokens, for every time the sequence became shorter."""
     weights: tuple[Tensor, ...] = ()

@@ -45,8 +45,7 @@ class Source:
 
 
 Dialect = Callable[[str, WeightFile, Mapping[str, Any]], "Source | None"]
-"""Recognises one project's way of storing weights: (what the user gave, the file, config.json beside it) -> the source,
-or None where it is not this project's."""
+"""Recognises one way of storing weights: (what the user gave, the file, config.json) -> the source, or None."""
 
 
 def read_source(where: str, dialects: Sequence[Dialect] = ()) -> Source:
