@@ -22,7 +22,11 @@ setup(
         for name in (f"revit.{folder}", *(f"revit.{folder}.{sub}" for sub in find_packages(folder)))
     ],
     package_dir={f"revit.{folder}": folder for folder in FOLDERS},
-    package_data={f"revit.{folder}": ["py.typed"] for folder in FOLDERS},
+    package_data={
+        **{f"revit.{folder}": ["py.typed"] for folder in FOLDERS},
+        "revit.common.config": ["schemas/*.json"],
+        "revit.common.report": ["template.html", "style.css"],
+    },
     install_requires=[
         "torch>=2.11",
         "torchvision>=0.26",

@@ -1,12 +1,12 @@
-"""What is asked of a calibrated run in budgets, and what it comes to: by test_net.py and by predict.py.
+"""Ask a calibrated run for budgets, and compare them with what test_net.py and predict.py then spend and reach.
 
     python benchmarks/budgets.py --run runs/demo --json runs/budgets/video.json
     python benchmarks/budgets.py --run runs/image_demo --budgets gmacs:0.006 drop:0.5
 
-Both tools run over the same files, those that the run made for its test: the one in batches of the test list, with every
-grid beside the budget's, the other as a stream of files. Without --budgets: five costs spread over what the checkpoint
-reaches, and losses of 0.5 and of 2 points. To reach: achieved GMACs within 3 % of those asked for, and accuracy that does
-not fall along the curve by more than its interval.
+Both tools run over the test files that the run made: the one in batches of the test list, with every grid beside the
+budget's, the other as a stream of files. Without --budgets: five costs spread over what the checkpoint reaches, and losses of
+0.5 and of 2 points. To reach: achieved GMACs within 3 % of those asked for, and accuracy that does not fall along the curve
+by more than its interval.
 """
 
 from __future__ import annotations
@@ -21,21 +21,15 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-
 import predict
 import test_net
+from harness import arguments_of, finish, held_out_files
 
-from revit.common.data.made_data import MadeData
-from revit.common.data.read_lists import read_list
-from revit.common.evaluation.adaptive import versions
 from revit.common.methods.revit.budget import KEY
 from revit.common.report.tables import print_table
 from revit.common.serving.budgets import HOW
-from revit.common.system.command_line import add_json, command_line, parse, parser, tool
+from revit.common.system.command_line import parse, tool
 from revit.common.system.errors import UserError
-from revit.common.system.files import write_json
-from revit.common.system.log import progress
 from revit.common.weights.checkpoint import checkpoint_file, load_checkpoint
 
 SHARES = (0.02, 0.25, 0.5, 0.75, 0.95)
@@ -53,24 +47,22 @@ COLUMNS = {
 
 
 def usual_budgets(run: Path) -> list[str]:
-    """Those of `SHARES` and `DROPS`. UserError for a run without a budget curve."""
+    """Return the budgets of `SHARES` and `DROPS`. UserError for a run without a budget curve."""
     file = checkpoint_file(run)
-    facts = load_checkpoint(file).extra
-    if KEY not in facts:
+    extra = load_checkpoint(file).extra
+    if KEY not in extra:
         raise UserError(f"{file}: it has no budget curve yet; calibrate it: {HOW}")
-    points = facts[KEY]["points"]
+    points = extra[KEY]["points"]
     low, high = points[0]["gmacs"], points[-1]["gmacs"]
     return [*(f"gmacs:{low + share * (high - low):.3g}" for share in SHARES), *DROPS]
 
 
 def measure(run: Path, budget: str) -> dict[str, Any]:
-    """One row. UserError for a budget that is out of reach, after the tool named what is not."""
+    """Return one row. UserError for a budget that is out of reach, in the tool's words."""
     checkpoint = ["--checkpoint", str(run), "--budget", budget]
     tested = _json_of(test_net.main, ["--cfg", str(run / "config.yaml"), *checkpoint])["budget"]
-    made = MadeData.under(run / "data")
-    answers = _json_of(predict.main, [*checkpoint, str(made.root / "test")])
-    listed = read_list(str(made.test), "files", prefix=str(made.root))
-    labels = {Path(listed.path(number)): listed.label(number) for number in range(len(listed))}
+    answers = _json_of(predict.main, [*checkpoint, str(run / "data" / "test")])
+    labels = {Path(path): label for path, label in zip(*held_out_files(run))}
     right = [one["top"][0]["class"] == labels[Path(one["path"])] for one in answers]
     predicted, achieved = tested["predicted"], tested["achieved"]
     return {
@@ -87,7 +79,7 @@ def measure(run: Path, budget: str) -> dict[str, Any]:
 
 
 def _json_of(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> Any:
-    """What a tool writes; what it prints is kept back unless it fails."""
+    """Return what a tool writes; what it prints is kept back unless it fails."""
     with tempfile.TemporaryDirectory() as folder:
         out, said = Path(folder) / "out.json", io.StringIO()
         with redirect_stdout(io.StringIO()), redirect_stderr(said):
@@ -99,33 +91,14 @@ def _json_of(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> 
 
 @tool
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parser(
-        __doc__ or "", "python benchmarks/budgets.py --run runs/demo --json runs/budgets/video.json"
-    )
-    arguments.add_argument(
-        "--run",
-        type=Path,
-        default=Path("runs/demo"),
-        help="folder of a calibrated run on made data (runs/demo)",
-    )
+    example = "python benchmarks/budgets.py --run runs/demo --json runs/budgets/video.json"
+    arguments = arguments_of(__doc__, example, run=Path("runs/demo"))
     arguments.add_argument("--budgets", nargs="+", metavar="UNIT:X", help="instead of the usual seven")
-    add_json(arguments)
     values = parse(arguments, argv)
-    if not (values.run / "data" / "test").is_dir():
-        raise UserError(
-            f"{values.run}: no data/test in it; give the folder of a run that made its own data, as the demos do"
-        )
-    budgets = values.budgets or usual_budgets(values.run)
-    rows = []
-    with progress("budgets", len(budgets)) as update_bar:
-        for budget in budgets:
-            rows.append(measure(values.run, budget))
-            update_bar(advance=1)
+    held_out_files(values.run)
+    rows = [measure(values.run, budget) for budget in values.budgets or usual_budgets(values.run)]
     print_table(f"Budgets of {values.run}", COLUMNS, rows)
-    if values.json:
-        command = command_line("benchmarks/budgets.py", argv)
-        write_json(values.json, {"command": command, "versions": versions(), "rows": rows})
-    return 0
+    return finish(__file__, argv, values, rows)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What Algorithm 1 of ReViT costs beyond its passes: a step at k token grids against the k plain models.
+"""Compare a training step at k token grids (Algorithm 1 of ReViT) with the passes of the k plain models.
 
     python benchmarks/training.py [--runs 5] [--rounds 3] [--batch 4] [--threads 1] [--device cpu] [--json OUT]
 
@@ -16,23 +16,17 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-
+from harness import CONFIGS, arguments_of, finish, goal
 from modalities import load_run
 
 from revit.common.speed.training_rows import over_plain
 from revit.common.speed.training_speed import measure_training, training_cases
-from revit.common.system.command_line import add_json, parse, parser, tool
+from revit.common.system.command_line import parse, tool
 from revit.common.system.device import pick_device
-from revit.common.system.files import write_json
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-TARGET = 1.05
+TARGET = "at most 1.05 times the plain models' passes"
 WORKS = {
     "DeiT-S 224": ("image/revit_deit_small.yaml", []),
     "TimeSformer, width 384, 1 block, 4x224": (
@@ -42,59 +36,28 @@ WORKS = {
 }
 
 
-def measure_work(
-    work: str, device: torch.device, dtype: str, batch: int, runs: int, rounds: int
-) -> tuple[list[float], str, list[str]]:
-    """The figure of every run, the machine, and the token grids."""
-    file, changes = WORKS[work]
-    # One rank has all grids: replicas are not measured.
-    options, modality = load_run(CONFIGS / file, [*changes, "engine.replicas.ranks_per_group=1"])
-    (case,) = training_cases(options, modality, device, [len(options.grids)], [dtype], [batch])
-    figures = []
-    for _ in range(runs):
-        measured = measure_training(case, rounds)
-        figures.append(statistics.median(over_plain(measured, device.type == "cpu")))
-        print(f"{work}: {figures[-1]:.3f} times the sum of the plain models", flush=True)
-    return figures, measured.device, [str(grid) for grid in case.grids]
-
-
 @tool
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parser(__doc__ or "", "python benchmarks/training.py --runs 5 --json training.json")
-    add_json(arguments)
-    arguments.add_argument("--device", default="cpu")
-    arguments.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    arguments.add_argument("--batch", type=int, default=4)
-    arguments.add_argument("--runs", type=int, default=5)
-    arguments.add_argument("--rounds", type=int, default=3, help="of each run, after two to warm up")
-    arguments.add_argument("--threads", type=int, default=1)
+    example = "python benchmarks/training.py --runs 5 --json training.json"
+    settings = {"device": "cpu", "dtype": "float32", "batch": 4, "runs": 5, "rounds": 3, "threads": 1}
+    arguments = arguments_of(__doc__, example, **settings)
     arguments.add_argument("--only", choices=list(WORKS), action="append", help="this work alone")
     values = parse(arguments, argv)
     torch.set_num_threads(values.threads)
-    device = pick_device(values.device)
-    given = f"--runs {values.runs} --rounds {values.rounds} --batch {values.batch} --dtype {values.dtype}"
-    rows: list[dict[str, Any]] = []
+    device, rows = pick_device(values.device), []
     for work in values.only or WORKS:
-        figures, machine, grids = measure_work(
-            work, device, values.dtype, values.batch, values.runs, values.rounds
+        file, changes = WORKS[work]
+        # One rank has all grids: replicas are not measured.
+        options, modality = load_run(CONFIGS / file, [*changes, "parallel.replicas.ranks_per_group=1"])
+        (case,) = training_cases(
+            options, modality, device, [len(options.grids)], [values.dtype], [values.batch]
         )
-        rows.append(
-            {
-                "work": f"{work}, a step at {', '.join(grids)}, batch {values.batch}, {values.dtype}",
-                "target": f"at most {TARGET} times the plain models' passes",
-                "measured": statistics.median(figures),
-                "spread": [min(figures), max(figures)],
-                "runs": figures,
-                "command": f"python benchmarks/training.py {given} --threads {values.threads} --device {values.device}",
-                "machine": machine,
-            }
-        )
-    for row in rows:
-        low, high = row["spread"]
-        print(f"{row['work']}: {row['measured']:.3f} ({low:.3f} to {high:.3f}); to reach: {row['target']}")
-    if values.json:
-        write_json(values.json, rows)
-    return 0
+        measured = [measure_training(case, values.rounds) for _ in range(values.runs)]
+        figures = [statistics.median(over_plain(one, device.type == "cpu")) for one in measured]
+        grids = ", ".join(map(str, case.grids))
+        what = f"{work}, a step at {grids}, batch {values.batch}, {values.dtype}"
+        rows.append(goal(what, TARGET, figures, "{:.3f}", " times"))
+    return finish(__file__, argv, values, rows)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,11 @@ if __name__ == "image":
 
 
 def load(checkpoint: str, **how: Any) -> Engine:
-    """A classifier of pictures ready to answer: ours or a run's folder, or weights made elsewhere (see `open_classifier`).
+    """Load a classifier of pictures: our checkpoint or a run's folder, or weights made elsewhere (see `open_classifier`).
 
     `how`: see `revit.common.serving.load.engine_of`, such as views, grid, topk, budget, device, dtype. Raises UserError.
     """
-    # Imported here: processes that only decode start without torch.
+    # Slow to import: processes that only decode start without torch.
     from revit.common.serving.load import engine_of
     from revit.image.modality import open_classifier
 

@@ -1,10 +1,8 @@
-"""The demo data set: real PNG files that the project makes itself. The class of a picture is the digit it shows.
+"""The demo data set: PNG files of handwritten digits on textured backgrounds; the class is the digit.
 
-A handwritten digit lies somewhere on a textured background. Most digits fill much of the picture and can be read from
-a few tokens; a share of them is small and needs a long token grid. Difficulty, place, size and angle are drawn before
-the digit is looked at, so that none of them tells anything of the class.
-
-How the files lie is told in `revit.common.data.made_data`; no handwritten digit is in two splits.
+Most digits fill much of the picture and can be read from a few tokens; a share of them is small and needs a long token
+grid. Difficulty, place, size and angle are drawn before the digit is looked at, so that none of them tells anything of the
+class. No handwritten digit is in two splits. The layout of the files: `revit.common.data.made_data`.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from revit.common.data.made_data import SPLITS, MadeData, Plan, Row, make_once
 from revit.common.data.made_digits import background, place, read_digits, smooth, split_digits
 
 FORMAT = 1
-"""Raised whenever equal options would give other files."""
+"""Version, raised whenever equal options would give other files."""
 DIGITS = tuple(str(number) for number in range(10))
 COLUMNS = ("path", "split", "label", "hard", "digit_pixels", "turns", "across", "down", "digit")
 
@@ -32,14 +30,14 @@ Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
 class ImageDemoOptions(Options):
-    """The whole demo data set. Equal options give equal files."""
+    """Demo data set. Equal options give equal files."""
 
     seed: int = Field(default=0, ge=0)
     train_pictures: int = Field(default=3000, ge=1)
     val_pictures: int = Field(default=1000, ge=1)
     test_pictures: int = Field(default=1000, ge=1)
     num_workers: int = Field(default=2, ge=1)
-    """Processes that make the pictures; changes how long it takes, not what is made."""
+    """Processes that make the pictures; the result does not depend on it."""
     picture_pixels: int = Field(default=48, ge=16)
     """Side of the square picture."""
     hard_share: float = Field(default=0.33, ge=0, le=1)
@@ -48,9 +46,9 @@ class ImageDemoOptions(Options):
     """Limits between which the side of a digit is drawn, uniformly."""
     hard_pixels: Range = (9, 12)
     turns: float = Field(default=0.04, ge=0, le=0.5)
-    """A digit is turned by up to this part of a full turn to either side."""
+    """Largest rotation of a digit to either side, in full turns."""
     spread: float = Field(default=1.0, ge=0, le=1)
-    """How far from the middle a digit may lie: 0 is in the middle, 1 anywhere that it lies wholly in the picture."""
+    """Largest distance of a digit from the middle: 0 is in the middle, 1 anywhere that it lies wholly in the picture."""
     texture: float = Field(default=15.0, ge=0)
     """Standard deviation of the background's brightness, in grey levels of 0 to 255."""
 
@@ -72,7 +70,7 @@ class ImageDemoOptions(Options):
 
 @dataclass(frozen=True)
 class Picture:
-    """Everything that decides a picture's pixels, apart from the digit."""
+    """All that decides a picture's pixels, apart from the digit."""
 
     hard: bool
     digit_pixels: float
@@ -84,7 +82,7 @@ class Picture:
 
 
 def draw_picture(options: ImageDemoOptions, rng: np.random.Generator) -> Picture:
-    """Draws a picture whose digit lies wholly inside, before it is turned."""
+    """Draw a picture whose digit lies wholly inside, before it is turned."""
     hard = bool(rng.random() < options.hard_share)
     digit_pixels = float(rng.uniform(*(options.hard_pixels if hard else options.easy_pixels)))
     turns = float(rng.uniform(-options.turns, options.turns))
@@ -94,7 +92,7 @@ def draw_picture(options: ImageDemoOptions, rng: np.random.Generator) -> Picture
 
 
 def render(picture: Picture, digit: NDArray[np.floating], options: ImageDemoOptions) -> NDArray[np.uint8]:
-    """Paints a picture (Y, X, 3); `digit` is an opacity (8, 8) in [0, 1]."""
+    """Paint a picture (Y, X, 3); `digit` is an opacity (8, 8) in [0, 1]."""
     side = options.picture_pixels
     texture, colour = background(picture.background_seed, side, options.texture)
     layer = place(smooth(digit), side, picture.across, picture.down, picture.digit_pixels, picture.turns)
@@ -102,7 +100,7 @@ def render(picture: Picture, digit: NDArray[np.floating], options: ImageDemoOpti
 
 
 def make_digit_pictures(options: ImageDemoOptions, root: str | Path, show_progress: bool = False) -> MadeData:
-    """Makes the data set under `root` once (`revit.common.data.made_data.make_once`)."""
+    """Make the data set under `root` once (`revit.common.data.made_data.make_once`)."""
     sizes = (options.train_pictures, options.val_pictures, options.test_pictures)
     plan = Plan(
         noun="pictures",
@@ -116,7 +114,7 @@ def make_digit_pictures(options: ImageDemoOptions, root: str | Path, show_progre
 
 
 def _make_pictures(options: ImageDemoOptions, root: Path, split: str, first: int, last: int) -> list[Row]:
-    """Writes pictures [first, last) of a split and returns their rows of the metadata. Each picture has its own random
+    """Write pictures [first, last) of a split and return their rows of the metadata. Each picture has its own random
     generator, so the files do not depend on how the work is shared out."""
     opacities, digits = read_digits()
     own = split_digits(options.seed, len(digits))[split]

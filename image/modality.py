@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import nn
+import timm
 
 from revit.common.data import build
 from revit.common.data.build import Split
@@ -18,167 +18,128 @@ from revit.common.methods.task import BatchAugment, Task
 from revit.common.modality import load
 from revit.common.modality.classifier import Classifier
 from revit.common.modality.modality import Modality
+from revit.common.modality.teacher import Teacher, teacher_from
 from revit.common.models.base import GridModel
 from revit.common.models.layers.normalizer import Normalizer
 from revit.common.models.load_report import LoadReport
 from revit.common.system.errors import UserError
+from revit.common.weights.read import cache_if_offline
 from revit.common.weights.source import Source
 from revit.image.data.augment import build_batch_augment
 from revit.image.data.lists import EXTENSIONS
 from revit.image.data.options import PictureOptions
-from revit.image.data.pictures import (
-    EvalPictures,
-    build_eval_loader,
-    build_train_loader,
-    load_picture,
-    read_split,
-)
+from revit.image.data.pictures import EvalPictures, load_picture, read_split, train_load
 from revit.image.demo import DIGITS, make_digit_pictures
 from revit.image.models.variants import VARIANTS
 from revit.image.options import AsViTModel, ImageModel, ImageRun
-from revit.image.tasks import TokenLabelTask
-from revit.image.teacher import TeacherDistillation, TeacherTask, load_teacher
+from revit.image.tasks import TeacherDistillation, TeacherTask, TokenLabelTask
 from revit.image.weights.infer import infer
-from revit.image.weights.start import start_from, start_from_source
+from revit.image.weights.start import start_from
 
 
 def build_model(
     model: ImageModel | AsViTModel, pictures: PictureOptions, num_classes: int, **arguments: Any
 ) -> GridModel:
-    """The untrained model of a configuration; the picture size is the data's. `arguments` replace its own."""
-    given = {
-        "img_size": pictures.pixels.img_size,
-        "num_classes": num_classes,
-        **model.arguments(),
-        **arguments,
-    }
+    """Build the untrained model of a configuration; the picture size is the data's. `arguments` replace its own."""
+    given = {"img_size": pictures.pixels.img_size, "num_classes": num_classes, **model.arguments()}
     try:
-        return VARIANTS[model.name].build(**given)
+        return VARIANTS[model.name].build(**(given | arguments))
     except ValueError as error:
         raise UserError(f"model: {error}") from error
 
 
 @dataclass(frozen=True)
-class PictureReader:
-    """Reads one picture after the other; holds nothing open."""
-
-    options: PictureOptions
-
-    def read(self, path: str) -> Views:
-        """uint8 (1, C, H, W). Raises BrokenSample."""
-        return Views(load_picture(path, self.options))
-
-    def close(self) -> None:
-        """Nothing to do."""
-
-
-@dataclass(frozen=True)
 class Pictures:
-    """Picture files as inputs of a classifier."""
+    """Picture files as inputs of a classifier; its own reader, which holds nothing open."""
 
     options: PictureOptions
     noun: str = "picture"
     extensions: Collection[str] = EXTENSIONS
 
-    def open(self, views: str, *, num_at_once: int = 1, salvage: bool | None = None) -> PictureReader:
-        """views: "1" or "test", both the central crop. A damaged picture is refused in any case."""
+    def open(self, views: str, *, num_at_once: int = 1, salvage: bool | None = None) -> Pictures:
+        """Return a reader of views "1" or "test", both the central crop. A damaged picture is refused in any case."""
         if views not in ("1", "test"):
             raise UserError(f"--views {views}: a picture has one view, the centre; leave --views out")
-        return PictureReader(self.options)
+        return self
+
+    def read(self, path: str) -> Views:
+        """Read uint8 (1, C, H, W). Raises BrokenSample."""
+        return Views(load_picture(path, self.options))
+
+    def close(self) -> None:
+        pass
 
 
 class ImageModality(Modality[ImageRun]):
-    """Pictures."""
+    """Pictures, from files or the demo's; see `Modality` for every method."""
 
     name = "image"
     plural = "pictures"
     run_options = ImageRun
 
     def read_split(self, data: PictureOptions, split: Split) -> SampleList:
-        """Read a list, a folder or a tar file of pictures."""
         return read_split(data, split)
 
     def make_data(self, options: ImageRun) -> None:
-        """Make the demo's pictures under RUN_DIR/data."""
         if options.data.demo is not None:
             make_digit_pictures(options.data.demo, self.made_root(options), show_progress=True)
 
     def made_names(self, options: ImageRun) -> Sequence[str]:
-        """The digits."""
         return DIGITS
 
     def plain_model(self, options: ImageRun, num_classes: int, **arguments: Any) -> GridModel:
-        """The untrained model without methods."""
         return build_model(options.model, options.data, num_classes, **arguments)
 
     def start(self, model: GridModel, options: ImageRun, source: str) -> LoadReport:
-        """Load weights made elsewhere."""
+        resize, names = options.start.position_resize, self.label_names(options)
         return start_from(
-            model,
-            source,
-            position_resize=options.start.position_resize,
-            label_names=self.label_names(options),
-            pixels=options.data.pixels,
+            model, source, position_resize=resize, label_names=names, pixels=options.data.pixels
         )
 
     def normalizer(self, options: ImageRun) -> Normalizer:
-        """uint8 pictures -> normalised floats."""
         return Normalizer(options.data.pixels.mean, options.data.pixels.std)
 
     def input_shape(self, options: ImageRun) -> tuple[int, ...]:
-        """(1, C, H, W)"""
         return (1, 3, *options.data.pixels.size)
 
     def num_views(self, options: ImageRun) -> int:
-        """One: the central crop."""
-        return 1
+        return 1  # the central crop
 
     def task(self, options: ImageRun) -> Task:
-        """All grids, the shorter ones taught by the longest, or all by another network; for LV-ViT with the losses of its
-        patches."""
-        teacher = options.distill.teacher
-        if teacher is not None:
-            network = load_teacher(teacher.source, self.label_names(options), self.normalizer(options))
-            loss = TeacherDistillation(teacher.kind, teacher.alpha, teacher.tau, options.label_smoothing)
+        """Return the losses of all grids, the shorter ones taught by the longest, or all by another network; for LV-ViT with
+        the losses of its patches."""
+        if (distill := options.distill.teacher) is not None:
+            network = self.teacher(options, distill.source, "distill.teacher.source", own_size=False)
+            loss = TeacherDistillation(distill.kind, distill.alpha, distill.tau, options.label_smoothing)
             return TeacherTask(loss, network)
         if not isinstance(options.model, ImageModel) or not options.model.is_lvvit:
             return super().task(options)
-        distill, labels = self.distillation(options), options.data.token_labels
-        return TokenLabelTask.from_options(distill, options.model.mix_token, labels)
+        losses = TokenLabelTask(self.distillation(options), options.model.mix_token)
+        labels = options.data.token_labels
+        return losses if labels is None else replace(losses, labels=labels)
 
-    def teacher(self, options: ImageRun, source: str, key: str) -> nn.Module:
-        """Any classifier of timm's, or one that `predict` opens."""
-        return load_teacher(
-            source, self.label_names(options), self.normalizer(options), own_size=True, key=key
-        )
+    def teacher(self, options: ImageRun, source: str, key: str, own_size: bool = True) -> Teacher:
+        """Load any classifier of timm's, or one that `predict` opens."""
+        return load_teacher(source, self.label_names(options), self.normalizer(options), key, own_size)
 
     def batch_augment(self, options: ImageRun, num_classes: int) -> BatchAugment | None:
-        """Random erasing, then mixup or cutmix."""
         return build_batch_augment(options.data.augment, options.data.mix, num_classes)
 
     def train_loader(
         self, options: ImageRun, split: Split, batch_size: int, rank: int = 0, num_ranks: int = 1
     ) -> Loader:
-        """Shuffled, augmented, broken samples replaced."""
-        return build_train_loader(
-            self.data(options),
-            batch_size,
-            options.run.seed,
-            pictures=self.split(options, split),
-            num_classes=len(self.label_names(options)),
-            rank=rank,
-            num_ranks=num_ranks,
-        )
+        data, pictures = self.data(options), self.split(options, split)
+        load = train_load(data, pictures, len(self.label_names(options)))
+        how = {"repeats": data.augment.repeats, "rank": rank, "num_ranks": num_ranks}
+        return build.train_loader(load, pictures, data.loading, batch_size, options.run.seed, **how)
 
     def assigner_loader(
         self, options: ImageRun, split: Split, batch_size: int, rank: int = 0, num_ranks: int = 1
     ) -> Loader:
-        """Shuffled, but as they are evaluated: a random crop may show a part that needs another token length."""
-        pictures, data = self.split(options, split), self.data(options)
-        load = EvalPictures(pictures, data)
-        return build.train_loader(
-            load, pictures, data.loading, batch_size, options.run.seed, rank=rank, num_ranks=num_ranks
-        )
+        """Load a split shuffled, but as it is evaluated: a random crop may show a part that needs another token length."""
+        data, pictures = self.data(options), self.split(options, split)
+        load, ranks = EvalPictures(pictures, data), {"rank": rank, "num_ranks": num_ranks}
+        return build.train_loader(load, pictures, data.loading, batch_size, options.run.seed, **ranks)
 
     def eval_loader(
         self,
@@ -189,20 +150,17 @@ class ImageModality(Modality[ImageRun]):
         rank: int = 0,
         num_ranks: int = 1,
     ) -> Loader:
-        """In list order, nothing replaced."""
         data, pictures = self.data(options), self.split(options, split)
-        return build_eval_loader(data, split, batch_size, pictures=pictures, rank=rank, num_ranks=num_ranks)
+        load, ranks = EvalPictures(pictures, data), {"rank": rank, "num_ranks": num_ranks}
+        return build.eval_loader(load, pictures, data.loading, batch_size, **ranks)
 
     def inputs(self, options: ImageRun) -> Pictures:
-        """Return the reader of single pictures, prepared as in the run's evaluation."""
         return Pictures(options.data)
 
     def from_source(self, source: Source) -> Classifier:
-        """A classifier of pictures from a model made elsewhere."""
         inferred = infer(source)
-        model = inferred.build()
-        pixels = inferred.pictures.pixels
-        report = start_from_source(model, source, pixels=pixels)
+        model, pixels = inferred.build(), inferred.pictures.pixels
+        report = start_from(model, source, pixels=pixels)
         return Classifier(
             AdaptiveClassifier(model).eval(),
             Pictures(inferred.pictures),
@@ -224,3 +182,31 @@ def open_classifier(where: str) -> Classifier:
         UserError: nothing readable there, or no image model.
     """
     return load.open_classifier(where, (IMAGE,))
+
+
+def load_teacher(
+    source: str, label_names: Sequence[str], given: Normalizer, key: str, own_size: bool
+) -> Teacher:
+    """Load the network at `source`, whatever timm has or `open_classifier` opens, for pictures that are normalised as `given`;
+    resized to what it was trained at where `own_size`.
+
+    Raises UserError if there is none, or it knows other classes than `label_names`; `key`: the setting to name.
+    """
+    if not source.startswith("timm:"):
+        return teacher_from(open_classifier(source), source, label_names, given, own_size)
+    try:
+        with cache_if_offline():
+            network: Any = timm.create_model(source.removeprefix("timm:"), pretrained=True)
+    except Exception as error:  # an unknown name, no network, a damaged file: timm has no error of its own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{key} {source}: timm cannot load it ({reason}); check the name and the connection, or give a checkpoint file"
+        ) from error
+    if network.num_classes != len(label_names):
+        raise UserError(
+            f"{key} {source} knows {network.num_classes} classes, the data has {len(label_names)}; a teacher must know the "
+            "same classes: fine-tune it on this data first, or choose another"
+        )
+    facts = network.pretrained_cfg
+    sides = (facts["input_size"][1], facts["input_size"][2]) if own_size else None
+    return Teacher(network, Normalizer(facts["mean"], facts["std"]), given, sides)

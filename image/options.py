@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
+from revit.common.config.options import Options
+from revit.common.methods.revit.options import DistillOptions
 from revit.common.methods.run_options import DataOptions, GridModelOptions, ModelOptions, RecipeOptions
 from revit.common.models.embed.patches import sides_of
 from revit.common.models.grid import TokenGrid, longest_first
@@ -16,7 +18,6 @@ from revit.image.models.asvit_cost import stem_map
 from revit.image.models.genotype import read_genotype
 from revit.image.models.lvvit import LVViT
 from revit.image.models.variants import VARIANTS
-from revit.image.teacher import PictureDistillOptions
 
 
 class ImageData(PictureOptions, DataOptions):
@@ -27,11 +28,14 @@ class ImageData(PictureOptions, DataOptions):
     """Make the demo data set under RUN_DIR/data and use its lists, instead of `source`."""
 
 
-def known_name(name: str) -> str:
-    """The name of a published model. ValueError for another."""
+def _known(name: str) -> str:
     if name not in VARIANTS:
         raise ValueError(f"no such model; choose from {', '.join(VARIANTS)}")
     return name
+
+
+ModelName = Annotated[str, AfterValidator(_known)]
+"""Name of a published model."""
 
 
 class ImageModel(ModelOptions):
@@ -40,7 +44,9 @@ class ImageModel(ModelOptions):
     What is null is as the published model called `name` has it.
     """
 
-    name: str = "deit_small"
+    model_config = ConfigDict(title="DeiT, LV-ViT")
+
+    name: ModelName = "deit_small"
     """deit_ or lvvit_ and a size; deit_SIZE_distilled is DeiT's distilled variant. See `revit.image.models.variants`."""
     embed_dim: int | None = Field(default=None, ge=1)
     depth: int | None = Field(default=None, ge=1)
@@ -48,7 +54,7 @@ class ImageModel(ModelOptions):
     mlp_ratio: float | None = Field(default=None, gt=0)
     drop_path_rate: float | None = Field(default=None, ge=0, lt=1)
     skip_lam: float | None = Field(default=None, gt=0)
-    """LV-ViT: residual branches are divided by it."""
+    """Divisor of LV-ViT's residual branches."""
     patch_embed: Literal["patchify", "stem", "shared", "lvvit"] | None = None
     """One convolution per grid, early convolutions per grid, one kernel shared by all (ablation), or LV-ViT's stem."""
     distillation: Literal["shared", "per_grid", "none", "every_grid"] | None = None
@@ -62,16 +68,11 @@ class ImageModel(ModelOptions):
 
     @property
     def is_distilled(self) -> bool:
-        """Whether every grid has a distillation token."""
+        """True if every grid has a distillation token."""
         return (self.distillation or VARIANTS[self.name].arguments.get("distillation")) == "every_grid"
 
-    @field_validator("name")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        return known_name(name)
-
     def arguments(self) -> dict[str, Any]:
-        """Constructor arguments in which this differs from the model called `name`."""
+        """Return the constructor arguments in which this differs from the model called `name`."""
         return self.model_dump(exclude={"name", "num_classes", "budget", "mix_token"}, exclude_none=True)
 
     @model_validator(mode="after")
@@ -90,8 +91,10 @@ class ImageModel(ModelOptions):
 class AsViTModel(GridModelOptions):
     """As-ViT: its own kind, without patches of one size and without a class token."""
 
-    name: str
-    """asvit_seed, asvit_small, asvit_base, asvit_large."""
+    model_config = ConfigDict(title="As-ViT")
+
+    name: ModelName
+    """Published model: asvit_seed, asvit_small, asvit_base, asvit_large."""
     genotype: str | None = None
     """Another architecture than the one called `name`: "K,S,E,L|K,S,E,L|K,S,E,L|K,S,E,L|heads,width", kernel, attention
     splits, expansion and depth of four stages; or a file that holds it."""
@@ -102,20 +105,6 @@ class AsViTModel(GridModelOptions):
     drop_path_rate: float = Field(default=0.0, ge=0, lt=1)
     linear_std: float = Field(default=0.02, gt=0)
     """Spread of the linear weights at the start; a narrow model from scratch wants more, about 0.1."""
-
-    @property
-    def is_lvvit(self) -> bool:
-        return False
-
-    @property
-    def is_distilled(self) -> bool:
-        """Whether every grid has a distillation token."""
-        return False
-
-    @field_validator("name")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        return known_name(name)
 
     @field_validator("genotype")
     @classmethod
@@ -128,7 +117,7 @@ class AsViTModel(GridModelOptions):
         return tuple(grid.name for grid in longest_first(grids)) if grids else ()
 
     def arguments(self) -> dict[str, Any]:
-        """Constructor arguments in which this differs from the model called `name`."""
+        """Return the constructor arguments in which this differs from the model called `name`."""
         given = self.model_dump(exclude={"name", "num_classes", "budget", "genotype", "grids"})
         if self.genotype is not None:
             given["genotype"] = self.genotype
@@ -136,7 +125,7 @@ class AsViTModel(GridModelOptions):
 
 
 def _model_class(value: Any) -> str:
-    """The class that a `model` section is read as; pydantic names it as the tag of the union."""
+    """Return the class that a `model` section is read as; pydantic names it as the tag of the union."""
     name = value.get("name", "") if isinstance(value, dict) else getattr(value, "name", "")
     return AsViTModel.__name__ if str(name).startswith("asvit") else ImageModel.__name__
 
@@ -145,6 +134,26 @@ AnyImageModel = Annotated[
     Annotated[ImageModel, Tag(ImageModel.__name__)] | Annotated[AsViTModel, Tag(AsViTModel.__name__)],
     Discriminator(_model_class),
 ]
+
+
+class TeacherOptions(Options):
+    """The network that teaches the distillation token, in place of the longest grid."""
+
+    source: str
+    """timm:NAME of any classifier (DeiT: timm:regnety_160.deit_in1k), or a checkpoint or weight file of an image model."""
+    kind: Literal["hard", "soft"] = "hard"
+    """Target: the teacher's decision, or its distribution."""
+    alpha: float = Field(default=0.5, ge=0, le=1)
+    """Weight of the teacher; 1 - alpha is that of the labels."""
+    tau: float = Field(default=1.0, gt=0)
+    """Temperature of the distribution."""
+
+
+class PictureDistillOptions(DistillOptions):
+    """Self-distillation of the shorter grids, or distillation of all grids from another network."""
+
+    teacher: TeacherOptions | None = None
+    """Network that teaches all grids; null: the longest grid teaches the others."""
 
 
 class ImageRun(RecipeOptions):
@@ -164,11 +173,12 @@ class ImageRun(RecipeOptions):
 
     @model_validator(mode="after")
     def _fits(self) -> ImageRun:
-        if self.data.token_labels is not None and not self.model.is_lvvit:
+        model = self.model if isinstance(self.model, ImageModel) else None
+        if self.data.token_labels is not None and not (model and model.is_lvvit):
             raise ValueError(
                 f"data.token_labels is for LV-ViT, whose patches have a head; {self.model.name} has none: leave it out"
             )
-        if self.distill.teacher is not None and not self.model.is_distilled:
+        if self.distill.teacher is not None and not (model and model.is_distilled):
             raise ValueError(
                 "distill.teacher teaches a distillation token at every grid, which this model has not; choose "
                 "model.name deit_..._distilled or model.distillation every_grid"

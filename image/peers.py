@@ -1,4 +1,4 @@
-"""timm's implementations of the same model, with the same weights, to be timed beside ours."""
+"""timm's implementation of the same model with the same weights, to be timed beside ours."""
 
 from __future__ import annotations
 
@@ -48,5 +48,5 @@ class TimmViT(nn.Module):
         self.sides = ours.sides
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """(B, C, H, W) -> logits (B, K)"""
+        """Return the logits (B, K) of pictures (B, C, H, W)."""
         return self.port(pictures[..., : self.sides[0], : self.sides[1]])

@@ -58,13 +58,17 @@ RUNS: dict[str, tuple[str, int, list[str]]] = {
     "two deepspeed": (
         "video/demo",
         2,
-        [*CLIPS, *SMALL, *ASSIGNER, "engine.backend=deepspeed", "engine.zero_stage=2"],
+        [*CLIPS, *SMALL, *ASSIGNER, "parallel.backend=deepspeed", "parallel.zero_stage=2"],
     ),
-    "two replicas": ("image/demo", 2, [*PICTURES, *SMALL, *ASSIGNER, THREE_GRIDS, "engine.backend=replicas"]),
+    "two replicas": (
+        "image/demo",
+        2,
+        [*PICTURES, *SMALL, *ASSIGNER, THREE_GRIDS, "parallel.backend=replicas"],
+    ),
     "two groups": (
         "image/demo",
         2,
-        [*PICTURES, *SMALL, *ASSIGNER, "engine.backend=replicas", "engine.replicas.ranks_per_group=1"],
+        [*PICTURES, *SMALL, *ASSIGNER, "parallel.backend=replicas", "parallel.replicas.ranks_per_group=1"],
     ),
     **{
         f"video {name}": (f"video/demos/{name}", 1, [*CLIPS, *SMALL, "model.depth=4"])
@@ -147,13 +151,13 @@ def count(out: Path) -> object:
         path for path in (ROOT / "configs").rglob("*.yaml") if "kind: asvit_search" not in path.read_text()
     )
     start("tools/flops.py", "--cfg", *(str(path.relative_to(ROOT)) for path in configs), "--json", str(out))
-    return json.loads(out.read_text())
+    return {f"{row['config']} {row['grid']}": row for row in json.loads(out.read_text())}
 
 
 def differences(old: object, new: object, where: str = "") -> list[str]:
     """Name every place where two records differ."""
     if isinstance(old, dict) and isinstance(new, dict):
-        keys = [key for key in {**old, **new} if key not in PASSING]
+        keys = [key for key in old if key not in PASSING]  # what is new has nothing to differ from
         return [line for key in keys for line in differences(old.get(key), new.get(key), f"{where}/{key}")]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         return [line for n, pair in enumerate(zip(old, new)) for line in differences(*pair, f"{where}/{n}")]

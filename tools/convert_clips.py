@@ -49,9 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imported after the arguments are read, so that --help and mistakes in them answer at once, and not by the processes
     # that convert, which start from this file.
     from revit.common.report.tables import print_table
-    from revit.video.data.convert import convert_data_set
-    from revit.video.data.convert_options import ConvertSettings
-    from revit.video.data.convert_plan import plan_conversion
+    from revit.video.data.convert.data_set import convert_data_set
+    from revit.video.data.convert.encode import ConvertSettings
+    from revit.video.data.convert.plan import plan_conversion
 
     settings = ConvertSettings(values.short_side, values.gop, values.crf)
     plan = plan_conversion(
@@ -62,29 +62,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         label_names=values.label_names,
     )
     try:
-        found = convert_data_set(plan, settings, values.workers)
+        result = convert_data_set(plan, settings, values.workers)
     except KeyboardInterrupt:
         print(f"what is finished stays in {plan.out}; the same command goes on", file=sys.stderr)
         raise
-    result, reading = found.as_json(), found.reading
+    counts, reading, broken = result["files"], result["reading"], result["broken"]
+    num_files = counts["converted"] + counts["already_there"]
     rows = [
-        {"": "before", "files": len(found.records), "megabytes": found.bytes_before / 1e6},
-        {"": "after", "files": len(found.records), "megabytes": found.bytes_after / 1e6},
+        {"": when, "files": num_files, "megabytes": result["bytes"][when] / 1e6}
+        for when in ("before", "after")
     ]
     if reading is not None:
-        rows[0] |= {"clips/s": reading.before_per_second, "times as fast": 1.0}
-        rows[1] |= {"clips/s": reading.after_per_second, "times as fast": reading.speed_up}
-    counts = result["files"]
+        rows[0] |= {"clips/s": reading["before_per_second"], "times as fast": 1.0}
+        rows[1] |= {"clips/s": reading["after_per_second"], "times as fast": reading["speed_up"]}
     title = f"{counts['converted']} clips converted, {counts['already_there']} were there, {counts['broken']} broken"
     print_table(title, {key: key for key in ("", "files", "megabytes", "clips/s", "times as fast")}, rows)
     if reading is not None:
         print(
-            f"clips/s: 8 frames of 224 pixels, one in 32, by one processor ({reading.files} clips, read in turn)"
+            f"clips/s: 8 frames of 224 pixels, one in 32, by one processor ({reading['files']} clips, read in turn)"
         )
-    for path, reason in list(found.broken.items())[:SHOWN_BROKEN]:
-        print(f"left out: {path}: {reason}", file=sys.stderr)
-    if len(found.broken) > SHOWN_BROKEN:
-        print(f"... and {len(found.broken) - SHOWN_BROKEN} more: {plan.broken_path}", file=sys.stderr)
+    for one in broken[:SHOWN_BROKEN]:
+        print(f"left out: {one['path']}: {one['reason']}", file=sys.stderr)
+    if len(broken) > SHOWN_BROKEN:
+        print(f"... and {len(broken) - SHOWN_BROKEN} more: {plan.beside('broken.txt')}", file=sys.stderr)
     print(f"set {' '.join(result['set'])}")
     if values.json:
         write_json(values.json, result)

@@ -14,8 +14,7 @@ from revit.image.modality import IMAGE
 from revit.image.peers import TimmViT
 from revit.video.data.decoders import CLIP_DECODERS
 from revit.video.modality import VIDEO
-from revit.video.peers import HuggingFaceTimeSformer
-from revit.video.references import PYTORCHVIDEO
+from revit.video.peers import PYTORCHVIDEO, HuggingFaceTimeSformer
 
 MODALITIES: dict[str, Modality[Any]] = {"image": IMAGE, "video": VIDEO}
 

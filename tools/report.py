@@ -45,11 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     values = parse(arguments, argv)
 
     # Imported after the arguments are read, so that --help and mistakes in them answer at once.
-    from revit.common.report.compared import compared_columns, compared_rows, warnings
-    from revit.common.report.facts import as_json, gather
+    from revit.common.report.comparison import comparison_columns, comparison_rows, comparison_warnings
     from revit.common.report.markdown import markdown
     from revit.common.report.page import render
     from revit.common.report.runs import read_runs, unfinished
+    from revit.common.report.summary import as_json, summarize
     from revit.common.report.tables import print_table
     from revit.common.system.files import write_json, write_text
 
@@ -60,22 +60,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         for run in runs:
             _measure(run)
         runs = read_runs(values.runs)
-    facts = [gather(run) for run in runs]
-    for one in facts:
-        print(f"{one.run.name}: {one.verdict}")
-        if clock := one.clock():
-            print(f"{one.run.name}: {clock}")
-    for warning in warnings(runs):
+    summaries = [summarize(run) for run in runs]
+    for run in runs:
+        print(f"{run.name}: {run.verdict}")
+        if run.time_verdict:
+            print(f"{run.name}: {run.time_verdict}")
+    for warning in comparison_warnings(runs):
         print(warning)
-    print_table("Accuracy and compute", compared_columns(runs), compared_rows(runs))
+    print_table("Accuracy and compute", comparison_columns(runs), comparison_rows(runs))
     if values.json:
-        write_json(values.json, as_json(facts))
+        write_json(values.json, as_json(summaries))
         print(f"json: {values.json}")
     if values.markdown:
-        write_text(values.markdown, markdown(facts))
+        write_text(values.markdown, markdown(summaries))
         print(f"table: {values.markdown}")
     if values.html:
-        write_text(values.html, render(facts))
+        write_text(values.html, render(summaries))
         print(f"page: {values.html}")
     return 0
 

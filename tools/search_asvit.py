@@ -23,13 +23,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     values = parse(arguments, argv)
 
     # Imported after the arguments are read, so that --help and mistakes in them answer at once.
+    from revit.image.search.options import AsViTSearchRun
     from revit.image.search.recipe import SearchRecipe
-    from revit.image.search.run_options import AsViTSearchRun
-    from revit.image.search.tables import print_results
+    from revit.image.search.results import print_results
 
     recipe = SearchRecipe(load(AsViTSearchRun, values.cfg, values.overrides))
     found = recipe.run()
-    print_results(recipe)
+    print_results(recipe.searches, recipe.comparisons, recipe.growth)
     print(f"genotype: {found}")
     print(f"results: {recipe.folder}")
     return 0

@@ -10,8 +10,7 @@ Every grid, dtype, batch size, and plain or served, is a row that takes two call
 --ours served, one dtype and one batch size make a short run of it.
 
 --training measures an update of training instead, against the number of token lengths: all of them in one process
-(ReViT's Algorithm 1), and a replica per length in processes of their own (its Figure 4). Beside it stands what a model of
-GPUs says, with all it assumes. A run with methods is measured against the plain model at its longest token grid, in rounds
+(ReViT's Algorithm 1), and a replica per length in processes of their own (its Figure 4). A run with methods is measured against the plain model at its longest token grid, in rounds
 spread over its training; one whose methods cannot share out the grids has no replicas, and is told why.
 
 --data measures loading on your own files instead: which decoder, how many workers, and whether the loader or the model is
@@ -95,14 +94,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="with --training: the first N grids; default: all numbers",
     )
     arguments.add_argument(
-        "--gpu",
-        type=_gpu,
-        default="",
-        metavar="KEY=VALUE,...",
-        help="with --training: the modelled GPU, of tflops, utilisation, link_gb (per second), latency_us, memory_gb "
-        "(per second), batch; default: an A100 with NVLink, batch 128",
-    )
-    arguments.add_argument(
         "--data",
         metavar="LIST",
         help="measure decoders, loaders and the model on these files instead (a list, or a folder of classes), and say "
@@ -137,13 +128,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if values.training:
         if values.peers is not None or values.compile or values.ours != "both":
             arguments.error(
-                "--training times our own models; leave out --peers and --ours, and compile by engine.compile=true"
+                "--training times our own models; leave out --peers and --ours, and compile by parallel.compile=true"
             )
         if INT8 in values.dtypes:
             arguments.error("--training: nothing trains in int8; choose float32 or bfloat16")
         return _training(values)
-    if values.lengths or values.gpu:
-        arguments.error("--lengths and --gpu belong to --training")
+    if values.lengths:
+        arguments.error("--lengths belongs to --training")
 
     # Imported after the arguments are read, so that --help and mistakes in them answer at once.
     from modalities import PEERS, load_run
@@ -152,8 +143,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from revit.common.report.tables import print_table
     from revit.common.speed.served import served_cases
     from revit.common.system.device import pick_device
+    from revit.common.system.machine import device_name
     from revit.common.timing.cases import model_cases, peer_cases, reference_cases
-    from revit.common.timing.throughput import Case, device_name, measure
+    from revit.common.timing.measure import Case, measure
 
     runs = [(path.stem, *load_run(path, values.overrides)) for path in values.cfg]
     peers = _chosen(values.peers, {modality.name: PEERS[modality.name] for _, _, modality in runs})
@@ -220,14 +212,10 @@ def _training(values: argparse.Namespace) -> int:
     from modalities import load_run
 
     from revit.common.report.tables import print_table
-    from revit.common.speed.training_cost import Machine
     from revit.common.speed.training_rows import TRAINING_COLUMNS, training_rows
     from revit.common.speed.training_speed import all_lengths, measure_training, training_cases
     from revit.common.system.device import pick_device
 
-    gpu = dict(values.gpu)
-    gpu_batch = int(gpu.pop("batch", 128))
-    machine = Machine(**gpu)
     rows: list[dict[str, Any]] = []
     for path in values.cfg:
         options, modality = load_run(path, values.overrides)
@@ -239,13 +227,10 @@ def _training(values: argparse.Namespace) -> int:
                 print(f"{Path(path).stem}: no replicas: {case.no_replicas}", file=sys.stderr)
                 told = True
             measured = measure_training(case, values.rounds)
-            made = training_rows(Path(path).stem, case, measured, machine, gpu_batch)
+            made = training_rows(Path(path).stem, case, measured)
             rows += [{**row, "command": values.command} for row in made]
     title = f"A training step on {rows[0]['device']} per process, median of {values.rounds} rounds"
     print_table(title, TRAINING_COLUMNS, rows)
-    print("The model of a GPU assumes:")
-    for assumption in machine.assumptions(gpu_batch):
-        print(f"- {assumption}")
     if values.json:
         write_json(values.json, rows)
     return 0
@@ -294,21 +279,6 @@ def _dtypes(text: str) -> list[str]:
             f"{text!r}: choose from float32, bfloat16 and int8, with commas between"
         )
     return names
-
-
-def _gpu(text: str) -> dict[str, float]:
-    known = ("tflops", "utilisation", "link_gb", "latency_us", "memory_gb", "batch")
-    values = {}
-    for key, _, value in (part.partition("=") for part in text.split(",") if part):
-        try:
-            values[key] = float(value)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{key}={value}: not a number") from None
-        if key not in known or values[key] <= 0:
-            raise argparse.ArgumentTypeError(
-                f"{key}={value}: give numbers above 0 for some of {', '.join(known)}"
-            )
-    return values
 
 
 def _counts(text: str) -> list[int]:

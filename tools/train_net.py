@@ -12,6 +12,22 @@ import environment  # noqa: F401 (it says what to do where the project is not in
 from revit.common.system.command_line import TRY_AGAIN, add_config, parse, parser, tool
 
 
+def show(values: argparse.Namespace) -> int:
+    """Print what the arguments ask for about configurations; nothing is made."""
+    from settings import as_text, key_text, schema_text
+
+    if values.schema is not None:
+        print(schema_text(values.schema))
+    elif values.keys is not None:
+        print(key_text(values.keys))
+    else:
+        # `--print-config KEY... key.path=value` cannot be told apart earlier.
+        keys = [text for text in values.print_config if "=" not in text]
+        overrides = [text for text in values.print_config if "=" in text]
+        print(as_text(values.cfg, [*values.overrides, *overrides], keys), end="")
+    return 0
+
+
 @tool
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser(
@@ -19,17 +35,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         "python tools/train_net.py --cfg configs/video/demo.yaml\n"
         "python tools/train_net.py --cfg configs/image/demo.yaml\n"
         "python tools/train_net.py --cfg configs/video/demo.yaml run.dir=runs/seed1 run.seed=1 --stage evaluate\n"
+        "python tools/train_net.py --cfg configs/image/demo.yaml --print-config train.optim.lr model\n"
+        "python tools/train_net.py --keys train.optim\n"
         "torchrun --nproc-per-node 2 tools/train_net.py --cfg configs/image/demo.yaml run.dir=runs/two_processes",
     )
-    add_config(arguments)
+    add_config(arguments, required=False)
     arguments.add_argument(
         "--stage",
         help="do this stage only, again if it was done: data, model, lengths, assigner, calibrate or"
         " evaluate",
     )
+    arguments.add_argument(
+        "--print-config",
+        nargs="*",
+        metavar="KEY",
+        help="print the configuration with its base, overrides and defaults, or these keys of it, and do nothing else",
+    )
+    arguments.add_argument(
+        "--keys",
+        nargs="?",
+        const="",
+        metavar="PREFIX",
+        help="list the keys that begin so (all without PREFIX) with type, default and meaning, and do nothing else",
+    )
+    arguments.add_argument(
+        "--schema",
+        metavar="KIND",
+        help="print the JSON schema, for editors, of configurations of this kind: image, video or asvit_search",
+    )
     # The deepspeed launcher adds it; what it says is in the environment too.
     arguments.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
     values = parse(arguments, argv)
+    asked = [name for name in ("print_config", "keys", "schema") if getattr(values, name) is not None]
+    if values.cfg is None and asked in ([], ["print_config"]):
+        arguments.error("the following arguments are required: --cfg")
+    if asked:
+        return show(values)
 
     # Imported after the arguments are read, so that --help and mistakes in them answer at once.
     from modalities import load_run
@@ -41,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     world = World.from_environment()
     with world.one_voice():
         options, modality = load_run(values.cfg, values.overrides)
-        world = start_world(pick_device(options.run.device), options.engine.timeout_minutes, world)
+        world = start_world(pick_device(options.run.device), options.parallel.timeout_minutes, world)
         Recipe(options, modality, world).run(values.stage)
         stop_world()
     return 0

@@ -30,8 +30,8 @@ def read_frames(
 
     Frame k is the k-th one that a plain decode of the whole file hands out, with any decoder and in any kind of file.
 
-    numbers: in any order, repeats allowed.  decoder: `auto` (PyAV), `pyav`, `decord` or `torchcodec`; what a decoder is not
-    proved to read so is PyAV's.  damaged: `refuse` raises for a file that is damaged where it is read; `salvage` decodes the whole
+    numbers: in any order, repeats allowed.  decoder: `auto` (PyAV), `pyav`, `decord` or `torchcodec`; PyAV reads what a decoder
+    is not proved to read so.  damaged: `refuse` raises for a file that is damaged where it is read; `salvage` decodes the whole
     file with PyAV, and numbers and reads the frames that are whole, as `probe` counts them then.
 
     Decodes in this process; `revit.video.data.decode.reader.FrameReader` does so in one of its own that may crash or hang.
@@ -49,10 +49,10 @@ def read_frames(
 
 
 def probe(path: str | os.PathLike[str], *, damaged: Damaged = "refuse") -> VideoInfo:
-    """Tell what is known of a video file: num_frames, fps, duration_seconds, width and height (upright), rotation, num_lost.
+    """Return num_frames, fps, duration_seconds, width and height (upright), rotation and num_lost of a video file.
 
-    num_frames is what the packets hold; all of a file is decoded only where that does not tell. damaged: `salvage` decodes all in
-    any case, and counts the frames that are whole, and in num_lost the others.
+    num_frames is what the packets hold; all of a file is decoded only where that does not tell. damaged: `salvage` decodes all
+    in any case, and counts the frames that are whole, and in num_lost the others.
 
     Raises:
         DecodeError: no readable video; it says why.
@@ -63,9 +63,9 @@ def probe(path: str | os.PathLike[str], *, damaged: Damaged = "refuse") -> Video
 
 
 def load(checkpoint: str, **how: Any) -> Engine:
-    """A classifier of clips ready to answer: ours or a run's folder, or weights made elsewhere (see `open_classifier`).
+    """Open a classifier of clips: ours or a run's folder, or weights made elsewhere (see `open_classifier`). UserError.
 
-    `how`: see `revit.common.serving.load.engine_of`, such as views, grid, topk, budget, device, dtype. Raises UserError.
+    `how`: see `revit.common.serving.load.engine_of`, such as views, grid, topk, budget, device, dtype.
     """
     # Imported here: processes that only decode start without torch.
     from revit.common.serving.load import engine_of

@@ -26,19 +26,17 @@ from revit.common.weights.source import Source
 from revit.video.data.clips import build_eval_loader, build_train_loader, make_reader, read_split, read_views
 from revit.video.data.decode.reader import FrameReader
 from revit.video.data.lists import EXTENSIONS
-from revit.video.data.options import ClipOptions, ViewOptions
+from revit.video.data.options import ONE_VIEW, ClipOptions, ViewOptions
 from revit.video.demo import make_motion_clips
 from revit.video.models.timesformer import TimeSformer
 from revit.video.options import VideoModel, VideoRun
 from revit.video.weights.infer import infer
 from revit.video.weights.source import DIALECTS
-from revit.video.weights.start import start_from, start_from_source
-
-ONE_VIEW = ViewOptions(num_temporal_views=1, num_crops=1)
+from revit.video.weights.start import start_from
 
 
 def build_model(model: VideoModel, clips: ClipOptions, num_classes: int, **arguments: Any) -> TimeSformer:
-    """The untrained model of a configuration; frame count and picture size are the data's. `arguments` replace its own."""
+    """Build an untrained model; frame count and picture size are the data's. `arguments` replace the configuration's."""
     settings = model.model_dump(exclude={"budget"}) | {"num_classes": num_classes}
     settings |= {"img_size": clips.pixels.crop_size, "num_frames": clips.frames.num_frames, **arguments}
     try:
@@ -56,8 +54,8 @@ class ClipReader:
     frames: FrameReader
 
     def read(self, path: str) -> Views:
-        """uint8 (V, C, T, H, W). Raises DecodeError, a BrokenSample."""
-        return Views(*read_views(path, self.options, self.views, self.frames))
+        """Read uint8 (V, C, T, H, W). Raises DecodeError, a BrokenSample."""
+        return read_views(path, self.options, self.views, self.frames)
 
     def close(self) -> None:
         """End the helper process."""
@@ -82,11 +80,7 @@ class Clips:
 
 
 def parse_views(text: str) -> ViewOptions:
-    """ "3" is three crops of the central stretch, "4x3" four stretches of three crops each.
-
-    Raises:
-        UserError: anything else.
-    """
+    """Read "3" as three crops of the central stretch, "4x3" as four stretches of three crops each. UserError for others."""
     stretches, _, crops = text.rpartition("x")
     try:
         return ViewOptions(num_temporal_views=int(stretches or 1), num_crops=int(crops))  # type: ignore[arg-type]
@@ -97,7 +91,7 @@ def parse_views(text: str) -> ViewOptions:
 
 
 class VideoModality(Modality[VideoRun]):
-    """Clips."""
+    """Clips: inputs are (1, C, T, H, W)."""
 
     name = "video"
     plural = "clips"
@@ -105,25 +99,20 @@ class VideoModality(Modality[VideoRun]):
     dialects = DIALECTS
 
     def read_split(self, data: ClipOptions, split: Split) -> SampleList:
-        """Read a list or a folder of clips."""
         return read_split(data, split)
 
     def make_data(self, options: VideoRun) -> None:
-        """Make the demo's clips under RUN_DIR/data."""
         if options.data.demo is not None:
             make_motion_clips(options.data.demo, self.made_root(options), show_progress=True)
 
     def made_names(self, options: VideoRun) -> Sequence[str]:
-        """The motions of the demo's clips."""
         assert options.data.demo is not None
         return options.data.demo.motions
 
     def plain_model(self, options: VideoRun, num_classes: int, **arguments: Any) -> TimeSformer:
-        """The untrained model without methods."""
         return build_model(options.model, options.data, num_classes, **arguments)
 
     def start(self, model: GridModel, options: VideoRun, source: str) -> LoadReport:
-        """Load weights made elsewhere."""
         assert isinstance(model, TimeSformer)
         return start_from(
             model,
@@ -134,31 +123,24 @@ class VideoModality(Modality[VideoRun]):
         )
 
     def teacher(self, options: VideoRun, source: str, key: str) -> nn.Module:
-        """A classifier of clips that `predict` opens. `key` is for pictures, which have more to choose from."""
         names = self.label_names(options)
         return teacher_from(open_classifier(source), source, names, self.normalizer(options), own_size=True)
 
     def normalizer(self, options: VideoRun) -> Normalizer:
-        """uint8 clips -> normalised floats."""
         return Normalizer(options.data.pixels.mean, options.data.pixels.std)
 
     def input_shape(self, options: VideoRun) -> tuple[int, ...]:
-        """(1, C, T, H, W)"""
         size = options.data.pixels.crop_size
         return (1, 3, options.data.frames.num_frames, size, size)
 
     def num_views(self, options: VideoRun) -> int:
-        """Stretches times crops of the final test."""
         return options.data.test_views.num_views
 
     def train_loader(
         self, options: VideoRun, split: Split, batch_size: int, rank: int = 0, num_ranks: int = 1
     ) -> Loader:
-        """Shuffled, augmented, broken samples replaced."""
-        data, clips = self.data(options), self.split(options, split)
-        return build_train_loader(
-            data, batch_size, options.run.seed, clips=clips, rank=rank, num_ranks=num_ranks
-        )
+        data, clips, seed = self.data(options), self.split(options, split), options.run.seed
+        return build_train_loader(data, batch_size, seed, clips=clips, rank=rank, num_ranks=num_ranks)
 
     def eval_loader(
         self,
@@ -169,7 +151,6 @@ class VideoModality(Modality[VideoRun]):
         rank: int = 0,
         num_ranks: int = 1,
     ) -> Loader:
-        """In list order, nothing replaced."""
         views = ONE_VIEW if one_view else None
         data, clips = self.data(options), self.split(options, split)
         return build_eval_loader(
@@ -177,18 +158,16 @@ class VideoModality(Modality[VideoRun]):
         )
 
     def inputs(self, options: VideoRun) -> Clips:
-        """Return the reader of single clips, prepared as in the run's evaluation."""
         return Clips(options.data)
 
     def from_source(self, source: Source) -> Classifier:
-        """A classifier of clips from a TimeSformer made elsewhere."""
         inferred = infer(source)
         model = build_model(inferred.model, inferred.clips, inferred.num_classes)
         methods = methods_found(source.tensors)
         for method in methods:
             method.attach(model)
         pixels = inferred.clips.pixels
-        report = start_from_source(model, source, pixels=pixels)
+        report = start_from(model, source, pixels=pixels)
         return Classifier(
             AdaptiveClassifier(model).eval(),
             Clips(inferred.clips),

@@ -40,7 +40,7 @@ class VideoModel(ModelOptions):
 
     @property
     def name(self) -> str:
-        """What reports call it; there is no other."""
+        """Name in reports; there is no other."""
         return "timesformer"
 
     @model_validator(mode="after")

@@ -1,16 +1,19 @@
-"""Other people's implementations of the same model, with the same weights, to be timed beside ours."""
+"""Networks timed beside ours: another implementation of the same model, with its weights, and other architectures."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from revit.common.system.errors import UserError
-from revit.common.timing.peers import fixed_at_longest
+from revit.common.timing.peers import Reference, fixed_at_longest
 from revit.video.models.timesformer import TimeSformer
-from revit.video.weights.hugging_face import to_published
+from revit.video.weights.source import to_published
 
 
 class HuggingFaceTimeSformer(nn.Module):
@@ -65,9 +68,43 @@ class HuggingFaceTimeSformer(nn.Module):
         self.side = ours.sides[0]
 
     def forward(self, clips: Tensor) -> Tensor:
-        """(B, C, T, H, W) -> logits (B, K)"""
+        """Return logits (B, K) of (B, C, T, H, W)."""
         return self.port(clips[..., : self.side, : self.side].transpose(1, 2)).logits
 
 
 def _our_name(name: str) -> str:
     return next(iter(to_published({name: torch.empty(0)})))
+
+
+SLOWER = 4  # frames of SlowFast's fast pathway for each of its slow one
+
+
+class TwoPathways(nn.Module):
+    """SlowFast on one clip: all frames for the fast pathway, every fourth (evenly spread) for the slow one."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Return logits (B, K) of (B, C, T, H, W)."""
+        T = clips.shape[2]
+        slow = torch.linspace(0, T - 1, T // SLOWER).long().tolist()
+        return self.network([torch.stack([clips[:, :, frame] for frame in slow], dim=2), clips])
+
+
+def from_hub(name: str, wrap: Callable[[nn.Module], nn.Module] = lambda network: network) -> nn.Module:
+    """Make a network of pytorchvideo's hub with random weights. UserError where pytorchvideo is not installed."""
+    try:
+        hub: Any = import_module("pytorchvideo.models.hub")
+    except ImportError:
+        raise UserError("pytorchvideo is not installed; pip install pytorchvideo") from None
+    return wrap(getattr(hub, name)(pretrained=False))
+
+
+PYTORCHVIDEO = (
+    Reference("slowfast_r50", partial(from_hub, "slowfast_r50", TwoPathways), (1, 3, 32, 224, 224)),
+    Reference("x3d_s", partial(from_hub, "x3d_s"), (1, 3, 13, 160, 160)),
+    Reference("x3d_m", partial(from_hub, "x3d_m"), (1, 3, 16, 224, 224)),
+    Reference("mvit_base_16x4", partial(from_hub, "mvit_base_16x4"), (1, 3, 16, 224, 224)),
+)

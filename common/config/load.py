@@ -1,29 +1,29 @@
-"""A configuration file and the command line become one frozen, checked `Options` object.
+"""Read a configuration file and the command line into one frozen, checked `Options` object, and write it back.
 
-Everything that is wrong is reported at once, one line per problem: where it was written (file and line, or the
-command line), the key path, the value found, what is allowed. The reading half is `yaml_source.py`; putting
-pydantic's findings into such lines is `config_errors.py`.
+Everything that is wrong is reported at once, one line per problem: where it was written (file and line, or the command
+line), the key path, the value found, what is allowed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from revit.common.config.options import Options
-from revit.common.config.problems import Problem, describe, flags_taken_as_numbers
-from revit.common.config.yaml_source import Source, apply_overrides, read
+from revit.common.config.problems import describe, flags_taken_as_numbers, line
+from revit.common.config.yaml_source import COMMAND_LINE, Source, apply_overrides, read
 from revit.common.system.errors import UserError
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 
 
 def load(cls: type[OptionsT], path: str | Path, overrides: Sequence[str] = ()) -> OptionsT:
-    """Reads `path` (YAML), applies `key.path=value` overrides, checks the result against `cls`.
+    """Read `path` (YAML) over its `base`, apply `key.path=value` overrides, and check the result against `cls`.
 
     Override values are parsed as YAML (`model.grids=[14x14,7x7]`, `optim.lr=1e-3`); a number in a key path is a
     position in a list (`data.lists.0=a.csv`); the later of two overrides of one key wins.
@@ -40,33 +40,59 @@ def load(cls: type[OptionsT], path: str | Path, overrides: Sequence[str] = ()) -
 def load_by_kind(
     classes: Mapping[str, type[OptionsT]], path: str | Path, overrides: Sequence[str] = ()
 ) -> OptionsT:
-    """As `load`, with the class chosen by the file's top-level key `kind`.
-
-    Raises:
-        UserError: also when `kind` is absent or not one of `classes`.
-    """
+    """Load with the class that the top-level key `kind` chooses. UserError also when it is absent or not one of `classes`."""
     source, problems = _read(path, overrides)
     kind = source.data.get("kind")
     if not isinstance(kind, str) or kind not in classes:
         found = f"found {kind!r}" if "kind" in source.data else "not given"
         allowed = ", ".join(sorted(classes))
-        raise _error([*problems, Problem(source.place(("kind",)), "kind", f"{found}; allowed: {allowed}")])
+        raise _error([*problems, line(source.place(("kind",)), "kind", f"{found}; allowed: {allowed}")])
     return _check(classes[kind], source, problems)
 
 
-def dump(options: Options) -> str:
-    """YAML text from which `load` makes an equal object: the copy to keep beside results."""
-    return yaml.safe_dump(options.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+def dump(options: Options, keys: Sequence[str] = ()) -> str:
+    """Return YAML text from which `load` makes an equal object, or of it these `keys` only. UserError for an unknown one."""
+    values = options.model_dump(mode="json")
+    if keys:
+        chosen: dict[str, Any] = {}
+        for key in keys:
+            value = _value_of(values, key)
+            *sections, last = key.split(".")
+            holder = chosen
+            for name in sections:
+                holder = holder.setdefault(name, {})
+            holder[last] = value
+        values = chosen
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
-def _read(path: str | Path, overrides: Sequence[str]) -> tuple[Source, list[Problem]]:
+def _value_of(values: Any, key: str) -> Any:
+    """Return the value at a dotted key. UserError that names the nearest key there is."""
+    known = dict(_flat(values))
+    if key in known:
+        return known[key]
+    name = key.rpartition(".")[2]
+    same_name = [other for other in known if other.rpartition(".")[2] == name]
+    near = get_close_matches(key, same_name or known, n=1, cutoff=0)
+    raise UserError(f"{key}: this configuration has no such key; did you mean {near[0]}?")
+
+
+def _flat(values: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Return the keys of a nested mapping, sections and what is in them, with their values."""
+    found = []
+    for name, value in values.items():
+        found.append((prefix + name, value))
+        if isinstance(value, dict):
+            found += _flat(value, f"{prefix}{name}.")
+    return found
+
+
+def _read(path: str | Path, overrides: Sequence[str]) -> tuple[Source, list[str]]:
     source = read(Path(path))
-    problems = [Problem("command line", key, text) for key, text in apply_overrides(source, overrides)]
-    return source, problems
+    return source, [line(COMMAND_LINE, key, text) for key, text in apply_overrides(source, overrides)]
 
 
-def _check(cls: type[OptionsT], source: Source, problems: list[Problem]) -> OptionsT:
-    problems = list(problems)
+def _check(cls: type[OptionsT], source: Source, problems: list[str]) -> OptionsT:
     options = None
     # A second look without the unknown keys: pydantic tests for contradictions only where every key is known.
     for _ in range(2):
@@ -86,10 +112,8 @@ def _check(cls: type[OptionsT], source: Source, problems: list[Problem]) -> Opti
     return options
 
 
-def _error(problems: Sequence[Problem]) -> UserError:
-    lines = [str(problem) for problem in problems]
-    if len(lines) == 1:
-        return UserError(lines[0])
-    return UserError(
-        "\n".join([f"{len(lines)} problems in the configuration", *(f"  {line}" for line in lines)])
-    )
+def _error(problems: Sequence[str]) -> UserError:
+    if len(problems) == 1:
+        return UserError(problems[0])
+    count = f"{len(problems)} problems in the configuration"
+    return UserError("\n".join([count, *(f"  {problem}" for problem in problems)]))

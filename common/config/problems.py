@@ -1,37 +1,26 @@
-"""Pydantic's findings in the user's terms: where it was written, the key path, the value, what is allowed."""
+"""Messages for pydantic's errors: where the value was written, its key path, the value, what is allowed."""
 
 from __future__ import annotations
 
-import types
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from functools import partial
+from itertools import takewhile
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
-from revit.common.config.yaml_source import KeyPath, Source
+from revit.common.config.keys import list_keys, models_in
+from revit.common.config.options import Options
+from revit.common.config.yaml_source import KeyPath, Source, dotted
 
 _ABSENT = object()
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One line of the report."""
-
-    place: str
-    key: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.key}: {self.text}" if self.key else f"{self.place}: {self.text}"
-
-
-def describe(
-    error: ValidationError, cls: type[BaseModel], source: Source
-) -> tuple[list[Problem], list[KeyPath]]:
-    """The problems in file order of their keys, and the paths of those that are unknown keys."""
+def describe(error: ValidationError, cls: type[Options], source: Source) -> tuple[list[str], list[KeyPath]]:
+    """Return a line for every key that is wrong, and the paths of those that are unknown."""
     merged: dict[KeyPath, list[str]] = {}
     unknown: list[KeyPath] = []
     for item in error.errors(include_url=False):
@@ -41,33 +30,35 @@ def describe(
             unknown.append(path)
             text = _unknown_key(cls, item["loc"], path)
         else:
-            text = _allowed(item)  # type: ignore[arg-type]
+            text = _allowed(item)
         if text not in texts:
             texts.append(text)
-    problems = []
+    lines = []
     for path, texts in merged.items():
         value = _value_at(source.data, path)
         # A whole mapping is no useful "value found": its message (a contradiction) names the keys itself.
         found = "" if value is _ABSENT or isinstance(value, dict) else f"found {_short(value)}; "
         # Several texts for one key: the members of a union, each of which refused the value.
-        problems.append(Problem(source.place(path), _dotted(path), found + ", or ".join(texts)))
-    return problems, unknown
+        lines.append(line(source.place(path), dotted(path), found + ", or ".join(texts)))
+    return lines, unknown
 
 
-def flags_taken_as_numbers(source: Source, options: BaseModel) -> list[Problem]:
-    """Values written true/false (also yes, no, on, off) where a number is meant, which pydantic would take as 1 or 0."""
-    problems = []
-    for path, value in _leaves(source.data, ()):
-        if isinstance(value, bool):
-            taken = _value_at(options, path)
-            if isinstance(taken, (int, float)) and not isinstance(taken, bool):
-                problems.append(
-                    Problem(source.place(path), _dotted(path), f"found {_short(value)}; allowed: a number")
-                )
-    return problems
+def flags_taken_as_numbers(source: Source, options: BaseModel) -> list[str]:
+    """Return a line for every true/false (yes, no, on, off) where a number is meant: pydantic takes them as 1 and 0."""
+    flags = [(path, value) for path, value in _leaves(source.data, ()) if isinstance(value, bool)]
+    return [
+        line(source.place(path), dotted(path), f"found {_short(value)}; allowed: a number")
+        for path, value in flags
+        if isinstance(taken := _value_at(options, path), (int, float)) and not isinstance(taken, bool)
+    ]
 
 
-def _allowed(item: dict[str, Any]) -> str:
+def line(place: str, key: str, text: str) -> str:
+    """Return one line of the report; `key` is empty for what is wrong with the whole."""
+    return f"{place}: {key}: {text}" if key else f"{place}: {text}"
+
+
+def _allowed(item: ErrorDetails) -> str:
     kind, message = item["type"], item["msg"]
     if kind == "missing":
         return "not given; it is required"
@@ -85,21 +76,26 @@ def _allowed(item: dict[str, Any]) -> str:
     return message[:1].lower() + message[1:]
 
 
-def _unknown_key(cls: type[BaseModel], loc: Sequence[str | int], path: KeyPath) -> str:
-    models = _models_at(cls, loc[:-1])
-    known = sorted({name for model in models for name in model.model_fields})
+def _unknown_key(cls: type[Options], loc: Sequence[str | int], path: KeyPath) -> str:
+    known = sorted({name for model in _models_at(cls, loc[:-1]) for name in model.model_fields})
     name = str(path[-1])
     near = get_close_matches(name, known, n=1, cutoff=0.6)
     if near:
         return f"unknown key; did you mean {near[0]}?"
-    elsewhere = sorted(key for key in _all_keys(cls) if key.rsplit(".", 1)[-1] == name)
+    elsewhere = [key.path for key in list_keys({"": cls}) if key.path.rpartition(".")[2] == name]
     if elsewhere:
-        return f"unknown key here; did you mean {elsewhere[0]}?"
+        return f"unknown key here; did you mean {max(elsewhere, key=partial(_nearness, path))}?"
     return f"unknown key; allowed: {', '.join(known)}"
 
 
+def _nearness(path: KeyPath, key: str) -> tuple[int, int]:
+    """Return how many sections a key shares with a written path, and then how short it is."""
+    shared = takewhile(lambda pair: pair[0] == pair[1], zip(path, key.split(".")))
+    return len(list(shared)), -key.count(".")
+
+
 def _written_path(loc: Sequence[str | int], data: Any, *, missing: bool) -> KeyPath:
-    """Pydantic's location without what it adds for unions (tags, type names), which nobody wrote."""
+    """Return pydantic's location without what it adds for unions (tags, type names), which nobody wrote."""
     path: list[str | int] = []
     for position, key in enumerate(loc):
         is_last = position == len(loc) - 1
@@ -113,49 +109,27 @@ def _written_path(loc: Sequence[str | int], data: Any, *, missing: bool) -> KeyP
     return tuple(path)
 
 
-def _models_at(cls: type[BaseModel], loc: Sequence[str | int]) -> list[type[BaseModel]]:
-    models = [cls]
+def _models_at(cls: type[Options], loc: Sequence[str | int]) -> list[type[Options]]:
+    """Return the classes that the section at pydantic's location may be of."""
+    models: list[type[Options]] = [cls]
+    members: dict[str, type[Options]] = {}
     for key in loc:
         if isinstance(key, int):
             continue
         holders = [model for model in models if key in model.model_fields]
-        if holders:
-            models = [inner for model in holders for inner in _models_in(model.model_fields[key].annotation)]
+        if key in members:
+            models, members = [members[key]], {}
+        elif holders:
+            members = {name: held for model in holders for name, held in model.members(key).items()}
+            models = [inner for model in holders for inner in models_in(model.model_fields[key].annotation)]
         else:  # the tag of a discriminated union, or the name of a union's member
-            named = [model for model in models if key in _tags(model) or key == model.__name__]
-            models = named or [inner for model in models if (inner := _member(model, key))] or models
+            models = [model for model in models if key in _tags(model) or key == model.__name__] or models
     return models
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Every configuration class that a field of this type may hold, through unions, lists and Annotated."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    elif get_origin(annotation) is Annotated:
-        yield from _models_in(get_args(annotation)[0])
-    elif get_origin(annotation) in (Union, types.UnionType, list, tuple, dict):
-        for part in get_args(annotation):
-            yield from _models_in(part)
-
-
-def _member(model: type[BaseModel], key: str) -> type[BaseModel] | None:
-    """The class behind `key` where a mapping's values are of a class each."""
-    find = getattr(model, "member", None)
-    return None if find is None else find(key)
-
-
-def _tags(model: type[BaseModel]) -> set[Any]:
-    literals = (
-        info.annotation for info in model.model_fields.values() if get_origin(info.annotation) is Literal
-    )
-    return {value for annotation in literals for value in get_args(annotation)}
-
-
-def _all_keys(cls: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, info in cls.model_fields.items():
-        yield prefix + name
-        for model in _models_in(info.annotation):
-            yield from _all_keys(model, f"{prefix}{name}.")
+def _tags(model: type[Options]) -> set[Any]:
+    annotations = (info.annotation for info in model.model_fields.values())
+    return {tag for one in annotations if get_origin(one) is Literal for tag in get_args(one)}
 
 
 def _leaves(data: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
@@ -183,11 +157,7 @@ def _value_at(data: Any, path: KeyPath) -> Any:
 
 
 def _short(value: Any, limit: int = 80) -> str:
-    """The value as one would write it in YAML, on one line."""
+    """Return the value as it would be written in YAML, on one line."""
     text = yaml.safe_dump(value, default_flow_style=True, width=1 << 30, allow_unicode=True).strip()
     text = text.removesuffix("...").strip()
     return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-def _dotted(path: Sequence[str | int]) -> str:
-    return ".".join(str(key) for key in path)

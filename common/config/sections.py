@@ -14,16 +14,16 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class GroupOptions(Options):
-    """Parameters that are trained in a way of their own."""
+    """Parameters with settings of their own."""
 
     match: str
-    """A regular expression that their names begin with, e.g. `blocks` or `cls_token|pos_embed`."""
+    """Regular expression that their names begin with, e.g. `blocks` or `cls_token|pos_embed`."""
     lr_scale: float = Field(default=1.0, ge=0)
-    """Times the learning rate of the schedule; 0: never trained."""
+    """Factor of the learning rate; 0: never trained."""
     frozen_epochs: float = Field(default=0, ge=0)
-    """For so many epochs their learning rate is 0; the schedule runs on. They still get gradients."""
+    """Epochs at the start in which their learning rate is 0; the schedule runs on, and they still get gradients."""
     weight_decay: float | None = Field(default=None, ge=0)
-    """Instead of the optimiser's, for those of them that are decayed at all (see `decay_one_dimensional`)."""
+    """Weight decay of those that are decayed at all (see `decay_one_dimensional`). Null: the optimiser's."""
 
     @field_validator("match")
     @classmethod
@@ -39,21 +39,22 @@ class OptimOptions(Options):
     """The optimiser, made by timm."""
 
     name: Literal["sgd", "adamw"] = "sgd"
-    """sgd is with Nesterov momentum, as the published TimeSformer."""
+    """Algorithm; sgd has Nesterov momentum, as for the published TimeSformer."""
     lr: float = Field(default=0.005, gt=0)
-    """Of one update of the effective batch; never scaled with the batch size."""
+    """Learning rate of an update of the effective batch; never scaled with the batch size."""
     weight_decay: float = Field(default=1e-4, ge=0)
+    """Weight decay; for adamw it is multiplied by the learning rate."""
     decay_one_dimensional: bool = True
-    """Decay biases, norms and tables too, as the published TimeSformer does; false exempts them and the tokens (DeiT)."""
+    """Decay of biases, norms and tables too, as for the published TimeSformer; false exempts them and the tokens (DeiT)."""
     momentum: float = Field(default=0.9, gt=0, lt=1)
-    """sgd only."""
+    """Momentum; sgd only."""
     betas: tuple[Share, Share] = (0.9, 0.999)
-    """adamw only: how much of the running means of gradient and squared gradient is kept."""
+    """Shares of the running means of gradient and squared gradient that an update keeps; adamw only."""
     eps: float = Field(default=1e-8, gt=0)
-    """adamw only."""
+    """Number added to the divisor; adamw only."""
     groups: tuple[GroupOptions, ...] = ()
-    """Parameters of which something else holds, e.g. a slower backbone; the first group that matches a name counts, what
-    none matches is trained as all else. Empty: what the run's methods want, usually none."""
+    """Parameters with settings of their own, e.g. a slower backbone; the first group that matches a name counts. Empty: the
+    groups of the run's methods, usually none."""
 
     @model_validator(mode="after")
     def _are_its_own(self) -> OptimOptions:
@@ -70,16 +71,21 @@ class ScheduleOptions(Options):
     """The learning rate over time, made by timm and set at every update."""
 
     name: Literal["multistep", "cosine", "constant"] = "multistep"
+    """Shape of the schedule after the warm-up."""
     epochs: int = Field(default=15, ge=1)
+    """Length of the schedule, warm-up included."""
     cooldown_epochs: int = Field(default=0, ge=0)
     """Epochs after `epochs` at the learning rate where the schedule ended (LV-ViT: 10)."""
     warmup_epochs: float = Field(default=0, ge=0)
+    """Epochs in which the learning rate rises from `warmup_lr`."""
     warmup_lr: float = Field(default=1e-6, ge=0)
+    """Learning rate of the first update of a warm-up."""
     milestones: tuple[int, ...] = (11, 14)
-    """multistep: epochs at which the rate is multiplied by `decay_rate`. Those behind the end are never reached."""
+    """Epochs at which the learning rate is multiplied by `decay_rate`; multistep only. Those behind the end are never reached."""
     decay_rate: float = Field(default=0.1, gt=0, le=1)
+    """Factor of the learning rate at a milestone; multistep only."""
     min_lr: float = Field(default=0.0, ge=0)
-    """cosine: where it ends."""
+    """Learning rate at the end; cosine only."""
 
     @property
     def total_epochs(self) -> int:
@@ -100,32 +106,34 @@ class AverageOptions(Options):
     """An exponential moving average of the weights, beside those that are trained (timm's ModelEmaV3)."""
 
     decay: float = Field(default=0.99996, ge=0, lt=1)
-    """Kept of the average at every update, whatever the effective batch. DeiT 0.99996, LV-ViT 0.99992."""
+    """Share of the average that an update keeps, whatever the effective batch. DeiT 0.99996, LV-ViT 0.99992."""
     use: bool = False
-    """Evaluate the average and save it as the model (LV-ViT); false: the trained weights (DeiT). The other set of weights
-    is saved beside it."""
+    """Average as the model that is evaluated and saved (LV-ViT); false: the trained weights (DeiT). The other set is saved
+    beside it."""
 
 
 class StartOptions(Options):
-    """Where the weights come from before training."""
+    """Weights before training."""
 
     source: str | None = None
-    """A file or folder: our checkpoint (for clips also one of pictures), a published .pyth or .pth, a Hugging Face folder
-    (or hf-hub:NAME), ViT, DeiT or LV-ViT weights, timm:NAME. Null: from scratch."""
+    """File or folder: our checkpoint (for clips also one of pictures), a published .pyth or .pth, a Hugging Face folder (or
+    hf-hub:NAME), ViT, DeiT or LV-ViT weights, timm:NAME. Null: from scratch."""
     position_resize: Literal["bicubic", "nearest_flat"] = "bicubic"
-    """How a position table of another size is fitted; nearest_flat is the published rule, for parity."""
+    """Resizing of a position table of another size; nearest_flat is the published rule, for parity."""
 
 
 class TrainOptions(Options):
-    """One training: of the model, or of the assigner."""
+    """Training of a network: the model, or the assigner."""
 
     batch_size: int = Field(default=8, ge=1)
-    """Samples that run through the network at once, in every process."""
+    """Samples that a process computes at once."""
     effective_batch: int | None = Field(default=None, ge=1)
-    """Samples per update, over all processes; a multiple of what they read at once, reached by accumulating gradients.
+    """Samples of an update, over all processes; a multiple of what they read at once, reached by accumulating gradients.
     Null: batch_size times the processes that read different samples."""
     clip_grad_norm: float | None = Field(default=None, gt=0)
+    """Largest norm of an update's gradient, which is scaled down to it. Null: any."""
     ema: AverageOptions | None = None
+    """Moving average of the weights. Null: none."""
     optim: OptimOptions = OptimOptions()
     schedule: ScheduleOptions = ScheduleOptions()
 
@@ -139,11 +147,11 @@ class TrainOptions(Options):
 
     @property
     def accumulate(self) -> int:
-        """Batches per update of one process."""
+        """Return the number of batches of an update of one process."""
         return (self.effective_batch or self.batch_size) // self.batch_size
 
     def accumulate_over(self, num_ranks: int) -> int:
-        """Batches per update where `num_ranks` processes read different samples. ValueError if that is no whole number."""
+        """Return the batches of an update where `num_ranks` processes read different samples. ValueError if not a whole number."""
         at_once = self.batch_size * num_ranks
         if self.effective_batch is not None and self.effective_batch % at_once:
             raise ValueError(
@@ -153,108 +161,57 @@ class TrainOptions(Options):
         return (self.effective_batch or at_once) // at_once
 
 
-class DistillOptions(Options):
-    """Token-length-aware self-distillation (ReViT equation 1)."""
-
-    weight: float = Field(default=0.9, ge=0, le=1)
-    """lambda; 0 switches it off."""
-    temperature: float = Field(default=1.0, gt=0)
-    """tau"""
-    hard: bool = False
-    """Learn the teacher's argmax instead of its distribution."""
-
-
-class LengthOptions(Options):
-    """Retrieving token-length labels from the trained model."""
-
-    split: Literal["train", "val", "test"] = "train"
-    """The paper labels the training samples; they are over-fitted, so a held-out list gives less skewed labels."""
-    none_correct: Literal["longest", "shortest", "drop"] = "longest"
-    """The label of a sample that no grid recognises."""
-
-
-class AssignerOptions(Options):
-    """The Token-Length Assigner and its training."""
-
-    size: int = Field(default=112, ge=16)
-    """Pixels of a side that it sees."""
-    num_frames: int = Field(default=1, ge=1)
-    """Frames of a clip that it sees."""
-    width: float = Field(default=0.5, gt=0)
-    depth: float = Field(default=0.5, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    balanced: bool = True
-    """Weigh the labels against their frequency."""
-    confidence: float | None = Field(default=None, gt=0, lt=1)
-    """Null: the most probable grid, as in the paper. A number: the shortest grid that suffices with at least this
-    probability."""
-    mirror: bool = True
-    """Train on left-right mirrored inputs too: how many tokens an input needs does not change in a mirror, even where
-    its class does."""
-    train: TrainOptions = TrainOptions(
-        batch_size=64,
-        optim=OptimOptions(name="adamw", lr=1e-3, weight_decay=0.05, decay_one_dimensional=False),
-        schedule=ScheduleOptions(name="cosine", epochs=5, warmup_epochs=1),
-    )
-
-
-class CalibrationOptions(Options):
-    """Finding out what the assigner's thresholds cost and gain, so that `model.budget` can choose between them."""
-
-    split: Literal["train", "val", "test"] = "val"
-    """Its samples should be like those to come and new to model and assigner. Without such a list there is no calibration."""
-    points: int = Field(default=41, ge=3, le=1001)
-    """Operating points that are measured, at evenly spaced costs."""
-
-
 class TestOptions(Options):
     """Evaluation. How many views a sample has is the data's setting."""
 
     __test__ = False  # not a pytest class
     split: Literal["val", "test"] = "test"
+    """List to evaluate on."""
     batch_size: int = Field(default=8, ge=1)
+    """Views that run through the network at once."""
     merge: Literal["logits", "probabilities"] = "logits"
-    """Views are merged by the sum of their logits (published TimeSformer) or the mean of their softmax."""
+    """Merging of a sample's views: by the sum of their logits (published TimeSformer) or the mean of their softmax."""
     num_random_draws: int = Field(default=5, ge=1)
     """Draws behind the random baseline."""
     hold_budget: bool = True
-    """With a model.budget of gmacs or ms: follow what was spent, so that the mean is what was asked for on other samples too.
-    Then an input's grid depends a little on the inputs before it; false: on the input alone. drop never follows."""
+    """Correction by what was spent so far, with a model.budget of gmacs or ms, so that the mean is kept on other samples too.
+    An input's grid then depends a little on the inputs before it; false: on the input alone. drop never corrects."""
 
 
 class ReplicaOptions(Options):
-    """One replica per token length (ReViT figure 4): how the grids are dealt to the ranks of a group."""
+    """Token grids of every rank of a group: one replica per token length (ReViT figure 4)."""
 
     ranks_per_group: int | None = Field(default=None, ge=1)
-    """Null: as many as the costs of the grids need for the longest to be the bottleneck."""
+    """Ranks of a group. Null: as many as the costs of the grids need for the longest to be the bottleneck."""
     grids_per_rank: tuple[tuple[str | int, ...], ...] | None = None
-    """The grids of every rank of a group, e.g. [[14x14], [10x10, 7x7]]. Null: the longest alone on the first rank, the
-    others dealt so that no rank computes more than that."""
+    """Grids of every rank of a group, e.g. [[14x14], [10x10, 7x7]]. Null: the longest alone on the first rank, the others
+    distributed so that no rank computes more than that."""
 
 
-class EngineOptions(Options):
-    """How the processes of a run train together. What is trained does not depend on it, so a run may go on with others."""
+class ParallelOptions(Options):
+    """Division of a training over processes. The result does not depend on it, so a run may go on with other settings."""
 
     backend: Literal["auto", "local", "deepspeed", "replicas"] = "auto"
-    """auto: local for one process, deepspeed for several."""
+    """Library: plain PyTorch in one process, DeepSpeed, or one replica per token length. auto: local for one process,
+    deepspeed for several."""
     zero_stage: Literal[0, 1, 2, 3] = 1
-    """deepspeed: what is split over the ranks. 0 nothing, 1 the optimiser's state, 2 and the gradients, 3 and the weights."""
+    """Split over the ranks: 0 nothing, 1 the optimiser's state, 2 and the gradients, 3 and the weights; deepspeed only."""
     offload: Literal["none", "optimizer", "parameters"] = "none"
-    """deepspeed: kept in the memory of the host. optimizer wants zero_stage 1 or more; parameters, which includes the
-    optimiser, zero_stage 3."""
+    """Part kept in the host's memory: optimizer wants zero_stage 1 or more; parameters, which includes the optimiser,
+    zero_stage 3; deepspeed only."""
     deepspeed_config: Path | None = None
-    """deepspeed: a JSON file of DeepSpeed's own settings, merged with ours. Where both say something it must agree, in
-    the training of the model and in that of the assigner; "auto" there takes ours."""
+    """JSON file of DeepSpeed's own settings, merged with ours. What both say must agree, for the model and for the assigner;
+    "auto" there takes ours."""
     activation_checkpointing: bool = False
-    """Recompute each block in the backward pass instead of keeping its activations: less memory, about a third more time."""
+    """Blocks computed again in the backward pass instead of keeping their activations: less memory, a third more time."""
     compile: bool = False
-    """torch.compile. The first batches of each grid take minutes."""
+    """Use of torch.compile; the first batches of each grid take minutes."""
     replicas: ReplicaOptions = ReplicaOptions()
     timeout_minutes: float = Field(default=30, gt=0)
-    """How long a rank waits for the others before it takes them for dead."""
+    """Minutes that a rank waits for the others before it takes them for dead."""
 
     @model_validator(mode="after")
-    def _fits_together(self) -> EngineOptions:
+    def _fits_together(self) -> ParallelOptions:
         lowest = {"none": 0, "optimizer": 1, "parameters": 3}[self.offload]
         if self.zero_stage < lowest:
             raise ValueError(
@@ -274,28 +231,29 @@ class EngineOptions(Options):
 
 
 class RunOptions(Options):
-    """Where and how a run runs."""
+    """Folder, device, seed and log of a run."""
 
     dir: Path
-    """Everything the run writes."""
+    """Folder of everything that the run writes."""
     seed: int = Field(default=0, ge=0, lt=2**63)
+    """Seed of weights, order, augmentation and dropout."""
     device: str = "auto"
-    """auto takes CUDA where there is one."""
+    """Device in torch's words, such as cuda or cpu; auto: CUDA where there is one."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the computation, by autocast; weights and optimiser stay float32. auto: bfloat16 while DeepSpeed trains, float32
-    everywhere else. float16 trains with a dynamic loss scale."""
+    """Number type of the computation, by autocast; weights and optimiser stay float32. auto: bfloat16 while DeepSpeed
+    trains, float32 everywhere else. float16 trains with a dynamic loss scale."""
     resume: Literal["auto", "never"] = "auto"
-    """auto goes on where the folder stands; never starts over and removes what an earlier run of it left."""
+    """Start of a run whose folder exists: auto goes on; never starts over and removes what the earlier run left."""
     log_every: int = Field(default=50, ge=1)
     """Updates between two lines of the log."""
     tensorboard: bool = False
-    """Write the log's numbers for TensorBoard too, under RUN_DIR/tensorboard."""
+    """Log for TensorBoard too, under RUN_DIR/tensorboard."""
     save_every: int | None = Field(default=None, ge=1)
-    """Updates between two states to go on from; null: one per epoch."""
+    """Updates between two saved states, to go on from; null: one per epoch."""
     keep_states: int = Field(default=2, ge=1)
-    """How many of the newest are kept."""
+    """Number of newest states that are kept."""
     evaluate_every: int | None = Field(default=1, ge=1)
     """Epochs between two evaluations on the val list while the model trains; null: none, nor without a list. The best
     model so far, by top-1 at the longest grid, is kept as RUN_DIR/best.safetensors."""
     speed_seconds: float = Field(default=3.0, ge=0, le=3600)
-    """How long the report's speed is measured after the evaluation, about; slow models take longer. 0: not at all."""
+    """Seconds of measuring the report's speed after the evaluation, about; slow models take longer. 0: not at all."""

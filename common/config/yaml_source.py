@@ -1,47 +1,60 @@
-"""YAML text and command-line overrides as plain data that remembers where each key was written."""
+"""YAML files and command-line overrides as plain data that remembers where each key was written."""
 
 from __future__ import annotations
 
+import logging
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from revit.common.config.options import FORMER_NAMES, with_present_names
 from revit.common.system.errors import UserError
+
+LOG = logging.getLogger("revit.config")
+
+BASE = "base"
+"""Key that names the file whose settings hold where this one says nothing."""
+COMMAND_LINE = "command line"
 
 KeyPath = tuple[str | int, ...]
 
 
 @dataclass
 class Source:
-    """What a file and the overrides say. `lines` maps key paths to lines, from 1; `overridden` came by command line."""
+    """A configuration as plain data."""
 
     path: Path
     data: dict[str, Any]
-    lines: dict[KeyPath, int] = field(default_factory=dict)
-    overridden: set[KeyPath] = field(default_factory=set)
+    places: dict[KeyPath, str] = field(default_factory=dict)
+    """`file:line` or `command line` of every key that was written."""
 
     def place(self, key_path: KeyPath) -> str:
-        """Where the nearest written ancestor of this key stands: `file:line`, `file`, or `command line`."""
+        """Return where the nearest written ancestor of this key stands, or the file."""
         for length in range(len(key_path), 0, -1):
-            if key_path[:length] in self.overridden:
-                return "command line"
-            if key_path[:length] in self.lines:
-                return f"{self.path}:{self.lines[key_path[:length]]}"
-        # A mapping that exists only because something inside it was set.
-        inside = any(other[: len(key_path)] == key_path for other in self.overridden)
-        return "command line" if key_path and inside else str(self.path)
+            if key_path[:length] in self.places:
+                return self.places[key_path[:length]]
+        # A mapping that exists only because an override set something inside it.
+        inside = any(path[: len(key_path)] == key_path for path in self.places)
+        return COMMAND_LINE if key_path and inside else str(self.path)
 
     def remove(self, key_path: KeyPath) -> None:
-        """Takes one existing key out."""
+        """Take one existing key out."""
         holder: Any = self.data
         for key in key_path[:-1]:
             holder = holder[key]
         del holder[key_path[-1]]
+
+    def forget_places(self, key_path: KeyPath) -> None:
+        """Drop the places of a key and of all that was inside it."""
+        length = len(key_path)
+        self.places = {path: place for path, place in self.places.items() if path[:length] != key_path}
 
 
 class _Loader(yaml.SafeLoader):
@@ -55,44 +68,40 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read(path: Path) -> Source:
-    """Reads one YAML file whose top level is a mapping.
+def read(path: Path, above: Sequence[Path] = ()) -> Source:
+    """Read a YAML file whose top level is a mapping, laid over the file that its key `base` names.
+
+    Mappings are merged key by key; lists and single values replace those of the base. `above` are the files that led here.
 
     Raises:
-        UserError: file missing (with the nearest name there is), unreadable, empty, not YAML (with the line), not a
-            mapping, or a key written twice in one mapping.
+        UserError: a file is missing (with the nearest name there is), unreadable, empty, not YAML (with the line) or no
+            mapping; a key is written twice in one mapping; bases go round in a circle.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file{_nearest_file(path)}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as a text file: {error}") from None
-    source = Source(path, {})
-    try:
-        loader = _Loader(text)
-        try:
-            node = loader.get_single_node()
-            if node is None:
-                raise UserError(f"{path}: the file is empty; a configuration is a mapping of keys to values")
-            if not isinstance(node, yaml.MappingNode):
-                found = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
-                raise UserError(f"{path}: the top level must be a mapping of keys to values, not {found}")
-            repeated = list(_note_lines(node, (), source))
-            source.data = loader.construct_document(node)
-        finally:
-            loader.dispose()
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}{_where(error)}: not valid YAML: {_what(error)}") from None
-    if repeated:
+    source = _read_alone(path)
+    if BASE not in source.data:
+        return source
+    name, place = source.data.pop(BASE), source.places.pop((BASE,))
+    if not isinstance(name, str):
         raise UserError(
-            "\n".join(f"{path}:{line}: {key}: written twice in this mapping" for key, line in repeated)
+            f"{place}: {BASE}: found {name!r}; allowed: the path of one YAML file, relative to this file"
         )
-    return source
+    base = path.parent / name
+    if not base.is_file():
+        raise UserError(
+            f"{place}: {BASE}: {base}: no such file{_nearest_file(base)}; the path is relative to the file that names it"
+        )
+    chain = [*above, path]
+    if any(base.samefile(other) for other in chain):
+        circle = " -> ".join(str(file) for file in [*chain, base])
+        raise UserError(f"{place}: {BASE}: the files build on each other in a circle ({circle}); remove one")
+    merged = read(base, chain)
+    _lay_over(merged, source, (), source.data)
+    merged.path = path
+    return merged
 
 
 def apply_overrides(source: Source, overrides: Sequence[str]) -> list[tuple[str, str]]:
-    """Sets `key.path=value` in `source`, making mappings on the way; returns (key, message) of those that cannot be."""
+    """Set `key.path=value` in `source`, making mappings on the way; return (key, message) of those that cannot be."""
     problems = []
     for text in overrides:
         key, separator, value_text = text.partition("=")
@@ -112,56 +121,129 @@ def apply_overrides(source: Source, overrides: Sequence[str]) -> list[tuple[str,
     return problems
 
 
+def dotted(path: Sequence[str | int]) -> str:
+    """Return a key path as it is written on the command line."""
+    return ".".join(str(key) for key in path)
+
+
+def _read_alone(path: Path) -> Source:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file{_nearest_file(path)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as a text file: {error}") from None
+    source = Source(path, {})
+    try:
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                raise UserError(f"{path}: the file is empty; a configuration is a mapping of keys to values")
+            if not isinstance(node, yaml.MappingNode):
+                found = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
+                raise UserError(f"{path}: the top level must be a mapping of keys to values, not {found}")
+            repeated = _note_places(node, (), source)
+            source.data = loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark is not None else ""
+        raise UserError(f"{path}{line}: not valid YAML: {_what(error)}") from None
+    repeated += _use_present_names(source)
+    if repeated:
+        raise UserError("\n".join(repeated))
+    return source
+
+
+def _note_places(node: yaml.Node, path: KeyPath, source: Source) -> list[str]:
+    """Fill `source.places`; return a message for every key that occurs twice in one mapping."""
+    repeated: list[str] = []
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            name = key.value if isinstance(key.value, str) else "?"
+            inner = (*path, name)
+            source.places[inner] = place = f"{source.path}:{key.start_mark.line + 1}"
+            if name in seen:
+                repeated.append(f"{place}: {dotted(inner)}: written twice in this mapping")
+            seen.add(name)
+            repeated += _note_places(value, inner, source)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            source.places[(*path, index)] = f"{source.path}:{item.start_mark.line + 1}"
+            repeated += _note_places(item, (*path, index), source)
+    return repeated
+
+
+def _use_present_names(source: Source) -> list[str]:
+    """Rename sections called as in an earlier version; return a message for those given under both names."""
+    repeated = []
+    for former in [name for name in FORMER_NAMES if name in source.data]:
+        present, place = FORMER_NAMES[former], source.places[former,]
+        if present in source.data:
+            repeated.append(
+                f"{place}: {former}: this is the former name of {present}, which is written too; remove one"
+            )
+            continue
+        _note_former_name(place, former)
+        source.data = with_present_names(source.data)
+        source.places = {
+            (present, *path[1:]) if path[0] == former else path: at for path, at in source.places.items()
+        }
+    return repeated
+
+
+@cache
+def _note_former_name(place: str, former: str) -> None:
+    if os.environ.get("RANK", "0") == "0":  # one process speaks for all
+        message = "%s: %s: this section is called %s now; the old name will be an error in the next version"
+        LOG.warning(message, place, former, FORMER_NAMES[former])
+
+
+def _lay_over(base: Source, own: Source, path: KeyPath, values: dict[str, Any]) -> None:
+    """Merge `values`, which stand at `path` of `own`, into the mapping that `base` has there."""
+    holder: Any = base.data
+    for key in path:
+        holder = holder[key]
+    for name, value in values.items():
+        inner = (*path, name)
+        if isinstance(value, dict) and isinstance(holder.get(name), dict):
+            base.places[inner] = own.place(inner)
+            _lay_over(base, own, inner, value)
+            continue
+        holder[name] = value
+        base.forget_places(inner)
+        base.places |= {key: place for key, place in own.places.items() if key[: len(inner)] == inner}
+
+
 def _set(source: Source, names: Sequence[str], value: Any) -> str | None:
+    if names[0] == BASE:
+        return "a base is named in a configuration file, not on the command line"
+    if names[0] in FORMER_NAMES:
+        _note_former_name(COMMAND_LINE, names[0])
+        names = (FORMER_NAMES[names[0]], *names[1:])
     holder: Any = source.data
     path: list[str | int] = []
     for position, name in enumerate(names):
-        last = position == len(names) - 1
         key: str | int = name
         if isinstance(holder, list):
             if not name.isdigit() or int(name) >= len(holder):
-                return f"found {name!r}; allowed: a position in the list {_dotted(path)}, which has {len(holder)}, from 0"
+                return f"found {name!r}; allowed: a position in the list {dotted(path)}, which has {len(holder)}, from 0"
             key = int(name)
         path.append(key)
-        if last:
+        if position == len(names) - 1:
             holder[key] = value
-            whole = tuple(path)
-            source.overridden.add(whole)
-            source.lines = {old: line for old, line in source.lines.items() if old[: len(whole)] != whole}
+            source.forget_places(tuple(path))
+            source.places[tuple(path)] = COMMAND_LINE
             return None
         if isinstance(holder, dict) and holder.get(key) is None:
             holder[key] = {}
         if not isinstance(holder[key], (dict, list)):
-            return f"{_dotted(path)} is the value {holder[key]!r}, so nothing can be set inside it"
+            return f"{dotted(path)} is the value {holder[key]!r}, so nothing can be set inside it"
         holder = holder[key]
     return None
-
-
-def _note_lines(node: yaml.Node, path: KeyPath, source: Source) -> Iterator[tuple[str, int]]:
-    """Fills `source.lines`; yields (key path, line) of keys that occur twice in one mapping."""
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            key_path = (*path, key.value if isinstance(key.value, str) else "?")
-            line = key.start_mark.line + 1
-            if key_path[-1] in seen:
-                yield _dotted(key_path), line
-            seen.add(str(key_path[-1]))
-            source.lines[key_path] = line
-            yield from _note_lines(value, key_path, source)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            source.lines[(*path, index)] = item.start_mark.line + 1
-            yield from _note_lines(item, (*path, index), source)
-
-
-def _dotted(path: Sequence[str | int]) -> str:
-    return ".".join(str(key) for key in path)
-
-
-def _where(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    return f":{mark.line + 1}" if mark is not None else ""
 
 
 def _what(error: yaml.YAMLError) -> str:

@@ -1,4 +1,4 @@
-"""What can be chosen about any data set: where its samples are and how they are loaded."""
+"""Settings of any data set: its lists, and how they are loaded."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from revit.common.config.options import Options
 
 
 class SourceOptions(Options):
-    """Where the samples and their labels are."""
+    """Samples and their labels."""
 
     train: str | None = None
     """List file (`path label` lines) or folder with one subfolder per class. Needed for training."""
     val: str | None = None
-    """The same for the evaluation during training."""
+    """List or folder of the evaluation during training."""
     test: str | None = None
-    """The same for the final test; absent, the val list is used."""
+    """List or folder of the final test; null: the val list."""
     separator: str = Field(default=" ", min_length=1)
-    """Between path and label in list files: a space (any white space), `,`, `\\t`, ... The label is the last field, so
+    """Text between path and label in list files: a space (any white space), `,`, `\\t`, ... The label is the last field, so
     paths may contain it."""
     prefix: str = ""
     """Folder that relative paths of the lists are joined to."""
@@ -26,13 +26,13 @@ class SourceOptions(Options):
 
 
 class LoadingOptions(Options):
-    """How files are read."""
+    """Reading of files."""
 
     num_workers: int = Field(default=2, ge=0)
-    """Loading processes; 0 loads in the main process. Does not change what is loaded."""
+    """Loading processes; 0: the main process loads. The samples are the same."""
     prefetch: int = Field(default=2, ge=1)
     """Batches that each worker prepares ahead."""
     max_broken_share: float = Field(default=0.1, ge=0, le=1)
-    """Training stops with the list when more than this share of the distinct files met so far cannot be read."""
+    """Largest share of unreadable files, among the distinct files met so far; beyond it, training stops and names them."""
     max_tries: int = Field(default=10, ge=1)
-    """Training: files tried for one sample, the first included, before it is left out of its batch."""
+    """Files tried for one training sample, the first included, before it is left out of its batch."""

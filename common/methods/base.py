@@ -28,14 +28,6 @@ if TYPE_CHECKING:
 class MethodOptions(Options):
     """The settings of one method, under `methods.NAME`; every method has its own."""
 
-    @classmethod
-    def member(cls, name: str) -> type[Options] | None:
-        """Return the class of settings of the method called `name`."""
-        from revit.common.methods.registry import known_methods
-
-        method = known_methods().get(name)
-        return None if method is None else method.options_class
-
 
 Own = TypeVar("Own", bound=MethodOptions)
 Run = TypeVar("Run", bound="RecipeOptions")

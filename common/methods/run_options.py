@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self
 
-from revit.common.config.options import Options
+from revit.common.config.options import Options, with_present_names
 from revit.common.config.sections import (
-    AssignerOptions,
-    CalibrationOptions,
-    DistillOptions,
-    EngineOptions,
-    LengthOptions,
+    ParallelOptions,
     RunOptions,
     StartOptions,
     TestOptions,
@@ -24,6 +21,12 @@ from revit.common.data.options import SourceOptions
 from revit.common.methods.base import Method, MethodOptions
 from revit.common.methods.registry import known_methods, unknown_method
 from revit.common.methods.revit.budget import Budget
+from revit.common.methods.revit.options import (
+    AssignerOptions,
+    CalibrationOptions,
+    DistillOptions,
+    LengthOptions,
+)
 from revit.common.models.grid import TokenGrid, longest_first
 
 
@@ -101,7 +104,7 @@ class RecipeOptions(Options):
     """Null: none, and so no budgets."""
     test: TestOptions = TestOptions()
     run: RunOptions
-    engine: EngineOptions = EngineOptions()
+    parallel: ParallelOptions = ParallelOptions()
 
     @property
     def makes_data(self) -> bool:
@@ -136,6 +139,18 @@ class RecipeOptions(Options):
     def model_name(self) -> str:
         """What the model is called, where models of this kind have names."""
         return str(getattr(self.model, "name", None) or self.kind)
+
+    @classmethod
+    def members(cls, field: str) -> Mapping[str, type[Options]]:
+        """Return the options of every known method, for the field `methods`."""
+        if field != "methods":
+            return {}
+        return {name: method.options_class for name, method in known_methods().items()}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_former_names(cls, values: Any) -> Any:
+        return with_present_names(values) if isinstance(values, dict) else values
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -173,35 +188,3 @@ class RecipeOptions(Options):
         for method in self.active_methods:
             method.check(self)
         return self
-
-    def settings_of(self, stage: str) -> dict[str, Any]:
-        """What a stage's result depends on, as JSON values; each stage includes those before it.
-
-        Of the data not how they are loaded, nothing of the engine, and of a training not its batch size where the
-        effective one is given: that decides how fast a run is, not what it computes.
-        """
-        everything = self.model_dump(
-            mode="json", exclude={"data": {"loading": True, "demo": {"num_workers"}}}
-        )
-        # Neither changes a network, and runs from before they were there go on.
-        budget, hold = everything["model"].pop("budget"), everything["test"].pop("hold_budget")
-        for training in (everything["train"], everything["assigner"]["train"]):
-            if training["effective_batch"] is not None:
-                del training["batch_size"]
-        settings: dict[str, Any] = {"data": everything["data"]}
-        if stage == "data":
-            return settings
-        for key in ("model", "methods", "start", "train", "distill", "label_smoothing"):
-            settings[key] = everything[key]
-        settings["run"] = {key: everything["run"][key] for key in ("seed", "dtype")}
-        if stage != "model":
-            settings["lengths"] = everything["lengths"]
-        if stage in ("assigner", "calibrate", "evaluate"):
-            settings["assigner"] = everything["assigner"]
-        if stage == "calibrate":
-            settings |= {"calibration": everything["calibration"], "merge": everything["test"]["merge"]}
-        if stage == "evaluate":
-            settings["test"] = everything["test"]
-            if budget is not None:
-                settings |= {"budget": budget, "hold_budget": hold}
-        return settings

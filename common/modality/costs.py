@@ -18,7 +18,7 @@ from revit.common.models.base import GridModel
 def cost_rows(
     config: str, options: RecipeOptions, modality: Modality[Any], shares: Mapping[str, float] | None = None
 ) -> list[dict[str, Any]]:
-    """One row per token grid; with several, one for the assigner; with known `shares` (grid -> fraction of inputs), one
+    """Make one row per token grid; with several, one for the assigner; with known `shares` (grid -> fraction of inputs), one
     for the adaptive model: the mean over inputs, the assigner included. Then what the run's methods add, each with the
     "rule" by which it is counted.
 
@@ -42,7 +42,7 @@ def cost_rows(
 
 
 def build(options: RecipeOptions, modality: Modality[Any]) -> tuple[GridModel, TokenLengthAssigner | None]:
-    """Untrained model, and assigner where there are several grids. Leaves the random state as it was."""
+    """Build the untrained model, and the assigner where there are several grids. Leaves the random state as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = modality.build_model(options, num_classes(options, modality))
@@ -67,6 +67,6 @@ def _row(config: str, grid: str, gmacs: float, params: int, views: int) -> dict[
 
 
 def _completed(config: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A method's row with the keys that every row has; training has no views."""
+    """Add to a method's row the keys that every row has; training has no views."""
     gmacs = row["gmacs"]
     return {"config": config, "gflops": 2 * gmacs, "views": 1, "gmacs_total": gmacs, **row}

@@ -8,11 +8,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from revit.common.config.sections import AssignerOptions
 from revit.common.methods.registry import check_installed
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.assigner import TokenLengthAssigner
 from revit.common.methods.revit.budget import KEY
+from revit.common.methods.revit.options import AssignerOptions
 from revit.common.methods.run_options import RecipeOptions
 from revit.common.modality.classifier import Classifier
 from revit.common.modality.modality import Modality
@@ -24,7 +24,7 @@ from revit.common.weights.source import read_source
 from revit.common.weights.start import check_architecture
 
 INPUT_SIZES = ("data.pixels.img_size", "data.pixels.crop_size", "data.frames.num_frames")
-"""What of the data decides about the shapes of a model."""
+"""Keys of the data section that decide about the shapes of a model."""
 ASSIGNER_SIZES = ("assigner.size", "assigner.num_frames", "assigner.width", "assigner.depth")
 SHAPELESS = ("_std", ".budget", ".num_classes", ".drop_path_rate", ".mix_token", ".position_resize")
 """Settings of a model that change no shape, or that follow from the weights."""
@@ -99,7 +99,7 @@ def _from_checkpoint(path: Path, checkpoint: Checkpoint, modality: Modality[Any]
 
 
 def _check_width(path: Path, checkpoint: Checkpoint, run: RecipeOptions) -> None:
-    """UserError if the header's width is not that of the weights: building it first could fill the memory."""
+    """Raise UserError if the header's width is not that of the weights: building it first could fill the memory."""
     wanted, table = getattr(run.model, "embed_dim", None), checkpoint.parts.get("model", {}).get(TABLE)
     if wanted is not None and table is not None and table.ndim and table.shape[-1] != wanted:
         raise UserError(
@@ -108,7 +108,7 @@ def _check_width(path: Path, checkpoint: Checkpoint, run: RecipeOptions) -> None
 
 
 def build_assigner(options: AssignerOptions, num_grids: int) -> TokenLengthAssigner:
-    """The untrained assigner of a configuration."""
+    """Build the untrained assigner of a configuration."""
     return TokenLengthAssigner(
         num_grids, options.size, options.num_frames, options.width, options.depth, dropout=options.dropout
     )
@@ -117,7 +117,7 @@ def build_assigner(options: AssignerOptions, num_grids: int) -> TokenLengthAssig
 def fill_classifier(
     checkpoint: Checkpoint, source: str, model: GridModel, options: RecipeOptions
 ) -> AdaptiveClassifier:
-    """The checkpoint's weights in `model`, with its assigner if it has one, in evaluation mode on the CPU.
+    """Load the checkpoint's weights into `model`; return it with its assigner, if it has one, in evaluation mode on the CPU.
 
     Raises UserError if they do not fit; `source` names the file in the message, which says what differs between its
     configuration and `options`.
@@ -135,7 +135,7 @@ def fill_classifier(
 
 
 def trained_otherwise(checkpoint: Checkpoint, options: RecipeOptions, part: str) -> str:
-    """How the configuration in a checkpoint differs from `options` in what shapes a part, in words: "with methods X, the
+    """Say how the configuration in a checkpoint differs from `options` in what shapes a part: "with methods X, the
     configuration has methods Y". Empty where it does not."""
     theirs = {"kind": checkpoint.kind, **_shaping(checkpoint.config, part)}
     ours = {"kind": options.kind, **_shaping(options.model_dump(mode="json"), part)}
@@ -150,7 +150,7 @@ def trained_otherwise(checkpoint: Checkpoint, options: RecipeOptions, part: str)
 
 
 def _shaping(config: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """The settings of a configuration that decide about a part's tensors, by key, the more telling ones first."""
+    """Return the settings of a configuration that decide about a part's tensors, by key, the more telling ones first."""
     flat: dict[str, Any] = {
         key: value
         for name in ("model", "methods", "assigner", "data")
@@ -167,7 +167,7 @@ def _shaping(config: Mapping[str, Any], part: str) -> dict[str, Any]:
 
 
 def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Key paths and values of a nested mapping."""
+    """Yield key paths and values of a nested mapping."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _flat(inner, f"{key}.{name}")
@@ -183,12 +183,12 @@ def _said(key: str, value: Any) -> str:
 
 
 def are_numbers(names: Sequence[str]) -> bool:
-    """Whether class names only repeat the class numbers: the stand-in for a list without names."""
+    """Say whether class names only repeat the class numbers, as in a list without names."""
     return all(name == str(number) for number, name in enumerate(names))
 
 
 def check_same_classes(source: str, theirs: Sequence[str], ours: Sequence[str]) -> None:
-    """UserError if a checkpoint's classes are not the data's, in the same order: its accuracy would mean nothing."""
+    """Raise UserError if a checkpoint's classes are not the data's in the same order: its accuracy would mean nothing."""
     if are_numbers(theirs) or are_numbers(ours):
         same = len(theirs) >= len(ours) if are_numbers(ours) else len(theirs) == len(ours)
         if same:

@@ -30,7 +30,7 @@ class Teacher(nn.Module):
         self.sides = sides
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(B, C, H, W) or (B, C, T, H, W), normalised as `given` says -> (B, K)"""
+        """Answer (B, C, H, W) or (B, C, T, H, W), normalised as `given` says, with logits (B, K)."""
         # Per channel, whatever axes follow.
         channels = (-1, *[1] * (inputs.ndim - 2))
         pixels = (inputs - self.given.shift.view(channels)) / self.given.scale.view(channels)
@@ -39,12 +39,12 @@ class Teacher(nn.Module):
         return output.prediction if isinstance(output, ModelOutput) else output
 
     def train(self, mode: bool = True) -> Teacher:
-        """A teacher stays in evaluation mode."""
+        """Stay in evaluation mode."""
         return super().train(False)
 
 
 def resized(pixels: Tensor, sides: Sides) -> Tensor:
-    """(B, C, ..., H, W) -> (B, C, ..., *sides), frame by frame."""
+    """Resize (B, C, ..., H, W) to (B, C, ..., *sides), frame by frame."""
     if tuple(pixels.shape[-2:]) == sides:
         return pixels
     frames = F.interpolate(pixels.flatten(1, -3), size=sides, mode="bicubic", antialias=True)
@@ -54,7 +54,7 @@ def resized(pixels: Tensor, sides: Sides) -> Tensor:
 def teacher_from(
     classifier: Classifier, source: str, label_names: Sequence[str], given: Normalizer, own_size: bool
 ) -> Teacher:
-    """A classifier that was opened from `source`. UserError if it knows other classes than `label_names`."""
+    """Make a teacher of a classifier that was opened from `source`. UserError if it knows other classes than `label_names`."""
     names = classifier.label_names or tuple(map(str, range(classifier.num_classes)))
     check_same_classes(source, names, label_names)
     network = classifier.networks.model

@@ -3,46 +3,46 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from revit.common.report.compared import protocol_of, protocols, warnings
-from revit.common.report.facts import Facts
-from revit.common.report.tables import shown
-from revit.common.report.times import DERIVED
+from revit.common.report.comparison import comparison_warnings, protocol_letters, protocol_of
+from revit.common.report.runs import RunReport
+from revit.common.report.summary import RunSummary
+from revit.common.report.tables import interval_text, percent_text, shown
+
+DERIVED = "~ in front of a rate: not measured itself, but the measured times of the lengths by their shares."
 
 
-def markdown(facts: Sequence[Facts]) -> str:
-    """The verdicts first, then warnings, the table, and for each protocol and machine a line."""
-    runs = [one.run for one in facts]
-    lines = [f"**{_cell(one.run.name)}: {_cell(one.verdict)}**  " for one in facts]
-    lines += [f"{_cell(one.run.name)}: {_cell(clock)}  " for one in facts if (clock := one.clock())]
-    lines += ["", *(f"**{_cell(warning)}**" for warning in warnings(runs)), ""]
-    letters = protocols(runs)
-    rows = [row for one in facts for row in _rows(one, letters[protocol_of(one.run)])]
+def markdown(summaries: Sequence[RunSummary]) -> str:
+    """Return the verdicts first, then warnings, the table, and for each protocol and machine a line."""
+    runs = [one.run for one in summaries]
+    lines = [f"**{_cell(run.name)}: {_cell(run.verdict)}**  " for run in runs]
+    lines += [f"{_cell(run.name)}: {_cell(said)}  " for run in runs if (said := run.time_verdict)]
+    lines += ["", *(f"**{_cell(warning)}**" for warning in comparison_warnings(runs)), ""]
+    letters = protocol_letters(runs)
+    rows = [row for run in runs for row in _rows(run, letters[protocol_of(run)])]
     # A column that says nothing of any run is left out.
     headings = [name for name in rows[0] if any(row[name] != "-" for row in rows)]
     if len(letters) < 2:
         headings.remove("protocol")
-    numeric = [all(_is_numeric(row[name]) for row in rows) for name in headings]
-    lines.append(_line(headings))
-    lines.append(_line("---:" if right else "---" for right in numeric))
+    numeric = [all(re.fullmatch(r"-|~?[\d,.]+( %)?", row[name]) for row in rows) for name in headings]
+    lines += [_line(headings), _line("---:" if right else "---" for right in numeric)]
     lines += [_line(row[name] for name in headings) for row in rows]
     lines += [
         "",
         "GMACs: multiply-accumulates / 10^9 of one view, attention and assigner included; papers call them",
+        "GFLOPs. GFLOPs here are operations, two for each of them. 95 %: Wilson's interval.",
     ]
-    lines += ["GFLOPs. GFLOPs here are operations, two for each of them. 95 %: Wilson's interval."]
     if any(row[name].startswith("~") for row in rows for name in headings):
-        lines += [f"{DERIVED.replace('time:', 'rate:')}."]
-    lines += [""]
-    lines += [f"- {_cell(line)}" for one in facts for line in _tested(one)]
+        lines.append(DERIVED)
+    lines += ["", *(f"- {_cell(line)}" for one in summaries for line in _conditions(one))]
     return "\n".join(lines) + "\n"
 
 
-def _rows(facts: Facts, letter: str) -> list[dict[str, str]]:
-    run, found = facts.run, []
-    for row in facts.rows():
+def _rows(run: RunReport, letter: str) -> list[dict[str, str]]:
+    rows = []
+    for row in run.timed_rows():
         alone, batched = row["alone"] or {}, row["batched"] or {}
         cells: dict[str, Any] = {
             "run": run.name,
@@ -50,13 +50,13 @@ def _rows(facts: Facts, letter: str) -> list[dict[str, str]]:
             "model": run.content.get("model"),
             "tokens": row["length"],
             "top-1 %": row["top1"],
-            "95 %": f"{row['low']:.1f} to {row['high']:.1f}",
+            "95 %": interval_text(row),
             "top-5 %": row["top5"],
             "GMACs": row["gmacs"],
             "of them assigner": row["assigner_gmacs"],
             "GFLOPs": row["gflops"],
             "parameters": row["params"],
-            "adaptive's share": None if row["share"] is None else f"{100 * row['share']:.1f} %",
+            "adaptive's share": percent_text(row["share"]),
             "/s, batch 1": _rate(alone),
             "p50 ms, batch 1": alone.get("ms_p50"),
             "p95 ms, batch 1": alone.get("ms_p95"),
@@ -67,44 +67,35 @@ def _rows(facts: Facts, letter: str) -> list[dict[str, str]]:
             "failed": run.num_failed,
             "protocol": letter,
         }
-        found.append({name: _cell(shown(value)) for name, value in cells.items()})
-    return found
+        rows.append({name: _cell(shown(value)) for name, value in cells.items()})
+    return rows
 
 
-def _rate(row: Mapping[str, Any]) -> str | None:
-    """Inputs a second of a row of `times`, marked where they are derived."""
-    if "per_second" not in row:
+def _rate(times: Mapping[str, Any]) -> str | None:
+    """Return inputs a second, marked where they are derived."""
+    if "per_second" not in times:
         return None
-    return f"{'~' if row.get('derived') else ''}{shown(float(row['per_second']))}"
+    return f"{'~' if times.get('derived') else ''}{shown(float(times['per_second']))}"
 
 
-def _tested(facts: Facts) -> list[str]:
-    """A line on protocol and speed of a run, and one on what is missing."""
-    content = facts.run.content
-    said = ", ".join(f"{key} {shown(value)}" for key, value in content.get("protocol", {}).items())
-    versions: Mapping[str, str] = content.get("versions", {})
-    with_versions = ", ".join(
-        f"{name} {versions[name]}" for name in ("revit-video", "torch") if name in versions
-    )
-    lines = [
-        f"{facts.run.name}: "
-        + "; ".join(part for part in (said or "protocol not recorded", with_versions) if part)
-    ]
+def _conditions(summary: RunSummary) -> list[str]:
+    """Return a line on protocol and speed of a run, and one on each thing that is missing."""
+    name, content = summary.run.name, summary.run.content
+    protocol = ", ".join(f"{key} {shown(value)}" for key, value in content.get("protocol", {}).items())
+    versions = content.get("versions", {})
+    known = ", ".join(f"{one} {versions[one]}" for one in ("revit-video", "torch") if one in versions)
+    line = f"{name}: " + "; ".join(part for part in (protocol or "protocol not recorded", known) if part)
     if "speed" in content:
         speed = content["speed"]
-        lines[0] += f"; speed of {speed.get('inputs', 'inputs')} on {speed['device']}, {speed['dtype']}"
-    return [*lines, *(f"{facts.run.name}: {sentence}" for sentence in facts.missing)]
-
-
-def _is_numeric(cell: str) -> bool:
-    return re.fullmatch(r"-|~?[\d,.]+( %)?", cell) is not None
+        line += f"; speed of {speed.get('inputs', 'inputs')} on {speed['device']}, {speed['dtype']}"
+    return [line, *(f"{name}: {sentence}" for sentence in summary.missing)]
 
 
 def _cell(text: str) -> str:
-    """Text that stays in its cell, and is no markup."""
+    """Return text that stays in its cell, and is no markup."""
     plain = re.sub(r"\s+", " ", text.encode(errors="replace").decode())
     return re.sub(r"([\\|*_`<\[])", r"\\\1", plain)
 
 
-def _line(cells: Any) -> str:
+def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"

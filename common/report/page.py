@@ -1,4 +1,4 @@
-"""One HTML page about one or more runs: no network, no scripts, pictures inside."""
+"""One HTML page about one or more runs: no network, no scripts, pictures inside. Its text is in template.html."""
 
 from __future__ import annotations
 
@@ -6,193 +6,231 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from revit.common.report.compared import compared_columns, compared_rows, protocol_of, protocols, warnings
-from revit.common.report.curve_plots import loss_plot, rate_plot, val_plot
-from revit.common.report.facts import Facts, gather
-from revit.common.report.page_classes import class_parts
-from revit.common.report.page_costs import (
-    BUDGET_COLUMNS,
-    accuracy_caption,
-    cells,
-    columns,
-    flat,
-    is_derived,
-    operating_points,
-    rows_caption,
+from revit.common.evaluation.confusion import (
+    NONE_RIGHT,
+    assigned_against_needed,
+    by_length,
+    confused_pairs,
+    per_class,
 )
-from revit.common.report.page_examples import example_parts
-from revit.common.report.page_style import STYLE
-from revit.common.report.page_template import TEMPLATE
-from revit.common.report.plots import accuracy_plot, runs_plot, time_plot
+from revit.common.evaluation.record import Seen
+from revit.common.report.comparison import (
+    comparison_columns,
+    comparison_rows,
+    comparison_warnings,
+    protocol_letters,
+    protocol_of,
+)
+from revit.common.report.pictures import confusion_matrix, examples
+from revit.common.report.plots import accuracy_plot, curves_plot, operating_curves, runs_plot, time_plot
 from revit.common.report.runs import RunReport
-from revit.common.report.tables import shown
-from revit.common.report.times import times
-from revit.common.system.files import write_text
+from revit.common.report.summary import RunSummary, TrainingCurves
+from revit.common.report.tables import interval_text, percent_text, shown
 
-SPEED_COLUMNS = {
-    "grid": "token length",
-    "batch": "batch",
-    "per_second": "inputs/s",
-    "ms": "ms an input",
-    "ms_p50": "ms a call, p50",
-    "ms_p95": "ms a call, p95",
-    "peak_memory_mb": "peak MB",
+COLUMNS = {
+    "length": "token length",
+    "top1": "top-1 %",
+    "interval": "95 % interval",
+    "top5": "top-5 %",
+    "gmacs": "GMACs a view",
+    "assigner_gmacs": "of them assigner",
+    "gflops": "GFLOPs a view",
+    "gmacs_total": "GMACs, all views",
+    "params": "parameters",
+    "share": "adaptive's share",
+    "alone": "ms, alone",
+    "batched": "ms, best batch",
+    "per_second": "samples/s in the test",
 }
-CLASS_COLUMNS = {"class": "class", "samples": "samples", "top1": "top-1 %", "interval": "95 % interval"}
-PAIR_COLUMNS = {"class": "class", "answered": "answered", "samples": "samples", "share": "share"}
-MOST_FAILURES = 50
-SAID = {
-    "num_views": "views a sample",
-    "merge": "views merged by",
-    "dtype": "number format",
-    "seed": "seed of the run",
-}
+MOST_POINTS = 12
+"""Points of a calibration's curve in the table."""
+HOW = {"fixed": "all at", "dealt": "dealt out without the assigner:", "assigner": "by the assigner:"}
+"""How an operating point chooses lengths, in words."""
 
 
-def write_page(path: Path, runs: Sequence[RunReport]) -> None:
-    """Writes the page.
-
-    Raises:
-        UserError: it cannot be written there.
-    """
-    write_text(path, render([gather(run) for run in runs]))
-
-
-def render(facts: Sequence[Facts]) -> str:
-    """The page's HTML. What each run is worth is its first line."""
+def render(summaries: Sequence[RunSummary]) -> str:
+    """Return the page's HTML. What each run is worth is its first line."""
     import jinja2
 
-    runs = [one.run for one in facts]
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    runs = [one.run for one in summaries]
+    folder = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["shown"] = shown
-    page = environment.from_string(TEMPLATE).render(
-        style=STYLE,
-        runs=[_described(one, f"r{number}") for number, one in enumerate(facts)],
-        columns=columns(facts),
-        speed_columns=SPEED_COLUMNS,
-        class_columns=CLASS_COLUMNS,
-        pair_columns=PAIR_COLUMNS,
-        budget_columns=BUDGET_COLUMNS,
+    page = environment.get_template("template.html").render(
+        runs=[_run_parts(one, f"r{number}") for number, one in enumerate(summaries)],
+        columns=_columns(runs),
         adaptive=any("adaptive" in run.content for run in runs),
-        compared=compared_rows(runs) if len(runs) > 1 else [],
-        compared_columns=compared_columns(runs),
-        compared_plots=_compared_plots(runs),
-        warnings=warnings(runs),
+        compared=comparison_rows(runs) if len(runs) > 1 else [],
+        compared_columns=comparison_columns(runs),
+        compared_plots=_comparison_plots(runs),
+        warnings=comparison_warnings(runs),
     )
     # Names of files that are no text cannot stand in UTF-8.
     return page.encode("utf-8", errors="replace").decode().lstrip()
 
 
-def _described(facts: Facts, key: str) -> dict[str, Any]:
-    run, content = facts.run, facts.run.content
-    said = content.get("protocol", {})
-    speed = content.get("speed")
+def _run_parts(summary: RunSummary, key: str) -> dict[str, Any]:
+    """Return what the template shows of a run; `key` begins the ids of its elements."""
+    run, content = summary.run, summary.run.content
+    rows = run.timed_rows()
     parts: dict[str, Any] = {
         "key": key,
-        "name": run.name,
-        "useless": facts.is_useless,
-        "verdict": facts.verdict,
-        "slower": facts.is_slower,
-        "clock": facts.clock(),
-        "headline": _headline(run),
-        "rows": [cells(row) for row in facts.rows()],
-        "rows_caption": rows_caption(facts),
+        "report": run,
+        "content": content,
+        "missing": summary.missing,
+        "rows": [_cells(row) for row in rows],
+        "derived": any((row[name] or {}).get("derived") for row in rows for name in ("alone", "batched")),
         # One point alone is no plot; it stands in the table.
-        "plots": [_plot(accuracy_plot(run, f"{key}-gmacs"), accuracy_caption(run))]
-        if len(run.rows()) > 1
-        else [],
-        "training": _training(facts, key),
-        "protocol": {
-            "samples evaluated": run.num_evaluated,
-            "samples failed": run.num_failed,
-            **{SAID.get(name, name): value for name, value in flat(said)},
+        "accuracy_plot": accuracy_plot(run, f"{key}-gmacs") if len(rows) > 1 else None,
+        "operating_curves": operating_curves(run),
+        "training": {
+            stage: _training_plots(curves, f"{key}-{number}")
+            for number, (stage, curves) in enumerate(summary.training.items())
         },
-        "operating_points": operating_points(content),
-        "points_caption": (
-            f"By the calibration on {content.get('calibration', {}).get('num_samples', '?')} samples of "
-            f"{content.get('calibration', {}).get('split', 'its split')}; model.budget or --budget picks any point between."
-        ),
-        "budget": dict(flat(content.get("budget") or {})),
-        "failures": content.get("failures", [])[:MOST_FAILURES],
-        "facts": {
-            **{f"seconds, {stage}": seconds for stage, seconds in content.get("seconds", {}).items()},
-            **{f"version of {name}": version for name, version in content.get("versions", {}).items()},
-        },
-        "missing": facts.missing,
+        "protocol": _flat(content.get("protocol", {})),
+        "operating_points": _operating_points(content),
+        "budget": _flat(content.get("budget") or {}),
     }
-    if speed is not None:
-        noun = speed.get("inputs", "inputs")
-        parts["speed"] = [{**row, "ms": 1000 / row["per_second"]} for row in speed["rows"]]
-        mixed = (
-            " The adaptive rows give every length its share and include the assigner."
-            if "adaptive" in content
-            else ""
-        )
-        parts["speed_caption"] = (
-            f"{noun.capitalize()} of one view on {speed['device']}, {speed['dtype']}, timed after the evaluation"
-            f"{_calls(speed)}. A call answers a whole batch.{mixed} Peak memory: weights and what one call needed on top."
-        )
-    if speed is not None and len(times(run, best=True)) > 1:
-        hollow = " Filled: measured; hollow: derived." if is_derived(facts) else ""
-        parts["time_plots"] = [
-            _plot(
-                time_plot(run, False, f"{key}-alone"),
-                f"Accuracy against the time of one input alone.{hollow}",
-            ),
-            _plot(time_plot(run, True, f"{key}-batched"), f"The same per input in the best batch.{hollow}"),
-        ]
-    if facts.seen is not None:
-        parts |= class_parts(facts.seen) | example_parts(facts.seen)
+    if "speed" in content:
+        parts["speed"] = [{**row, "ms": 1000 / row["per_second"]} for row in content["speed"]["rows"]]
+        if len(run.input_times(best_batch=True)) > 1:
+            parts["time_plots"] = [
+                time_plot(run, best, f"{key}-{'batched' if best else 'alone'}") for best in (False, True)
+            ]
+    return parts if summary.record is None else parts | _record_parts(summary.record)
+
+
+def _columns(runs: Sequence[RunReport]) -> dict[str, str]:
+    """Return those of `COLUMNS` that say something of some run; the test's own rate only where no speed was measured."""
+    rows = [_cells(row) for run in runs for row in run.timed_rows()]
+    unsaid = {key for key in COLUMNS if all(row[key] is None for row in rows)}
+    if any("speed" in run.content for run in runs):
+        unsaid.add("per_second")
+    return {key: heading for key, heading in COLUMNS.items() if key not in unsaid}
+
+
+def _cells(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of `RunReport.timed_rows` as text."""
+    return {
+        **row,
+        "top1": _points_text(row["top1"]),
+        "top5": _points_text(row["top5"]),
+        "interval": interval_text(row),
+        "share": percent_text(row["share"]),
+        "alone": _time_text(row["alone"]),
+        "batched": _time_text(row["batched"]),
+    }
+
+
+def _points_text(points: float | None) -> str | None:
+    return None if points is None else f"{points:.2f}"
+
+
+def _time_text(times: Mapping[str, Any] | None) -> str | None:
+    return None if times is None else f"{'~' if times.get('derived') else ''}{shown(float(times['ms']))}"
+
+
+def _record_parts(record: Seen) -> dict[str, Any]:
+    """Return what the template shows of classes, token lengths and examples."""
+    parts: dict[str, Any] = {
+        "classes": [
+            {**row, "top1": _points_text(row["top1"]), "interval": interval_text(row)}
+            for row in per_class(record)
+        ],
+        "confused": [{**row, "share": f"{row['share']:.1f} %"} for row in confused_pairs(record)],
+        "policy": record.policy,
+        "examples": examples(record),
+        "frames": max((len(example.frames) for example in record.examples), default=0),
+        **confusion_matrix(record),
+    }
+    if record.lengths is None:
+        return parts
+    parts["lengths"] = [
+        {
+            **row,
+            "share": percent_text(row["share"]),
+            "top1": _points_text(row["top1"]),
+            **{f"at {grid}": _points_text(value) for grid, value in row["top1_at"].items()},
+        }
+        for row in by_length(record)
+    ]
+    parts["length_columns"] = {
+        "length": "assigned",
+        "inputs": "inputs",
+        "share": "share",
+        "top1": "top-1 % as assigned",
+        **{f"at {grid}": f"top-1 % at {grid}" for grid in record.grids},
+    }
+    needed = [*(f"needs {grid}" for grid in record.grids), NONE_RIGHT]
+    parts["needed"] = [
+        {"assigned": grid, **dict(zip(needed, counts))}
+        for grid, counts in assigned_against_needed(record).items()
+    ]
+    parts["needed_columns"] = {name: name for name in ("assigned", *needed)}
     return parts
 
 
-def _headline(run: RunReport) -> str:
-    said = run.content.get("protocol", {})
-    model = f"{run.method}, {run.content['model']}" if "model" in run.content else run.method
-    views = (
-        f", {said['num_views']} view{'s' if said['num_views'] != 1 else ''} each"
-        if "num_views" in said
-        else ""
+def _operating_points(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return some of the points that a calibration found, from the cheapest to the dearest."""
+    try:
+        rows = [
+            {
+                "gmacs": float(point["gmacs"]),
+                "top1": f"{point['top1']:.2f}",
+                "interval": "{:.1f} to {:.1f}".format(*point["interval"]),
+                "how": f"{HOW.get(point['how'], point['how'])} {_shares_text(point['share'])}",
+            }
+            for point in content.get("calibration", {}).get("points") or []
+        ]
+    except (TypeError, KeyError, ValueError, IndexError, AttributeError):
+        return []  # of another version: it is left out
+    every = max(1, -(-(len(rows) - 1) // MOST_POINTS))
+    return [*rows[:-1:every], *rows[-1:]]
+
+
+def _shares_text(shares: Mapping[str, float]) -> str:
+    used = {grid: share for grid, share in shares.items() if share > 0}
+    if len(used) == 1:
+        return next(iter(used))
+    return ", ".join(f"{grid} {100 * share:.0f} %" for grid, share in used.items())
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Return nested values under dotted names; lists of more than a few are told by their number."""
+    flat: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat += _flat(value, f"{prefix}{key}.")
+            continue
+        if isinstance(value, list):
+            long = len(value) > 6 or any(isinstance(one, Mapping) for one in value)
+            value = f"{len(value)} points" if long else ", ".join(map(shown, value))
+        flat.append((f"{prefix}{key}", value))
+    return flat
+
+
+def _training_plots(curves: TrainingCurves, key: str) -> list[dict[str, str]]:
+    several = " Each length has a loss of its own; they do not compare." if len(curves.loss) > 1 else ""
+    rate = {"learning rate": curves.learning_rate} if curves.learning_rate else {}
+    plots = (
+        (curves.loss, "updates", "loss", "loss", f"Training loss.{several}"),
+        (rate, "updates", "learning rate", "rate", "Learning rate."),
+        (curves.top1, "epochs", "top-1 % on val", "val", "Accuracy on the val list while training."),
     )
-    seed = f", seed {said['seed']}" if "seed" in said else ""
-    return f"{model}: {run.num_evaluated:,} samples evaluated{views}, {run.num_failed:,} failed{seed}."
+    return [
+        {"svg": curves_plot(lines, x, y, f"{key}-{name}"), "caption": caption}
+        for lines, x, y, name, caption in plots
+        if lines
+    ]
 
 
-def _calls(speed: Mapping[str, Any]) -> str:
-    return f", {speed['calls']} calls of each kind or more" if speed.get("calls") else ""
-
-
-def _training(facts: Facts, key: str) -> list[dict[str, Any]]:
-    stages = []
-    for number, (stage, curves) in enumerate(facts.training.items()):
-        start = f"{key}-{number}"
-        plots = []
-        if curves.loss:
-            apart = " Each length has a loss of its own; they do not compare." if len(curves.loss) > 1 else ""
-            plots.append(_plot(loss_plot(curves, f"{start}-loss"), f"Training loss.{apart}"))
-        if curves.learning_rate:
-            plots.append(_plot(rate_plot(curves, f"{start}-rate"), "Learning rate."))
-        if curves.top1:
-            plots.append(_plot(val_plot(curves, f"{start}-val"), "Accuracy on the val list while training."))
-        stages.append({"name": stage, "plots": plots})
-    return stages
-
-
-def _compared_plots(runs: Sequence[RunReport]) -> list[dict[str, str]]:
-    """A plot of each group of runs that can be compared."""
-    if len(runs) < 2:
-        return []
-    plots = []
-    letters = protocols(runs)
+def _comparison_plots(runs: Sequence[RunReport]) -> list[dict[str, str]]:
+    """Return a plot of each group of runs that can be compared."""
+    letters, plots = protocol_letters(runs), []
     for protocol, letter in letters.items():
         alike = [run for run in runs if protocol_of(run) == protocol]
         if len(alike) > 1:
             which = f" Runs of protocol {letter}." if len(letters) > 1 else ""
-            plots.append(
-                _plot(runs_plot(alike, f"all-{letter}"), f"Accuracy against compute of all runs.{which}")
-            )
+            caption = f"Accuracy against compute of all runs.{which}"
+            plots.append({"svg": runs_plot(alike, f"all-{letter}"), "caption": caption})
     return plots
-
-
-def _plot(svg: str, caption: str) -> dict[str, str]:
-    return {"svg": svg, "caption": caption}

@@ -1,4 +1,4 @@
-"""Reading RUN_DIR/report.json of finished runs, and putting them side by side."""
+"""Finished runs: reading their report.json, and what their figures say."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from revit.common.evaluation.intervals import wilson
-from revit.common.report.contents import BASELINES, check_contents
+from revit.common.report.schema import BASELINES, check_content
 from revit.common.system.errors import UserError, reason_of
 
 COLUMNS = {
@@ -27,19 +27,19 @@ COLUMNS = {
 }
 """Keys of `RunReport.rows` and their headings."""
 BOOK = "stages.json"
-"""What a run writes first."""
+"""The file that a run writes first."""
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """What one run showed."""
+    """The report of one run."""
 
     name: str
     """Its folder, as the reader knows it."""
     content: dict[str, Any]
     """report.json."""
     folder: Path | None = None
-    """Where it lies, with what else the run wrote; None where there is nothing but `content`."""
+    """Where the run's other files lie; None where there is nothing but `content`."""
 
     @property
     def num_evaluated(self) -> int:
@@ -51,20 +51,25 @@ class RunReport:
 
     @property
     def method(self) -> str:
-        """As the run wrote it; older ones did not, and knew lengths only."""
+        """The method as the run wrote it; older runs did not, and knew lengths only."""
         written = self.content.get("method")
         return str(written or ("revit" if len(self.content["fixed"]) > 1 else "plain"))
 
+    @property
+    def grids(self) -> list[str]:
+        """Names of the token lengths, longest first."""
+        return [row["grid"] for row in self.content["fixed"]]
+
     def rows(self) -> list[dict[str, Any]]:
-        """One row per way to choose the token length: each fixed grid, then adaptive, random, oracle and cascade if there.
+        """Return a row for each way to choose the token length: the fixed grids, then adaptive, random, oracle, cascade.
 
         `gmacs` and `gflops` are of one view with all that it takes; `assigner_gmacs` is the part of them that is the
         assigner's. `low` and `high` are the 95 % interval of top-1, in percent.
         """
         shares = self.content.get("adaptive", {}).get("share", {})
-        rows = []
-        for one in self.content["fixed"]:
-            rows.append({"length": one["grid"], **one, "share": shares.get(one["grid"])})
+        rows = [
+            {"length": one["grid"], **one, "share": shares.get(one["grid"])} for one in self.content["fixed"]
+        ]
         for name in BASELINES:
             if name in self.content:
                 params = self.content["fixed"][0].get("params")
@@ -73,20 +78,71 @@ class RunReport:
                 rows.append({"length": name, **self.content[name], "share": None, "params": params})
         samples = {"run": self.name, "evaluated": self.num_evaluated, "failed": self.num_failed}
         keep = ("length", "top1", "top5", "gmacs", "assigner_gmacs", "params", "share", "per_second")
-        found: list[dict[str, Any]] = [samples | {key: row.get(key) for key in keep} for row in rows]
-        for row in found:
+        selected: list[dict[str, Any]] = [samples | {key: row.get(key) for key in keep} for row in rows]
+        for row in selected:
             low, high = wilson(row["top1"] / 100, self.num_evaluated)
             row |= {"gflops": 2 * row["gmacs"], "low": 100 * low, "high": 100 * high}
-        return found
+        return selected
+
+    def timed_rows(self) -> list[dict[str, Any]]:
+        """Return `rows` with GMACs of all views and `input_times`: `alone`, and `batched` in the best batch."""
+        alone, batched = self.input_times(best_batch=False), self.input_times(best_batch=True)
+        views = self.content.get("protocol", {}).get("num_views")
+        total = views if isinstance(views, int) and views > 1 else None
+        return [
+            {
+                **row,
+                "gmacs_total": row["gmacs"] * total if total else None,
+                "alone": alone.get(row["length"]),
+                "batched": batched.get(row["length"]),
+            }
+            for row in self.rows()
+        ]
+
+    def input_times(self, best_batch: bool) -> dict[str, dict[str, Any]]:
+        """Return the time of an input by row ("6x6", "adaptive", ...), alone or in the batch with the most inputs a second.
+
+        `ms` is the mean of an input and `per_second` one over it. Measured rows (fixed lengths, the assigner's mixture)
+        have what `speed` says of them, too; the others are marked `derived`. Rows of which nothing is known are left out.
+        """
+        times: dict[str, dict[str, Any]] = {}
+        for row in self.content.get("speed", {}).get("rows", []):
+            name = row["grid"]
+            fastest = name not in times or row["per_second"] > times[name]["per_second"]
+            if fastest if best_batch else row["batch"] == 1:
+                times[name] = {**row, "ms": 1000 / row["per_second"]}
+        return self._derived_times(times) | times
+
+    def _derived_times(self, measured: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Return the baselines' times from those of the lengths.
+
+        Random lengths and the oracle ask no assigner: the mean of the lengths' times by their shares. The cascade runs the
+        shortest length on every input, the next on those it leaves, and so on: an input pays for every length up to the one
+        that answers. What sorting inputs into batches costs is in none of them, so for batches they are lower bounds.
+        """
+        if not set(self.grids) <= measured.keys():
+            return {}
+        alone = {grid: float(measured[grid]["ms"]) for grid in self.grids}
+        cumulative = {grid: sum(alone[one] for one in self.grids[at:]) for at, grid in enumerate(self.grids)}
+        times: dict[str, dict[str, Any]] = {}
+        for name in ("random", "oracle", "cascade"):
+            source = "adaptive" if name == "random" else name
+            share = self.content.get(source, {}).get("share")
+            if name in self.content and share:
+                each = cumulative if name == "cascade" else alone
+                ms = sum(part * each[grid] for grid, part in share.items())
+                times[name] = {"ms": ms, "per_second": 1000 / ms, "derived": True}
+        return times
 
     def margin(self) -> float:
-        """Half the width of the 95 % interval of the adaptive (else the longest grid's) top-1, in points."""
+        """Return half the width of the 95 % interval of the adaptive (else the longest grid's) top-1, in points."""
         row = self.content.get("adaptive") or self.content["fixed"][0]
         share = float(row["top1"]) / 100
         return 196 * math.sqrt(max(share * (1 - share), 0.0) / max(self.num_evaluated, 1))
 
-    def verdict(self) -> str | None:
-        """What the assigner is worth, in a sentence or two; None for a run without one.
+    @property
+    def verdict(self) -> str:
+        """A sentence or two on what the assigner is worth; for a run without one, its accuracy.
 
         In the run's own words, which know the paired interval of its gain over random lengths; for runs that did not write
         them yet, from their figures.
@@ -94,24 +150,52 @@ class RunReport:
         if "verdict" in self.content:
             return str(self.content["verdict"])
         if not all(name in self.content for name in ("adaptive", "random")):
-            return None
+            row = self.rows()[0]
+            interval = f"95 %: {row['low']:.1f} to {row['high']:.1f}"
+            return f"top-1 {row['top1']:.2f} % ({interval}) at {row['gmacs']:.4g} GMACs a view"
         adaptive, random, longest = self.content["adaptive"], self.content["random"], self.content["fixed"][0]
         gain, cost = adaptive["top1"] - random["top1"], adaptive["gmacs"] / longest["gmacs"]
         text = (
             f"adaptive {adaptive['top1']:.2f} % at {cost:.0%} of the GMACs of {longest['grid']}"
             f" ({adaptive['top1'] - longest['top1']:+.2f} points)"
         )
+        worth = f"{gain:+.2f} points over random lengths at the same shares"
         # Both answer the same samples, so the interval of one is a cautious yardstick for their difference.
         if gain <= self.margin():
-            return (
-                f"THE ASSIGNER IS NO BETTER THAN CHANCE: {gain:+.2f} points over random lengths at the same shares, "
-                f"within the interval of {self.margin():.2f}; {text}"
-            )
-        return f"{text}; {gain:+.2f} points over random lengths at the same shares (interval {self.margin():.2f})"
+            return f"THE ASSIGNER IS NO BETTER THAN CHANCE: {worth}, within the interval of {self.margin():.2f}; {text}"
+        return f"{text}; {worth} (interval {self.margin():.2f})"
+
+    @property
+    def is_useless(self) -> bool:
+        """True where there is an assigner that is worth nothing."""
+        return self.verdict.startswith("THE ASSIGNER IS NO BETTER")
+
+    @property
+    def time_verdict(self) -> str | None:
+        """A sentence on how much of the saving reaches the clock; None where that was not measured."""
+        alone, batched = self._relative_time(best_batch=False), self._relative_time(best_batch=True)
+        if not batched:
+            return None
+        start = "THE SAVING DOES NOT REACH THE CLOCK: measured" if self.is_slower else "Measured"
+        one = f"for one input alone and {batched:.0%} " if alone else ""
+        return (
+            f"{start} on {self.content['speed']['device']}, the adaptive pass takes {alone or batched:.0%} of the time of "
+            f"{self.grids[0]} {one}in the best batch"
+        )
+
+    @property
+    def is_slower(self) -> bool:
+        """True where the adaptive pass was measured and is no faster than the longest length in the best batch."""
+        return self._relative_time(best_batch=True) >= 1
+
+    def _relative_time(self, best_batch: bool) -> float:
+        """Return the adaptive pass's time of an input over that of the longest length; 0 where it was not measured."""
+        times, longest = self.input_times(best_batch), self.grids[0]
+        return times["adaptive"]["ms"] / times[longest]["ms"] if {"adaptive", longest} <= times.keys() else 0
 
 
 def read_runs(folders: Sequence[str | Path]) -> list[RunReport]:
-    """Every report.json at or below the folders, each once, in the order of their paths.
+    """Read every report.json at or below the folders, each once, in the order of their paths.
 
     Raises:
         UserError: a folder is missing or has none below it; a file is not what a run writes (with the reason).
@@ -136,17 +220,17 @@ def read_runs(folders: Sequence[str | Path]) -> list[RunReport]:
 
 
 def unfinished(folders: Sequence[str | Path]) -> list[str]:
-    """A sentence on every run at or below the folders that was begun and has no report.json yet."""
+    """Return a sentence on every run at or below the folders that was begun and has no report.json yet."""
     books = {book.resolve(): book for folder in folders for book in sorted(Path(folder).rglob(BOOK))}
     return [
-        f"{book.parent}: no report.json, its run is not finished; go on with {again(book.parent)}"
+        f"{book.parent}: no report.json, its run is not finished; go on with {resume_command(book.parent)}"
         for book in books.values()
         if not book.with_name("report.json").exists()
     ]
 
 
-def again(folder: Path, stage: str | None = None) -> str:
-    """The command that goes on with the run in a folder, wherever it was moved, or does one stage of it again."""
+def resume_command(folder: Path, stage: str | None = None) -> str:
+    """Return the command that goes on with the run in a folder, wherever it was moved, or does one stage of it again."""
     config, place = shlex.quote(str(folder / "config.yaml")), shlex.quote(f"run.dir={folder}")
     return (
         f"python tools/train_net.py --cfg {config}{f' --stage {stage}' if stage is not None else ''} {place}"
@@ -155,10 +239,9 @@ def again(folder: Path, stage: str | None = None) -> str:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return check_contents(json.loads(file.read_text(encoding="utf-8")))
+        return check_content(json.loads(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {reason_of(error)}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{file}: not the report of a run: {error}; to write it anew: {again(file.parent, 'evaluate')}"
-        ) from error
+        again = resume_command(file.parent, "evaluate")
+        raise UserError(f"{file}: not the report of a run: {error}; to write it anew: {again}") from error

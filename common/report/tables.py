@@ -1,4 +1,4 @@
-"""Tables on standard output."""
+"""Tables on standard output, and the text of their cells."""
 
 from __future__ import annotations
 
@@ -12,22 +12,19 @@ from rich.text import Text
 
 
 def print_table(title: str, columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Prints `rows`; `columns` maps keys to headings. Numbers stand right, None is a dash.
+    """Print `rows`; `columns` maps keys to headings. Numbers stand right, None is a dash.
 
     Floats keep the digits that carry meaning: two behind the point from 10 on, three significant ones below.
     """
     table = Table(title=title, title_justify="left", title_style="bold")
     for key, heading in columns.items():
         values = [row.get(key) for row in rows]
-        numeric = any(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+        numeric = any(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
         # A narrow terminal folds long names; it must not squeeze any column to nothing.
         cells = [shown(value) for value in values]
         # Numbers and what stands over them are in one line each: all of their width is needed, or others pay for it.
-        width = (
-            max(map(len, [heading, *cells]))
-            if numeric
-            else min(12, max(map(len, [*heading.split(), *cells])))
-        )
+        words = [heading, *cells] if numeric else [*heading.split(), *cells]
+        width = max(map(len, words)) if numeric else min(12, max(map(len, words)))
         table.add_column(
             heading,
             justify="right" if numeric else "left",
@@ -48,13 +45,21 @@ def print_table(title: str, columns: Mapping[str, str], rows: Sequence[Mapping[s
 
 
 def shown(value: Any) -> str:
-    """A table cell."""
+    """Return the text of a table cell."""
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:,.2f}" if abs(value) >= 10 or value == 0 else f"{value:.3g}"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return str(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def interval_text(row: Mapping[str, Any]) -> str:
+    """Return the limits of a row in percent, as text."""
+    return f"{row['low']:.1f} to {row['high']:.1f}"
+
+
+def percent_text(share: float | None) -> str | None:
+    """Return a fraction in percent, as text."""
+    return None if share is None else f"{100 * share:.1f} %"

@@ -12,7 +12,7 @@ from torch import nn
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.budget import Milliseconds
 from revit.common.system.device import autocast
-from revit.common.timing.throughput import seconds_of
+from revit.common.timing.clock import seconds_of
 
 
 @torch.inference_mode()

@@ -25,7 +25,8 @@ from revit.common.serving.choices import INT8, PRECISIONS, Compile
 from revit.common.serving.runtime import Runtime
 from revit.common.system.errors import UserError
 from revit.common.system.files import write_json
-from revit.common.timing.throughput import device_name, seconds_of
+from revit.common.system.machine import device_name
+from revit.common.timing.clock import seconds_of
 
 BATCHES = {"cpu": (1, 4), "cuda": (8, 32, 64)}
 """Inputs at the longest grid that are tried together."""

@@ -1,4 +1,4 @@
-"""What follows from measured rates of loading and computing: keys to set, who is waited for, and a sentence that says so."""
+"""Advice from measured rates of loading and computing: keys to set, who is waited for, and a sentence that says so."""
 
 from __future__ import annotations
 
@@ -6,15 +6,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from revit.common.report.tables import print_table
-from revit.common.speed.loading_rates import Checked, DecoderRate
-from revit.common.speed.model_rates import EVEN, ModelRates
+from revit.common.speed.loading_rates import CheckedFiles, DecoderRate, best_decoder
 
-CLEARLY = 1.03
-"""Times as fast as the first decoder another one has to be."""
+EVEN = "even mix"
+"""Every token grid for the same share of the inputs, the assigner included."""
 NEARLY = 0.95
 """Share of the best rate with which fewer workers are as good."""
 AMPLE = 1.5
 """Times the model's rate at which more workers are of no use."""
+
+
+@dataclass(frozen=True)
+class ModelRates:
+    """Inputs per second; an input is one view of a sample."""
+
+    dtype: str
+    batch: int
+    grids: dict[str, float]
+    """The longest grid and, where there are several, `EVEN`."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +37,10 @@ class LoaderRate:
 
 @dataclass(frozen=True)
 class DataSpeed:
-    """What was measured, and what follows from it."""
+    """Measured rates, and what follows from them."""
 
     listed: int
-    files: Checked
+    files: CheckedFiles
     decoders: list[DecoderRate]
     loaders: list[LoaderRate]
     model: ModelRates
@@ -47,13 +56,8 @@ class DataSpeed:
 
     @property
     def decoder(self) -> str | None:
-        """The fastest of those that return the right frames; None where there is nothing to choose."""
-        right = [one for one in self.decoders if not one.differs_on and one.ms is not None]
-        if not right:
-            return None
-        best = min(right, key=lambda one: one.ms or 0.0)
-        first = right[0]
-        return (best if (first.ms or 0.0) > CLEARLY * (best.ms or 0.0) else first).name
+        """The decoder to set; None where there is nothing to choose."""
+        return best_decoder(self.decoders)
 
     @property
     def test_rate(self) -> float:
@@ -91,11 +95,11 @@ class DataSpeed:
         """One sentence."""
         best, who = self.best, self.bottleneck
         keys = " ".join(f"{key}={value}" for key, value in self.settings.items())
-        test = f"{shown(best.test)} samples/s come for testing and the model takes {shown(self.test_rate)}"
+        test = f"{rate_text(best.test)} samples/s come for testing and the model takes {rate_text(self.test_rate)}"
         if self.training is None:
             result = f"{test}, so the {who['testing']} is the bottleneck"
         else:
-            train = f"{shown(best.train)} for training, of which it takes {shown(self.training)}"
+            train = f"{rate_text(best.train)} for training, of which it takes {rate_text(self.training)}"
             same = who["testing"] == who["training"]
             end = (
                 f"the {who['testing']} is the bottleneck of both"
@@ -107,7 +111,7 @@ class DataSpeed:
         return f"Set {keys}: {result}{help_}."
 
     def as_json(self) -> dict[str, Any]:
-        """What `throughput.py --data --json` writes."""
+        """Return what `throughput.py --data --json` writes."""
         return {
             "device": self.device,
             "files": {
@@ -144,8 +148,8 @@ class DataSpeed:
         }
 
 
-def shown(rate: float) -> str:
-    """Two or three digits."""
+def rate_text(rate: float) -> str:
+    """Return two or three digits of a rate."""
     return f"{rate:.0f}" if rate >= 20 else f"{rate:.3g}"
 
 
@@ -154,7 +158,7 @@ SHOWN_BROKEN = 5
 
 
 def print_data(found: DataSpeed) -> None:
-    """The table, what is odd about the files, and the advice."""
+    """Print the table, what is odd about the files, and the advice."""
     print_table(f"Loading and computing on {found.device}, on the files given", COLUMNS, rows(found))
     for one in found.decoders:
         for path in one.differs_on[:SHOWN_BROKEN]:
@@ -170,7 +174,7 @@ def print_data(found: DataSpeed) -> None:
 
 
 def rows(found: DataSpeed) -> list[dict[str, Any]]:
-    """The table: what was measured, at what rate."""
+    """Return the table: what was measured, at what rate."""
     table: list[dict[str, Any]] = []
     for one in found.decoders:
         note = f"as a plain decode on {one.num_compared} files"

@@ -4,52 +4,64 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from revit.common.data.batch import Batch
 from revit.common.data.lists import SampleList
-from revit.common.modality.modality import Modality
-from revit.common.speed.data_advice import DataSpeed, LoaderRate
+from revit.common.methods.base import task_of
+from revit.common.methods.revit.adaptive import AdaptiveClassifier
+from revit.common.methods.task import Progress
+from revit.common.modality.costs import build
+from revit.common.modality.modality import Modality, Run
+from revit.common.speed.data_advice import EVEN, DataSpeed, LoaderRate, ModelRates
 from revit.common.speed.loading_rates import (
     PREFETCH,
-    Checked,
+    CheckedFiles,
     DecoderRate,
     Decoders,
     Source,
+    best_decoder,
     check_files,
     compare_decoders,
     measure_loaders,
 )
-from revit.common.speed.model_rates import measure_model, measure_training_step
+from revit.common.speed.training_speed import training_step
+from revit.common.system.device import autocast
 from revit.common.system.errors import UserError
 from revit.common.system.files import write_lines
 from revit.common.system.log import progress
-from revit.common.timing.throughput import device_name
+from revit.common.system.machine import device_name
+from revit.common.timing.cases import even_pass, noise
+from revit.common.timing.clock import time_rounds
+from revit.common.training.parallel.backend import LocalBackend
 
 MOST_FILES = 64
 LINES = 20_000
-"""Of the list that loaders read: the sample, repeated, so that no epoch ends while they are measured."""
+"""Length of the list that loaders read: the sample, repeated, so that no epoch ends while they are measured."""
 BATCH_BYTES = 4 << 20
 """About the pixels of a loader's batch here; how large it is hardly changes the rate."""
 SHARES = {"check": 0.1, "decoders": 0.15, "model": 0.15, "loaders": 0.45, "training": 0.15}
 """Of the time."""
+LARGEST_BATCH = {"cuda": 32}
+"""Of a test here; elsewhere 4: a CPU is busy with that many."""
+MOST_CALLS = 50
 
 
 def measure_data(
-    options: Any,
-    kind: Modality[Any],
-    decoders: Decoders | None,
+    options: Run,
+    modality: Modality[Run],
+    decoders: Decoders[Run] | None,
     where: str,
     device: torch.device,
     workers: Sequence[int],
     seconds: float,
 ) -> DataSpeed:
-    """Measures for about `seconds`; a model or files that are slow take longer, as each is used once in any case.
+    """Measure for about `seconds`; a model or files that are slow take longer, as each is used once in any case.
 
     where: list or folder, as `data.source` takes it.
 
@@ -58,44 +70,27 @@ def measure_data(
     """
     begin = time.perf_counter()
     shares = {name: share * seconds for name, share in SHARES.items()}
-    modality = kind
-    options = _with_source(options, {"train": where, "val": where, "test": where, "label_names": None})
-    options = _with_source(options, {"classes": None}, only_known=True)
+    options = _with_source(options, train=where, val=where, test=where, label_names=None)
+    if hasattr(options.data.source, "classes"):
+        options = _with_source(options, classes=None)
     samples = modality.split(_with_classes(options, None), "test")
     options = _with_classes(options, samples.num_classes)
-    names = decoders.installed() if decoders is not None else ()
+    checked, rates = CheckedFiles((), {}), list[DecoderRate]()
     with progress("Measuring", None) as update_bar, tempfile.TemporaryDirectory() as folder:
         update_bar(advance=0, note="files")
-        positions = list(spread(len(samples)))
-        own_files = type(samples) is SampleList  # others lie in archives, which loaders read as they are
-        checked = Checked((), {})
-        if own_files:
-            checked = _check(options, kind, samples, positions, shares["check"])
+        if type(samples) is SampleList:  # others lie in archives, which loaders read as they are
+            positions = list(spread(len(samples)))
+            checked = _check(options, modality, samples, positions, shares["check"])
             options = _with_list(options, samples, positions, checked, Path(folder) / "sample.csv")
-        rates: list[DecoderRate] = []
-        if decoders is not None and own_files:
-            update_bar(advance=0, note="decoders")
-            rates = compare_decoders(decoders, options, names, checked.good, shares["decoders"])
+            if decoders is not None:
+                update_bar(advance=0, note="decoders")
+                rates = compare_decoders(decoders, options, checked.good, shares["decoders"])
         update_bar(advance=0, note="model")
         model = measure_model(options, modality, device, shares["model"])
-        found = DataSpeed(
-            listed=len(samples),
-            files=checked,
-            decoders=rates,
-            loaders=[],
-            model=model,
-            num_views=modality.num_views(options),
-            training=None,
-            no_training=None,
-            device=device_name(device),
-            key=decoders.key if decoders is not None else None,
-            remedy=decoders.remedy if decoders is not None else "",
-            seconds=0.0,
-        )
         update_bar(advance=0, note="loaders")
         loading: dict[str, Any] = {"prefetch": PREFETCH, "max_broken_share": 1.0}
-        if found.decoder is not None and decoders is not None:
-            loading[decoders.key.rsplit(".", 1)[-1]] = found.decoder
+        if decoders is not None and (best := best_decoder(rates)) is not None:
+            loading[decoders.key.rsplit(".", 1)[-1]] = best
         sources = list(_sources(options, modality, workers, loading))
         try:
             measure_loaders([one for pair in sources for one in pair], shares["loaders"])
@@ -117,19 +112,71 @@ def measure_data(
                 training = measure_training_step(options, modality, device, batch, shares["training"])
             except UserError as error:
                 why = str(error)
-    return replace(
-        found,
+    return DataSpeed(
+        listed=len(samples),
+        files=checked,
+        decoders=rates,
         loaders=loaders,
+        model=model,
+        num_views=modality.num_views(options),
         training=training,
         no_training=why,
+        device=device_name(device),
+        key=decoders.key if decoders is not None else None,
+        remedy=decoders.remedy if decoders is not None else "",
         seconds=time.perf_counter() - begin,
     )
 
 
+@torch.inference_mode()
+def measure_model(options: Run, modality: Modality[Run], device: torch.device, seconds: float) -> ModelRates:
+    """Classify noise as a test does it, for about `seconds`, each kind of call in turn; once each in any case."""
+    model, assigner = build(options, modality)
+    networks = AdaptiveClassifier(model, assigner).to(device).eval()
+    dtype = "float32" if options.run.dtype == "auto" else options.run.dtype
+    batch = min(options.test.batch_size, LARGEST_BATCH.get(device.type, 4))
+    inputs = noise(modality.input_shape(options), batch, device, "float32")
+    longest = networks.grids[0]
+    calls: dict[str, Callable[[], Any]] = {longest.name: lambda: networks.model(inputs, longest)}
+    if assigner is not None:
+        calls[EVEN] = even_pass(networks, inputs)
+    with autocast(device, dtype):
+        times = time_rounds(calls, device, MOST_CALLS, warm_up=1, seconds=seconds)
+    num_inputs = {longest.name: batch, EVEN: batch * len(networks.grids)}
+    return ModelRates(dtype, batch, {name: num_inputs[name] / one.median for name, one in times.items()})
+
+
+def measure_training_step(
+    options: Run, modality: Modality[Run], device: torch.device, batch: Batch, seconds: float
+) -> float:
+    """Return samples per second of updates on a batch that the training loader gave, losses of all grids and the optimiser
+    included.
+
+    Raises:
+        UserError: the run cannot be trained as it stands (a teacher that is not there).
+    """
+    if not len(batch):
+        raise UserError("no sample of the training loader's first batch could be read")
+    model = build(options, modality)[0].to(device).train()
+    task = task_of(options, modality.task(options), modality, model)
+    backend = LocalBackend(
+        device, options.run.dtype, clip_grad_norm=options.train.clip_grad_norm, options=options.parallel
+    )
+    normalizer = modality.normalizer(options).to(device)
+    augment = modality.batch_augment(options, model.num_classes)
+    step = training_step(model, task, backend, options, batch.to(device), normalizer, augment)
+    calls = {"step": lambda: step(Progress(0, 0.0, 0.5))}
+    try:
+        times = time_rounds(calls, device, MOST_CALLS, warm_up=1, seconds=seconds)
+    finally:
+        backend.close()
+    return len(batch) / times["step"].median
+
+
 def _check(
-    options: Any, kind: Modality[Any], samples: SampleList, positions: Sequence[int], seconds: float
-) -> Checked:
-    reader = kind.inputs(options).open("test")
+    options: Run, modality: Modality[Run], samples: SampleList, positions: Sequence[int], seconds: float
+) -> CheckedFiles:
+    reader = modality.inputs(options).open("test")
     try:
         paths = list(dict.fromkeys(samples.path(position) for position in positions))
         checked = check_files(paths, reader.read, seconds)
@@ -144,21 +191,21 @@ def _check(
 
 
 def spread(num: int) -> Iterator[int]:
-    """Positions of a list, each once, at most `MOST_FILES`: however many are taken, they lie all over it."""
+    """Yield positions of a list, each once, at most `MOST_FILES`: however many are taken, they lie all over it."""
     golden = (5**0.5 - 1) / 2
     yield from dict.fromkeys(int(num * ((number * golden) % 1)) for number in range(MOST_FILES))
 
 
 def _sources(
-    options: Any, modality: Modality[Any], workers: Sequence[int], loading: dict[str, Any]
+    options: Run, modality: Modality[Run], workers: Sequence[int], loading: dict[str, Any]
 ) -> Iterator[tuple[Source, Source]]:
-    """A training and a test loader for every number of workers."""
+    """Yield a training and a test loader for every number of workers."""
     pixels = int(np.prod(modality.input_shape(options)))
     train = min(options.train.batch_size, max(1, BATCH_BYTES // pixels))
     test = min(options.test.batch_size, max(1, BATCH_BYTES // pixels // modality.num_views(options)))
+    data: Any = options.data  # of either modality, which has a section on loading
     for num in workers:
-        settings = {**loading, "num_workers": num}
-        chosen = _with_data(options, {"loading": options.data.loading.model_copy(update=settings)})
+        chosen = _with_data(options, loading=data.loading.model_copy(update={**loading, "num_workers": num}))
         yield (
             Source(modality.train_loader(chosen, "train", train), num),
             Source(modality.eval_loader(chosen, "test", test), num),
@@ -166,27 +213,24 @@ def _sources(
 
 
 def _with_list(
-    options: Any, samples: SampleList, positions: Sequence[int], checked: Checked, path: Path
-) -> Any:
-    """The options with a list of the files that can be read, over and over, under the names that they have."""
+    options: Run, samples: SampleList, positions: Sequence[int], checked: CheckedFiles, path: Path
+) -> Run:
+    """Return options with a list of the files that can be read, over and over, under the names that they have."""
     good = set(checked.good)
     kept = [position for position in positions if samples.path(position) in good]
     lines = [f"{samples.name(position)}\t{samples.label(position)}\n" for position in kept]
     write_lines(path, lines * -(-LINES // len(lines)))
-    places = {"train": str(path), "val": str(path), "test": str(path)}
-    return _with_source(options, {**places, "prefix": samples.root, "separator": "\t"})
+    places = dict.fromkeys(("train", "val", "test"), str(path))
+    return _with_source(options, **places, prefix=samples.root, separator="\t")
 
 
-def _with_data(options: Any, update: dict[str, Any]) -> Any:
-    return options.model_copy(update={"data": options.data.model_copy(update=update)})
+def _with_data(options: Run, **changes: Any) -> Run:
+    return options.model_copy(update={"data": options.data.model_copy(update=changes)})
 
 
-def _with_source(options: Any, update: dict[str, Any], only_known: bool = False) -> Any:
-    source = options.data.source
-    if only_known:
-        update = {key: value for key, value in update.items() if hasattr(source, key)}
-    return _with_data(options, {"source": source.model_copy(update=update), "demo": None})
+def _with_source(options: Run, **changes: Any) -> Run:
+    return _with_data(options, source=options.data.source.model_copy(update=changes), demo=None)
 
 
-def _with_classes(options: Any, num: int | None) -> Any:
+def _with_classes(options: Run, num: int | None) -> Run:
     return options.model_copy(update={"model": options.model.model_copy(update={"num_classes": num})})

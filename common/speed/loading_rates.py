@@ -2,50 +2,57 @@
 
 from __future__ import annotations
 
-import itertools
 import statistics
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Generic, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from revit.common.data.batch import Batch
 from revit.common.data.broken import BrokenSample
 from revit.common.data.loader import Loader
+from revit.common.modality.modality import Run
+from revit.common.timing.clock import time_rounds
 
 PREFETCH = 1
 """Batches that a worker of a loader reads ahead while others are measured: as few as there can be."""
 SETTLE_SECONDS = 2.0
 """The longest wait for them."""
+MOST_ROUNDS = 1000
+"""Times that a decoder reads a file at most."""
+CLEARLY = 1.03
+"""Times as fast as the first decoder another one has to be."""
 
 
 class Frames(Protocol):
     """Reads one file after the other with one decoder."""
 
     def read(self, path: str) -> NDArray[np.uint8]:
-        """What a test reads of a file, before it is resized. Raises BrokenSample."""
+        """Return what a test reads of a file, before it is resized. Raises BrokenSample."""
 
     def sample(self, path: str) -> NDArray[np.uint8]:
-        """Frames from all over a file, to be compared with others' of the same. Raises BrokenSample."""
+        """Return frames from all over a file, to be compared with others' of the same. Raises BrokenSample."""
 
     def close(self) -> None:
         """Let go of whatever reading holds open."""
 
 
 @dataclass(frozen=True)
-class Decoders:
-    """What a kind of files can be decoded with."""
+class Decoders(Generic[Run]):
+    """The decoders of one kind of files."""
 
     key: str
     """Of the configuration, such as "data.loading.decoder"."""
     installed: Callable[[], Sequence[str]]
     """Their names."""
-    open: Callable[[Any, str], Frames]
+    open: Callable[[Run, str], Frames]
     """(run's options, name) -> a reader."""
-    sample_plainly: Callable[[Any, str], NDArray[np.uint8]]
+    sample_plainly: Callable[[Run, str], NDArray[np.uint8]]
     """(run's options, path) -> what `Frames.sample` is to return: by a library alone, decoding the whole file."""
     remedy: str
     """What helps where reading is the bottleneck."""
@@ -65,14 +72,23 @@ class DecoderRate:
 
     @property
     def ms(self) -> float | None:
-        """Of a file in the mean, each with its median."""
+        """Mean over files, each with its median."""
         return (
             statistics.mean(map(statistics.median, self.milliseconds.values())) if self.milliseconds else None
         )
 
 
+def best_decoder(rates: Sequence[DecoderRate]) -> str | None:
+    """Return the fastest decoder of those that return the right frames; None where there is nothing to choose."""
+    right = {one.name: one.ms for one in rates if not one.differs_on and one.ms is not None}
+    first, best = next(iter(right), None), min(right, key=lambda name: right[name], default=None)
+    if first is None or best is None:
+        return None
+    return best if right[first] > CLEARLY * right[best] else first
+
+
 @dataclass(frozen=True)
-class Checked:
+class CheckedFiles:
     """Files of the sample."""
 
     good: tuple[str, ...]
@@ -82,8 +98,8 @@ class Checked:
 
 def check_files(
     paths: Sequence[str], read: Callable[[str], Any], seconds: float, at_least: int = 4
-) -> Checked:
-    """Reads one after the other until the time is over, but so many that can be read, if there are."""
+) -> CheckedFiles:
+    """Read one after the other until the time is over, but so many that can be read, if there are."""
     good: list[str] = []
     broken: dict[str, str] = {}
     end = time.perf_counter() + seconds
@@ -96,46 +112,43 @@ def check_files(
             broken[path] = error.reason
         else:
             good.append(path)
-    return Checked(tuple(good), broken)
+    return CheckedFiles(tuple(good), broken)
 
 
 def compare_decoders(
-    decoders: Decoders, options: Any, names: Sequence[str], paths: Sequence[str], seconds: float
+    decoders: Decoders[Run], options: Run, paths: Sequence[str], seconds: float
 ) -> list[DecoderRate]:
-    """Frames of every file by every decoder are compared with those of a plain decode of the whole file, then the decoders are
-    timed in turn until the time is over."""
-    rates = [DecoderRate(name) for name in names]
-    readers = [decoders.open(options, name) for name in names]
-    end = time.perf_counter() + seconds
+    """Compare every decoder's frames of every file with those of a plain decode, then time the decoders in turn.
+
+    Comparing takes half of the time, and one file in any case.
+    """
+    rates = [DecoderRate(name) for name in decoders.installed()]
+    readers = [decoders.open(options, rate.name) for rate in rates]
+    begin = time.perf_counter()
     try:
-        compared = []
+        calls: dict[tuple[int, str], Callable[[], Any]] = {}
         for path in paths:
             try:
                 expected = decoders.sample_plainly(options, path)
             except BrokenSample:  # damaged where a test does not read
                 expected = None
-            for rate, reader in zip(rates, readers):
+            for number, (rate, reader) in enumerate(zip(rates, readers)):
                 rate.num_compared += expected is not None
                 try:
                     frames = reader.sample(path) if expected is not None else reader.read(path)
                     same = expected is None or np.array_equal(frames, expected)
                 except BrokenSample:
                     same = False
-                if not same:
+                if same:
+                    calls[number, path] = partial(reader.read, path)
+                else:
                     rate.differs_on.append(path)
-            compared.append(path)
-            if time.perf_counter() > end - seconds / 2:
+            if time.perf_counter() > begin + seconds / 2:
                 break
-        for number in itertools.count():
-            for path in compared:
-                if number and time.perf_counter() > end:
-                    return rates
-                for rate, reader in zip(rates, readers):
-                    if path not in rate.differs_on:
-                        begin = time.perf_counter()
-                        reader.read(path)
-                        taken = 1e3 * (time.perf_counter() - begin)
-                        rate.milliseconds.setdefault(path, []).append(taken)
+        left = begin + seconds - time.perf_counter()
+        times = time_rounds(calls, torch.device("cpu"), MOST_ROUNDS, seconds=left, fewest=1)
+        for (number, path), taken in times.items():
+            rates[number].milliseconds[path] = [1e3 * one for one in taken.clock]
     finally:
         for reader in readers:
             reader.close()
@@ -162,15 +175,12 @@ class Source:
         """Measure for about so long; what was read ahead since the last turn is left out."""
         for _ in range(PREFETCH * self.workers):
             next(self.batches)
-        begin = time.perf_counter()
-        num = 0
-        while True:
+        begin, num, taken = time.perf_counter(), 0, 0.0
+        while not num or taken < seconds:
             num += len(next(self.batches))
             taken = time.perf_counter() - begin
-            if taken >= seconds:
-                break
         self.rates.append(num / taken)
-        if num and self.workers:  # its workers read ahead: not in the time of the next one
+        if self.workers:  # they read ahead: not in the time of the next one
             ahead = PREFETCH * self.workers * self.loader.batch_size
             time.sleep(min(SETTLE_SECONDS, ahead / self.rates[-1]))
 
@@ -186,8 +196,8 @@ class Source:
 
 
 def measure_loaders(sources: Sequence[Source], seconds: float, rounds: int = 2) -> None:
-    """Turns of all loaders, so that drifts of the machine meet all alike; the first batch of each, which starts its workers,
-    comes before."""
+    """Give all loaders turns, so that drifts of the machine meet all alike; the first batch of each, which starts its
+    workers, comes before."""
     begin = time.perf_counter()
     for source in sources:
         next(source.batches)

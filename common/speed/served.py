@@ -15,8 +15,9 @@ from revit.common.models.base import GridModel
 from revit.common.serving.choices import INT8
 from revit.common.serving.runtime import Runtime
 from revit.common.timing.cases import even_mixtures, even_pass, noise
+from revit.common.timing.measure import Case
+from revit.common.timing.memory import weight_bytes
 from revit.common.timing.peers import fill_zeros
-from revit.common.timing.throughput import Case, weight_bytes
 
 SERVED = "ours, served"
 LARGEST_DIFFERENCE = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.01, INT8: 0.1}

@@ -1,4 +1,4 @@
-"""The rows of `throughput.py --training`: what was measured, and beside it what the model of GPUs says."""
+"""The rows of `throughput.py --training`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 
 from revit.common.costs.flops import count
 from revit.common.modality.costs import build
-from revit.common.speed.training_cost import Machine, StepCost, replica_step, sequential_step
-from revit.common.speed.training_speed import Measured, TrainingCase
+from revit.common.speed.training_speed import Measured, Times, TrainingCase
 from revit.common.system.machine import instruction_sets, package_versions
-from revit.common.timing.throughput import quantile
+from revit.common.timing.clock import quantile
 
 TRAINING_COLUMNS = {
     "config": "config",
@@ -25,20 +24,14 @@ TRAINING_COLUMNS = {
     "cpu_ms": "CPU ms",
     "cpu_relative": "x longest",
     "sum_relative": "x sum of plain",
-    "modelled_ms": "GPU: ms",
-    "modelled_relative": "x longest",
-    "modelled_exposed_ms": "waits ms",
-    "modelled_busy": "computing",
 }
-"""CPU: processor time of the process that works most. GPU: the model; it waits for gradients, and computes for a share of
-all devices' time. x longest: over a step of the longest grid alone. x sum of plain: Algorithm 1's whole step over the forward
-and backward passes of the plain models of all its grids, which is what it has to cost at least."""
+"""CPU: processor time of the process that works most. x longest: over a step of the longest grid alone. x sum of plain:
+Algorithm 1's whole step over the forward and backward passes of the plain models of all its grids, which is what it has to
+cost at least."""
 
 
-def training_rows(
-    config: str, case: TrainingCase, measured: Measured, machine: Machine, gpu_batch: int
-) -> list[dict[str, Any]]:
-    """One row for Algorithm 1 in one process and one for replicas; the latter is missing where there is one length.
+def training_rows(config: str, case: TrainingCase, measured: Measured) -> list[dict[str, Any]]:
+    """Return a row for Algorithm 1 in one process and one for replicas; the latter is missing where there is one length.
 
     `relative` is the median step over the median step of the longest grid alone, which takes turns with it; `cpu_relative`
     the same of processor time, which other users of the machine do not change (None on a GPU). `sum_relative` is the median
@@ -47,35 +40,25 @@ def training_rows(
     `instructions` are of a CPU, each process's.
 
     Of a run with methods it is the mean step over the mean step of the plain model, as their steps may change with the
-    training's progress; what they cost on a GPU is not modelled, and there is no sum of plain steps.
+    training's progress; there is no sum of plain steps.
     """
-    model, _ = build(case.options, case.modality)
-    shape = case.modality.input_shape(case.options)
-    counts = {grid: count(model, shape, grid) for grid in case.grids}
-    gmacs = {grid: one.gmacs for grid, one in counts.items()}
-    num_parameters = counts[case.grids[0]].params
-    longest = {case.grids[0]: gmacs[case.grids[0]]}
-    alone = sequential_step(longest, num_parameters, gpu_batch, machine).seconds
-
-    methods = bool(case.options.methods)
+    model, shape = build(case.options, case.modality)[0], case.modality.input_shape(case.options)
+    gmacs = sum(count(model, shape, grid).gmacs for grid in case.grids)
+    methods, on_cpu = bool(case.options.methods), case.device.type == "cpu"
     typical = statistics.fmean if methods else statistics.median
     base, cpu_base = (typical(kind) for kind in zip(*measured.alone))
-
-    on_cpu = case.device.type == "cpu"
     versions = package_versions("revit-video", "torch")
 
-    def row(
-        name: str, steps: list[list[float]], devices: int, modelled: StepCost, sums: list[float]
-    ) -> dict[str, Any]:
+    def row(name: str, steps: Times, devices: int, sums: list[float]) -> dict[str, Any]:
         seconds, cpu_seconds = zip(*steps)
-        median, mean, cpu = statistics.median(seconds), typical(seconds), typical(cpu_seconds)
-        rate = 3 * 2e9 * sum(gmacs.values()) * case.batch / median  # a backward pass is two forward passes
+        median, cpu = statistics.median(seconds), typical(cpu_seconds)
+        rate = 3 * 2e9 * gmacs * case.batch / median  # a backward pass is two forward passes
         return {
             "name": name,
             "config": config,
             "grid": "+".join(map(str, case.grids)),
             "dtype": case.dtype,
-            "compiled": case.options.engine.compile,
+            "compiled": case.options.parallel.compile,
             "batch": case.batch,
             "device": measured.device,
             "per_second": case.batch / median,
@@ -87,32 +70,25 @@ def training_rows(
             "lengths": len(case.grids),
             "devices": devices,
             "grids_per_rank": [[str(grid) for grid in grids] for grids in case.dealing.grids_per_rank],
-            "relative": mean / base,
+            "relative": typical(seconds) / base,
             "cpu_ms": 1e3 * cpu if on_cpu else None,
             "cpu_relative": cpu / cpu_base if on_cpu else None,
             "sum_relative": statistics.median(sums) if sums else None,
             "sum_relative_spread": [min(sums), max(sums)] if sums else None,
-            "modelled_batch": gpu_batch,
-            "modelled_ms": None if methods else 1e3 * modelled.seconds,
-            "modelled_relative": None if methods else modelled.seconds / alone,
-            "modelled_exposed_ms": None if methods else 1e3 * modelled.exposed,
-            "modelled_busy": None if methods else modelled.busy,
             "rounds": len(steps),
             "threads": case.num_threads,
             "instructions": instruction_sets() if on_cpu else "",
             "versions": versions,
         }
 
-    one_process = sequential_step(gmacs, num_parameters, gpu_batch, machine)
-    rows = [row("one process", measured.sequential, 1, one_process, over_plain(measured, on_cpu))]
+    rows = [row("one process", measured.sequential, 1, over_plain(measured, on_cpu))]
     if case.dealing.size > 1:
-        shared = replica_step(gmacs, case.dealing.grids_per_rank, num_parameters, gpu_batch, machine)
-        rows.append(row("replicas", measured.replicas, case.dealing.size, shared, []))
+        rows.append(row("replicas", measured.replicas, case.dealing.size, []))
     return rows
 
 
 def over_plain(measured: Measured, by_processor: bool) -> list[float]:
-    """For every round, a whole step of Algorithm 1 over the forward and backward passes of its grids' plain models."""
+    """Return for every round a whole step of Algorithm 1 over the passes of its grids' plain models."""
     return [
         step[by_processor] / apart[by_processor] for step, apart in zip(measured.sequential, measured.apart)
     ]

@@ -16,7 +16,7 @@ from revit.common.system.errors import SaidElsewhere, Stopped, UserError
 from revit.common.system.files import check_writable
 
 TRY_AGAIN = 75
-"""EX_TEMPFAIL of sysexits.h: schedulers put a job that ends so back into their queue, if told to."""
+"""Exit status EX_TEMPFAIL of sysexits.h: schedulers put such a job back into their queue, if told to."""
 
 OUTPUTS = ("json", "html", "markdown")
 """Arguments that name a file to write."""
@@ -25,7 +25,7 @@ Main = Callable[[Sequence[str] | None], "int | None"]
 
 
 def tool(main: Main) -> Callable[..., int]:
-    """Decorates `main(argv) -> status`: what it raises becomes an exit status instead.
+    """Decorate `main(argv) -> status` so that what it raises becomes an exit status.
 
     0 done; 2 the user's mistake (`UserError`: its message on stderr, no traceback); 75 stopped on request, the same
     command goes on; 130 interrupted; 1 anything else, with the traceback. Use as `sys.exit(main())`.
@@ -58,7 +58,7 @@ def tool(main: Main) -> Callable[..., int]:
 
 
 def parser(description: str, example: str) -> argparse.ArgumentParser:
-    """A parser whose help ends with `example`, one command per line, each of which works as it stands."""
+    """Make a parser whose help ends with `example`: one command per line, each of which works as it stands."""
     commands = "\n".join(f"  {line.strip()}" for line in example.strip().splitlines())
     return argparse.ArgumentParser(
         description=description,
@@ -67,10 +67,10 @@ def parser(description: str, example: str) -> argparse.ArgumentParser:
     )
 
 
-def add_config(arguments: argparse.ArgumentParser, *, several: bool = False) -> None:
-    """Adds `--cfg FILE` (`--cfg FILE...` when `several`) and `key.path=value ...`; read them with `parse`."""
+def add_config(arguments: argparse.ArgumentParser, *, several: bool = False, required: bool = True) -> None:
+    """Add `--cfg FILE` (`--cfg FILE...` when `several`) and `key.path=value ...`; read them with `parse`."""
     kind: dict[str, Any] = {"nargs": "+", "action": "extend"} if several else {}
-    arguments.add_argument("--cfg", required=True, metavar="FILE.yaml", help="configuration file", **kind)
+    arguments.add_argument("--cfg", required=required, metavar="FILE.yaml", help="configuration file", **kind)
     arguments.add_argument(
         "overrides",
         nargs="*",
@@ -80,14 +80,14 @@ def add_config(arguments: argparse.ArgumentParser, *, several: bool = False) -> 
 
 
 def add_json(arguments: argparse.ArgumentParser) -> None:
-    """Adds `--json OUT`."""
+    """Add `--json OUT`."""
     arguments.add_argument(
         "--json", type=Path, metavar="OUT", help="also write the result as JSON to this file"
     )
 
 
 def parse(arguments: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parses with options and overrides in any order.
+    """Parse options and overrides in any order.
 
     With `add_config`: `cfg` is a path (a list of paths when `several`, from which whatever reads `key=value` and is no
     file is moved to the overrides, as `--cfg A.yaml B.yaml key=value` cannot be told apart earlier).
@@ -109,7 +109,7 @@ def parse(arguments: argparse.ArgumentParser, argv: Sequence[str] | None = None)
 
 
 def _parse_intermixed(arguments: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
-    """Parses options and positional arguments in any order; what is behind "--" is never an option.
+    """Parse options and positional arguments in any order; what is behind "--" is never an option.
 
     Python's own `parse_intermixed_args` parses twice and has forgotten the "--" by the second time.
     """
@@ -126,7 +126,7 @@ def _parse_intermixed(arguments: argparse.ArgumentParser, argv: list[str]) -> ar
 
 
 def on_one_line(text: str) -> str:
-    """A path as it can be printed: what would break the line, or is no letter at all, as an escape."""
+    """Escape what would break the line, or is no letter at all."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode()
         for letter in text
@@ -134,7 +134,7 @@ def on_one_line(text: str) -> str:
 
 
 def command_line(script: str, argv: Sequence[str] | None) -> str:
-    """The command that is running, to be written beside its result; `argv` as a tool's `main` got it."""
+    """Return the running command, to be written beside its result; `argv` as a tool's `main` got it."""
     return shlex.join(["python", script, *(sys.argv[1:] if argv is None else argv)])
 
 

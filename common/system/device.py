@@ -12,11 +12,11 @@ from revit.common.system.errors import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 GRAPHS_PER_GRID = 8
-"""Training, evaluation and labelling with their batches, a last short one of each, and room: torch's limit for one shape."""
+"""Compiled graphs a token grid may have: batches of training, evaluation and labelling, a last short one of each, and room."""
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto" is CUDA where there is one. Raises UserError for a device that cannot compute here."""
+    """Choose the device; "auto" is CUDA where there is one. Raises UserError for a device that cannot compute here."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -28,20 +28,19 @@ def pick_device(name: str) -> torch.device:
 
 
 def autocast(device: torch.device, dtype: str) -> AbstractContextManager[Any]:
-    """Autocast to `dtype`; for float32 nothing."""
+    """Return a context that computes in `dtype`; for float32 it does nothing."""
     return torch.autocast(device.type, dtype=DTYPES[dtype], enabled=dtype != "float32")
 
 
 def to_cpu(state: Any) -> Any:
-    """Copies of all tensors in nested dictionaries, on the CPU: what is saved must not move with the next update."""
+    """Copy all tensors in nested dictionaries to the CPU: what is saved must not move with the next update."""
     if isinstance(state, dict):
         return {key: to_cpu(value) for key, value in state.items()}
     return state.detach().to("cpu", copy=True) if isinstance(state, Tensor) else state
 
 
 def allow_graphs(network: nn.Module, at_least: int = 0) -> None:
-    """Let the compiler keep a graph for every token grid, in training and in evaluation, and at least so many: past its
-    limits it would silently go on without compiling."""
+    """Let the compiler keep a graph for every token grid, and at least so many; past its limits it silently stops compiling."""
     wanted = max(GRAPHS_PER_GRID * max(len(getattr(network, "grids", ())), 1), at_least)
     dynamo = torch._dynamo.config
     dynamo.recompile_limit = max(dynamo.recompile_limit, wanted)

@@ -20,7 +20,7 @@ from revit.common.system.launchers import address_of, place_of
 
 Value = TypeVar("Value")
 LISTEN_S = 1.0
-"""A process that leaves speaking to another gives it so long: torchrun ends all as soon as it sees the first one end."""
+"""Seconds a rank waits before it exits, so that rank 0 can print first; torchrun kills all ranks at the first exit."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class World:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    """Number among the processes of this machine."""
+    """Rank among the processes of this machine."""
     group: Any = field(default=None, repr=False, compare=False)
-    """Where objects and single numbers travel: by gloo, apart from the gradients. None until `start_world`."""
+    """Process group of objects and single numbers (gloo), apart from the gradients'; None until `start_world`."""
 
     @property
     def is_main(self) -> bool:
-        """Whether this process speaks and writes for all."""
+        """True for rank 0, which speaks and writes for all."""
         return self.rank == 0
 
     def barrier(self) -> None:
@@ -48,7 +48,7 @@ class World:
             self.gather(None)
 
     def gather(self, value: Value) -> list[Value]:
-        """Everyone's `value`, by rank, on every rank."""
+        """Return everyone's `value`, by rank, on every rank."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -56,7 +56,7 @@ class World:
         return values
 
     def gather_to_main(self, value: Value) -> list[Value]:
-        """As `gather` on rank 0; an empty list elsewhere. For what is too large to be held by all."""
+        """Return what `gather` does on rank 0, an empty list elsewhere; for what is too large for every rank."""
         if self.size == 1:
             return [value]
         values: list[Any] | None = [None] * self.size if self.is_main else None
@@ -64,7 +64,7 @@ class World:
         return values or []
 
     def broadcast(self, value: Value) -> Value:
-        """Rank 0's `value`."""
+        """Return rank 0's `value`."""
         if self.size == 1:
             return value
         values = [value if self.is_main else None]
@@ -72,7 +72,7 @@ class World:
         return values[0]  # type: ignore[return-value]  # rank 0's
 
     def largest(self, value: int) -> int:
-        """The largest of everyone's numbers: one number travels."""
+        """Return the largest of everyone's numbers."""
         if self.size == 1:
             return value
         number = torch.tensor([value])
@@ -80,11 +80,11 @@ class World:
         return int(number)
 
     def any(self, flag: bool) -> bool:
-        """Whether `flag` is set anywhere."""
+        """Say whether `flag` is set on any rank."""
         return bool(self.largest(int(flag)))
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum of everyone's tensors, on this one's device; by way of the CPU, so for small ones."""
+        """Add up everyone's tensors, by way of the CPU, so for small ones."""
         if self.size == 1:
             return tensor
         total = tensor.detach().to("cpu", copy=True)
@@ -112,7 +112,7 @@ class World:
 
     @contextmanager
     def one_voice(self) -> Iterator[None]:
-        """Inside, what ends every process alike is said once, by the first process of each machine.
+        """Print once, by the first process of each machine, what ends every process alike.
 
         The end of a connection, which is how the end of another process shows, becomes an OwnError that says so.
         """
@@ -133,14 +133,14 @@ class World:
             if self.size == 1 or not is_lost_connection(error):
                 raise
             raise OwnError(
-                f"rank {self.rank}: another process ended, or did not answer in time (engine.timeout_minutes); what it said "
+                f"rank {self.rank}: another process ended, or did not answer in time (parallel.timeout_minutes); what it said "
                 "is the reason. If it said nothing it may have been killed, for instance for lack of memory (dmesg on its "
                 "machine says so). The same command goes on from the last state"
             ) from error
 
     @contextmanager
     def own_errors(self) -> Iterator[None]:
-        """Inside, a UserError is this process's alone, such as its files': it names the rank and is never withheld."""
+        """Mark a UserError inside as this process's alone, such as its files': it names the rank and is never withheld."""
         try:
             yield
         except (OwnError, SaidElsewhere):
@@ -152,12 +152,12 @@ class World:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> World:
-        """What the launcher says; alone without one. UserError where it says only a part."""
+        """Read what the launcher says; one process without one. UserError where it says only a part."""
         return cls(*place_of(os.environ if environment is None else environment))
 
 
 ALONE = World()
-"""One process."""
+"""Context of a run of one process."""
 
 
 def start_world(device: torch.device, timeout_minutes: float = 30, world: World | None = None) -> World:
@@ -187,19 +187,19 @@ def start_world(device: torch.device, timeout_minutes: float = 30, world: World 
         reason = str(error).splitlines()[0]
         raise OwnError(
             f"rank {world.rank} cannot meet the {world.size} processes of this run at {place} ({reason}); start all of them "
-            "within engine.timeout_minutes, and let the machines reach each other at MASTER_ADDR and MASTER_PORT"
+            "within parallel.timeout_minutes, and let the machines reach each other at MASTER_ADDR and MASTER_PORT"
         ) from error
     return replace(world, group=group)
 
 
 def stop_world() -> None:
-    """Part from the others, once all work is done."""
+    """Leave the process group, once all work is done."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def is_lost_connection(error: BaseException) -> bool:
-    """Whether this is how torch.distributed says that another process is gone or late."""
+    """Say whether torch.distributed means by this error that another process is gone or late."""
     words = (
         "connection closed",
         "connection reset",
@@ -212,7 +212,7 @@ def is_lost_connection(error: BaseException) -> bool:
 
 
 def _gpu_of(world: World) -> int:
-    """The number of this process's GPU. A launcher may show each process its own alone."""
+    """Return the number of this process's GPU. A launcher may show each process its own alone."""
     visible = torch.cuda.device_count()
     if world.local_rank >= visible > 1 or visible == 0:
         raise OwnError(

@@ -23,7 +23,7 @@ class Stopped(Exception):
 
 
 def reason_of(error: BaseException) -> str:
-    """Why a file could not be written or read, as the system says it, also from below a library's own error."""
+    """Return the system's reason why a file could not be read or written, also from below a library's own error."""
     rust = re.search(r"\(os error (\d+)\)", str(error))
     if rust is not None:
         return os.strerror(int(rust[1]))

@@ -16,7 +16,7 @@ from revit.common.system.errors import UserError, reason_of
 
 @contextlib.contextmanager
 def locked(path: Path, refusal: str | None = None) -> Iterator[None]:
-    """Holds a lock file, which the system frees when its holder dies; makes the folder.
+    """Hold a lock file, which the system frees when its holder dies; makes the folder.
 
     Waits for whoever holds it or, with a `refusal`, raises UserError with these words and who that is: the file says it.
     """
@@ -51,7 +51,7 @@ def locked(path: Path, refusal: str | None = None) -> Iterator[None]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes UTF-8 text so that readers see the old file or the new one, never a part; makes the folder.
+    """Write UTF-8 text so that readers see the old file or the new one, never a part; makes the folder.
 
     Raises:
         UserError: the place cannot be written to, or the disk is full.
@@ -60,7 +60,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_lines(path: str | Path, lines: Iterable[str]) -> None:
-    """`write_text` of pieces that come one at a time. Names of files that are no text are written as they are.
+    """Write text that comes in pieces, as `write_text`. Names of files that are no text are written as they are.
 
     A device or a pipe (`/dev/null`, `/dev/stdout`) is written to: a file put in its place would take it from everybody.
     """
@@ -84,7 +84,7 @@ def write_lines(path: str | Path, lines: Iterable[str]) -> None:
 
 
 def check_writable(path: str | Path) -> None:
-    """Whether `path` could be written now, its folder made if need be; an older file there stays as it is.
+    """Check that `path` could be written now; makes its folder, and leaves an older file as it is.
 
     Raises:
         UserError: as `write_text`, or a folder has that name.
@@ -105,12 +105,12 @@ def check_writable(path: str | Path) -> None:
 
 
 def _is_stream(path: Path) -> bool:
-    """Whether this is something to write to that is neither a file nor a folder."""
+    """Say whether this is something to write to that is neither a file nor a folder."""
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes `value` as indented JSON, whole or not at all. NaN and infinity are refused: JSON has none.
+    """Write `value` as indented JSON, whole or not at all. NaN and infinity are refused: JSON has none.
 
     Raises:
         UserError: as `write_text`.

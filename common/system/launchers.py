@@ -9,7 +9,7 @@ from revit.common.system.errors import UserError
 
 ALONE = (0, 1, 0)
 FIRST_PORT, NUM_PORTS = 15000, 15000
-"""Where Slurm's jobs meet, by job number: above the services' ports, below those the system hands out."""
+"""Ports where Slurm's jobs meet, by job number: above the services' ports, below those the system hands out."""
 HOSTS = r"(?:[\w.-]|\[\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*\])+"
 HOST_LIST = re.compile(rf"{HOSTS}(?:,{HOSTS})*")
 TASKS = {
@@ -21,7 +21,7 @@ TASKS = {
 
 
 def place_of(environment: Mapping[str, str]) -> tuple[int, int, int]:
-    """Rank, number of processes, number on its machine: by torchrun and the deepspeed launcher (RANK, WORLD_SIZE,
+    """Read rank, number of processes and rank on the machine, as set by torchrun and the deepspeed launcher (RANK, WORLD_SIZE,
     LOCAL_RANK) or Slurm's srun; one process where none says anything.
 
     Raises UserError where only a part of it is there, or several tasks were asked of Slurm and not started by srun.
@@ -55,7 +55,7 @@ def place_of(environment: Mapping[str, str]) -> tuple[int, int, int]:
 
 
 def address_of(environment: Mapping[str, str]) -> dict[str, str]:
-    """MASTER_ADDR and MASTER_PORT: as the launcher set them, under Slurm the job's first machine and a port of the job.
+    """Return MASTER_ADDR and MASTER_PORT: the launcher's, under Slurm the job's first machine and a port of the job.
 
     Raises UserError where neither says.
     """
@@ -76,7 +76,7 @@ def address_of(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def first_host(nodes: str) -> str:
-    """The first machine of a Slurm list: `gpu[07-09,12],big1` -> `gpu07`. UserError for what is no such list."""
+    """Return the first machine of a Slurm list: `gpu[07-09,12],big1` -> `gpu07`. UserError for what is no such list."""
     if not HOST_LIST.fullmatch(nodes.strip()):
         raise UserError(
             f"Slurm's list of machines reads {nodes!r}, which is not of the form node1,gpu[07-09,12]; set MASTER_ADDR and "
@@ -87,7 +87,7 @@ def first_host(nodes: str) -> str:
 
 
 def overlooked(environment: Mapping[str, str]) -> str | None:
-    """Why this program, which runs as one process, may have been meant to be several; None where nothing says so."""
+    """Say why this program, which runs as one process, may have been meant to be several; None where nothing says so."""
     for name, who in TASKS.items():
         if environment.get(name, "").isdigit() and int(environment[name]) > 1:
             return f"{name} says {environment[name]}, but this is one process that trains by itself; for several start it by {who}"

@@ -26,13 +26,13 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def hush() -> None:
-    """Nothing is said by this process from now on: another one speaks for it."""
+    """Print nothing from now on: another process speaks for this one."""
     console.quiet = True
     logging.getLogger("revit").setLevel(logging.ERROR)
 
 
 def progress_bar() -> Progress:
-    """The one look of every progress bar. In a file or a pipe there is none: its lines would stand among the log's."""
+    """Make a progress bar; in a file or a pipe it prints nothing, as its lines would stand among the log's."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -47,7 +47,7 @@ def progress_bar() -> Progress:
 
 @contextmanager
 def progress(description: str, total: int | None) -> Iterator[Any]:
-    """A bar; inside, call the value with `advance=` and `note=`."""
+    """Show a progress bar; inside, call the value with `advance=` and `note=`."""
     with progress_bar() as bar:
         task = bar.add_task(description, total=total, note="")
 
@@ -76,7 +76,7 @@ class RunLog:
                 raise _unwritable(path.parent, error) from error
 
     def write(self, event: str, **values: Any) -> None:
-        """One JSON object on one line, with the event's name and the time. UserError, and no line, if that fails."""
+        """Append one JSON object on one line, with the event's name and the time. UserError, and no line, if that fails."""
         if not self.heard:
             return
         try:
@@ -90,7 +90,7 @@ class RunLog:
             raise _unwritable(self.path, error) from error
 
     def say(self, text: str) -> None:
-        """A line for people, above the progress bar."""
+        """Print a line for people, above the progress bar."""
         if self.heard:
             console.print(text, markup=False)
 

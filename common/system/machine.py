@@ -22,11 +22,11 @@ INSTRUCTION_SETS = {
     "asimd": "neon",
     "bf16": "bf16",
 }
-"""What decides the rate of matrix products: the kernel's flag, and what it is called here."""
+"""Instruction sets that decide the rate of matrix products: the kernel's flag -> the name here."""
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU's name, or "cpu" with the processor's name and the number of threads in use."""
+    """Return the GPU's name, or "cpu" with the processor's name and the number of threads in use."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({processor()}, {_counted(torch.get_num_threads(), 'thread')})"
@@ -34,19 +34,19 @@ def device_name(device: torch.device) -> str:
 
 @cache
 def processor() -> str:
-    """The CPU's name, such as "AMD EPYC 9B45"; the architecture where the system tells no name."""
+    """Return the CPU's name, such as "AMD EPYC 9B45"; the architecture where the system tells no name."""
     return _field("model name", "Model", "Hardware") or platform.processor() or platform.machine()
 
 
 @cache
 def instruction_sets() -> str:
-    """Those of `INSTRUCTION_SETS` that the CPU has, with spaces between them; empty where the system does not tell."""
+    """List those of `INSTRUCTION_SETS` that the CPU has, with spaces between; empty where the system does not tell."""
     flags = set(_field("flags", "Features").split())
     return " ".join(dict.fromkeys(name for flag, name in INSTRUCTION_SETS.items() if flag in flags))
 
 
 def machine_name(device: torch.device | None = None) -> str:
-    """One line for under a table: `device_name` and the CPU's instruction sets, or the GPU alone; without a device the CPU
+    """Return a line for under a table: `device_name` and the CPU's instruction sets, or the GPU alone; without a device the CPU
     and the number of its cores."""
     if device is not None and device.type == "cuda":
         return device_name(device)
@@ -55,12 +55,12 @@ def machine_name(device: torch.device | None = None) -> str:
 
 
 def num_cores() -> int:
-    """That this process may use."""
+    """Count the CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def package_versions(*packages: str) -> dict[str, str]:
-    """Python's, and those of the packages that are installed."""
+    """Return the versions of Python and of those of the packages that are installed."""
     found = {"python": platform.python_version()}
     for package in packages:
         try:
@@ -71,7 +71,7 @@ def package_versions(*packages: str) -> dict[str, str]:
 
 
 def _field(*names: str) -> str:
-    """The first of the fields that /proc/cpuinfo has; empty where there is none."""
+    """Read the first of the fields that /proc/cpuinfo has; empty where there is none."""
     try:
         text = CPUINFO.read_text(encoding="utf-8")
     except OSError:

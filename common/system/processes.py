@@ -53,7 +53,7 @@ _thread: _LastingThread | None = None
 
 
 def _forget_thread() -> None:
-    """Threads do not survive a fork, and another one may have held the lock."""
+    """Forget the parent's thread: threads do not survive a fork, and another one may have held the lock."""
     global _making, _thread
     _making, _thread = threading.Lock(), None
 
@@ -86,7 +86,7 @@ def end_with_parent() -> None:
 
 
 def killed_from_outside(exit_code: int | None) -> str | None:
-    """The name of the signal that somebody else sent to a process that has ended; None if it ended by itself."""
+    """Return the signal that somebody else sent to a process that has ended; None if it ended by itself."""
     if exit_code is None or exit_code >= 0:
         return None
     try:

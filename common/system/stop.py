@@ -26,7 +26,7 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Inside, the signals are requests. Nothing changes outside of the main thread, where none arrive."""
+        """Take the signals inside as requests. Nothing changes outside of the main thread, where none arrive."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -39,7 +39,7 @@ class StopRequest:
 
     @contextmanager
     def waiting(self, wait: bool = True) -> Iterator[None]:
-        """Inside, a request only sets `asked`; with `wait` false it raises again."""
+        """Let a request inside only set `asked`; with `wait` false it raises again."""
         before, self._waiting = self._waiting, wait
         try:
             if not wait and self.asked is not None:
@@ -49,7 +49,7 @@ class StopRequest:
             self._waiting = before
 
     def stopped(self, where: str = "finished stages and saved states are kept") -> Stopped:
-        """What to raise."""
+        """Return what to raise."""
         return Stopped(f"stopped by {self.asked}: {where}; the same command goes on from there")
 
     def _ask(self, number: int, frame: Any) -> None:

@@ -1,25 +1,25 @@
-"""How much memory a call needs."""
+"""Memory that a call needs, and that weights take."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import threading
+import resource
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-
-_STATUS = Path("/proc/self/status")
-_CLEAR = Path("/proc/self/clear_refs")
+from torch import Tensor, nn
 
 
 def peak_bytes(run: Callable[[], Any], device: torch.device) -> int:
-    """Bytes that `run()` needed at its peak beyond what was held before: allocated on CUDA, resident on a CPU.
+    """Return the bytes that `run()` needs at its peak beyond what was held before: allocated on CUDA, resident on a CPU.
 
     On a CPU what earlier calls left free is given back to the system first, where its C library can (glibc); elsewhere it
-    counts as held, and the figure is a lower bound. So it is where the system takes pages from this process meanwhile.
+    counts as held, and the figure is a lower bound. So it is where the system takes pages from this process meanwhile, or
+    keeps no peak that can be set back: then only growth beyond everything before counts.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -31,42 +31,30 @@ def peak_bytes(run: Callable[[], Any], device: torch.device) -> int:
     with contextlib.suppress(AttributeError, OSError):  # other C libraries do not know it
         ctypes.CDLL(None).malloc_trim(0)
     try:
-        _CLEAR.write_text("5")  # Linux: sets the resident peak back to the present
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: sets the resident peak back to the present
     except OSError:
-        return _watched(run)
+        before = _highest_ever()
+        run()
+        return _highest_ever() - before
     before = _resident("VmRSS")
     run()
     return max(0, _resident("VmHWM") - before)
 
 
 def _resident(key: str) -> int:
-    for line in _STATUS.read_text().splitlines():
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"{_STATUS} has no {key}")
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(f"{key}:"))
+    return int(line.split()[1]) * 1024
 
 
-def _watched(run: Callable[[], Any]) -> int:
-    """Where the system keeps no resettable peak: a thread that looks every 2 ms, with psutil."""
-    try:
-        import psutil
-    except ImportError:
-        run()
-        return 0
-    process = psutil.Process()
-    before = peak = process.memory_info().rss
-    done = threading.Event()
+def _highest_ever() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.002):
-            peak = max(peak, process.memory_info().rss)
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        run()
-    finally:
-        done.set()
-        watcher.join()
-    return peak - before
+def weight_bytes(module: nn.Module) -> int:
+    """Count the bytes of parameters and buffers, and of the packed weights that layers made for serving hold instead."""
+    held = (value for one in module.modules() for value in vars(one).values())
+    packed = [value for value in held if isinstance(value, Tensor)]
+    tensors = [*module.parameters(), *module.buffers(), *packed]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -1,13 +1,12 @@
 """How fast a trained network answers: every token length and the assigner's mixture, one input at a time and in the best batch.
 
-A few seconds of measuring, with the timer of `throughput`; that tool measures longer, in more dtypes, and beside peers.
+A few seconds of measuring; `throughput.py` measures longer, in more dtypes, and beside peers.
 """
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,19 +16,20 @@ from torch import Tensor
 
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.system.device import autocast
+from revit.common.system.machine import device_name
 from revit.common.timing.cases import noise
-from revit.common.timing.memory import peak_bytes
-from revit.common.timing.throughput import device_name, seconds_of, weight_bytes
+from revit.common.timing.clock import Times, quantile, seconds_of, time_rounds
+from revit.common.timing.memory import peak_bytes, weight_bytes
 
 LARGEST_BATCH = {"cuda": 256}
-"""Elsewhere 32."""
+"""Inputs; elsewhere 32."""
 LONGEST_CALL = 0.25
 """Seconds; no larger batch is tried than one that takes so long."""
 GAIN = 1.03
-"""A batch of twice the size has to bring this much, or the search ends."""
+"""Factor that a batch of twice the size has to bring, or the search ends."""
 MOST_CALLS, FEWEST_CALLS = 20, 4
-DEALS = 2
-"""Batches over which the lengths of the adaptive pass are dealt out."""
+NUM_MIXTURES = 2
+"""Batches over which the grids of the adaptive pass have their shares."""
 
 
 @dataclass
@@ -39,27 +39,23 @@ class _Case:
     grid: str
     batch: int
     calls: Sequence[Callable[[], Any]]
-    shares: Sequence[float]
-    samples: list[list[float]] = field(default_factory=list)
-    peak: int = 0
+    shares: Sequence[float] = (1.0,)
+    times: Sequence[Times] = ()
+    peak: int = field(default=0, init=False)
 
-    def mean(self) -> float:
-        """Seconds of a call: of each kind the median, weighed by its share."""
-        return sum(share * statistics.median(times) for share, times in zip(self.shares, self.samples))
-
-    def quantile(self, level: float) -> float:
-        """Seconds within which `level` of the calls were answered."""
-        weighed = sorted(
-            (seconds, share / len(times))
-            for share, times in zip(self.shares, self.samples)
-            for seconds in times
-        )
-        reached = 0.0
-        for seconds, weight in weighed:
-            reached += weight
-            if reached >= level - 1e-9:
-                return seconds
-        return weighed[-1][0]
+    def row(self) -> dict[str, Any]:
+        """Return the row of the report. Of each kind of call the median counts, or all times, weighed by its share."""
+        seconds = [one for times in self.times for one in times.clock]
+        weights = [share / len(one.clock) for share, one in zip(self.shares, self.times) for _ in one.clock]
+        mean = sum(share * times.median for share, times in zip(self.shares, self.times))
+        return {
+            "grid": self.grid,
+            "batch": self.batch,
+            "per_second": self.batch / mean,
+            "ms_p50": 1e3 * quantile(seconds, 0.5, weights),
+            "ms_p95": 1e3 * quantile(seconds, 0.95, weights),
+            "peak_memory_mb": self.peak / 1e6,
+        }
 
 
 @torch.inference_mode()
@@ -71,64 +67,56 @@ def measure_speed(
     shares: Mapping[str, float] | None = None,
     seconds: float = 3.0,
 ) -> dict[str, Any]:
-    """The `speed` section of a report: noise of `input_shape` (batch 1) is classified for about `seconds`.
+    """Classify noise of `input_shape` (batch 1) for about `seconds` and return the `speed` section of a report.
 
-    shares: of the grids in the adaptive pass, which is measured with its assigner if they are given; the lengths are dealt
-        out accordingly, as an assigner would not assign noise what it assigns pictures. Its rate is 1 over the mean time,
-        in which every length weighs what its share is.
+    shares: of the grids in the adaptive pass, which is measured with its assigner if they are given; inputs get their grids
+        accordingly, as an assigner would not assign noise what it assigns pictures. Its rate is 1 over the mean time, in
+        which every grid weighs what its share is.
 
     Slow models are called `FEWEST_CALLS` times at least, however long that takes.
     """
     start = time.perf_counter()
     classifier = classifier.to(device).eval()
     inputs = partial(noise, input_shape, device=device, dtype="float32")
+
+    def fixed(batch: int, grid_index: int) -> Callable[[], Any]:
+        return partial(classifier.model, inputs(batch), classifier.grids[grid_index])
+
     with autocast(device, dtype):
         cases = []
-        for position, grid in enumerate(classifier.grids):
-            best = _best_batch(partial(_fixed_on, classifier, inputs, position), device)
-            for batch in dict.fromkeys((1, best)):
-                cases.append(_Case(grid.name, batch, [_fixed(classifier, inputs(batch), position)], [1.0]))
+        for number, grid in enumerate(classifier.grids):
+            best = _best_batch(partial(fixed, grid_index=number), device)
+            cases += [_Case(grid.name, batch, [fixed(batch, number)]) for batch in dict.fromkeys((1, best))]
         if shares is not None and classifier.assigner is not None:
-            by_position = [shares.get(grid.name, 0.0) for grid in classifier.grids]
+            in_order = [shares.get(grid.name, 0.0) for grid in classifier.grids]
             best = max(case.batch for case in cases)
-            for batch in dict.fromkeys((1, best)):
-                cases.append(_adaptive_case(classifier, inputs(batch), by_position))
-        held = weight_bytes(classifier.model)
+            cases += [
+                _adaptive_case(classifier, inputs(batch), in_order) for batch in dict.fromkeys((1, best))
+            ]
         for case in cases:
             for call in case.calls:
                 call()
-            case.peak = max(peak_bytes(call, device) for call in case.calls) + held
-            if case.grid == "adaptive" and classifier.assigner is not None:
-                case.peak += weight_bytes(classifier.assigner)
-            case.samples = [[] for _ in case.calls]
-        _measure(cases, device, seconds - (time.perf_counter() - start))
+            held = classifier if case.grid == "adaptive" else classifier.model
+            case.peak = max(peak_bytes(call, device) for call in case.calls) + weight_bytes(held)
+        calls = {(i, k): call for i, case in enumerate(cases) for k, call in enumerate(case.calls)}
+        left = seconds - (time.perf_counter() - start)
+        times = time_rounds(calls, device, MOST_CALLS, seconds=left, fewest=FEWEST_CALLS)
+        for i, case in enumerate(cases):
+            case.times = [times[i, k] for k in range(len(case.calls))]
     return {
         "device": device_name(device),
         "dtype": dtype,
         "inputs": "clips" if len(input_shape) == 5 else "pictures",
-        "rows": [_row(case) for case in cases],
-        "calls": min(len(times) for case in cases for times in case.samples),
+        "rows": [case.row() for case in cases],
+        "calls": min(len(one.clock) for one in times.values()),
         "seconds": round(time.perf_counter() - start, 3),
     }
 
 
-def _measure(cases: Sequence[_Case], device: torch.device, seconds: float) -> None:
-    """Rounds of every call of every case, so that drifts of the machine meet all alike."""
-    end = time.perf_counter() + seconds
-    for done in range(MOST_CALLS):
-        if done >= FEWEST_CALLS and time.perf_counter() > end:
-            break
-        for case in cases:
-            for call, times in zip(case.calls, case.samples):
-                times.append(seconds_of(call, device))
-
-
 def _best_batch(make: Callable[[int], Callable[[], Any]], device: torch.device) -> int:
-    """Doubled as long as that brings more inputs a second."""
-    largest = LARGEST_BATCH.get(device.type, 32)
-    batch, rate = 1, 0.0
-    best = 1
-    while batch <= largest:
+    """Double the batch as long as that brings more inputs a second."""
+    batch, best, rate = 1, 1, 0.0
+    while batch <= LARGEST_BATCH.get(device.type, 32):
         try:
             call = make(batch)
             call()
@@ -145,54 +133,26 @@ def _best_batch(make: Callable[[int], Callable[[], Any]], device: torch.device) 
     return best
 
 
-def _fixed_on(
-    classifier: AdaptiveClassifier, inputs: Callable[[int], Tensor], position: int, batch: int
-) -> Callable[[], Any]:
-    return _fixed(classifier, inputs(batch), position)
-
-
-def _fixed(classifier: AdaptiveClassifier, inputs: Tensor, position: int) -> Callable[[], Any]:
-    grid = classifier.grids[position]
-    return lambda: classifier.model(inputs, grid)
-
-
 def _adaptive_case(classifier: AdaptiveClassifier, inputs: Tensor, shares: Sequence[float]) -> _Case:
-    deals = list(_deals(shares, len(inputs)))
-    calls = [partial(_adaptive, classifier, inputs, lengths.to(inputs.device)) for lengths, _ in deals]
-    return _Case("adaptive", len(inputs), calls, [share for _, share in deals])
+    def answer(grid_index: Tensor) -> None:
+        classifier.assign(inputs)
+        classifier(inputs, grid_index)
+
+    mixtures = _mixtures(shares, len(inputs))
+    calls = [partial(answer, grid_index.to(inputs.device)) for grid_index, _ in mixtures]
+    return _Case("adaptive", len(inputs), calls, [share for _, share in mixtures])
 
 
-def _deals(shares: Sequence[float], batch: int) -> Iterator[tuple[Tensor, float]]:
-    """Lengths (batch,) of a call, and the share of such calls: for one input each length that occurs, for more some batches
-    in which the lengths have their shares together, rounded to whole inputs."""
+def _mixtures(shares: Sequence[float], batch: int) -> list[tuple[Tensor, float]]:
+    """Return the grid indices (batch,) of each kind of call, and the share of such calls: for one input each grid that
+    occurs, for more some batches in which the grids have their shares together, rounded to whole inputs."""
     total = sum(shares)
     if batch == 1:
-        yield from (
-            (torch.tensor([length]), share / total) for length, share in enumerate(shares) if share > 0
-        )
-        return
-    exact = [DEALS * batch * share / total for share in shares]
+        return [(torch.tensor([index]), share / total) for index, share in enumerate(shares) if share > 0]
+    exact = [NUM_MIXTURES * batch * share / total for share in shares]
     counts = [int(number) for number in exact]
-    for length in sorted(range(len(shares)), key=lambda one: counts[one] - exact[one]):
-        if sum(counts) < DEALS * batch:
-            counts[length] += 1
-    lengths = torch.repeat_interleave(torch.arange(len(shares)), torch.tensor(counts))
-    order = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(0))
-    for dealt in lengths[order].split(batch):
-        yield dealt, 1 / DEALS
-
-
-def _adaptive(classifier: AdaptiveClassifier, inputs: Tensor, lengths: Tensor) -> None:
-    classifier.assign(inputs)
-    classifier(inputs, lengths)
-
-
-def _row(case: _Case) -> dict[str, Any]:
-    return {
-        "grid": case.grid,
-        "batch": case.batch,
-        "per_second": case.batch / case.mean(),
-        "ms_p50": 1e3 * case.quantile(0.5),
-        "ms_p95": 1e3 * case.quantile(0.95),
-        "peak_memory_mb": case.peak / 1e6,
-    }
+    for index in sorted(range(len(shares)), key=lambda one: counts[one] - exact[one]):
+        counts[index] += sum(counts) < NUM_MIXTURES * batch
+    grid_index = torch.repeat_interleave(torch.arange(len(shares)), torch.tensor(counts))
+    order = torch.randperm(len(grid_index), generator=torch.Generator().manual_seed(0))
+    return [(chosen, 1 / NUM_MIXTURES) for chosen in torch.split(grid_index[order], batch)]

@@ -1,14 +1,17 @@
-"""What training is measured by: losses, speed, waiting, memory, time left; on one process and over all of them."""
+"""Measures of training: losses, speed, waiting, memory, time left; on one process and over all of them."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from revit.common.data.batch import Batch
 from revit.common.system.distributed import World
 
 Sums = dict[str, tuple[float, int]]
@@ -24,11 +27,11 @@ class Meter:
     num_samples: float = 0
     seconds: float = 0.0
     data_seconds: float = 0.0
-    """Of these, waiting for the loader."""
+    """Part of `seconds` that was waiting for the loader."""
     memory_mb: float = 0.0
 
     def add(self, losses: dict[str, float], num_samples: int) -> None:
-        """One batch."""
+        """Add one batch."""
         for name, loss in losses.items():
             total, count = self.losses.get(name, (0.0, 0))
             self.losses[name] = (total + loss, count + 1)
@@ -36,11 +39,11 @@ class Meter:
         self.num_samples += num_samples
 
     def means(self) -> dict[str, float]:
-        """Loss by name."""
+        """Return the mean loss by name."""
         return {name: total / max(count, 1) for name, (total, count) in self.losses.items()}
 
     def over(self, world: World, num_data_ranks: int) -> Meter:
-        """The meter of all processes, `num_data_ranks` of which read different samples. Called by all."""
+        """Return the meter of all processes, `num_data_ranks` of which read different samples. Called by all."""
         self.memory_mb = peak_memory_mb()
         if world.size == 1:
             return self
@@ -61,7 +64,7 @@ class Meter:
 
     @property
     def per_second(self) -> float:
-        """Samples."""
+        """Samples per second."""
         return self.num_samples / max(self.seconds, 1e-9)
 
     @property
@@ -70,11 +73,11 @@ class Meter:
         return self.data_seconds / max(self.seconds, 1e-9)
 
     def seconds_for(self, num_batches: int) -> float:
-        """How long that many more batches take."""
+        """Estimate the seconds that so many more batches take."""
         return num_batches * self.seconds / max(self.num_batches, 1)
 
     def facts(self, num_batches_left: int) -> dict[str, Any]:
-        """For a log that programs read."""
+        """Return the numbers for a log that programs read."""
         batches = max(self.num_batches, 1)
         return {
             "loss": self.means(),
@@ -87,7 +90,7 @@ class Meter:
         }
 
     def line(self, num_batches_left: int) -> str:
-        """For people."""
+        """Write the same in a line for people."""
         facts = self.facts(num_batches_left)
         left = timedelta(seconds=round(facts["seconds_left"]))
         return (
@@ -103,7 +106,7 @@ class Meter:
 
 
 def peak_memory_mb() -> float:
-    """The most that this process has held: of its GPU's memory, or of the machine's where it trains on the CPU."""
+    """Return the most memory this process has held, in MiB: its GPU's, or the machine's where it trains on the CPU."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     try:
@@ -112,3 +115,68 @@ def peak_memory_mb() -> float:
         return 0.0
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+@dataclass(frozen=True)
+class BatchLosses:
+    """Losses of one batch, by name."""
+
+    values: dict[str, float]
+    num_samples: int
+    ids: Tensor
+    """Sample ids, int64 (B,), where the batch is."""
+    update: int
+    """Updates made before this batch."""
+
+
+@dataclass(frozen=True)
+class _OnTheWay:
+    names: list[str]
+    numbers: Tensor
+    """(k,) float32, in the host's memory once `arrived`."""
+    arrived: torch.cuda.Event | None
+    num_samples: int
+    ids: Tensor
+    update: int
+
+    def read(self) -> BatchLosses:
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        values = dict(zip(self.names, self.numbers.tolist()))
+        return BatchLosses(values, self.num_samples, self.ids, self.update)
+
+
+class LossReader:
+    """Reads the losses of one batch after the other as numbers, without making a device wait for the program.
+
+    A GPU works behind the program, which queues its work. A number asked for at once makes the program wait until the
+    queue is empty, once per token grid; then the GPU waits for the program. So with `late` each batch's losses travel
+    to the host by themselves and are read when the next batch is queued: no wait, and a loss that is not finite is still
+    found before the next state is saved.
+    """
+
+    def __init__(self, late: bool) -> None:
+        self.late = late
+        self._waiting: list[_OnTheWay] = []
+
+    def put(self, losses: Mapping[str, Tensor], batch: Batch, update: int) -> list[BatchLosses]:
+        """Take one batch's scalars; return what can be read now: they, or with `late` those of the batch before."""
+        ready = self.rest()
+        if losses:
+            numbers = torch.stack([loss.detach().float() for loss in losses.values()])
+        else:  # a rank that has none of the batch's token grids
+            numbers = torch.empty(0)
+        arrived = None
+        if numbers.device.type == "cuda":
+            host = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
+            numbers = host.copy_(numbers, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
+        self._waiting.append(_OnTheWay(list(losses), numbers, arrived, len(batch), batch.ids, update))
+        return ready if self.late else self.rest()
+
+    def rest(self) -> list[BatchLosses]:
+        """Wait for all that was put and not read yet, and return it."""
+        ready = [one.read() for one in self._waiting]
+        self._waiting.clear()
+        return ready

@@ -18,8 +18,9 @@ from revit.common.system.errors import UserError
 
 
 def build_optimizer(model: nn.Module, options: OptimOptions) -> Optimizer:
-    """The optimiser over all parameters that want gradients, as one fused kernel an update: the same rules as PyTorch's
-    other forms, and states that each can read of the other, equal within rounding.
+    """Make the optimiser over all parameters that want gradients, one fused kernel an update.
+
+    Its rules are those of PyTorch's other forms, and each can read the other's states, equal within rounding.
 
     Without `decay_one_dimensional`, what the model's `no_weight_decay()` names is spared as well. Raises UserError for a
     group of `options` that has no parameters.
@@ -51,8 +52,8 @@ def build_optimizer(model: nn.Module, options: OptimOptions) -> Optimizer:
 
 
 def _start_momentum(optimizer: Optimizer, *arguments: Any) -> None:
-    """Zeros as the first momentum, which come to the same as none: PyTorch's fused SGD fails where a parameter gets its
-    first gradient later than others of its group, as those of one token grid may."""
+    """Start momentum at zero, which is the same as none: PyTorch's fused SGD fails where a parameter gets its first
+    gradient later than others of its group, as those of one token grid may."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if parameter.grad is not None and optimizer.state[parameter].get("momentum_buffer") is None:
@@ -60,7 +61,7 @@ def _start_momentum(optimizer: Optimizer, *arguments: Any) -> None:
 
 
 def parameter_groups(model: nn.Module, options: OptimOptions) -> list[dict[str, Any]]:
-    """The parameters that want gradients, in groups as an optimiser takes them, each with `lr_scale` (which timm's
+    """Group the parameters that want gradients as an optimiser takes them, each group with `lr_scale` (which timm's
     schedules obey), `frozen_epochs` (which `MovedSchedule` obeys) and `weight_decay`.
 
     The group with the highest rate at the start of the training comes first: its rate is what logs show.
@@ -95,7 +96,7 @@ def _beginnings(model: nn.Module) -> list[str]:
 
 
 def build_scheduler(optimizer: Optimizer, options: ScheduleOptions, updates_per_epoch: int) -> Scheduler:
-    """The schedule, to be stepped with the number of updates made so far (`step_update`).
+    """Make the schedule, to be stepped with the number of updates made so far (`step_update`).
 
     After its epochs, so through the cool-down, it stays where it ended.
     """
@@ -126,7 +127,7 @@ class MovedSchedule(Scheduler):
         self.inside = inside
         self.updates_per_epoch = updates_per_epoch
         self.shift = 0
-        """Added to the number of updates made."""
+        """Updates added to the number of those made."""
 
     def step_update(self, num_updates: int, metric: float | None = None) -> None:
         """Set the rates for the time after `num_updates` updates."""
@@ -139,7 +140,7 @@ class MovedSchedule(Scheduler):
         return self.inside._get_lr(t)
 
     def state_dict(self) -> dict[str, int]:
-        """For a state of the training."""
+        """Return what a saved state of the training needs."""
         return {"updates_per_epoch": self.updates_per_epoch, "shift": self.shift}
 
     def load_state_dict(self, state_dict: dict[str, int], num_updates: int = 0, epochs: float = 0.0) -> None:

@@ -1,13 +1,11 @@
-"""The whole recipe of a configuration, stage after stage: model, token-length labels, assigner, evaluation.
-
-Pictures and clips share it; what differs comes through `Modality[Any]`.
-"""
+"""The whole recipe of a configuration, stage after stage: model, token-length labels, assigner, calibration, evaluation."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +20,80 @@ from revit.common.methods.base import optim_of
 from revit.common.methods.run_options import RecipeOptions
 from revit.common.modality.load import build_assigner
 from revit.common.modality.modality import Modality
-from revit.common.system.device import pick_device
 from revit.common.system.distributed import ALONE, World
 from revit.common.system.errors import UserError
 from revit.common.system.files import locked, write_text
 from revit.common.system.launchers import overlooked
 from revit.common.system.log import RunLog, hush
-from revit.common.system.stop import StopRequest
+from revit.common.training import stages
+from revit.common.training.consistency import check_same, check_shared
 from revit.common.training.parallel.backends import check_training
-from revit.common.training.stage_work import RunFiles, StageWork
-from revit.common.training.stages import LOCK, StageBook, clear
-from revit.common.training.together import check_same, check_shared
+from revit.common.training.stage_book import LOCK, Settings, StageBook, clear
+from revit.common.training.stages import Run
+from revit.common.training.trainer import Trainer, Weights
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a recipe."""
+
+    name: str
+    settings: Settings
+    """Settings that its result depends on, those of the stages before it included."""
+    split: Split | None = None
+    """List that it reads."""
+    files: Sequence[str] = ()
+    """Files in the run's folder without which it is not done."""
+    work: Callable[[Run], None] | None = None
+    trainer: Callable[[Run], Trainer[Any]] | None = None
+    """Function that makes the trainer of a stage that trains, in place of `work`."""
+    save: Callable[[Run, dict[str, Weights]], None] = lambda run, weights: None
+    """Function that writes what was trained."""
+
+
+def stages_of(options: RecipeOptions, modality: Modality[Any]) -> list[Stage]:
+    """List the stages of a run, in order.
+
+    Labels and assigner need more than one grid, calibration a list of its own. Settings are what a result depends on: of
+    the data not how they are loaded, nothing of how processes share the work, and of a training not its batch size where
+    the effective one is given.
+    """
+    every = options.model_dump(mode="json", exclude={"data": {"loading": True, "demo": {"num_workers"}}})
+    budget = {"budget": every["model"].pop("budget"), "hold_budget": every["test"].pop("hold_budget")}
+    for training in (every["train"], every["assigner"]["train"]):
+        if training["effective_batch"] is not None:
+            del training["batch_size"]
+    data = {"data": every["data"]}
+    model = {key: every[key] for key in ("model", "methods", "start", "train", "distill", "label_smoothing")}
+    model |= data | {"run": {key: every["run"][key] for key in ("seed", "dtype")}}
+    lengths = model | {"lengths": every["lengths"]}
+    assigner = lengths | {"assigner": every["assigner"]}
+    calibrate = assigner | {"calibration": every["calibration"], "merge": every["test"]["merge"]}
+    evaluate = assigner | {"test": every["test"]} | (budget if budget["budget"] is not None else {})
+
+    calibration, labelled = options.calibration, options.lengths.split
+    found = [Stage("data", data, work=stages.make_data)] if options.makes_data else []
+    found.append(
+        Stage(
+            "model",
+            model,
+            "train",
+            ["model.safetensors"],
+            trainer=stages.model_trainer,
+            save=stages.save_model,
+        )
+    )
+    checkpoint = ["checkpoint.safetensors"]
+    if options.has_lengths:
+        make, save = stages.assigner_trainer, stages.save_assigner
+        found.append(Stage("lengths", lengths, labelled, ["lengths.csv"], stages.label_lengths))
+        found.append(Stage("assigner", assigner, labelled, checkpoint, trainer=make, save=save))
+        if calibration is not None and modality.has_split(options, calibration.split):
+            found.append(Stage("calibrate", calibrate, calibration.split, checkpoint, stages.calibrate))
+    return [
+        *found,
+        Stage("evaluate", evaluate, options.test.split, ["report.json", *checkpoint], stages.evaluate),
+    ]
 
 
 class Recipe:
@@ -42,140 +103,119 @@ class Recipe:
     """
 
     def __init__(self, options: RecipeOptions, modality: Modality[Any], world: World = ALONE) -> None:
-        self.options = options
-        self.modality = modality
-        self.world = world
-        self.stop = StopRequest()
+        self.options, self.modality, self.world = options, modality, world
         self.folder = Path(options.run.dir)
-        self.device = pick_device(options.run.device)
+        self.stages = stages_of(options, modality)
 
     def run(self, only: str | None = None) -> None:
-        """All stages, or the one called `only` (the stages it builds on must be done). UserError otherwise.
+        """Do all stages, or the one called `only` (the stages it builds on must be done). UserError otherwise.
 
-        Raises Stopped if the process is asked to end (SIGTERM, Ctrl-C) and the run can go on later.
+        A stage that is done is not done again. Raises Stopped if the process is asked to end (SIGTERM, Ctrl-C) and the run
+        can go on later.
         """
         if not self.world.is_main:
             hush()
         check_same({**self.options.model_dump(mode="json"), "--stage": only}, self.world)
-        self._check_inputs(only)
-        with self.stop.listening(), self._alone_in_folder():
+        run = Run(self.options, self.modality, self.world)
+        wanted = [stage for stage in self.stages if only in (None, stage.name)]
+        self._check_inputs(run, wanted)
+        with run.stop.listening(), self._alone_in_folder():
             check_shared(self.folder, self.world)
-            self._run(only)
+            book = self._begin(run, wanted, only)
+            for stage in wanted:
+                if only is not None:
+                    self._check_before(stage, book)
+                    book.forget([stage.name])
+                with dead_workers_explained():
+                    self.world.barrier()  # a process that is late finds the files of the stage before
+                    with book.doing(stage.name, self._settings(stage), self._files(stage)) as due:
+                        if due:
+                            run.seconds = book.seconds
+                            if stage.trainer is not None:
+                                stage.save(run, stage.trainer(run).train())
+                            elif stage.work is not None:
+                                stage.work(run)
+                if due:
+                    book.forget([after.name for after in self.stages[self.stages.index(stage) + 1 :]])
 
-    def _run(self, only: str | None) -> None:
-        world, main = self.world, self.world.is_main
-        stages = self.stages()
-        if only is not None and only not in stages:
+    def _begin(self, run: Run, wanted: Sequence[Stage], only: str | None) -> StageBook:
+        """Open the folder's log and its book of stages, once everything that will be trained can be."""
+        if not wanted:
             missing = "; it needs several token grids, and the list that calibration.split names"
             raise UserError(
-                f"this configuration has no stage {only!r}; its stages are {', '.join(stages)}"
-                f"{missing if only == 'calibrate' else ''}"
+                f"this configuration has no stage {only!r}; its stages are "
+                f"{', '.join(stage.name for stage in self.stages)}{missing if only == 'calibrate' else ''}"
             )
         starts_over = self.options.run.resume == "never" and only is None
         # What cannot be trained must not cost an older run either.
-        remarks = self._check_trainings(stages) if starts_over else []
+        remarks = self._check_trainings(run, self.stages) if starts_over else []
         if starts_over:
-            world.on_main(lambda: clear(self.folder))
+            self.world.on_main(lambda: clear(self.folder))
         board = self.folder / "tensorboard" if self.options.run.tensorboard else None
-        log = RunLog(self.folder / "log.jsonl", main, board)
-        book = StageBook(self.folder, log, world)
+        run.log = RunLog(self.folder / "log.jsonl", self.world.is_main, board)
+        book = StageBook(self.folder, run.log, self.world)
         if only is None:
-            book.check("model", self._settings_of("model"), RunFiles(self.folder).of("model"))
+            model = next(stage for stage in self.stages if stage.name == "model")
+            book.check(model.name, self._settings(model), self._files(model))
         if not starts_over:
-            remarks = self._check_trainings(self._due(stages, only, book))
-        world.on_main(lambda: write_text(self.folder / "config.yaml", dump(self.options)))
+            remarks = self._check_trainings(run, wanted if only is not None else self._due(book))
+        self.world.on_main(lambda: write_text(self.folder / "config.yaml", dump(self.options)))
         for line in remarks:
-            log.say(line)
-        work = StageWork(self.options, self.modality, world, log, self.stop)
-        for position, name in enumerate(stages):
-            if only not in (None, name):
-                if position < stages.index(str(only)) and not book.is_done(name):
-                    raise UserError(f"stage {only!r} builds on {name!r}, which is not done in {self.folder}")
-                continue
-            if name == only:
-                book.forget([name])
-            with dead_workers_explained():
-                # A process that is late finds the files of the stage before.
-                world.barrier()
-                done = book.run(
-                    name, self._settings_of(name), self._work_of(name, work, book), work.files.of(name)
+            run.log.say(line)
+        return book
+
+    def _due(self, book: StageBook) -> list[Stage]:
+        """Return the stages that will be done: after one that is, all that build on it."""
+        done = [book.stays(stage.name, self._settings(stage), self._files(stage)) for stage in self.stages]
+        return self.stages[done.index(False) :] if False in done else []
+
+    def _check_before(self, stage: Stage, book: StageBook) -> None:
+        for before in self.stages[: self.stages.index(stage)]:
+            if not book.is_done(before.name):
+                raise UserError(
+                    f"stage {stage.name!r} builds on {before.name!r}, which is not done in {self.folder}"
                 )
-            if done:
-                book.forget(stages[position + 1 :])
-
-    def _due(self, stages: list[str], only: str | None, book: StageBook) -> list[str]:
-        """The stages that will be done: after one that is, all that build on it."""
-        if only is not None:
-            return [only]
-        files = RunFiles(self.folder)
-        done = [book.stays(name, self._settings_of(name), files.of(name)) for name in stages]
-        return stages[done.index(False) :] if False in done else []
-
-    def stages(self) -> list[str]:
-        """Names, in order. Labels and assigner need more than one grid, calibration a list of its own."""
-        options = self.options
-        lengths = ["lengths", "assigner"] if options.has_lengths else []
-        if lengths and options.calibration and self.modality.has_split(options, options.calibration.split):
-            lengths.append("calibrate")
-        return [*(["data"] if options.makes_data else []), "model", *lengths, "evaluate"]
-
-    def _work_of(self, stage: str, work: StageWork, book: StageBook) -> Callable[[], None]:
-        works: dict[str, Callable[[], None]] = {
-            "data": lambda: self.world.on_main(lambda: self.modality.make_data(self.options)),
-            "model": work.train_model,
-            "lengths": work.label_lengths,
-            "assigner": work.train_assigner,
-            "calibrate": work.calibrate,
-            "evaluate": lambda: work.evaluate(book.seconds),
-        }
-        return works[stage]
 
     @contextmanager
     def _alone_in_folder(self) -> Iterator[None]:
-        """Inside, no other run works in the folder: rank 0 holds its lock. UserError if one does."""
+        """Hold the folder's lock on rank 0. UserError if another run works there."""
         with ExitStack() as held:
             self.world.on_main(
                 lambda: held.enter_context(locked(self.folder / LOCK, "another run works in this folder"))
             )
             yield
 
-    def _check_inputs(self, only: str | None) -> None:
-        """What would otherwise be found out after days of training: the model, and every list that a stage will read."""
+    def _check_inputs(self, run: Run, wanted: Sequence[Stage]) -> None:
+        """Build the model and read every list, which would otherwise fail after days of training."""
         options, modality = self.options, self.modality
-        names = modality.label_names(options)
-        with torch.random.fork_rng(devices=[]):
-            modality.build_model(options, len(names))
+        run.blank_model()
         if options.makes_data:
             return
-        stages = [name for name in self.stages() if only in (None, name)]
-        splits = {split for name in stages if (split := self._split_of(name)) is not None}
-        if (
-            "model" in stages
-            and options.run.evaluate_every is not None
-            and modality.has_split(options, "val")
-        ):
+        splits = {stage.split for stage in wanted if stage.split is not None}
+        trains = any(stage.name == "model" for stage in wanted)
+        if trains and options.run.evaluate_every is not None and modality.has_split(options, "val"):
             splits.add("val")
         for split in sorted(splits):
             modality.split(options, split)
 
-    def _check_trainings(self, stages: Sequence[str]) -> list[str]:
-        """Whether the processes can train all that these stages train. UserError that names every contradiction; what is
+    def _check_trainings(self, run: Run, wanted: Sequence[Stage]) -> list[str]:
+        """Check that the processes can train all that these stages train. UserError that names every contradiction; what is
         no contradiction but may surprise is returned."""
-        options, modality = self.options, self.modality
+        options, names = self.options, [stage.name for stage in wanted]
         trainings: dict[str, tuple[TrainOptions, nn.Module]] = {}
-        with torch.random.fork_rng(devices=[]):
-            if "model" in stages:
-                model = modality.build_model(options, len(modality.label_names(options)))
-                trainings["train"] = options.train.model_copy(update={"optim": optim_of(options)}), model
-            if "assigner" in stages:
+        if "model" in names:
+            train = options.train.model_copy(update={"optim": optim_of(options)})
+            trainings["train"] = train, run.blank_model()
+        if "assigner" in names:
+            with torch.random.fork_rng(devices=[]):
                 assigner = build_assigner(options.assigner, len(options.grids))
-                trainings["assigner.train"] = options.assigner.train, assigner
+            trainings["assigner.train"] = options.assigner.train, assigner
         found: dict[str, None] = {}
         remarks: dict[str, None] = {}
         for section, (train, network) in trainings.items():
             try:
                 lines = check_training(
-                    section, options.engine, train, network, self.device, options.run.dtype, self.world
+                    section, options.parallel, train, network, run.device, options.run.dtype, self.world
                 )
                 remarks |= dict.fromkeys(lines)
             except UserError as error:
@@ -187,18 +227,11 @@ class Recipe:
         alone = overlooked(os.environ) if trainings and self.world.size == 1 else None
         return [*remarks, *([alone] if alone is not None else [])]
 
-    def _split_of(self, stage: str) -> Split | None:
-        """The list that a stage works on."""
-        lengths = self.options.lengths.split
-        splits: dict[str, Split] = {"model": "train", "lengths": lengths, "assigner": lengths}
-        if self.options.calibration is not None:
-            splits["calibrate"] = self.options.calibration.split
-        return splits.get(stage, self.options.test.split if stage == "evaluate" else None)
+    def _files(self, stage: Stage) -> list[Path]:
+        return [self.folder / name for name in stage.files]
 
-    def _settings_of(self, stage: str) -> dict[str, Any]:
-        """What a stage's result depends on: settings, and what its lists say."""
-        settings = self.options.settings_of(stage)
-        split = self._split_of(stage)
-        if split is not None and not self.options.makes_data:
-            settings["list"] = self.modality.split(self.options, split).fingerprint
-        return settings
+    def _settings(self, stage: Stage) -> Settings:
+        """Return what a stage's result depends on: its settings, and what its list says."""
+        if stage.split is None or self.options.makes_data:
+            return stage.settings
+        return {**stage.settings, "list": self.modality.split(self.options, stage.split).fingerprint}

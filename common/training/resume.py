@@ -1,13 +1,14 @@
-"""Where a training stands: what is saved of it, and how it goes on, here or with other processes."""
+"""Saving a training, and going on with it, here or with other processes."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from revit.common.config.options import with_present_names
 from revit.common.system.errors import UserError
 from revit.common.system.files import write_text
-from revit.common.training.stages import differences
+from revit.common.training.stage_book import differences
 from revit.common.training.state import (
     FORMAT,
     load_newest_state,
@@ -23,32 +24,32 @@ if TYPE_CHECKING:
 
 @dataclass
 class Position:
-    """How far a training has come, whatever the number of processes."""
+    """Progress of a training, whatever the number of processes."""
 
     epoch: int = 0
-    """Epochs that are finished."""
+    """Finished epochs."""
     samples: int = 0
-    """Of this epoch's order, those already trained on, by all processes."""
+    """Samples of this epoch's order that all processes together have trained on."""
     losses: list[dict[str, float]] = field(default_factory=list)
     """Mean loss per name over what was trained since the last resume, one entry per finished epoch; empty for nothing."""
 
     def __str__(self) -> str:
-        """For people, who count epochs from 1."""
+        """Count epochs from 1, as people do."""
         if self.samples == 0 and self.epoch > 0:
             return f"after epoch {self.epoch}"
         return f"in epoch {self.epoch + 1}, after sample {self.samples}"
 
 
 class States:
-    """Saves and resumes a `Trainer`. Every call is made by all processes; rank 0 writes."""
+    """Saved states of a `Trainer`. Every call is made by all processes; rank 0 writes."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
         self.watched = trainer.folder / "watched"
-        """Holds the last epoch after which `after_epoch` was called, so that a stop in between does not leave it out."""
+        """File with the last epoch after which `after_epoch` was called, so that a stop in between does not leave it out."""
 
-    def save(self, position: Position) -> None:
-        """Write where the training stands. UserError if that cannot be done."""
+    def save(self) -> None:
+        """Save the training. UserError if that cannot be done."""
         trainer, world = self.trainer, self.trainer.world
         broken = trainer.loader.broken
         if world.size > 1:
@@ -56,17 +57,16 @@ class States:
         state: dict[str, Any] = {
             "format": FORMAT,
             "backend": trainer.backend.state_dict(),
-            "position": asdict(position),
+            "position": asdict(trainer.position),
             "random": world.gather(random_states()),
             "broken": broken.state_dict(),
             "world": trainer.facts(),
+            "schedule": trainer.schedule.state_dict(),
         }
         if trainer.average is not None:
             state["average"] = trainer.average.module.state_dict()
-        if trainer.schedule is not None:
-            state["schedule"] = trainer.schedule.state_dict()
         updates = trainer.backend.num_updates
-        world.on_main(lambda: _nothing(save_state(trainer.folder, updates, state, trainer.keep_states)))
+        world.on_main(lambda: save_state(trainer.folder, updates, state, trainer.keep_states))
 
     def resume(self) -> Position:
         """Go on from the newest state, or from the start. UserError for a state that is not of this training."""
@@ -80,23 +80,23 @@ class States:
                 "with run.resume=never"
             )
         position = Position(**state["position"])
-        if trainer.schedule is not None:
-            epochs = position.epoch + position.samples / trainer.loader.num_samples
-            trainer.schedule.load_state_dict(state["schedule"], state["backend"]["num_updates"], epochs)
+        epochs = position.epoch + position.samples / trainer.loader.num_samples
+        trainer.schedule.load_state_dict(state["schedule"], state["backend"]["num_updates"], epochs)
         trainer.backend.load_state_dict(state["backend"])
         if trainer.average is not None:
             trainer.average.module.load_state_dict(state["average"])
         trainer.loader.broken.load_state_dict(state["broken"])
-        changed = differences(state["world"], trainer.facts())
-        if [state["world"][key] for key in ("processes", "reading")] == [
-            trainer.facts()[key] for key in ("processes", "reading")
-        ]:
+        before, now = with_present_names(state["world"]), trainer.facts()
+        changed = differences(before, now)
+        if all(before[key] == now[key] for key in ("processes", "reading")):
             restore_random_states(state["random"][trainer.world.rank])
         else:
             seed_anew(trainer.backend.num_updates)
             changed.append("random numbers of dropout and mixing drawn anew")
         trainer.log.say(f"{trainer.name}: going on {position}" + "".join(f"; {one}" for one in changed))
-        trainer.log.write("resumed", stage=trainer.name, **_place(position), changed=changed)
+        # Epochs count from 1, as in all lines of the log.
+        place = {"epoch": position.epoch + 1, "samples": position.samples}
+        trainer.log.write("resumed", stage=trainer.name, **place, changed=changed)
         if position.samples == 0:
             self.watch(position.epoch)
         return position
@@ -111,12 +111,3 @@ class States:
         with trainer.stop.waiting(False), trainer.backend.whole():
             trainer.after_epoch(epoch)
         world.on_main(lambda: write_text(self.watched, str(epoch)))
-
-
-def _place(position: Position) -> dict[str, int]:
-    """The epoch to go on with, from 1 as in all lines of the log, and what is trained of it."""
-    return {"epoch": position.epoch + 1, "samples": position.samples}
-
-
-def _nothing(_: object) -> None:
-    return None

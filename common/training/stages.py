@@ -1,188 +1,284 @@
-"""The stages of a recipe on disk: which are done, with what settings, and how long they took."""
+"""Work of the stages of a recipe: train the model, label token lengths, train the assigner, calibrate, evaluate."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import shutil
+import copy
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from revit.common.system.distributed import ALONE, World
-from revit.common.system.errors import UserError, reason_of
+import torch
+from torch import Tensor, nn
+
+from revit.common.data.flat import FlatStrings
+from revit.common.evaluation.evaluate import Evaluation, grid_runners
+from revit.common.evaluation.evaluator import Evaluator
+from revit.common.evaluation.examples import make_examples
+from revit.common.evaluation.record import IN_RUN, Seen, save_seen
+from revit.common.methods.base import optim_of, start_of, task_of
+from revit.common.methods.revit.adaptive import AdaptiveClassifier
+from revit.common.methods.revit.assigner import TokenLengthAssigner
+from revit.common.methods.revit.labels import LengthLabels, class_balanced_weights
+from revit.common.methods.revit.task import AssignerTask
+from revit.common.methods.run_options import RecipeOptions
+from revit.common.modality.load import build_assigner
+from revit.common.modality.modality import Modality
+from revit.common.models.base import GridModel
+from revit.common.serving.budgets import budget_line
+from revit.common.system.device import pick_device
+from revit.common.system.distributed import World
 from revit.common.system.files import write_json
 from revit.common.system.log import RunLog
-from revit.common.training.state import remove_states
-
-Settings = Mapping[str, Any]
-
-LOCK = ".lock"
-"""Held while a process works in a run's folder."""
-TOKEN = ".token"
-"""There for a moment at the start, while several processes see whether the folder is the same for all."""
-WRITTEN = (
-    *("stages.json", "config.yaml", "log.jsonl", "lengths.csv", "report.json", "report.html"),
-    *("model.safetensors", "best.safetensors", "checkpoint.safetensors", "evaluation.safetensors", "states"),
-    "tensorboard",
-)
-"""What runs write into their folder, besides `data`."""
+from revit.common.system.stop import StopRequest
+from revit.common.timing.speed import measure_speed
+from revit.common.training.state import random_states, restore_random_states, seed_all, states_folder
+from revit.common.training.trainer import Trainer, Weights
+from revit.common.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from revit.common.weights.start import architecture_facts
 
 
-class StageBook:
-    """`RUN_DIR/stages.json`: a stage that is done with the present settings is not done again.
+class Run:
+    """One run of a recipe, as its stages see it. Every process of `world` has one; rank 0 alone writes."""
 
-    Settings that changed under the first stage that trains would silently mix two runs, so they are refused with the
-    list of what changed, unless nothing of it was saved; later stages are cheap and are done again, with a line that says
-    why.
+    log: RunLog
+    """Log of the run, once its folder is this run's alone."""
+    model_facts: Mapping[str, Any] = MappingProxyType({})
+    """Facts that the checkpoints of the model keep beside its weights."""
+    length_shares: Mapping[str, float] = MappingProxyType({})
+    """Share of the labels by token grid."""
 
-    Every process has the same book; rank 0 reads and writes the file.
-    """
-
-    def __init__(self, folder: Path, log: RunLog, world: World = ALONE) -> None:
-        self.path = folder / "stages.json"
-        self.log = log
-        self.world = world
-        self.book: dict[str, Any] = world.on_main(self._read)
+    def __init__(self, options: RecipeOptions, modality: Modality[Any], world: World) -> None:
+        self.options, self.modality, self.world = options, modality, world
+        self.device = pick_device(options.run.device)
+        self.stop = StopRequest()
+        self.evaluator = Evaluator(options, modality, world)
+        self.seconds: Mapping[str, float] = {}
+        """Seconds of the stages done so far."""
+        folder = Path(options.run.dir)
+        self.model_file = folder / "model.safetensors"
+        self.best_file = folder / "best.safetensors"
+        self.labels_file = folder / "lengths.csv"
+        self.checkpoint_file = folder / "checkpoint.safetensors"
+        self.report_file = folder / "report.json"
+        self.record_file = folder / IN_RUN
+        self._blank: tuple[GridModel, dict[str, Any]] | None = None
 
     @property
-    def seconds(self) -> dict[str, float]:
-        """Seconds per finished stage, over all the processes that worked on it."""
-        return {name: entry["seconds"] for name, entry in self.book.items() if entry["done"]}
+    def label_names(self) -> list[str]:
+        """Names of the classes."""
+        return list(self.modality.label_names(self.options))
 
-    def is_done(self, name: str) -> bool:
-        return bool(self.book.get(name, {}).get("done"))
+    def blank_model(self) -> GridModel:
+        """Build the model once, with the run's seed, and leave the random states as they were."""
+        if self._blank is None:
+            before = random_states()
+            seed_all(self.options.run.seed)
+            model = self.modality.build_model(self.options, len(self.label_names))
+            self._blank = model, random_states()
+            restore_random_states(before)
+        return self._blank[0]
 
-    def stays(self, name: str, settings: Settings, results: Sequence[Path]) -> bool:
-        """Whether `run` would leave this stage alone. Asked by all processes."""
-        same = self.is_done(name) and self.book[name]["settings"] == settings
-        return self.world.on_main(lambda: same and all(path.exists() for path in results))
+    def model_to_train(self) -> GridModel:
+        """Return a copy of the blank model, with the random states as building it left them."""
+        model = copy.deepcopy(self.blank_model())
+        assert self._blank is not None
+        restore_random_states(self._blank[1])
+        return model
 
-    def check(self, name: str, settings: Settings, results: Sequence[Path]) -> None:
-        """Raises UserError if the stage was begun with other settings and there is a training state or a result of it.
+    def trainer_settings(self) -> dict[str, Any]:
+        """Return the arguments of `Trainer` that all trainings of the run share."""
+        return {
+            "run": self.options.run,
+            "device": self.device,
+            "normalizer": self.modality.normalizer(self.options),
+            "log": self.log,
+            "parallel": self.options.parallel,
+            "world": self.world,
+            "stop": self.stop,
+        }
 
-        Asked by all processes.
-        """
-        entry = self.book.get(name)
-        if entry is not None and entry["settings"] != settings and not self._is_untouched(name, results):
-            changed = "; ".join(differences(entry["settings"], settings))
-            raise UserError(
-                f"{self.path.parent} holds a run with other settings ({changed}); choose another run.dir, restore "
-                "the settings, or start over with run.resume=never"
-            )
+    def checkpoint(
+        self,
+        label_names: Sequence[str],
+        parts: Mapping[str, Mapping[str, Tensor]],
+        extra: Mapping[str, Any],
+    ) -> Checkpoint:
+        """Make a checkpoint with the run's configuration."""
+        config = self.options.model_dump(mode="json")
+        return Checkpoint(self.options.kind, config, list(label_names), parts, extra)
 
-    def run(
-        self, name: str, settings: Settings, work: Callable[[], None], results: Sequence[Path] = ()
-    ) -> bool:
-        """Do `work` unless it is done with equal `settings` and its `results` are there; says whether it was done now."""
-        entry = self.book.get(name)
-        if entry is not None and entry["settings"] != settings:
-            changed = "; ".join(differences(entry["settings"], settings))
-            if self._is_untouched(name, results):
-                self.log.say(f"{name}: takes the new settings ({changed}); nothing of it was saved before")
-            else:
-                self.log.say(f"{name}: done again, settings changed ({changed})")
-            self.forget([name])
-            entry = None
-        gone = self.world.on_main(lambda: [path.name for path in results if not path.exists()])
-        if entry is not None and entry["done"] and gone:
-            self.log.say(f"{name}: done again, {' and '.join(gone)} is gone")
-            self.forget([name])
-            entry = None
-        if entry is not None and entry["done"]:
-            self.log.say(f"{name}: already done")
-            self._remove_states(name)
-            return False
-        entry = entry or {"settings": settings, "done": False, "seconds": 0.0}
-        self.book[name] = entry
-        self._write()
-        start = time.perf_counter()
-        try:
-            work()
-        except BaseException:
-            # Also where one process alone fails: nobody waits here. What failed is said, not that this failed too.
-            entry["seconds"] = round(entry["seconds"] + time.perf_counter() - start, 3)
-            with contextlib.suppress(UserError):
-                self._write()
-            raise
-        entry["seconds"] = round(entry["seconds"] + time.perf_counter() - start, 3)
-        entry["done"] = True
-        self._write()
-        self._remove_states(name)  # not before: without them an interruption here would cost the whole stage
-        self.log.write("stage", stage=name, seconds=entry["seconds"])
-        self.log.say(f"{name}: done in {entry['seconds']:.0f} s")
-        return True
-
-    def forget(self, names: list[str]) -> None:
-        """Have these stages done again from their start: what they were built on has changed."""
-        for name in names:
-            self.book.pop(name, None)
-            self._remove_states(name)  # half a training with the old settings
-        self._write()
-
-    def _is_untouched(self, name: str, results: Sequence[Path]) -> bool:
-        """Whether the stage was begun and ended before anything of it was saved, as when its configuration was refused.
-
-        Damaged states count as states.
-        """
-        states = self._states_of(name)
-
-        def nothing_there() -> bool:
-            saved = [path for path in states.glob("*") if path.suffix != ".part"]
-            return not saved and not any(path.exists() for path in results)
-
-        return not self.is_done(name) and self.world.on_main(nothing_there)
-
-    def _states_of(self, name: str) -> Path:
-        return self.path.parent / "states" / name
-
-    def _remove_states(self, name: str) -> None:
-        if self.world.is_main:
-            remove_states(self._states_of(name))
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            book = json.loads(self.path.read_text("utf-8")) if self.path.exists() else {}
-            if not all({"settings", "done", "seconds"} <= entry.keys() for entry in book.values()):
-                raise ValueError("it is not the book of a run")
-            return book
-        except (OSError, ValueError, AttributeError) as error:
-            raise UserError(
-                f"{self.path}: cannot be read ({reason_of(error)}); restore it, or start over with run.resume=never"
-            ) from error
-
-    def _write(self) -> None:
-        if self.world.is_main:
-            write_json(self.path, self.book)
+    def save(self, path: Path, *content: Any) -> None:
+        """Save a `checkpoint` of this content on rank 0."""
+        checkpoint = self.checkpoint(*content)
+        self.world.on_main(lambda: save_checkpoint(path, checkpoint))
 
 
-def differences(old: Any, new: Any) -> list[str]:
-    """Key paths whose values differ, as `key: old -> new`."""
-    return [f"{key}: {before} -> {after}" for key, before, after in changes(old, new)]
+def make_data(run: Run) -> None:
+    """Make the data set of `data.demo`."""
+    run.world.on_main(lambda: run.modality.make_data(run.options))
 
 
-def changes(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Key paths whose values differ, with both values, None where one has no such key."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for name in [*old, *(name for name in new if name not in old)]:
-            yield from changes(old.get(name), new.get(name), f"{key}.{name}" if key else str(name))
-    elif old != new:
-        yield key, old, new
+def model_trainer(run: Run) -> Trainer[GridModel]:
+    """Make the trainer of the model at all its grids (Algorithm 1)."""
+    options, modality = run.options, run.modality
+    model = run.model_to_train()
+    start = start_of(options)
+    if start.source is not None:
+        started = options.model_copy(update={"start": start})
+        run.log.say(str(modality.start(model, started, start.source)))
+    run.model_facts = {"architecture": architecture_facts(model)}
+    if run.world.is_main and not states_folder(options.run.dir, "model").exists():
+        run.best_file.unlink(missing_ok=True)  # an earlier training's
+    return Trainer(
+        "model",
+        model,
+        task_of(options, modality.task(options), modality, model),
+        lambda rank, num_ranks: modality.train_loader(
+            options, "train", options.train.batch_size, rank, num_ranks
+        ),
+        options.train.model_copy(update={"optim": optim_of(options)}),
+        **run.trainer_settings(),
+        augment=modality.batch_augment(options, len(run.label_names)),
+        watch=lambda network: run.evaluator.watch(network, run.log, keeper(run, network)),
+    )
 
 
-def clear(folder: Path) -> None:
-    """Remove what an earlier run left in `folder`, and nothing else. Refuses a folder that is not a run's.
+def save_model(run: Run, weights: dict[str, Weights]) -> None:
+    """Write model.safetensors."""
+    run.save(run.model_file, run.label_names, weights, run.model_facts)
 
-    A data set made for the run stays: it is checked by its own marker.
+
+def keeper(run: Run, network: nn.Module) -> Callable[[int, float], None]:
+    """Return what keeps the best model so far in best.safetensors, given the epoch and its top-1.
+
+    The file itself knows how good it is, so that a run that goes on does too.
     """
-    if not folder.exists() or all(path.name in (LOCK, TOKEN) for path in folder.iterdir()):
-        return
-    if not (folder / "stages.json").exists():
-        raise UserError(f"{folder} is not the folder of a run (no stages.json in it); it is left alone")
-    for name in WRITTEN:
-        path = folder / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+
+    def keep(epoch: int, top1: float) -> None:
+        known = load_checkpoint(run.best_file).extra["val"] if run.best_file.exists() else None
+        if known is None or known["top1"] < top1:
+            facts = {**run.model_facts, "val": {"epoch": epoch, "top1": top1}}
+            weights = {"model": dict(network.state_dict())}
+            save_checkpoint(run.best_file, run.checkpoint(run.label_names, weights, facts))
+
+    return keep
+
+
+def label_lengths(run: Run) -> None:
+    """Find every sample's token-length label by the trained model, in evaluation mode, one view; write lengths.csv."""
+    options = run.options.lengths
+    classifier = run.evaluator.fill(load_checkpoint(run.model_file), run.model_file)
+    grids = classifier.model.grids
+    evaluation = run.evaluator.evaluate(
+        grid_runners(AdaptiveClassifier(classifier.model)), options.split, "lengths", one_view=True
+    )
+    if run.world.is_main:
+        correct = [evaluation.correct(evaluation.answers[grid.name].logits, "logits") for grid in grids]
+        paths = run.modality.paths(run.options, options.split)
+        labels = LengthLabels(
+            grids=grids,
+            ids=evaluation.ids,
+            paths=FlatStrings.of(paths[id] for id in evaluation.ids.tolist()),
+            targets=evaluation.targets,
+            correct=torch.stack(correct, dim=1),
+            none_correct=options.none_correct,
+        )
+        labels.save(run.labels_file)
+        failed, shares = len(evaluation.failures), labels.shares()
+        run.log.write("lengths", split=options.split, shares=shares, failed=failed)
+        said = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+        run.log.say(f"lengths: {len(labels.ids)} labels on {options.split}: {said}; failed {failed}")
+    run.world.barrier()
+
+
+def assigner_trainer(run: Run) -> Trainer[TokenLengthAssigner]:
+    """Make the trainer of the Token-Length Assigner, on the labels."""
+    seed_all(run.options.run.seed)
+    options, split = run.options.assigner, run.options.lengths.split
+    labels = LengthLabels.load(run.labels_file, run.options.lengths.none_correct)
+    assigner = build_assigner(options, len(labels.grids))
+    by_id = labels.by_id(run.modality.paths(run.options, split), str(run.labels_file))
+    weights = class_balanced_weights(labels.labels, len(labels.grids)) if options.balanced else None
+    run.length_shares = labels.shares()
+    return Trainer(
+        "assigner",
+        assigner,
+        AssignerTask(by_id, weights, options.mirror),
+        lambda rank, num_ranks: run.modality.assigner_loader(
+            run.options, split, options.train.batch_size, rank, num_ranks
+        ),
+        options.train,
+        **run.trainer_settings(),
+    )
+
+
+def save_assigner(run: Run, weights: dict[str, Weights]) -> None:
+    """Write checkpoint.safetensors with both networks."""
+    model = load_checkpoint(run.model_file)
+    parts = {**model.parts, "assigner": weights["model"]}
+    run.save(
+        run.checkpoint_file, model.label_names, parts, {**model.extra, "length_shares": run.length_shares}
+    )
+
+
+def calibrate(run: Run) -> None:
+    """Measure what the assigner's thresholds cost and gain, and keep it in checkpoint.safetensors."""
+    options = run.options.calibration
+    assert options is not None
+    checkpoint = load_checkpoint(run.checkpoint_file)
+    classifier = run.evaluator.fill(checkpoint, run.checkpoint_file)
+    found = run.evaluator.calibrate(classifier, options.split, options.points)
+    extra = dict(checkpoint.extra)
+    if found is not None:  # on rank 0
+        curve, (cheapest, *_, dearest) = found.curve, found.curve.points
+        run.log.write("calibrate", **curve.summary())
+        run.log.say(
+            f"calibrate: {curve.num_samples} samples of {options.split}: top-1 {cheapest.top1:.2f} % at "
+            f"{cheapest.gmacs:.4g} GMACs to {dearest.top1:.2f} % at {dearest.gmacs:.4g}; model.budget: {curve.ranges()}"
+        )
+        if not curve.fits:
+            run.log.say(
+                "calibrate: somewhere more tokens do worse, by more than the interval; the curve there is a mean"
+            )
+        extra |= found.facts()
+    run.save(run.checkpoint_file, checkpoint.label_names, checkpoint.parts, extra)
+
+
+def evaluate(run: Run) -> None:
+    """Evaluate fixed grids, the assigner and the baselines on the test split; write report.json."""
+    start = time.perf_counter()
+    options, evaluator = run.options, run.evaluator
+    file = run.checkpoint_file if options.has_lengths else run.model_file
+    classifier = evaluator.load(file)
+    if options.model.budget is not None:
+        evaluator.choose(classifier, options.model.budget, file)
+    evaluations: list[Evaluation] = []  # one, on rank 0
+    report = evaluator.report(classifier, evaluations.append)
+    if "budget" in report:
+        run.log.say(budget_line(report["budget"]))
+    report["seconds"] = {**run.seconds, "evaluate": round(time.perf_counter() - start, 3)}
+    run.world.on_main(lambda: _write_report(run, report, evaluations[0], classifier))
+    if not options.has_lengths:
+        checkpoint = load_checkpoint(run.model_file)
+        run.save(run.checkpoint_file, checkpoint.label_names, checkpoint.parts, checkpoint.extra)
+
+
+def _write_report(
+    run: Run, report: dict[str, Any], evaluation: Evaluation, classifier: AdaptiveClassifier
+) -> None:
+    """Write report.json, with the speed measured, and the record of every sample that its page needs."""
+    options, modality = run.options, run.modality
+    grids = [grid.name for grid in classifier.model.grids]
+    seen = Seen.of(evaluation, grids, modality.label_names(options), options.test.merge)
+    if seen.lengths is not None:
+        samples = modality.eval_loader(options, options.test.split, 1, one_view=True).dataset
+        paths = modality.paths(options, options.test.split)
+        seen = seen.with_examples(make_examples(seen, samples.__getitem__, paths))
+    save_seen(run.record_file, seen)
+    if options.run.speed_seconds:
+        shares = report.get("adaptive", {}).get("share")
+        shape, seconds = modality.input_shape(options), options.run.speed_seconds
+        report["speed"] = measure_speed(classifier, shape, run.device, run.evaluator.dtype, shares, seconds)
+    write_json(run.report_file, report)

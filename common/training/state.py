@@ -23,7 +23,7 @@ LOG = logging.getLogger("revit.engine")
 
 PREFIX = "update-"
 FORMAT = 2
-"""Of the states that `Trainer` saves. 1: by number, not by name, and of one process."""
+"""Version of the states that `Trainer` saves."""
 
 
 def seed_all(seed: int) -> None:
@@ -34,7 +34,7 @@ def seed_all(seed: int) -> None:
 
 
 def random_states() -> dict[str, Any]:
-    """The states of the global generators, as tensors, numbers and lists: they are read back without executing code.
+    """Return the states of the global generators, as tensors, numbers and lists: they are read back without executing code.
 
     Loaders draw from seeds of their own and have no state.
     """
@@ -71,7 +71,7 @@ def seed_data_rank(seed: int, data_rank: int) -> None:
 
 
 def seed_anew(num_updates: int) -> None:
-    """Other numbers than at the start, where those to go on with are not known."""
+    """Draw other numbers than at the start, where those to go on with are not known."""
     seed_all(sample_seed(torch.initial_seed() % 2**63, num_updates, 0))
 
 
@@ -102,7 +102,7 @@ def save_state(folder: Path, num_updates: int, state: dict[str, Any], keep: int 
 
 
 def load_newest_state(folder: Path, world: World = ALONE) -> dict[str, Any] | None:
-    """The newest state that is whole, or None where there is none. Executes no code from the file.
+    """Load the newest state that is whole; None where there is none. Executes no code from the file.
 
     A damaged one is named, passed over and called `.damaged`, so that it does not count as one of the last. UserError if
     all are damaged: to start over without a word could throw away weeks.
@@ -149,5 +149,11 @@ def _read(path: Path) -> dict[str, Any]:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
+def states_folder(run_folder: Path, stage: str) -> Path:
+    """Return where the states of a stage's training are."""
+    return run_folder / "states" / stage
+
+
 def remove_states(folder: Path) -> None:
+    """Remove the states of a training, if there are any."""
     shutil.rmtree(folder, ignore_errors=True)

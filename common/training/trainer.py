@@ -5,30 +5,36 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from contextlib import closing
+from typing import Any, Generic, TypeVar, cast
 
+import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
+from revit.common.config.sections import ParallelOptions, RunOptions, TrainOptions
 from revit.common.data.batch import Batch
 from revit.common.data.loader import Loader
 from revit.common.methods.task import BatchAugment, Progress, Task
-from revit.common.system.distributed import World
+from revit.common.system.device import to_cpu
+from revit.common.system.distributed import ALONE, World
 from revit.common.system.errors import UserError
 from revit.common.system.log import RunLog, progress
 from revit.common.system.stop import StopRequest
-from revit.common.training.loss_reader import BatchLosses, LossReader
-from revit.common.training.meter import Meter
-from revit.common.training.optim import MovedSchedule
-from revit.common.training.parallel.backend import Backend
+from revit.common.training.meter import BatchLosses, LossReader, Meter
+from revit.common.training.optim import MovedSchedule, build_optimizer, build_scheduler
+from revit.common.training.parallel.backend import DEFAULT, Backend
+from revit.common.training.parallel.backends import divide, make_backend, start_facts, start_line
 from revit.common.training.resume import Position, States
+from revit.common.training.state import seed_data_rank, states_folder
+
+Network = TypeVar("Network", bound=nn.Module)
+Weights = dict[str, Tensor]
+Watch = Callable[[int], None]
+"""Function called with the number of finished epochs, after their state was saved; must leave random states alone."""
 
 FINE, STOP, BROKEN = range(3)
-"""What the processes tell each other before an update; the largest counts."""
-BadLoss = tuple[int, str]
-"""Updates made before a batch whose loss was not finite, and what to say of it."""
+"""Wishes of a process before an update; the largest of all processes counts."""
 
 
 def forward_backward(
@@ -56,211 +62,269 @@ def forward_backward(
     return losses
 
 
-@dataclass
-class Trainer:
-    """Trains `model` for a number of epochs and can be interrupted anywhere. Every process has one."""
+class Trainer(Generic[Network]):
+    """Trains `network` for a number of epochs and can be interrupted anywhere. Every process of `world` has one.
 
-    model: nn.Module
-    """To be called: what the backend's `prepare` gave."""
-    task: Task
-    backend: Backend
-    normalizer: nn.Module
-    loader: Loader
-    num_epochs: int
-    folder: Path
-    log: RunLog
-    name: str = "model"
-    log_every: int = 20
-    save_every: int | None = None
-    augment: BatchAugment | None = None
-    """Mixing and erasing of normalised batches; draws from the global generators only, so that a resume repeats it."""
-    average: ModelEmaV3 | None = None
-    """A moving average of the model's weights, moved with every update."""
-    after_epoch: Callable[[int], None] | None = None
-    """Called with the number of finished epochs, after their state was saved; must leave random states alone."""
-    world: World = field(default_factory=World)
-    stop: StopRequest = field(default_factory=StopRequest)
-    schedule: MovedSchedule | None = None
-    """What the backend steps, if it is to survive another effective batch."""
-    keep_states: int = 2
-    engine: Mapping[str, Any] = field(default_factory=dict)
-    """How the processes train together, for the line that says what changed."""
+    network: equal on all processes.  make_loader: (rank, number) of those processes that read different samples -> loader.
+    augment: mixing and erasing of normalised batches; draws from the global generators only, so that a resume repeats it.
+    watch: the network to use (the average of the weights, if that is to be the model) -> what to call after epochs.
 
-    @property
-    def batches_per_epoch(self) -> int:
-        """A multiple of the backend's `accumulate`: an update never mixes two epochs, what is over is not read.
+    Raises UserError for a list too short for one update, and for settings that the processes cannot train with.
+    """
 
-        Raises UserError for a list too short for one update.
-        """
-        updates = self.loader.batches_per_epoch // self.backend.accumulate
+    def __init__(
+        self,
+        name: str,
+        network: Network,
+        task: Task,
+        make_loader: Callable[[int, int], Loader],
+        options: TrainOptions,
+        run: RunOptions,
+        *,
+        device: torch.device,
+        normalizer: nn.Module,
+        log: RunLog,
+        parallel: ParallelOptions = DEFAULT,
+        world: World = ALONE,
+        stop: StopRequest | None = None,
+        augment: BatchAugment | None = None,
+        watch: Callable[[Network], Watch | None] = lambda network: None,
+    ) -> None:
+        self.name, self.task, self.log, self.world, self.augment = name, task, log, world, augment
+        self.stop = stop or StopRequest()
+        self.num_epochs = options.schedule.total_epochs
+        self.log_every, self.save_every, self.keep_states = run.log_every, run.save_every, run.keep_states
+        self.folder = states_folder(run.dir, name)
+        network.to(device)
+        self.normalizer = normalizer.to(device)
+        self.average = ModelEmaV3(network, decay=options.ema.decay) if options.ema is not None else None
+        self.uses_average = options.ema is not None and options.ema.use
+        division = divide(parallel, network, world)
+        self.backend = make_backend(division, parallel, options, task, device, run.dtype)
+        self.parallel = parallel.model_dump(mode="json") | {"backend": division.backend}
+        facts = start_facts(division, self.backend, parallel, options, world)
+        log.say(f"{name}: {start_line(facts)}")
+        log.write("start", stage=name, **facts)
+        self.loader = make_loader(division.rank, division.num_ranks)
+        self.updates_per_epoch = self._updates_per_epoch()
+        averaged = self.average is not None and self.uses_average
+        self.after_epoch = watch(cast(Network, cast(Any, self.average).module) if averaged else network)
+        optimizer = build_optimizer(network, options.optim)
+        schedule = build_scheduler(optimizer, options.schedule, self.updates_per_epoch)
+        self.schedule = MovedSchedule(schedule, self.updates_per_epoch)
+        self.model = self.backend.prepare(network, optimizer, self.schedule)
+        self.position = Position()
+        seed_data_rank(run.seed, division.rank)
+
+    def _updates_per_epoch(self) -> int:
+        """Count the updates of an epoch: none mixes two epochs, what is over is not read."""
+        accumulate, ranks = self.backend.accumulate, self.loader.sampler.num_ranks
+        updates = self.loader.batches_per_epoch // accumulate
         if updates == 0:
-            ranks = self.loader.sampler.num_ranks
             processes = f" in {ranks} processes" if ranks > 1 else ""
             raise UserError(
-                f"{self.name}: {self.loader.num_samples} samples do not fill one update of "
-                f"{self.backend.accumulate} x {self.loader.batch_size}{processes}; lower batch_size or effective_batch"
+                f"{self.name}: {self.loader.num_samples} samples do not fill one update of {accumulate} x "
+                f"{self.loader.batch_size}{processes}; lower batch_size or effective_batch"
             )
-        return updates * self.backend.accumulate
+        return updates
 
-    def train(self) -> Position:
-        """Run to the end, from the newest state in `folder`.
+    def train(self) -> dict[str, Weights]:
+        """Train to the end, from the newest state there is, and return the weights on the CPU.
+
+        Under "model" are those to use; where an average of the weights is kept, the other set is under "raw" (the average
+        is the model) or "ema" (the trained weights are).
 
         Raises UserError on a loss that is not finite or too many broken files, Stopped when asked to end.
         """
-        states = States(self)
-        position = states.resume()
-        with self.stop.waiting(), progress(self.name, self.num_epochs * self.batches_per_epoch) as update_bar:
-            update_bar(advance=position.epoch * self.batches_per_epoch + self._batches_of(position))
-            while position.epoch < self.num_epochs:
-                self._epoch(position, states, update_bar)
-        return position
+        states, total = States(self), self.num_epochs * self.batches_per_epoch
+        with closing(self.backend):
+            self.position = states.resume()
+            with self.stop.waiting(), progress(self.name, total) as bar:
+                bar(advance=self.position.epoch * self.batches_per_epoch + self._batches_done)
+                while self.position.epoch < self.num_epochs:
+                    for number, batch in self._read_epoch():
+                        losses = forward_backward(
+                            self.model,
+                            self.task,
+                            self.backend,
+                            self.normalizer,
+                            batch,
+                            self.now,
+                            self.augment,
+                        )
+                        ends_update = number % self.backend.accumulate == 0
+                        wish = self._check(losses, batch, ends_update)
+                        updated = self.backend.step()
+                        self._count(number, updated, ends_update)
+                        bar(note=self._note())
+                        if updated and self.backend.num_updates % self.log_every == 0:
+                            self._log_interval(number)
+                        if (
+                            ends_update
+                            and number < self.num_batches
+                            and (wish == STOP or self._saves(updated))
+                        ):
+                            self._read_late_losses()
+                            states.save()
+                            if wish == STOP:
+                                raise self._stopped()
+                    self._end_epoch()
+                    states.save()
+                    if self._agree([]) == STOP:
+                        raise self._stopped()
+                    states.watch(self.position.epoch)
+            return self._weights()
 
-    def _epoch(self, position: Position, states: States, update_bar: Callable[..., None]) -> None:
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of one process that an epoch trains on."""
+        return self.updates_per_epoch * self.backend.accumulate
+
+    # -- the parts of a step, in their order ------------------------------------------------------------------------
+
+    def _read_epoch(self) -> Iterator[tuple[int, Batch]]:
+        """Yield what is left of the epoch, batch after batch on the device, numbered from 1."""
         self.model.train()
-        meter = Meter()
-        reader = LossReader(self.backend.works_behind)
-        start = position.samples
-        self.loader.set_position(position.epoch, start)
-        num_batches = len(self.loader) // self.backend.accumulate * self.backend.accumulate
-        broken: list[BadLoss] = []
-        now = self._progress(position)
-        whose = "this process alone: " if self.world.size > 1 else ""
-        waited_since = time.perf_counter()
-        for number, batch in enumerate(self._read(num_batches), 1):
-            batch = batch.to(self.backend.device)
-            meter.data_seconds += time.perf_counter() - waited_since
-            broken += self._heed(
-                reader.put(
-                    forward_backward(
-                        self.model, self.task, self.backend, self.normalizer, batch, now, self.augment
-                    ),
-                    batch,
-                    self.backend.num_updates,
-                ),
-                meter,
-            )
-            ends_update = number % self.backend.accumulate == 0
-            asked = self._agree(broken) if ends_update or self.world.size == 1 else FINE
-            position.samples = min(start + self.loader.samples_in(number), self.loader.num_samples)
-            updated = self.backend.step()
-            if ends_update:
-                now = self._progress(position)
-            if updated and self.average is not None:
-                with self.backend.whole() as network:
-                    self.average.update(network)
-            meter.seconds += time.perf_counter() - waited_since
-            update_bar(note=f"epoch {position.epoch + 1}/{self.num_epochs}  {whose}{meter}")
-            is_last = number == num_batches
-            if updated and self.backend.num_updates % self.log_every == 0:
-                self._settle(reader, meter)
-                self._log(meter, position, num_batches - number)
-            if ends_update and not is_last:
-                saves = updated and self.save_every and self.backend.num_updates % self.save_every == 0
-                if saves or asked == STOP:
-                    self._settle(reader, meter)
-                    states.save(position)
-                if asked == STOP:
-                    raise self._stopped(position)
-            waited_since = time.perf_counter()
-        self._settle(reader, meter)
-        meter.seconds += time.perf_counter() - waited_since
-        if meter.num_batches < num_batches:
-            raise UserError(
-                f"epoch {position.epoch + 1} ended after {meter.num_batches} of {num_batches} batches: "
-                "the loader gave fewer samples than its list has"
-            )
-        everyone = meter.over(self.world, self.loader.sampler.num_ranks)
-        position.epoch, position.samples = position.epoch + 1, 0
-        position.losses.append(everyone.means())
-        self._log(everyone, position, 0, event="epoch")
-        states.save(position)
-        if self._agree([]) == STOP:
-            raise self._stopped(position)
-        states.watch(position.epoch)
-
-    def _read(self, num_batches: int) -> Iterator[Batch]:
-        iterator = iter(self.loader)
-        for _ in range(num_batches):
+        self.meter, self.reader = Meter(), LossReader(self.backend.works_behind)
+        self.broken: list[tuple[int, str]] = []
+        self.start = self.position.samples
+        self.loader.set_position(self.position.epoch, self.start)
+        self.num_batches = len(self.loader) // self.backend.accumulate * self.backend.accumulate
+        self.now = self._progress()
+        batches = iter(self.loader)
+        for number in range(1, self.num_batches + 1):
+            self.waited_since = time.perf_counter()
             with self.world.own_errors():
-                batch = next(iterator, None)
+                batch = next(batches, None)
             if batch is None:
                 return
-            yield batch
+            batch = batch.to(self.backend.device)
+            self.meter.data_seconds += time.perf_counter() - self.waited_since
+            yield number, batch
+        self.waited_since = time.perf_counter()
 
-    def _heed(self, read: Sequence[BatchLosses], meter: Meter) -> list[BadLoss]:
-        """Counts what was read. Returns what is wrong with it, if anything is."""
+    def _check(self, losses: Mapping[str, Tensor], batch: Batch, ends_update: bool) -> int:
+        """Note the losses; return what all processes do after this update. UserError if a loss was not finite."""
+        self.broken += self._record_losses(self.reader.put(losses, batch, self.backend.num_updates))
+        return self._agree(self.broken) if ends_update or self.world.size == 1 else FINE
+
+    def _count(self, number: int, updated: bool, ends_update: bool) -> None:
+        """Move the position, and the average of the weights, past batch `number`."""
+        self.position.samples = min(self.start + self.loader.samples_in(number), self.loader.num_samples)
+        if ends_update:
+            self.now = self._progress()
+        if updated and self.average is not None:
+            with self.backend.whole() as network:
+                self.average.update(network)
+        self.meter.seconds += time.perf_counter() - self.waited_since
+
+    def _note(self) -> str:
+        whose = "this process alone: " if self.world.size > 1 else ""
+        return f"epoch {self.position.epoch + 1}/{self.num_epochs}  {whose}{self.meter}"
+
+    def _log_interval(self, number: int) -> None:
+        self._read_late_losses()
+        epoch, everyone = self.position.epoch + 1, self._everyones_meter()
+        left = self.num_batches - number + (self.num_epochs - epoch) * self.batches_per_epoch
+        self._write("train", epoch, everyone, left)
+        self.log.say(
+            f"{self.name}: epoch {epoch}/{self.num_epochs}  update {self.backend.num_updates}  {everyone.line(left)}"
+        )
+
+    def _saves(self, updated: bool) -> bool:
+        return updated and bool(self.save_every) and self.backend.num_updates % (self.save_every or 1) == 0
+
+    def _end_epoch(self) -> None:
+        self._read_late_losses()
+        self.meter.seconds += time.perf_counter() - self.waited_since
+        position, done = self.position, self.meter.num_batches
+        if done < self.num_batches:
+            raise UserError(
+                f"epoch {position.epoch + 1} ended after {done} of {self.num_batches} batches: "
+                "the loader gave fewer samples than its list has"
+            )
+        everyone = self._everyones_meter()
+        position.epoch, position.samples = position.epoch + 1, 0
+        position.losses.append(everyone.means())
+        self._write(
+            "epoch", position.epoch, everyone, (self.num_epochs - position.epoch) * self.batches_per_epoch
+        )
+        # Of an epoch that another number of processes began there may be less left than these read at once.
+        trained = str(everyone) if done else "what is left of it fills no update here and is left out"
+        self.log.say(f"{self.name}: epoch {position.epoch}/{self.num_epochs}  {trained}")
+
+    def _weights(self) -> dict[str, Weights]:
+        with self.backend.whole() as whole:
+            trained = to_cpu(dict(whole.state_dict()))
+        if self.average is None:
+            return {"model": trained}
+        averaged = to_cpu(dict(self.average.module.state_dict()))
+        return (
+            {"model": averaged, "raw": trained} if self.uses_average else {"model": trained, "ema": averaged}
+        )
+
+    # -- what they need ----------------------------------------------------------------------------------------------
+
+    def _record_losses(self, read: Sequence[BatchLosses]) -> list[tuple[int, str]]:
+        """Add losses to the meter; return the non-finite ones, as updates made before them and what to say."""
         where = f"rank {self.world.rank}: " if self.world.size > 1 else ""
-        found: list[BadLoss] = []
+        found = []
         for one in read:
-            meter.add(one.values, one.num_samples)
+            self.meter.add(one.values, one.num_samples)
             bad = {name: value for name, value in one.values.items() if not math.isfinite(value)}
             if bad:
                 found.append((one.update, f"{where}{bad}; sample ids of the batch: {one.ids.tolist()}"))
         return found
 
-    def _settle(self, reader: LossReader, meter: Meter) -> None:
-        """Read every loss there is, so that what is saved or said next is good. Called by all processes; raises UserError
-        as `_agree` does."""
-        if reader.late:
-            self._agree(self._heed(reader.rest(), meter))
+    def _read_late_losses(self) -> None:
+        """Read every loss there is before something is saved or said. Called by all; raises UserError as `_agree`."""
+        if self.reader.late:
+            self._agree(self._record_losses(self.reader.rest()))
 
-    def _agree(self, broken: list[BadLoss]) -> int:
-        """What all processes do next. Raises UserError, everywhere, if a loss was not finite on any of them."""
+    def _agree(self, broken: list[tuple[int, str]]) -> int:
+        """Return what all processes do next. Raises UserError, everywhere, if a loss was not finite on any of them."""
         wish = BROKEN if broken else STOP if self.stop.asked is not None else FINE
         agreed = self.world.largest(wish)
         if agreed == BROKEN:
             found = [one for everyones in self.world.gather(broken) for one in everyones]
-            facts = "; ".join(fact for _, fact in found)
             raise UserError(
-                f"{self.name}: loss is not finite at update {min(found)[0]}: {facts}. Lower the learning rate, "
-                "clip gradients (clip_grad_norm) or use float32; the last good state is kept"
+                f"{self.name}: loss is not finite at update {min(found)[0]}: {'; '.join(text for _, text in found)}. Lower the "
+                "learning rate, clip gradients (clip_grad_norm) or use float32; the last good state is kept"
             )
         return agreed
 
-    def _stopped(self, position: Position) -> Exception:
-        where = f"{self.name} is saved {position}"
+    def _stopped(self) -> Exception:
         self.stop.asked = self.stop.asked or "another process"
-        return self.stop.stopped(where)
+        return self.stop.stopped(f"{self.name} is saved {self.position}")
 
-    def _log(self, meter: Meter, position: Position, batches_left: int, event: str = "train") -> None:
-        if event == "train":
-            meter = meter.over(self.world, self.loader.sampler.num_ranks)
-        # Of the present epoch `batches_left`, and the epochs after it; of an epoch that ended those that are not begun.
-        after = self.num_epochs - position.epoch - (event == "train")
-        left = batches_left + after * self.batches_per_epoch
+    def _everyones_meter(self) -> Meter:
+        return self.meter.over(self.world, self.loader.sampler.num_ranks)
+
+    def _write(self, event: str, epoch: int, meter: Meter, batches_left: int) -> None:
         self.log.write(
             event,
             stage=self.name,
-            epoch=position.epoch + (event == "train"),
+            epoch=epoch,
             update=self.backend.num_updates,
             lr=self.backend.learning_rate,
-            **meter.facts(left),
+            **meter.facts(batches_left),
             broken_files=self.loader.broken.num_broken,
         )
-        if event == "epoch":
-            # Of an epoch that another number of processes began there may be less left than these read at once.
-            trained = (
-                meter if meter.num_batches else "what is left of it fills no update here and is left out"
-            )
-            self.log.say(f"{self.name}: epoch {position.epoch}/{self.num_epochs}  {trained}")
-        else:
-            self.log.say(
-                f"{self.name}: epoch {position.epoch + 1}/{self.num_epochs}  update {self.backend.num_updates}  "
-                f"{meter.line(left)}"
-            )
 
-    def _progress(self, position: Position) -> Progress:
-        epochs = position.epoch + position.samples / max(self.loader.num_samples, 1)
-        per_epoch = self.batches_per_epoch // self.backend.accumulate
-        number = position.epoch * per_epoch + self._batches_of(position) // self.backend.accumulate + 1
-        after = number / (self.num_epochs * per_epoch)
+    def _progress(self) -> Progress:
+        epochs = self.position.epoch + self.position.samples / max(self.loader.num_samples, 1)
+        done = self._batches_done // self.backend.accumulate
+        number = self.position.epoch * self.updates_per_epoch + done + 1
+        after = number / (self.num_epochs * self.updates_per_epoch)
         return Progress(self.backend.num_updates, epochs / self.num_epochs, after)
 
-    def _batches_of(self, position: Position) -> int:
-        return position.samples // max(self.loader.samples_in(1), 1)
+    @property
+    def _batches_done(self) -> int:
+        """Batches of the present epoch that are trained on."""
+        return self.position.samples // max(self.loader.samples_in(1), 1)
 
     def facts(self) -> dict[str, Any]:
-        """What the next resume compares: who trained, and on how much at once."""
+        """Return what the next resume compares: who trained, and on how much at once."""
         ranks, accumulate = self.loader.sampler.num_ranks, self.backend.accumulate
         return {
             "processes": self.world.size,
@@ -268,5 +332,5 @@ class Trainer:
             "batch_size": self.loader.batch_size,
             "effective_batch": self.loader.batch_size * ranks * accumulate,
             "dtype": self.backend.dtype,
-            "engine": dict(self.engine),
+            "parallel": dict(self.parallel),
         }

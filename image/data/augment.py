@@ -1,7 +1,4 @@
-"""What training does to whole batches on the device: random erasing, then mixup or cutmix, both timm's.
-
-Letters: B samples, K classes.
-"""
+"""Augmentation of whole batches on the device: random erasing, then mixup or cutmix, both timm's."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from revit.image.data.options import AugmentOptions, MixOptions
 
 @dataclass(frozen=True)
 class PictureAugment:
-    """`augment(inputs, batch) -> (inputs, batch)` for normalised pictures (B, C, H, W).
+    """Changes a batch of normalised pictures (B, C, H, W).
 
     Where pictures are mixed, targets become float (B, K), rows summing to 1; sample i is mixed with sample B-1-i (timm).
     The targets are not smoothed: smoothing is the loss's, and as mixing is linear it comes to the same.
@@ -48,13 +45,12 @@ class PictureAugment:
 
 
 def build_batch_augment(augment: AugmentOptions, mix: MixOptions, num_classes: int) -> PictureAugment | None:
-    """What the options ask to be done to whole batches; None for nothing."""
-    erase = None
+    """Build the augmentation that the options ask for; None for nothing."""
+    erase = mixer = None
     if augment.erase_probability > 0:
         erase = RandomErasing(
             augment.erase_probability, mode=augment.erase_mode, max_count=augment.erase_count, device="cpu"
         )
-    mixer = None
     if mix.mixes:
         mixer = Mixup(
             mixup_alpha=mix.mixup,

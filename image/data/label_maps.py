@@ -8,80 +8,47 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from revit.common.config.options import Options
 from revit.common.data.broken import BrokenSample
-from revit.image.losses.token_labels import AxisOrder
-
-Covers = Literal["picture", "centre_square"]
+from revit.image.data.options import TokenLabelOptions
 
 
-class TokenLabelOptions(Options):
-    """Training with a target for every patch (LV-ViT)."""
-
-    folder: str
-    """Holds one file per training picture, under the picture's own relative folder and name but for the suffix."""
-    suffix: str = Field(default=".pt", pattern=r"^\.\w+$")
-    axis_order: AxisOrder = "corrected"
-    """official: the published code's mistake, which takes the labels from the transposed place; for comparison only."""
-    covers: Covers = "picture"
-    """What of a picture its map shows. The published generator showed the network the central square alone, while
-    training takes the map for the whole picture (`picture`); `centre_square` puts the crop where it belongs."""
-    smoothing: float = Field(default=0.1, ge=0, lt=1)
-    """Of the token labels; the model's own label smoothing does not apply to them."""
-    cls_weight: float = Field(default=1.0, ge=0)
-    dense_weight: float = Field(default=1.0, ge=0)
-    """Of the patches' loss. The released recipe uses 1."""
-    ground_truth: bool = False
-    """Correct the class token's target by the picture's label."""
-
-
-@dataclass(frozen=True)
 class LabelMaps:
-    """The label maps of one list of pictures."""
+    """The label maps of one list of pictures.
 
-    folder: Path
-    num_classes: int
-    """K of the model."""
-    suffix: str = ".pt"
-    covers: Covers = "picture"
-    kept: Sequence[int] | None = None
-    """For a class subset: its classes' numbers in the maps, in the model's order. Other classes count as not named."""
-    _renumber: Tensor = field(init=False, repr=False, compare=False)
+    num_classes: K of the model.  kept: for a class subset, its classes' numbers in the maps, in the model's order; other
+    classes count as not named.
+    """
 
-    def __post_init__(self) -> None:
-        if self.kept is not None and len(self.kept) > self.num_classes:
-            raise ValueError(f"{len(self.kept)} classes kept, but the model has {self.num_classes}")
-        kept = list(self.kept or ())
-        table = torch.full((max(kept, default=-1) + 2,), -1.0)  # the last row is for all numbers beyond
-        table[kept] = torch.arange(len(kept), dtype=torch.float32)
-        object.__setattr__(self, "_renumber", table)
-
-    @classmethod
-    def from_options(
-        cls, options: TokenLabelOptions, num_classes: int, kept: Sequence[int] | None = None
-    ) -> LabelMaps:
-        return cls(Path(options.folder), num_classes, options.suffix, options.covers, kept)
+    def __init__(
+        self, options: TokenLabelOptions, num_classes: int, kept: Sequence[int] | None = None
+    ) -> None:
+        if kept is not None and len(kept) > num_classes:
+            raise ValueError(f"{len(kept)} classes kept, but the model has {num_classes}")
+        self.options = options
+        self.num_classes = num_classes
+        self._new_number: Tensor | None = None
+        if kept is not None:
+            self._new_number = torch.full((max(kept, default=-1) + 2,), -1.0)  # the last is for all beyond
+            self._new_number[list(kept)] = torch.arange(len(kept), dtype=torch.float32)
 
     def path(self, name: str) -> Path:
-        """The file of the picture `name`, its path relative to the list's folder: n01440764/n01440764_18.JPEG.
+        """Return the file of the picture `name`, its path relative to the list's folder: n01440764/n01440764_18.JPEG.
 
         Of an absolute path the last folder and the name count (published rule).
         """
         relative = PurePosixPath(name.replace("\\", "/"))
         if relative.is_absolute():
             relative = PurePosixPath(*relative.parts[1:][-2:])
-        return self.folder / relative.with_suffix(self.suffix)
+        return Path(self.options.folder) / relative.with_suffix(self.options.suffix)
 
     def read(self, name: str) -> Tensor:
-        """float32 (2, k, H, W) on the CPU; entries of classes outside the subset have number -1.
+        """Return a float32 map (2, k, H, W); entries of classes outside the subset have number -1.
 
         Raises BrokenSample if the file is missing, damaged, or holds something else than a label map of these classes.
         """
@@ -95,18 +62,18 @@ class LabelMaps:
         if not label_map.isfinite().all():
             raise BrokenSample(str(path), "label map with values that are not finite")
         self._check_numbers(label_map[1], stored, path)
-        if self.kept is not None:
-            rows = label_map[1].long().clamp(max=len(self._renumber) - 1)
-            label_map = torch.stack([label_map[0], self._renumber[rows]])
+        if self._new_number is not None:
+            numbers = label_map[1].long().clamp(max=len(self._new_number) - 1)
+            label_map = torch.stack([label_map[0], self._new_number[numbers]])
         return label_map
 
     def crop(self, fractions: Tensor, picture_height: int, picture_width: int) -> Tensor:
-        """(4,) top, left, height, width as fractions of the picture -> as fractions of what its map covers.
+        """Return a crop (4,), top, left, height, width, as fractions of what the map covers instead of the picture.
 
         With centre_square, parts of a crop outside the square lie beyond the map, where nothing is known: there the
         targets have all logits 0.
         """
-        if self.covers == "picture":
+        if self.options.covers == "picture":
             return fractions
         side = min(picture_height, picture_width)
         shown = fractions.new_tensor([picture_height, picture_width, picture_height, picture_width]) / side
@@ -117,7 +84,7 @@ class LabelMaps:
         lowest, highest = int(numbers.min()), int(numbers.max())
         if lowest < 0 or not torch.equal(numbers, numbers.round()):
             raise BrokenSample(str(path), "label map whose second half is no class numbers")
-        if self.kept is None and highest >= self.num_classes:
+        if self._new_number is None and highest >= self.num_classes:
             raise BrokenSample(
                 str(path), f"label map names class {highest}; the model has {self.num_classes} classes"
             )
@@ -142,12 +109,9 @@ def _load(path: Path) -> Any:
 
 
 def _only_tensor(content: Any, path: Path) -> Tensor:
-    """The tensor of a file, bare or alone in a dictionary, list or tuple."""
-    values: Sequence[Any] = [content]
-    if isinstance(content, Mapping):
-        values = list(content.values())
-    elif isinstance(content, (list, tuple)):
-        values = content
+    """Return the tensor of a file, bare or alone in a dictionary, list or tuple."""
+    values = list(content.values()) if isinstance(content, Mapping) else content
+    values = values if isinstance(values, list | tuple) else [values]
     tensors = [value for value in values if isinstance(value, Tensor)]
     if len(tensors) != 1:
         kind = type(content).__name__

@@ -1,4 +1,4 @@
-"""Everything that can be chosen about pictures: where they are, which pixels, how they are augmented and mixed."""
+"""The `data` section of an image run: sources, pixels, augmentation, mixing and token labels of pictures."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing_extensions import Self
 
 from revit.common.config.options import Options
 from revit.common.data.options import LoadingOptions, SourceOptions
-from revit.image.data.followed import can_be_followed
-from revit.image.data.label_maps import TokenLabelOptions
-from revit.image.data.transforms import check_policy
+from revit.image.data.transforms import can_be_followed, read_policy
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+AxisOrder = Literal["corrected", "official"]
+Covers = Literal["picture", "centre_square"]
 
 
 class PictureSourceOptions(SourceOptions):
-    """Where the pictures and their labels are; besides lists and folders, a `.tar` file or a folder of such files."""
+    """Lists of pictures and their labels; besides lists and folders, a `.tar` file or a folder of such files."""
 
     classes: int | str | tuple[str | int, ...] | None = None
     """Only these classes, numbered anew in this order: names or numbers, or a file that lists them; a number N means the
@@ -27,16 +27,16 @@ class PictureSourceOptions(SourceOptions):
 
 
 class PicturePixelOptions(Options):
-    """How pictures become inputs."""
+    """Size, crop and normalisation of pictures."""
 
     img_size: int | tuple[int, int] = 224
-    """What the model sees, in pixels: the side of a square, or height and width."""
+    """Size of the model's input in pixels: the side of a square, or height and width."""
     crop_pct: float = Field(default=0.875, gt=0, le=1)
     """Evaluation: share of the resized picture's short side that the crop keeps; 0.875 resizes to 256 for 224."""
     crop_mode: Literal["center", "squash", "border"] = "center"
     """Evaluation: cut the centre out; squash the whole picture to a square first; or show all of it between borders."""
     interpolation: Interpolation = "bicubic"
-    """Evaluation: how pictures are resized."""
+    """Evaluation: interpolation of the resized picture."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     """Subtracted per channel from pixels in [0, 1], on the device."""
     std: tuple[float, float, float] = IMAGENET_STD
@@ -44,7 +44,7 @@ class PicturePixelOptions(Options):
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of what the model sees."""
+        """Height and width of the model's input."""
         return (self.img_size, self.img_size) if isinstance(self.img_size, int) else self.img_size
 
     @model_validator(mode="after")
@@ -57,14 +57,14 @@ class PicturePixelOptions(Options):
 
 
 class AugmentOptions(Options):
-    """How training pictures are changed, one by one; the default is a random crop and a flip."""
+    """Augmentation of single training pictures; the default is a random crop and a flip."""
 
     scale: tuple[float, float] = (0.08, 1.0)
     """Smallest and largest share of a picture's area that a random crop takes."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Smallest and largest width of a crop, in heights."""
     interpolation: Interpolation | Literal["random"] = "bicubic"
-    """How crops are resized; `random` draws bilinear or bicubic for each."""
+    """Interpolation of crops; `random` draws bilinear or bicubic for each."""
     flip_probability: float = Field(default=0.5, ge=0, le=1)
     """Chance of a left-right flip; 0 where left and right are classes, as with digits."""
     auto_augment: str | None = None
@@ -74,11 +74,11 @@ class AugmentOptions(Options):
     erase_probability: float = Field(default=0.0, ge=0, le=1)
     """Random erasing (Zhong et al.): chance that a rectangle of a picture is replaced."""
     erase_mode: Literal["const", "rand", "pixel"] = "pixel"
-    """By zeros, by one random colour, or by noise."""
+    """Filling of erased rectangles: zeros, one random colour, or noise."""
     erase_count: int = Field(default=1, ge=1)
-    """Most rectangles of one picture."""
+    """Largest number of rectangles of one picture."""
     repeats: int = Field(default=1, ge=1)
-    """Repeated augmentation: how often an epoch shows each picture that it shows. The epoch stays as long, so 3 (DeiT)
+    """Repeated augmentation: times that an epoch shows each picture that it shows. The epoch stays as long, so 3 (DeiT)
     means a third of the pictures."""
 
     @model_validator(mode="after")
@@ -89,27 +89,47 @@ class AugmentOptions(Options):
         if self.scale[1] > 1:
             raise ValueError(f"scale {self.scale} is a share of the picture's area; it ends at 1")
         if self.auto_augment is not None:
-            check_policy(self.auto_augment)
+            read_policy(self.auto_augment)
         return self
 
 
 class MixOptions(Options):
-    """How pictures of a batch are mixed with each other, and their labels with them (timm's Mixup)."""
+    """Mixing of pictures of a batch with each other, and of their labels (timm's Mixup)."""
 
     mixup: float = Field(default=0.0, ge=0)
-    """Shares are drawn from Beta(mixup, mixup); 0: no mixup. DeiT: 0.8."""
+    """Parameter of the shares' distribution Beta(mixup, mixup); 0: no mixup. DeiT: 0.8."""
     cutmix: float = Field(default=0.0, ge=0)
-    """The same for rectangles cut from the partner; 0: no cutmix. DeiT: 1.0."""
+    """Parameter of the same for rectangles cut from the partner; 0: no cutmix. DeiT: 1.0."""
     probability: float = Field(default=1.0, ge=0, le=1)
     """Chance that a batch (or pair, or element) is mixed at all."""
     switch_probability: float = Field(default=0.5, ge=0, le=1)
     """Chance of cutmix rather than mixup where both are on."""
     mode: Literal["batch", "pair", "elem"] = "batch"
-    """What shares one draw."""
+    """Unit of one draw."""
 
     @property
     def mixes(self) -> bool:
         return self.mixup > 0 or self.cutmix > 0
+
+
+class TokenLabelOptions(Options):
+    """Training with a target for every patch (LV-ViT)."""
+
+    folder: str
+    """Folder with one file per training picture, under the picture's own relative folder and name but for the suffix."""
+    suffix: str = Field(default=".pt", pattern=r"^\.\w+$")
+    axis_order: AxisOrder = "corrected"
+    """official: the published code's mistake, which takes the labels from the transposed place; for comparison only."""
+    covers: Covers = "picture"
+    """Part of a picture that its map shows. The published generator showed the network the central square alone, while
+    training takes the map for the whole picture (`picture`); `centre_square` puts the crop where it belongs."""
+    smoothing: float = Field(default=0.1, ge=0, lt=1)
+    """Smoothing of the token labels; the model's own label smoothing does not apply to them."""
+    cls_weight: float = Field(default=1.0, ge=0)
+    dense_weight: float = Field(default=1.0, ge=0)
+    """Weight of the patches' loss. The released recipe uses 1."""
+    ground_truth: bool = False
+    """Correct the class token's target by the picture's label."""
 
 
 class PictureOptions(Options):
@@ -120,7 +140,7 @@ class PictureOptions(Options):
     augment: AugmentOptions = AugmentOptions()
     mix: MixOptions = MixOptions()
     token_labels: TokenLabelOptions | None = None
-    """A stored target for every patch (LV-ViT)."""
+    """Stored targets for every patch (LV-ViT); null: none."""
     loading: LoadingOptions = LoadingOptions()
 
     @model_validator(mode="after")

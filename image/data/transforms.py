@@ -1,20 +1,25 @@
-"""From one picture to the pixels a model sees: timm's transforms.
+"""From one picture to the pixels a model sees: timm's transforms, and one that label maps follow (LV-ViT's token labels).
 
 All give uint8; normalisation happens on the device. Random numbers come from the global generators of torch, numpy and
 Python, which the data set seeds for every sample.
 
-Letters: C channels, H and W height and width.
+Letters: C channels, H and W height and width; k, h and w classes, rows and columns of a label map.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
 from PIL import Image
 from timm.data import create_transform
-from timm.data.auto_augment import AugmentOp, AutoAugment
+from timm.data.auto_augment import AugmentOp, AutoAugment, RandAugment
 from timm.data.auto_augment import posterize as timm_posterize
 from torch import Tensor
 from torchvision.transforms import Compose
@@ -23,16 +28,21 @@ if TYPE_CHECKING:
     from revit.image.data.options import AugmentOptions, PicturePixelOptions
 
 Picture = Image.Image
+Pair = tuple[Picture, Tensor]
+"""A picture and its label map, in place of the picture alone in a policy."""
+
+MOVING = ("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
+"""Operations of a policy that move pixels, by amounts that do not depend on the picture's size."""
 
 
 def train_transform(pixels: PicturePixelOptions, augment: AugmentOptions) -> Callable[[Picture], Tensor]:
-    """RGB picture -> uint8 (C, H, W), timm's own order: random-resized crop, flip, policy or colour jitter."""
+    """Return the transform to uint8 (C, H, W) in timm's own order: random-resized crop, flip, policy or colour jitter."""
     return Compose(train_parts(pixels, augment))
 
 
 @lru_cache(maxsize=8)
 def eval_transform(pixels: PicturePixelOptions) -> Callable[[Picture], Tensor]:
-    """RGB picture -> uint8 (C, H, W): timm's resize and centre crop."""
+    """Return the transform to uint8 (C, H, W): timm's resize and centre crop."""
     return create_transform(
         pixels.size,
         use_prefetcher=True,
@@ -43,33 +53,8 @@ def eval_transform(pixels: PicturePixelOptions) -> Callable[[Picture], Tensor]:
     )
 
 
-def check_policy(text: str) -> None:
-    """ValueError unless timm knows the policy."""
-    try:
-        read_policy(text)
-    except (AssertionError, ValueError) as error:
-        raise ValueError(
-            f"auto_augment {text!r} is no policy that timm knows ({error}); DeiT's is rand-m9-mstd0.5-inc1"
-        ) from None
-
-
-def read_policy(text: str) -> Any:
-    """timm's object for the text of a policy."""
-    if not text:
-        raise ValueError("empty text; null means none")
-    _, changes, _ = create_transform(224, is_training=True, auto_augment=text, separate=True)
-    return changes.transforms[0]
-
-
-def operations_of(policy: Any) -> list[AugmentOp]:
-    """Everything that a policy, or another change of pictures, may draw."""
-    if isinstance(policy, AutoAugment):
-        return [operation for chain in policy.policy for operation in chain]
-    return list(getattr(policy, "ops", ()))
-
-
 def train_parts(pixels: PicturePixelOptions, augment: AugmentOptions) -> tuple[Compose, Compose, Compose]:
-    """timm's three parts: crop and flip, policy or colour jitter, and to a tensor."""
+    """Return timm's three parts: crop and flip, policy or colour jitter, and to a tensor."""
     parts = create_transform(
         pixels.size,
         is_training=True,
@@ -91,7 +76,112 @@ def train_parts(pixels: PicturePixelOptions, augment: AugmentOptions) -> tuple[C
 
 
 def posterize(picture: Picture, bits_to_keep: int, **settings: Any) -> Picture:
-    """timm's, which also asks for 0 bits: older PIL answers with black, newer PIL (13) would end the training."""
+    """Apply timm's, which also asks for 0 bits: older PIL answers with black, newer PIL (13) would end the training."""
     if bits_to_keep < 1:
         return Image.new(picture.mode, picture.size)
     return timm_posterize(picture, bits_to_keep, **settings)
+
+
+def read_policy(text: str) -> Any:
+    """Return timm's object for the text of a policy. ValueError unless timm knows it."""
+    try:
+        if not text:
+            raise ValueError("empty text; null means none")
+        _, changes, _ = create_transform(224, is_training=True, auto_augment=text, separate=True)
+    except (AssertionError, ValueError) as error:
+        raise ValueError(
+            f"auto_augment {text!r} is no policy that timm knows ({error}); DeiT's is rand-m9-mstd0.5-inc1"
+        ) from None
+    return changes.transforms[0]
+
+
+def operations_of(policy: Any) -> list[AugmentOp]:
+    """Return all operations that a policy, or another change of pictures, may draw."""
+    if isinstance(policy, AutoAugment):
+        return [operation for chain in policy.policy for operation in chain]
+    return list(getattr(policy, "ops", ()))
+
+
+# -- label maps ----------------------------------------------------------------------------------------------------------
+
+
+def can_be_followed(text: str) -> bool:
+    """Return True if label maps can follow all that the policy does to a picture."""
+    policy = read_policy(text)
+    if not isinstance(policy, RandAugment | AutoAugment):
+        return False  # AugMix blends several versions of a picture
+    return not {operation.name for operation in operations_of(policy)} & {"TranslateX", "TranslateY"}
+
+
+class FollowedTransform:
+    """Transform an RGB picture and its label map (2, k, h, w) alike.
+
+    The published order of LV-ViT: flip, policy or colour jitter, and the random-resized crop last. The map takes part in
+    the flip and in the policy's moving operations (each replayed on the map with the random numbers that the picture's
+    had; nearest cell, and logit 0 of class 0, the same as "nothing known", where nothing comes from). The crop is not
+    cut out of the map but returned as four fractions of the picture, top, left, height, width, for region-align.
+
+    As published, the operations act on the map in the map's own axes: for a picture that is not square a rotation of
+    the one is not quite a rotation of the other.
+    """
+
+    def __init__(self, pixels: PicturePixelOptions, augment: AugmentOptions) -> None:
+        self.flip_probability = augment.flip_probability
+        first, second, last = train_parts(pixels, augment.model_copy(update={"flip_probability": 0.0}))
+        (self.crop,) = first.transforms
+        self.changes = [_followed(change) for change in second.transforms]
+        self.last = last
+
+    def __call__(self, picture: Picture, label_map: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return uint8 (C, H, W), the map (2, k, h, w), and the crop (4,)."""
+        if float(torch.rand(())) < self.flip_probability:
+            picture, label_map = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT), label_map.flip(-1)
+        for change in self.changes:
+            picture, label_map = change((picture, label_map))
+        state = random.getstate()
+        top, left, height, width = self.crop.get_params(picture, self.crop.scale, self.crop.ratio)
+        random.setstate(state)  # so that the crop draws the same
+        columns, rows = picture.size
+        crop = torch.tensor([top / rows, left / columns, height / rows, width / columns])
+        return self.last(self.crop(picture)), label_map, crop
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A change of pictures made into one of pairs. The random numbers of a moving operation are drawn twice alike."""
+
+    change: Callable[[Picture], Picture]
+
+    def __call__(self, pair: Pair) -> Pair:
+        picture, label_map = pair
+        state = random.getstate()
+        picture = self.change(picture)
+        if isinstance(self.change, AugmentOp) and self.change.name in MOVING:
+            after = random.getstate()
+            random.setstate(state)
+            label_map = move_map(label_map, self.change)
+            random.setstate(after)
+        return picture, label_map
+
+
+def move_map(label_map: Tensor, operation: AugmentOp) -> Tensor:
+    """Move a map (2, k, h, w) by one of `MOVING`, every layer alike: nearest cell, 0 where nothing comes from."""
+    on_map = copy(operation)
+    on_map.kwargs = {"fillcolor": 0, "resample": Image.Resampling.NEAREST}
+    start = random.getstate()
+    layers = []
+    for layer in label_map.flatten(0, 1).numpy():
+        random.setstate(start)
+        layers.append(np.array(on_map(Image.fromarray(layer))))  # float32, PIL's mode F
+    return torch.from_numpy(np.stack(layers)).view_as(label_map)
+
+
+def _followed(change: Any) -> Callable[[Pair], Pair]:
+    """Return one of timm's changes of pictures as a change of pairs; policies draw their operations as ever."""
+    if isinstance(change, RandAugment):
+        change.ops = [Followed(operation) for operation in change.ops]
+        return change
+    if isinstance(change, AutoAugment):
+        change.policy = [[Followed(operation) for operation in chain] for chain in change.policy]
+        return change
+    return Followed(change)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Literal, cast
 
@@ -36,7 +37,7 @@ class Stem(ReTokenizing):
         self.norm = nn.LayerNorm(width, eps=EPS)
 
     def forward(self, images: Tensor, times: int = 1) -> Tensor:
-        """Embed (B, C, H, W) -> (B, rows, cols, D) at `times` the stride; what fills no stride at the border gets zeros."""
+        """Embed (B, C, H, W) as (B, rows, cols, D), at `times` the stride; what fills no stride at the border gets zeros."""
         tokens = strided_convolution(images, self.proj, times * self.times)
         return self.norm(tokens.permute(0, 2, 3, 1))
 
@@ -54,7 +55,7 @@ class ReEmbed(nn.Module):
         self.reduction = nn.Linear(kernel * kernel * width, next_width, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Halve (B, rows, cols, D) -> (B, ceil(rows / 2), ceil(cols / 2), D')."""
+        """Map (B, rows, cols, D) to (B, ceil(rows / 2), ceil(cols / 2), D')."""
         rows, cols = tokens.shape[1:3]
         K = self.kernel
         before, behind = (K - 2) // 2, (K - 1) // 2
@@ -89,7 +90,7 @@ class WindowStage(nn.Module):
         self.recompute = False
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Run the blocks on (B, rows, cols, D)."""
+        """Map (B, rows, cols, D) to the same."""
         rows, cols = (split_side(side, self.splits) for side in tokens.shape[1:3])
         windows = tokens.unflatten(2, (cols, -1)).unflatten(1, (rows, -1))  # (B, rows, h, cols, w, D)
         h, w = windows.shape[2], windows.shape[4]
@@ -157,7 +158,7 @@ class AsViT(GridModel):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Draw linear weights with std `linear_std`, the position table with 0.02; biases 0; norms 1 and 0; the stem's
+        """Draw linear weights from a truncated normal of std `linear_std`, the position table of std 0.02; biases 0; the stem's
         convolution keeps the framework's default (published code, where `linear_std` is 0.02)."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -168,7 +169,7 @@ class AsViT(GridModel):
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def stride_of(self, grid: TokenGrid) -> int:
-        """Return the pixels between two tokens of the stem's map at `grid`. Raise ValueError where no multiple of 4 gives it."""
+        """Return the stem's stride in pixels at `grid`. ValueError where no multiple of 4 gives that map."""
         sides = sides_of(self.img_size)
         times = -(-sides[0] // (STEM_STRIDE * grid.rows))
         if stem_map(sides, STEM_STRIDE * times) != grid:
@@ -179,21 +180,23 @@ class AsViT(GridModel):
         return STEM_STRIDE * times
 
     def check_grid(self, grid: TokenGrid | None) -> TokenGrid:
-        """Return the grid to run, the longest of `grids` where none is named. Raise ValueError as `stride_of`."""
+        """Return the grid to run: the longest of `grids` where none is named. Raises ValueError as `stride_of`."""
         grid = self.grids[0] if grid is None else grid
         self.stride_of(grid)
         return grid
 
     def no_weight_decay(self) -> set[str]:
+        """Return the position table's name, where there is one."""
         return set() if self.pos_embed is None else {"pos_embed"}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep only the inputs of each block in training and compute the block again in the backward pass."""
         for stage in self.layers:
             cast(WindowStage, stage).recompute = enable
 
     def feature_maps(self, images: Tensor, grid: TokenGrid | None = None) -> list[Tensor]:
-        """Return the output of every stage, (B, rows, cols, D), for pictures (B, C, H, W), before the final norm; at the full
-        grid their strides are 4, 8, 16 and 32."""
+        """Return the output of every stage, (B, rows, cols, D), before the final norm; at the full grid their strides are 4, 8,
+        16 and 32 pixels."""
         tokens = self.patch_embed(images, self.stride_of(self.check_grid(grid)) // STEM_STRIDE)
         if self.pos_embed is not None:
             actual = TokenGrid(*tokens.shape[1:3])
@@ -208,9 +211,9 @@ class AsViT(GridModel):
         return maps
 
     def forward(self, images: Tensor, grid: TokenGrid | None = None) -> ModelOutput:
-        """Classify normalised pictures (B, C, H, W) -> logits (B, K), with the stem's map at `grid` (default: the longest).
+        """Classify normalised pictures (B, C, H, W), with the stem's map at `grid` (default: the longest).
 
-        Raise ValueError for a grid that no stride of the stem gives.
+        Raises ValueError for a grid that no stride of the stem gives.
         """
         tokens = self.norm(self.feature_maps(images, grid)[-1].flatten(1, 2))
         return ModelOutput(self.head(tokens.mean(dim=1)), patch_features=tokens)
@@ -218,6 +221,45 @@ class AsViT(GridModel):
     def closed_form_macs(
         self, images_shape: Sequence[int], grid: TokenGrid | None = None
     ) -> dict[str, float]:
-        """Count the multiply-accumulates of one picture (1, C, H, W) by formula, by kind of work."""
+        """Count multiply-accumulates of one picture (1, C, H, W) by formula, by kind: linear, attention, convolution."""
         stride = self.stride_of(self.check_grid(grid)) * self.patch_embed.times
         return closed_form(self.genotype, images_shape, stride, self.num_classes)
+
+
+class AsViTFeatures(nn.Module):
+    """As-ViT as the backbone of a detector: pictures (B, C, H, W) of any size -> an OrderedDict of maps (B, D, ceil(H /
+    stride), ceil(W / stride)), named "0" to "3" as torchvision's feature pyramids expect, finest first.
+
+    `channels` and `strides` hold a number for every map returned. Takes a model over: its final norm and its head, which no
+    map passes, are removed (a distributed run would wait for their gradients).
+
+    maps: which of the four.  norms: a new LayerNorm on every map, as backbones of windowed transformers have it; the paper
+    does not say.
+    """
+
+    def __init__(self, model: AsViT, maps: Sequence[int] = (0, 1, 2, 3), norms: bool = False) -> None:
+        super().__init__()
+        dims = model.genotype.dims
+        if not maps or sorted(set(maps) & set(range(len(dims)))) != list(maps):
+            raise ValueError(
+                f"maps are {list(maps)}; choose some of 0 to {len(dims) - 1}, in order, each once"
+            )
+        model.norm = nn.Identity()  # type: ignore[assignment]
+        model.head = nn.Identity()
+        self.body = model
+        self.maps = tuple(maps)
+        self.channels = [dims[number] for number in maps]
+        self.strides = [STEM_STRIDE * 2**number for number in maps]
+        self.norms = nn.ModuleDict(
+            {str(number): nn.LayerNorm(dims[number], eps=EPS) for number in maps} if norms else {}
+        )
+
+    def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
+        """Return the maps by name."""
+        found = self.body.feature_maps(images, self.body.full_grid)
+        out: OrderedDict[str, Tensor] = OrderedDict()
+        for number in self.maps:
+            name = str(number)
+            map_ = self.norms[name](found[number]) if name in self.norms else found[number]
+            out[name] = map_.permute(0, 3, 1, 2)
+        return out

@@ -1,4 +1,4 @@
-"""What DeiT and LV-ViT cost, by formula."""
+"""Cost of DeiT and LV-ViT by formula."""
 
 from __future__ import annotations
 

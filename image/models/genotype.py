@@ -1,4 +1,4 @@
-"""How an As-ViT is written down: kernels, attention splits, expansions and depths of four stages, heads and width."""
+"""The genotype of an As-ViT: kernels, attention splits, expansions and depths of four stages, heads and width."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from revit.common.system.errors import reason_of
 
 NUM_STAGES = 4
 MAX_WIDTH = 1024
-"""No stage is wider (published code; it matters for the Large model only)."""
+"""Largest width of a stage (published code; it matters for the Large model only)."""
 SEED_WIDTH = 32
 
 
@@ -103,7 +103,7 @@ class Genotype:
         return tuple(stage.depth for stage in self.stages)
 
     def grown(self, depths: tuple[int, ...] | None = None, width: int | None = None) -> Genotype:
-        """Make the same topology with other depths, another width, or both."""
+        """Return the same topology with other depths, another width, or both."""
         stages = self.stages
         if depths is not None:
             stages = tuple(replace(stage, depth=depth) for stage, depth in zip(stages, depths))
@@ -111,7 +111,7 @@ class Genotype:
 
 
 def read_genotype(text_or_file: str) -> Genotype:
-    """Read a genotype from its text, or from a file with nothing but that. Raise ValueError where neither is one."""
+    """Read a genotype from its text, or from a file with nothing but that. Raises ValueError where neither is one."""
     if "|" in text_or_file:
         return Genotype.parse(text_or_file)
     try:
@@ -122,7 +122,7 @@ def read_genotype(text_or_file: str) -> Genotype:
 
 
 SEED_TOPOLOGY = Genotype.parse("8,2,3|4,1,2|4,1,4|4,1,6|32")
-"""Result of the paper's search (section 5.1)."""
+"""Topology that the paper's search found (section 5.1)."""
 PUBLISHED: dict[str, Genotype] = {
     "asvit_seed": SEED_TOPOLOGY,
     "asvit_small": SEED_TOPOLOGY.grown((3, 1, 4, 2), 88),

@@ -1,39 +1,129 @@
-"""The search for a topology: policy gradient, rewarded by complexity and trainability (As-ViT section 3.3)."""
+"""The search for a topology: policy gradient, rewarded by complexity and trainability (As-ViT section 3.3, algorithm 1)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from revit.image.models.genotype import Genotype
-from revit.image.search.evaluations import Evaluate, OutOfBudget
-from revit.image.search.options import SearchOptions
-from revit.image.search.policy import Policy
-from revit.image.search.reward import MovingBaseline, RangeReward
+from revit.image.search.measure import Evaluate, Measured, OutOfBudget
+from revit.image.search.options import SearchOptions, Window
 from revit.image.search.space import CHOICES, topology
+
+RECENT = 20
+"""Number of the latest values whose range normalises a reward."""
+EPS = 1e-6
+
+
+class Policy:
+    """Independent categorical distributions, one for each choice, improved by REINFORCE.
+
+    Logits start as 0.001 * normal (published code). The draw of step t depends on the seed, t and the logits alone, so that
+    a policy that took the same updates goes on alike.
+    """
+
+    def __init__(self, sizes: Sequence[int], seed: int, lr: float = 0.08) -> None:
+        """`sizes`: number of values of each choice."""
+        self.seed = seed
+        generator = torch.Generator().manual_seed(seed)
+        self.logits = [
+            (0.001 * torch.randn(size, generator=generator, dtype=torch.float64)).requires_grad_()
+            for size in sizes
+        ]
+        self.optimizer = torch.optim.Adam(self.logits, lr=lr)
+
+    def draw(self, step: int) -> tuple[int, ...]:
+        """Draw the position of a value for every choice."""
+        uniform = np.random.default_rng([self.seed, step]).random(len(self.logits))
+        edges = [probabilities.cumsum(0).numpy()[:-1] for probabilities in self._probabilities()]
+        return tuple(int(np.searchsorted(edge, number, "right")) for edge, number in zip(edges, uniform))
+
+    def update(self, drawn: Sequence[int], advantage: float) -> None:
+        """Take one step of Adam on -log probability of `drawn` * `advantage`."""
+        chosen = [logits.log_softmax(0)[place] for logits, place in zip(self.logits, drawn, strict=True)]
+        self.optimizer.zero_grad()
+        (-advantage * torch.stack(chosen).sum()).backward()
+        self.optimizer.step()
+
+    def best(self) -> tuple[int, ...]:
+        """Return the position of every choice's most probable value."""
+        return tuple(int(logits.argmax()) for logits in self.logits)
+
+    def entropy(self) -> float:
+        """Return the entropy in nats."""
+        return float(sum(-(p * p.log()).sum() for p in self._probabilities()))
+
+    def _probabilities(self) -> list[Tensor]:
+        return [logits.detach().softmax(0) for logits in self.logits]
+
+
+class RangeReward:
+    """The change of the complexity over that measure's range, minus the same for the NTK's condition (As-ViT algorithm 1,
+    line 5), from one topology to the next. The first reward is 0.
+
+    A topology that could not be measured (a value that is not finite) counts as the worst so far in both measures; before
+    any was measured, it is left out and its reward is 0. The published code means to do so and forgets the flag on the way;
+    its -1 for a condition that is NaN would then be the best there is.
+    """
+
+    def __init__(self, window: Window = "recent") -> None:
+        self.window = window
+        self.complexities: list[float] = []
+        self.conditions: list[float] = []
+
+    def __call__(self, complexity: float, condition: float) -> float:
+        if not (math.isfinite(complexity) and math.isfinite(condition)):
+            if not self.complexities:
+                return 0.0
+            complexity, condition = min(self.complexities), max(self.conditions)
+        self.complexities.append(complexity)
+        self.conditions.append(condition)
+        return self._change(self.complexities) - self._change(self.conditions)
+
+    def _change(self, values: list[float]) -> float:
+        if len(values) < 2:
+            return 0.0
+        ranged = values[-RECENT:] if self.window == "recent" else values
+        return (values[-1] - values[-2]) / (max(ranged) - min(ranged) + EPS)
+
+
+class MovingBaseline:
+    """Exponential moving average of the rewards, corrected for its start; each reward is in it before the average is
+    subtracted from it (published code; the paper names no baseline)."""
+
+    def __init__(self, momentum: float = 0.9) -> None:
+        self.momentum = momentum
+        self.numerator = self.denominator = 0.0
+
+    def advantage(self, reward: float) -> float:
+        """Return the reward minus the baseline."""
+        self.numerator = self.momentum * self.numerator + (1 - self.momentum) * reward
+        self.denominator = self.momentum * self.denominator + (1 - self.momentum)
+        return reward - self.numerator / self.denominator
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a step drew, what was measured of it, and what the policy became."""
+    """A topology drawn, its measures, and the policy after its reward."""
 
     number: int
     genotype: Genotype
-    complexity: float
-    condition: float
-    failed: bool
+    measured: Measured
     reward: float
     advantage: float
     entropy: float
-    """Of the policy after the step, in nats."""
+    """Entropy of the policy after the step, in nats."""
 
     def record(self) -> dict[str, Any]:
-        """As JSON values; measures of a network that has none are null."""
-        values = {"complexity": self.complexity, "condition": self.condition}
-        numbers = {name: None if self.failed else value for name, value in values.items()}
+        """Return JSON values."""
         rest = {"reward": self.reward, "advantage": self.advantage, "entropy": self.entropy}
-        return {"step": self.number, "genotype": str(self.genotype), **numbers, **rest}
+        return {"step": self.number, "genotype": str(self.genotype), **self.measured.record(), **rest}
 
 
 @dataclass(frozen=True)
@@ -48,19 +138,18 @@ class Search:
 
 
 def search(
-    options: SearchOptions, seed: int, evaluate: Evaluate, heard: Callable[[Step], None] = lambda _: None
+    options: SearchOptions, seed: int, evaluate: Evaluate, on_step: Callable[[Step], None] = lambda _: None
 ) -> Search:
-    """Draws one topology a step and improves the policy by its reward; `heard` gets every step when it is done.
+    """Draw one topology a step and improve the policy by its reward; call `on_step` after every step.
 
     A function of its arguments: nothing else is remembered from one step to the next, so a search that is started again
     with the same measurements does the same.
     """
     policy = Policy([len(values) for values in CHOICES.values()], seed, options.lr)
     rewards, baseline = RangeReward(options.window), MovingBaseline(options.momentum)
-    number_of_steps = min(options.steps, options.budget.steps or options.steps)
     steps: list[Step] = []
-    while len(steps) < number_of_steps:
-        drawn = policy.draw(len(steps))
+    for number in range(min(options.steps, options.budget.steps or options.steps)):
+        drawn = policy.draw(number)
         genotype = _topology(drawn, options.width)
         try:
             (measured,) = evaluate([genotype], seed)
@@ -69,11 +158,10 @@ def search(
         reward = rewards(measured.complexity, measured.condition)
         advantage = baseline.advantage(reward)
         policy.update(drawn, advantage)
-        measures = (measured.complexity, measured.condition, measured.failed)
-        steps.append(Step(len(steps), genotype, *measures, reward, advantage, policy.entropy()))
-        heard(steps[-1])
+        steps.append(Step(number, genotype, measured, reward, advantage, policy.entropy()))
+        on_step(steps[-1])
     return Search(seed, _topology(policy.best(), options.width), tuple(steps), len(steps) == options.steps)
 
 
-def _topology(places: tuple[int, ...], width: int) -> Genotype:
+def _topology(places: Sequence[int], width: int) -> Genotype:
     return topology([values[place] for values, place in zip(CHOICES.values(), places)], width)

@@ -1,4 +1,4 @@
-"""The architecture behind a bare weight file of an image model: enough to classify without a configuration."""
+"""Architecture of a bare weight file of an image model: enough to classify without a configuration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from revit.image.models.lvvit import LVViT
 from revit.image.models.variants import VARIANTS
 
 LVVIT_CROPS = {(512, 20): 1.0, (768, 24): 1.0}
-"""Share of the picture that their evaluation keeps, where it is not 0.9."""
+"""Share of the picture that evaluation keeps, by width and depth, where it is not 0.9."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Inferred:
     arguments: Mapping[str, Any]
     pictures: PictureOptions
     label_names: tuple[str, ...]
-    """The source's own, or ImageNet's where the number of classes is one of its; else empty."""
+    """The source's own names, or ImageNet's where the number of classes is one of its; else empty."""
     assumed: tuple[str, ...]
-    """What the weights do not say and was taken from the published recipes."""
+    """Properties that the weights do not show and that were taken from the published recipes."""
     methods: tuple[Method, ...] = ()
-    """With which they were trained."""
+    """Methods with which they were trained."""
 
     def build(self) -> ResizableTransformer:
-        """The untrained model. UserError if a method does not suit it."""
+        """Build the untrained model. UserError if a method does not suit it."""
         model = self.family(**self.arguments)
         for method in self.methods:
             method.attach(model)
@@ -46,7 +46,7 @@ class Inferred:
 
 
 def infer(source: Source) -> Inferred:
-    """The model and the pictures of an image model's weights.
+    """Infer the model and the pictures of an image model's weights.
 
     Shapes give width, depth, patch, picture size and classes; what lies beside the weights (`facts`) goes before any
     guess: heads are 64 wide (60 in LV-ViT-T), residual branches of an LV-ViT are divided as in the published model of
@@ -60,57 +60,45 @@ def infer(source: Source) -> Inferred:
             f"{source.where}: weights of a video model cannot classify pictures; give an image model"
         )
     known = Known(source.facts)
-    arguments = _lvvit(source, known) if source.is_lvvit else _deit(source, known)
-    size = arguments["img_size"]
+    mean, std, whose, crop_pct = IMAGENET_MEAN, IMAGENET_STD, "ImageNet's", 0.875
+    family: type[DeiT] | type[LVViT] = LVViT if source.is_lvvit else DeiT
     if source.is_lvvit:
+        arguments = _lvvit(source, known)
         crop_pct = LVVIT_CROPS.get((arguments["embed_dim"], arguments["depth"]), 0.9)
     else:
-        crop_pct = 0.95 if "position_grid" in arguments else 0.875
-    mean, std, whose = IMAGENET_MEAN, IMAGENET_STD, "ImageNet's pixel"
-    if "position_grid" in arguments:
-        mean = std = (0.5, 0.5, 0.5)
-        whose = "FlexiViT's pixel"
+        arguments = _deit(source, known)
+        if "position_grid" in arguments:
+            mean, std, whose, crop_pct = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "FlexiViT's", 0.95
     pixels = PicturePixelOptions(
-        img_size=size,
+        img_size=arguments["img_size"],
         crop_pct=known.get("crop_pct", crop_pct, f"evaluation keeps {crop_pct:g} of the picture"),
         crop_mode=source.facts.get("crop_mode", "center"),
         interpolation=source.facts.get("interpolation", "bicubic"),
-        mean=known.get("mean", mean, f"{whose} mean"),
-        std=known.get("std", std, f"{whose} std"),
+        mean=known.get("mean", mean, f"{whose} pixel mean"),
+        std=known.get("std", std, f"{whose} pixel std"),
     )
-    names = source.label_names or _imagenet_names(arguments["num_classes"], known)
-    family = LVViT if source.is_lvvit else DeiT
+    names = source.label_names
+    subset = infer_imagenet_subset({"num_classes": arguments["num_classes"]})
+    if not names and subset is not None:
+        known.assumed.append(f"the classes of {subset}")
+        info = ImageNetInfo(subset)
+        names = tuple(info.index_to_description(number) for number in range(arguments["num_classes"]))
     methods = methods_found(source.tensors)
     known.assumed += [method.assumption for method in methods]
     return Inferred(family, arguments, PictureOptions(pixels=pixels), names, tuple(known.assumed), methods)
 
 
-def _imagenet_names(num_classes: int, known: Known) -> tuple[str, ...]:
-    """Class names that timm knows for this number of classes."""
-    subset = infer_imagenet_subset({"num_classes": num_classes})
-    if subset is None:
-        return ()
-    known.assumed.append(f"the classes of {subset}")
-    info = ImageNetInfo(subset)
-    return tuple(info.index_to_description(number) for number in range(num_classes))
-
-
 def _deit(source: Source, known: Known) -> dict[str, Any]:
     distilled, flexible = "dist_token" in source.tensors, source.facts.get("position_grid")
     shapes = read_shapes(source, "DeiT", num_prefix=0 if flexible else 2 if distilled else 1)
-    heads = heads_of(source, known, shapes.embed_dim)
-    if flexible is not None:
-        return {
-            **_common(shapes, shapes.kernel, heads),
-            "qkv_bias": shapes.qkv_bias,
-            "patch_embed": "flexi",
-            "kernel_size": shapes.kernel,
-            "position_grid": flexible,
-        }
+    common = _common(shapes, shapes.kernel, heads_of(source, known, shapes.embed_dim))
+    if flexible is None:
+        return {**common, "distillation": "every_grid" if distilled else "none"}
     return {
-        **_common(shapes, shapes.kernel, heads),
-        "qkv_bias": shapes.qkv_bias,
-        "distillation": "every_grid" if distilled else "none",
+        **common,
+        "patch_embed": "flexi",
+        "kernel_size": shapes.kernel,
+        "position_grid": flexible,
     }
 
 
@@ -119,18 +107,13 @@ def _lvvit(source: Source, known: Known) -> dict[str, Any]:
     size = {"embed_dim": shapes.embed_dim, "depth": shapes.depth}
     sizes = [variant.arguments for variant in VARIANTS.values() if variant.model_class is LVViT]
     published = next((own for own in sizes if size.items() <= own.items()), {})
-    heads = heads_of(
-        source, known, shapes.embed_dim, published.get("num_heads", max(1, shapes.embed_dim // 64))
-    )
+    num_heads = published.get("num_heads", max(1, shapes.embed_dim // 64))
     skip_lam = published.get("skip_lam", 2.0)
-    skip_lam = known.get("skip_lam", skip_lam, f"residual branches divided by {skip_lam:g}")
     convolutions = [f"patch_embed.conv{number}.weight" for number in (1, 2, 3)]
-    stem = [shape_of(source, "LV-ViT", name, (None,) * 4)[0] for name in convolutions]
     return {
-        **_common(shapes, 2 * shapes.kernel, heads),
-        "qkv_bias": shapes.qkv_bias,
-        "skip_lam": skip_lam,
-        "stem_widths": tuple(stem),
+        **_common(shapes, 2 * shapes.kernel, heads_of(source, known, shapes.embed_dim, num_heads)),
+        "skip_lam": known.get("skip_lam", skip_lam, f"residual branches divided by {skip_lam:g}"),
+        "stem_widths": tuple(shape_of(source, "LV-ViT", name, (None,) * 4)[0] for name in convolutions),
     }
 
 
@@ -143,4 +126,5 @@ def _common(shapes: Shapes, patch: int, heads: int) -> dict[str, Any]:
         "depth": shapes.depth,
         "num_heads": heads,
         "mlp_ratio": shapes.mlp_ratio,
+        "qkv_bias": shapes.qkv_bias,
     }

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from revit.common.config.sections import EngineOptions, OptimOptions, ScheduleOptions
+from revit.common.config.sections import OptimOptions, ParallelOptions, ScheduleOptions
 from revit.common.data.batch import Batch
 from revit.common.methods.revit.task import ResizableTask
 from revit.common.system.errors import UserError
@@ -91,7 +91,7 @@ def distributed(kind: str, stage: int, dtype: str = "float32", **changes) -> Run
     if stage == 3 and "deepspeed_config" not in options:
         options["deepspeed_config"] = FOLDER / "split_small_weights.json"
     backend = DeepSpeedBackend(
-        CPU, dtype, settings["accumulate"], settings["clip"], EngineOptions(**options), batch_size=size
+        CPU, dtype, settings["accumulate"], settings["clip"], ParallelOptions(**options), batch_size=size
     )
     return Run(backend, kind, slice(rank * size, (rank + 1) * size))
 

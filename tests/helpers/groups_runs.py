@@ -14,7 +14,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from revit.common.config.sections import EngineOptions, GroupOptions, OptimOptions, ScheduleOptions
+from revit.common.config.sections import GroupOptions, OptimOptions, ParallelOptions, ScheduleOptions
 from revit.common.data.batch import Batch
 from revit.common.methods.dynamicvit.method import PREDICTORS
 from revit.common.methods.dynamicvit.reducer import DynamicViTReducer
@@ -94,7 +94,7 @@ def main(folder: Path) -> None:
     found: dict[str, float] = {}
     for stage in (1, 3):
         extra = {"deepspeed_config": split} if stage == 3 else {}
-        options = EngineOptions(
+        options = ParallelOptions(
             backend="deepspeed", zero_stage=stage, activation_checkpointing=stage == 3, **extra
         )
         share = slice(2 * rank, 2 * rank + 2)

@@ -49,7 +49,7 @@ def free_port() -> int:
 class Attempt:
     """The processes of one attempt, started and watched."""
 
-    def __init__(self, folder: Path, engine: dict[str, Any], number: int, hangs_at: int = 0) -> None:
+    def __init__(self, folder: Path, parallel: dict[str, Any], number: int, hangs_at: int = 0) -> None:
         self.events, watcher = os.pipe()
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(PROCESSES)}
         self.children = []
@@ -60,7 +60,7 @@ class Attempt:
                 try:
                     os.environ |= {**place, "RANK": str(rank), "LOCAL_RANK": str(rank)}
                     signal.alarm(120)  # never left behind
-                    one_process(folder, engine, number, watcher, hangs_at)
+                    one_process(folder, parallel, number, watcher, hangs_at)
                     status = 0
                 except BaseException as error:
                     print(
@@ -159,15 +159,15 @@ def epochs_of(updates: Sequence[list[list[list[int]]]], groups: int) -> list[lis
 
 def killed_and_not(folder: Path, name: str, seed: int) -> dict[str, Any]:
     """A training that nobody disturbs, and one that is killed ten times: what is the same, and how it went."""
-    engine, moments = ENGINES[name], random.Random(seed)
+    parallel, moments = ENGINES[name], random.Random(seed)
     whole, killed = folder / f"{name} whole", folder / f"{name} killed"
     for one in (whole, killed):
         one.mkdir()
-    undisturbed = Attempt(whole, engine, 0).statuses()
+    undisturbed = Attempt(whole, parallel, 0).statuses()
     states, half_written, ended = killed / "states" / "model", 0, []
     for number in range(KILLS):
         hangs_at = moments.randint(1, 3) if number in WRITING else 0
-        attempt = Attempt(killed, engine, number, hangs_at)
+        attempt = Attempt(killed, parallel, number, hangs_at)
         if number in WRITING:
             attempt.wait_for(b"w", hangs_at)
         else:
@@ -176,7 +176,7 @@ def killed_and_not(folder: Path, name: str, seed: int) -> dict[str, Any]:
         attempt.kill()
         ended.append(attempt.statuses())
         half_written += any(states.glob("*.part"))
-    finished = Attempt(killed, engine, KILLS).statuses()
+    finished = Attempt(killed, parallel, KILLS).statuses()
     one, other = left_by(whole, 1), left_by(killed, KILLS + 1)
     return {
         "statuses": {"undisturbed": undisturbed, "killed": ended, "finished": finished},
@@ -192,9 +192,9 @@ def killed_and_not(folder: Path, name: str, seed: int) -> dict[str, Any]:
         ),
         "same batches": one.updates == other.updates,
         "same batches in a group": all(ranks[0] == ranks[-1] for ranks in other.updates)
-        == (groups_of(engine) == 1),
+        == (groups_of(parallel) == 1),
         "updates": len(other.updates),
-        "epochs": epochs_of(other.updates, groups_of(engine)),
+        "epochs": epochs_of(other.updates, groups_of(parallel)),
     }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revit.common.config.sections import EngineOptions, RunOptions, TrainOptions
+from revit.common.config.sections import ParallelOptions, RunOptions, TrainOptions
 from revit.common.data.batch import Batch
 from revit.common.data.build import train_loader
 from revit.common.data.dataset import Sample
@@ -26,7 +26,7 @@ from revit.common.models.layers.normalizer import Normalizer
 from revit.common.system.distributed import start_world
 from revit.common.system.log import RunLog, hush
 from revit.common.training import state
-from revit.common.training.training import train
+from revit.common.training.trainer import Trainer
 from revit.image.models.variants import VARIANTS
 
 CPU = torch.device("cpu")
@@ -60,9 +60,9 @@ class Noted(ResizableTask):
         yield from super().losses(model, inputs, batch)
 
 
-def groups_of(engine: dict[str, Any]) -> int:
+def groups_of(parallel: dict[str, Any]) -> int:
     """How many different batches are read at once."""
-    return 1 if engine["backend"] == "replicas" else PROCESSES
+    return 1 if parallel["backend"] == "replicas" else PROCESSES
 
 
 def slow_disk(watcher: int, hangs_at: int) -> Any:
@@ -83,7 +83,7 @@ def slow_disk(watcher: int, hangs_at: int) -> Any:
     return SimpleNamespace(**{**vars(torch), "save": save})
 
 
-def one_process(folder: Path, engine: dict[str, Any], attempt: int, watcher: int, hangs_at: int) -> None:
+def one_process(folder: Path, parallel: dict[str, Any], attempt: int, watcher: int, hangs_at: int) -> None:
     """A training from where it stands to its end; what `train` returns is written by rank 0."""
     torch.set_num_threads(1)
     world = start_world(CPU, 1)
@@ -99,7 +99,7 @@ def one_process(folder: Path, engine: dict[str, Any], attempt: int, watcher: int
         num_heads=2,
         drop_path_rate=0.3,
     )
-    groups = groups_of(engine)
+    groups = groups_of(parallel)
     options = TrainOptions.model_validate(
         {
             "batch_size": 4 // groups,
@@ -110,7 +110,7 @@ def one_process(folder: Path, engine: dict[str, Any], attempt: int, watcher: int
             "schedule": {"name": "cosine", "epochs": EPOCHS, "warmup_epochs": 1},
         }
     )
-    trained = train(
+    trained = Trainer(
         "model",
         network,
         Noted(folder / f"notes-{attempt}-{world.rank}", watcher),
@@ -128,8 +128,8 @@ def one_process(folder: Path, engine: dict[str, Any], attempt: int, watcher: int
         device=CPU,
         normalizer=Normalizer((0.5,) * 3, (0.5,) * 3),
         log=RunLog(folder / "log.jsonl", world.is_main),
-        engine=EngineOptions.model_validate(engine),
+        parallel=ParallelOptions.model_validate(parallel),
         world=world,
-    )
+    ).train()
     if world.is_main:
         torch.save(trained, folder / "trained.pt")

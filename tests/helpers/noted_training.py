@@ -13,7 +13,7 @@ from revit.common.data.lists import SampleList
 from revit.common.data.options import LoadingOptions
 from revit.common.models.layers.normalizer import Normalizer
 from revit.common.system.log import RunLog
-from revit.common.training.training import train
+from revit.common.training.trainer import Trainer
 
 NUM_SAMPLES, EPOCHS = 22, 3
 SAMPLES = SampleList.build([(f"{number}.png", 0) for number in range(NUM_SAMPLES)], None, "list")
@@ -50,7 +50,7 @@ def run(folder, task=None, *, ranks=1, rank=0, batch_size=2, stop=None, network=
         optim={"name": "adamw", "lr": 0.01},
         schedule={"name": "cosine", "epochs": EPOCHS, "warmup_epochs": 1},
     )
-    return train(
+    return Trainer(
         "model",
         network,
         task or Noted(),
@@ -64,7 +64,7 @@ def run(folder, task=None, *, ranks=1, rank=0, batch_size=2, stop=None, network=
         log=RunLog(folder / "log.jsonl"),
         stop=stop,
         **more,
-    )["model"]
+    ).train()["model"]
 
 
 def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from revit.common.config.sections import EngineOptions, OptimOptions, ReplicaOptions, ScheduleOptions
+from revit.common.config.sections import OptimOptions, ParallelOptions, ReplicaOptions, ScheduleOptions
 from revit.common.data.batch import Batch
 from revit.common.methods.revit.task import ResizableTask
 from revit.common.training.optim import build_optimizer, build_scheduler
@@ -96,13 +96,13 @@ def replicas(
     optimizer: str,
     accumulate: int,
     dtype: str = "float32",
-    engine: EngineOptions = EngineOptions(),  # noqa: B008
+    parallel: ParallelOptions = ParallelOptions(),  # noqa: B008
     **model: Any,
 ) -> tuple[ReplicaBackend, Any, list[dict[str, float]]]:
     """After `UPDATES` updates: backend, network, losses of this rank."""
     ours = network(name, num_grids, seed=dist.get_rank(), **model)  # all get rank 0's weights
     dealing = deal(ours.grids, ours.embed_dim, options, dist.get_rank(), dist.get_world_size())
-    backend = ReplicaBackend(CPU, dtype, accumulate, 1.0, engine, dealing=dealing)
+    backend = ReplicaBackend(CPU, dtype, accumulate, 1.0, parallel, dealing=dealing)
     backend.bucket_bytes = 4000  # so that there are many
     prepare(backend, ours, optimizer)
     backend.share(task)
@@ -168,9 +168,9 @@ def random_numbers_of_a_grid_do_not_depend_on_who_runs_it() -> float:
         ([["4x4"], ["6x6", "3x3"]], True),
     ):
         options = ReplicaOptions.model_validate({"grids_per_rank": grids_per_rank})
-        engine = EngineOptions(activation_checkpointing=again)
+        parallel = ParallelOptions(activation_checkpointing=again)
         _, model, _ = replicas(
-            "deit_small", ResizableTask(), options, 3, "sgd", 1, engine=engine, drop_path=0.5
+            "deit_small", ResizableTask(), options, 3, "sgd", 1, parallel=parallel, drop_path=0.5
         )
         results.append(weights(model))
     _, other, _ = replicas("deit_small", ResizableTask(), ReplicaOptions(), 3, "sgd", 1)

@@ -12,9 +12,8 @@ from pathlib import Path
 import torch
 
 from revit.image.models.genotype import Genotype
-from revit.image.search.evaluations import Evaluations, Measured
-from revit.image.search.grow import GrowthStep, grow
-from revit.image.search.measure import Measurer
+from revit.image.search.grow import GrowthStep, by_rank, grow
+from revit.image.search.measure import Evaluations, Measured, Measurer
 from revit.image.search.options import GrowOptions, MeasureOptions, SearchOptions
 from revit.image.search.search import Step, search
 
@@ -49,7 +48,8 @@ def all_of_it(file: Path, workers: int = 0) -> tuple[list[str], dict[str, object
 
     with Evaluations(measurer(), file, workers) as evaluations:
         found = search(SEARCH, 8, evaluations, heard)
-        growth = grow(GROWTH, found.genotype.grown(width=8), (32, 32), evaluations, heard)
+        seed = found.genotype.grown(width=8)
+        growth = grow(GROWTH, seed, (32, 32), by_rank(GROWTH, evaluations), heard)
     return lines, {"found": str(found.genotype), **growth.record()}
 
 

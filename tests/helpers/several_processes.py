@@ -19,8 +19,8 @@ from modalities import load_run
 from revit.common.methods.revit.task import ResizableTask
 from revit.common.system.distributed import World, start_world, stop_world
 from revit.common.system.errors import Stopped, UserError
+from revit.common.training.consistency import check_shared
 from revit.common.training.recipe import Recipe
-from revit.common.training.together import check_shared
 from revit.common.weights.checkpoint import load_checkpoint
 
 
@@ -69,16 +69,16 @@ def failed(work: Callable[[], None]) -> str:
 
 def stop_and_go_on(config: str, runs: Path, world: World, backend: str) -> dict[str, object]:
     """A whole run, and one of which one process is asked to end."""
-    engine = [f"engine.backend={backend}", "engine.zero_stage=2"]
+    parallel = [f"parallel.backend={backend}", "parallel.zero_stage=2"]
     whole, parts = runs / backend, runs / f"{backend}_parts"
-    run(config, whole, world, *engine)
+    run(config, whole, world, *parallel)
     undo = at_batch(4, lambda: os.kill(os.getpid(), signal.SIGTERM) if world.rank == 1 else None)
-    message = stopped(lambda: run(config, parts, world, *engine))
+    message = stopped(lambda: run(config, parts, world, *parallel))
     undo()
     torch.manual_seed(world.rank + 100)
     if world.is_main:
         shutil.copytree(parts, runs / f"{backend}_elsewhere")
-    run(config, parts, world, *engine)
+    run(config, parts, world, *parallel)
     return {"stopped": world.gather(message), "same": same(whole, parts)}
 
 
@@ -89,12 +89,12 @@ def main(config: str, runs: Path, out: Path) -> None:
         found[backend] = stop_and_go_on(config, runs, world, backend)
     # Any process may meet a loss that is not finite.
     undo = at_batch(3, lambda: float("nan") if world.rank == 1 else None)
-    message = failed(lambda: run(config, runs / "broken", world, "engine.backend=replicas"))
+    message = failed(lambda: run(config, runs / "broken", world, "parallel.backend=replicas"))
     undo()
     found["broken"] = world.gather(message)
     # Fewer tokens early in training, with the grids shared out.
     phases = "methods.retokenize={phases: [{until: 0.5, coarser: 2}]}"
-    run(config, runs / "retokenized", world, "engine.backend=replicas", phases)
+    run(config, runs / "retokenized", world, "parallel.backend=replicas", phases)
     # One process was given another folder, and another finds one of its own in the shared one's place.
     elsewhere = runs / f"rank{world.rank}"
     message = failed(lambda: run(config, elsewhere, world))

@@ -96,7 +96,7 @@ def test_each_family_has_its_losses():
     labels = {"folder": "maps", "dense_weight": 0.5}
     lvvit = modality.task(run(data={"token_labels": labels}, model={"name": "lvvit_s", "mix_token": False}))
     assert isinstance(lvvit, TokenLabelTask)
-    assert (lvvit.mix_token, lvvit.dense_weight) == (False, 0.5)
+    assert (lvvit.mix_token, lvvit.labels.dense_weight) == (False, 0.5)
 
 
 def test_a_distilled_model_without_teacher_learns_the_labels_with_both_heads():
@@ -146,7 +146,7 @@ def test_classes_come_from_the_list_the_subset_or_the_demo(pictures, tmp_path):
     assert [name.split("/")[-2] for name in modality.paths(one, "val")] == ["white"] * 4
     assert modality.has_split(one, "val")
     assert not modality.has_split(one, "test")
-    with pytest.raises(UserError, match=r"num_classes is 3, but .* has 2 classes"):
+    with pytest.raises(UserError, match=r"num_classes.* 3.* 2 "):
         modality.label_names(run(data={"source": source}, model={"num_classes": 3}))
     demo = run(tmp_path / "run", data={"demo": {}})
     assert modality.label_names(demo) == tuple(str(number) for number in range(10))

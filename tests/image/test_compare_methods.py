@@ -20,8 +20,8 @@ SHORT = [*FEW, "data.loading.num_workers=0", "train.schedule.epochs=1", "train.s
 def test_rows_differ_in_their_method_alone(kind, tmp_path):
     protocol = Protocol(kind, tmp_path)
     runs = {
-        name: protocol.run_of(name, protocol.configs / row.config, row.changes, seed=3)
-        for name, row in protocol.bench.rows.items()
+        name: protocol.run_of(name, protocol.configs / config, changes, seed=3)[0]
+        for name, (config, changes) in protocol.bench.rows.items()
     }
     names = {name: run.method_name for name, run in runs.items()}
     assert {name for name in names if names[name] == name} >= {
@@ -36,7 +36,7 @@ def test_rows_differ_in_their_method_alone(kind, tmp_path):
     assert {run.run.seed for run in runs.values()} == {3}
     assert len({run.run.dir for run in runs.values()}) == len(runs)
     for name, run in runs.items():
-        model = protocol.bench.modality().build_model(run, 10)
+        model = protocol.modality.build_model(run, 10)
         if name != "asvit":
             assert len(model.blocks) == protocol.bench.depth
 
@@ -59,7 +59,7 @@ def test_one_command_gives_one_table_and_goes_on_where_it_stood(tmp_path, capfd)
 
 def test_mistakes_are_told_before_anything_is_trained(tmp_path, capsys):
     assert main(["toes", "--runs", str(tmp_path)]) == 2
-    assert "no such row: toes; the rows are plain" in capsys.readouterr().err
+    assert "toes: not known; choose from plain" in capsys.readouterr().err
     assert main(["toe", "--cfg", "configs/image/demos/toe.yaml", "--runs", str(tmp_path)]) == 2
     assert "two rows of one name: toe, toe" in capsys.readouterr().err
     assert main(["plain", "train.lr=3", "--runs", str(tmp_path)]) == 2

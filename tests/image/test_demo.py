@@ -89,9 +89,7 @@ def test_what_is_drawn_does_not_depend_on_the_digit():
 
 
 def test_wrong_options_say_what_is_allowed():
-    with pytest.raises(ValidationError, match=r"easy_pixels: the lower limit 30 is above the upper limit 20"):
+    with pytest.raises(ValidationError, match=r"easy_pixels.*30.*20"):
         ImageDemoOptions(easy_pixels=(30, 20))
-    with pytest.raises(
-        ValidationError, match=r"hard_pixels: a digit of 60 pixels is larger than the picture of 48"
-    ):
+    with pytest.raises(ValidationError, match=r"hard_pixels.*60.*48"):
         ImageDemoOptions(hard_pixels=(9, 60))

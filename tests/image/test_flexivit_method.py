@@ -206,7 +206,7 @@ def test_the_teacher_sees_its_own_resolution(tmp_path):
 def test_a_teacher_of_other_classes_is_refused(tmp_path):
     options = run({**SMALL, "teacher": {"source": teacher_file(tmp_path, classes=7)}})
     modality = ImageModality()
-    with pytest.raises(UserError, match="knows 7 classes, the data has 10"):
+    with pytest.raises(UserError, match=r"\b7 .* 10\b"):
         task_of(options, modality.task(options), modality, modality.build_model(options, 10))
 
 
@@ -251,7 +251,7 @@ def test_what_cannot_be_drawn_is_refused(flexivit, message):
         ({"model": {"name": "deit_small_distilled"}}, "no distillation token"),
         ({"model": {"grids": [6, 3]}}, "its own are methods.flexivit.grids"),
         ({"model": {"positions": "shared_interpolate"}}, "position table of its own"),
-        ({"engine": {"backend": "replicas"}}, "choose auto"),
+        ({"parallel": {"backend": "replicas"}}, "choose auto"),
     ],
 )
 def test_what_it_does_not_go_with(changes, message):
@@ -260,7 +260,7 @@ def test_what_it_does_not_go_with(changes, message):
 
 
 def test_more_tokens_than_pixels_is_one_message():
-    with pytest.raises(UserError, match="48x48 pixels cannot be cut into 64x64"):
+    with pytest.raises(UserError, match=r"48x48 .* 64x64"):
         ImageModality().build_model(run({"grids": [64, 6]}), 10)
 
 

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from revit.common.data import build
 from revit.image.data.options import PictureOptions
-from revit.image.data.pictures import build_train_loader
-from revit.image.losses.token_labels import RegionTargets, densify
+from revit.image.data.pictures import read_split, train_load
+from revit.image.token_labels import RegionTargets, densify
 
 COLOURS = np.array([[230, 20, 20], [20, 230, 20], [20, 20, 230], [230, 230, 20]], dtype=np.uint8)
 GRIDS = [(14, 14), (10, 10), (7, 7)]
@@ -60,7 +61,10 @@ def shown(pixels: Tensor, rows: int, cols: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("size", [(120, 120), (150, 100)])
 def test_every_patch_is_told_the_quarter_that_it_shows(tmp_path, size):
     write(tmp_path, *size)
-    loader = build_train_loader(options(tmp_path), batch_size=2, seed=0, num_classes=len(COLOURS))
+    run = options(tmp_path)
+    pictures = read_split(run, "train")
+    load = train_load(run, pictures, len(COLOURS))
+    loader = build.train_loader(load, pictures, run.loading, batch_size=2, seed=0)
     corrected, official = [], []
     for epoch in range(6):
         loader.set_epoch(epoch)

@@ -89,7 +89,7 @@ def _curve(case: Case, model: AsViT, radius: float) -> Curve:
 def _of_curve(curve: Curve, name: str, case: Case) -> Mapping[str, Tensor]:
     assert curve.a is not None
     measures = {
-        f"LE_{name}": curve.length_distortion(),
+        f"LE_{name}": curve.length(),
         f"kappa_{name}": curve.curvature(),
         f"LE_kappa_{name}": curve.length_curvature_published(tuple(case.config["theta_batches"])),
         f"LE_kappa_paper_{name}": curve.length_curvature(),

@@ -14,7 +14,7 @@ from revit.common.models.grid import TokenGrid
 from revit.common.weights.read import strip_prefixes
 from revit.common.weights.source import Source
 from revit.video.models.timesformer import TimeSformer
-from revit.video.weights.start import start_from_source
+from revit.video.weights.start import start_from
 
 PUBLISHED_RULES = {"position_resize": "nearest", "time_resize": "nearest", "remainder": "cut"}
 
@@ -57,7 +57,7 @@ def from_source(case: Case) -> Answer:
     model = build(case.config)
     source = strip_prefixes(filled(case.facts["source_state_dict"]))
     video = "time_embed" in source
-    report = start_from_source(
+    report = start_from(
         model, Source("the case", "video" if video else "image", source), position_resize="nearest_flat"
     )
     if any(text.startswith("head") for text in report.remade) and case.config["num_classes"]:

@@ -17,10 +17,7 @@ import convert_clips
 import numpy as np
 import pytest
 
-from revit.video.data import convert_pool
-from revit.video.data.convert_options import ConvertSettings
-from revit.video.data.convert_pool import convert_all
-from revit.video.data.convert_worker import Broken, Job
+from revit.video.data.convert.worker import convert_all
 from revit.video.data.decode import probe
 from revit.video.data.lists import read_clips
 
@@ -73,13 +70,7 @@ def test_a_folder_stays_a_folder_of_classes(tree, tmp_path, capsys):
     ]
     assert (probe(clips.path(0)).width, probe(clips.path(0)).height) == (48, 32)
     found = json.loads(report.read_text())
-    assert found["files"] == {
-        "listed": 4,
-        "distinct": 4,
-        "converted": 2,
-        "already_there": 0,
-        "broken": 2,
-    }
+    assert found["files"] == {"listed": 4, "distinct": 4, "converted": 2, "already_there": 0, "broken": 2}
     assert [Path(one["path"]).name for one in found["broken"]] == ["cut.mp4", "text.mp4"]
     assert found["broken"][1]["reason"] == "is a text file, not a video"
     assert f"{tree}/sit/text.mp4: is a text file" in (out / "broken.txt").read_text()
@@ -283,22 +274,17 @@ def test_a_second_process_at_the_same_folder_is_refused(long_list, tmp_path, cap
         process.wait()
 
 
-def crash(pipe):
-    if pipe.recv().source == "bad":
+def convert_with_faults(source, name, alive):
+    if source == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
-    pipe.send(Broken("met"))
-
-
-def hang(pipe):
-    if pipe.recv().source == "bad":
+    if source == "hang":
         time.sleep(1000)
-    pipe.send(Broken("met"))
+    return "met"
 
 
-@pytest.mark.parametrize(("serve", "reason"), [(crash, "crashed"), (hang, "no progress")])
-def test_a_crash_or_a_hang_costs_its_file_alone(monkeypatch, serve, reason):
-    monkeypatch.setattr(convert_pool, "serve", serve)
-    jobs = [Job(source, "", "", "", ConvertSettings()) for source in ("bad", "good")]
-    found = {job.source: answer.reason for job, answer in convert_all(jobs, 1, patience=3.0)}
-    assert reason in found["bad"]
-    assert found["good"] == "met"
+@pytest.mark.parametrize("source", ["crash", "hang"])
+def test_a_crash_or_a_hang_costs_its_file_alone(source):
+    names = {source: "", "one": "", "two": ""}
+    found = dict(convert_all(names, convert_with_faults, 1, patience=3.0))
+    assert "crashed the decoder or encoder, or made no progress for 3 s" in found.pop(source)
+    assert found == {"one": "met", "two": "met"}

@@ -153,7 +153,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(pictures, whole, monkeypatch
 
 def test_two_processes_train_and_one_goes_on(pictures):
     arguments = from_start(pictures, "two")
-    arguments += ["train.batch_size=8", "engine.zero_stage=3"]
+    arguments += ["train.batch_size=8", "parallel.zero_stage=3"]
     run_ranks(2, train_net.main, arguments, folder=pictures)
     before, after = weights(pictures / "run"), weights(pictures / "two")
     same = {name for name, tensor in after.items() if torch.equal(tensor, before[name])}

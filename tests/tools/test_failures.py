@@ -20,7 +20,7 @@ from PIL import Image
 
 from revit.common.system import log
 from revit.common.system.errors import UserError
-from revit.common.training import recipe, resume, stage_work, state
+from revit.common.training import recipe, resume, stages, state
 from revit.common.weights.checkpoint import load_checkpoint
 from revit.image.data import pictures
 
@@ -160,7 +160,7 @@ def test_a_state_that_cannot_be_written(folder, whole, monkeypatch, capfd, troub
 )
 def test_a_model_that_cannot_be_written(folder, whole, monkeypatch, capfd, trouble, reason, call):
     with monkeypatch.context() as patch:
-        patch.setattr(stage_work, "save_checkpoint", fails_at(call, stage_work.save_checkpoint, trouble))
+        patch.setattr(stages, "save_checkpoint", fails_at(call, stages.save_checkpoint, trouble))
         assert train(folder) == 2
     assert f"safetensors: the model cannot be written ({reason})" in one_message(capfd)
     goes_on(folder, whole)

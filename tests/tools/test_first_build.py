@@ -79,13 +79,14 @@ def test_a_checkpoint_answers_as_before(name: str, runs: Path, tmp_path: Path):
     data = runs / ("clips" if name == "clips" else "pictures") / "data" / "test"
     files = sorted(str(path) for path in data.glob("*/*.*"))
     out = tmp_path / "answers.json"
-    assert predict.main(["--checkpoint", str(checkpoint), *files, "--json", str(out)]) == 0
+    fixed = ["--dtype", "float32", "--compile", "eager"]  # what is left open is measured
+    assert predict.main(["--checkpoint", str(checkpoint), *files, *fixed, "--json", str(out)]) == 0
     for answer, (grid, probabilities) in zip(
         json.loads(out.read_text()), EXPECTED["predictions"][name], strict=True
     ):
         assert answer["grid"] == grid
         now = {str(guess["class"]): guess["probability"] for guess in answer["top"]}
-        assert now == pytest.approx(probabilities, abs=1e-3)
+        assert now == pytest.approx(probabilities, abs=1e-5)
 
 
 def test_a_stopped_run_goes_on(tmp_path: Path):
@@ -99,3 +100,5 @@ def test_a_stopped_run_goes_on(tmp_path: Path):
     assert total == pytest.approx(EXPECTED["resumed"], rel=1e-5)
     log = [json.loads(line) for line in (tmp_path / "stopped" / "log.jsonl").read_text().splitlines()]
     assert [event["stage"] for event in log if event["event"] == "stage"].count("data") == 1
+    (resumed,) = [event for event in log if event["event"] == "resumed"]
+    assert resumed["changed"] == []  # nor is the section that is called parallel now

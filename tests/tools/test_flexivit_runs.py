@@ -156,7 +156,7 @@ def test_two_processes_run_at_the_same_sizes_as_one(pictures, whole):
     """Under ZeRO 3, where the kernel lies in pieces; each loads its own samples, so losses differ and sizes do not."""
     arguments = short_run(pictures, "two")
     out = str(pictures / "sizes")
-    arguments += ["train.batch_size=8", "engine.zero_stage=3"]
+    arguments += ["train.batch_size=8", "parallel.zero_stage=3"]
     run_ranks(2, train_noting_sizes, out, arguments, folder=pictures)
     first, second = (json.loads(Path(out + rank).read_text()) for rank in "01")
     assert first == second == whole[1]

@@ -18,11 +18,9 @@ from revit.common.config.load import load
 from revit.common.system.command_line import tool
 from revit.common.system.distributed import World
 from revit.common.system.files import locked
-from revit.common.system.log import RunLog
-from revit.common.system.stop import StopRequest
-from revit.common.training.recipe import Recipe
-from revit.common.training.stage_work import StageWork
-from revit.common.training.stages import clear
+from revit.common.training.recipe import Recipe, stages_of
+from revit.common.training.stage_book import clear
+from revit.common.training.stages import Run, keeper
 from revit.common.weights.checkpoint import load_checkpoint
 from revit.video.modality import VideoModality
 from revit.video.options import VideoRun
@@ -136,7 +134,7 @@ def test_the_batch_size_is_a_setting_of_the_result_only_without_an_effective_one
     path = write_config(tmp_path)
 
     def settings(*overrides: str) -> dict:
-        return load(VideoRun, path, overrides).settings_of("evaluate")
+        return dict(stages_of(load(VideoRun, path, overrides), VideoModality())[-1].settings)
 
     for section in ("train", "assigner.train"):
         smaller, effective = f"{section}.batch_size=4", f"{section}.effective_batch=16"
@@ -148,8 +146,8 @@ def test_the_batch_size_is_a_setting_of_the_result_only_without_an_effective_one
 def test_all_contradictions_to_a_deepspeed_file_show_before_anything_is_trained(tmp_path, capsys):
     path = write_config(tmp_path)
     (tmp_path / "ds.json").write_text('{"train_micro_batch_size_per_gpu": 8, "gradient_clipping": 0.5}')
-    engine = ("engine.backend=deepspeed", f"engine.deepspeed_config={tmp_path / 'ds.json'}")
-    assert train(path, *engine, "assigner.train.batch_size=4") == 2
+    parallel = ("parallel.backend=deepspeed", f"parallel.deepspeed_config={tmp_path / 'ds.json'}")
+    assert train(path, *parallel, "assigner.train.batch_size=4") == 2
     said = capsys.readouterr().err
     assert "gradient_clipping: 0.5 in the file, 0.0 here by train.clip_grad_norm" in said
     assert "gradient_clipping: 0.5 in the file, 0.0 here by assigner.train.clip_grad_norm" in said
@@ -158,13 +156,13 @@ def test_all_contradictions_to_a_deepspeed_file_show_before_anything_is_trained(
 
 
 def test_settings_of_deepspeed_that_one_process_does_not_use_are_said_to_be(tmp_path, capsys):
-    path = write_config(tmp_path, CONFIG + "engine: {zero_stage: 2, offload: none}\n")
+    path = write_config(tmp_path, CONFIG + "parallel: {zero_stage: 2, offload: none}\n")
     assert train(path, stage="data") == 0  # trains nothing
     assert "no effect" not in capsys.readouterr().err
     assert train(path, stage="model") == 0
     said = capsys.readouterr().err.splitlines()
     assert said[0] == (
-        "engine.zero_stage has no effect: one process trains by plain PyTorch; engine.backend=deepspeed would use it"
+        "parallel.zero_stage has no effect: one process trains by plain PyTorch; parallel.backend=deepspeed would use it"
     )
     assert said[1] == "model: 1 process, cpu, plain PyTorch, float32; an update is 8 samples"
 
@@ -174,12 +172,12 @@ def test_a_later_stage_that_is_done_again_is_checked_before_an_earlier_one(copy,
     labels = copy.parent / "run" / "lengths.csv"
     labels.unlink()
     (copy.parent / "ds.json").write_text('{"gradient_clipping": 0.5}')
-    engine = ("engine.backend=deepspeed", f"engine.deepspeed_config={copy.parent / 'ds.json'}")
-    assert train(copy, *engine) == 2
+    parallel = ("parallel.backend=deepspeed", f"parallel.deepspeed_config={copy.parent / 'ds.json'}")
+    assert train(copy, *parallel) == 2
     assert "by assigner.train.clip_grad_norm" in capsys.readouterr().err
     assert not labels.exists()
-    assert train(copy, *engine, stage="assigner") == 2
-    assert train(copy, *engine, stage="evaluate") == 0
+    assert train(copy, *parallel, stage="assigner") == 2
+    assert train(copy, *parallel, stage="evaluate") == 0
 
 
 def test_one_process_where_slurm_has_several_tasks_says_so(copy, monkeypatch, capsys):
@@ -296,7 +294,7 @@ def test_what_is_missing_is_found_before_anything_is_trained_or_removed(finished
         "data.source.test=/nowhere.csv",
         "data.source.val=/nowhere.csv",
         "model.grids=[50x50]",
-        "engine.backend=replicas",
+        "parallel.backend=replicas",
     ):
         assert train(path, *overrides, wrong, "run.resume=never") == 2
         assert {file.name for file in run.iterdir()} - {".lock"} == {"notes.txt", "stages.json"}
@@ -370,12 +368,12 @@ def test_the_best_model_of_the_val_list_is_kept(finished):
 
 def test_only_a_better_model_replaces_the_best(finished, tmp_path):
     options = load(VideoRun, write_config(tmp_path))
-    work = StageWork(options, VideoModality(), World(), RunLog(tmp_path / "log.jsonl"), StopRequest())
+    run = Run(options, VideoModality(), World())
     network = torch.nn.Linear(1, 1)
-    keep = work._keeper(network, ["a"], {})
+    keep = keeper(run, network)
     for epoch, top1 in ((1, 40.0), (2, 60.0), (3, 60.0), (4, 50.0)):
         torch.nn.init.constant_(network.weight, epoch)
         keep(epoch, top1)
-    best = load_checkpoint(work.files.best)
+    best = load_checkpoint(run.best_file)
     assert best.extra["val"] == {"epoch": 2, "top1": 60.0}
     assert best.parts["model"]["weight"].item() == 2

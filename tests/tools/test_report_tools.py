@@ -12,8 +12,8 @@ import torch
 
 from revit.common.config.load import dump, load
 from revit.common.system.errors import UserError
+from revit.common.timing.clock import SIDES
 from revit.common.timing.peers import Peers, Reference
-from revit.common.timing.throughput import SIDES
 from revit.video.options import VideoRun
 
 ROOT = Path(__file__).parents[2]

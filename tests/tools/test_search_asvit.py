@@ -8,6 +8,7 @@ import pytest
 import search_asvit
 
 from revit.image.models.genotype import Genotype, read_genotype
+from revit.image.search.measure import Measurer
 
 CONFIG = """
 kind: asvit_search
@@ -74,7 +75,7 @@ def test_what_was_found_is_trained(run):
 
 def test_again_it_finds_the_same_without_measuring(run, config, monkeypatch):
     before = {name: read(run / name) for name in ("search.json", "growth.json")}
-    monkeypatch.setattr("revit.image.search.measure.Measurer.network", None)
+    monkeypatch.setattr(Measurer, "network", None)
     assert (
         search_asvit.main(["--cfg", str(config), "train=null", f"run.dir={run}2"]) == 1
     )  # nothing known there

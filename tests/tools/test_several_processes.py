@@ -167,7 +167,7 @@ def test_one_process_goes_on_where_two_stopped(config, found, capfd, backend):
     said = capfd.readouterr().err
     assert "going on in epoch 1, after sample " in said
     assert "processes: 2 -> 1" in said
-    assert f"engine.backend: {backend} -> local" in said
+    assert f"parallel.backend: {backend} -> local" in said
     assert json.loads((folder / "report.json").read_text())["samples"]["evaluated"] == 21
 
 
@@ -186,7 +186,7 @@ def test_launchers_start_the_same_command(config, launcher):
     port = str(20000 + os.getpid() % 10000)
     command = [sys.executable, "-m", *LAUNCHERS[launcher], port, str(TOOLS / "train_net.py"), *arguments]
     result = subprocess.run(
-        [*command, f"engine.zero_stage={stage}"],
+        [*command, f"parallel.zero_stage={stage}"],
         env=environment(DS_ACCELERATOR="cpu"),
         capture_output=True,
         text=True,

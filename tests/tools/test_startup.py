@@ -12,7 +12,7 @@ import pytest
 TOOLS = sorted(
     path.stem
     for path in (Path(__file__).parents[2] / "tools").glob("*.py")
-    if path.stem not in ("modalities", "environment")
+    if path.stem not in ("modalities", "settings", "environment")
 )
 SLOW = (
     "torch",

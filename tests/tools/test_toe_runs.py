@@ -159,8 +159,8 @@ def test_a_run_goes_on_bit_for_bit_inside_a_stage(short, tmp_path, monkeypatch, 
 @pytest.mark.parametrize("stage", [3])
 def test_two_processes_end_where_one_does(short, tmp_path, stage):
     """DeepSpeed with ZeRO, blocks recomputed; the same 16 pictures an update."""
-    engine = (f"engine.zero_stage={stage}", "engine.activation_checkpointing=true")
-    arguments = on_the_same_data(short, tmp_path, "run.dtype=float32", *engine)
+    parallel = (f"parallel.zero_stage={stage}", "parallel.activation_checkpointing=true")
+    arguments = on_the_same_data(short, tmp_path, "run.dtype=float32", *parallel)
     run_ranks(2, train_net.main, [*arguments, "--stage", "model"], folder=tmp_path)
     ours = load_checkpoint(tmp_path / "run" / "model.safetensors").parts["raw"]
     alone = load_checkpoint(short / "run" / "model.safetensors").parts["raw"]

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 from sklearn.datasets import load_digits
 
-from revit.video.demo_clip import (
+from revit.video.demo import (
     MOTIONS,
     SIZE,
     Clip,

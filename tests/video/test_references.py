@@ -12,7 +12,7 @@ from torch import nn
 from revit.common.system.errors import UserError
 from revit.common.timing.cases import OTHER_ARCHITECTURE, reference_cases
 from revit.common.timing.peers import Reference, foreign_gmacs
-from revit.video.references import PYTORCHVIDEO, TwoPathways
+from revit.video.peers import PYTORCHVIDEO, TwoPathways
 
 SHAPE = (1, 3, 4, 8, 8)
 

@@ -1,12 +1,19 @@
-"""From options to loaders of clips, and one file to its views.
+"""From options to loaders of clips: which frames of a file make its clips, and one file to its views.
 
-Letters: B samples, V views of one file, C channels, T frames, H and W height and width, N frames in a file.
+Frames are chosen as the published TimeSformer code does it, with two differences: a single test view lies in the centre
+unless `start` is asked for by name, and random numbers come from the generator that is passed in.
+
+Letters: B samples, V views of one file, K of them in time, C channels, T frames, H and W height and width, N frames in a file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,23 +25,20 @@ from revit.common.data.build import Split
 from revit.common.data.dataset import Sample
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
+from revit.common.data.reader import Views
 from revit.common.system.errors import UserError
 from revit.video.data.decode import DecoderError, VideoInfo, Wanted
 from revit.video.data.decode.reader import FrameReader
 from revit.video.data.lists import read_clips
 from revit.video.data.options import ClipLoadingOptions, ClipOptions, FrameOptions, ViewOptions
-from revit.video.data.sampling import clip_indices, random_start, segment_indices, span_frames, view_starts
 from revit.video.data.transforms import eval_pixels, eval_short_side, train_pixels, train_short_side
 
 
 def read_split(options: ClipOptions, split: Split) -> SampleList:
-    """The clips of one split, see `revit.common.data.build.read_split`."""
+    """Read the clips of one split, see `revit.common.data.build.read_split`."""
     source = options.source
-
-    def read(where: str, names: Sequence[str] | None) -> SampleList:
-        return read_clips(where, separator=source.separator, prefix=source.prefix, names=names)
-
-    return build.read_split(source, split, read)
+    read = partial(read_clips, separator=source.separator, prefix=source.prefix)
+    return build.read_split(source, split, lambda where, names: read(where, names=names))
 
 
 def build_train_loader(
@@ -46,7 +50,7 @@ def build_train_loader(
     rank: int = 0,
     num_ranks: int = 1,
 ) -> Loader:
-    """Shuffled, augmented batches of one random clip per file, uint8 (B, C, T, H, W). Broken files are replaced.
+    """Load shuffled, augmented batches of one random clip per file, uint8 (B, C, T, H, W). Broken files are replaced.
 
     clips: the list, if it was read already.  The rest, and errors, as `revit.common.data.build.train_loader`.
     """
@@ -65,7 +69,7 @@ def build_eval_loader(
     rank: int = 0,
     num_ranks: int = 1,
 ) -> Loader:
-    """Every file of a split once, in list order, uint8 (B*V, C, T, H, W), the V views of a file adjacent.
+    """Load every file of a split once, in list order, uint8 (B*V, C, T, H, W), the V views of a file adjacent.
 
     views: None takes `test_views` for the test split and `val_views` for the others. The rest as
     `revit.common.data.build.eval_loader`.
@@ -81,10 +85,7 @@ def build_eval_loader(
 
 
 def make_reader(options: ClipLoadingOptions, num_helpers: int = 1) -> FrameReader:
-    """The frame reader that the loading options describe, which reads `num_helpers` files at once at most.
-
-    `UserError` if their decoder is not installed.
-    """
+    """Make a frame reader of `num_helpers` files at once at most. `UserError` if its decoder is not installed."""
     try:
         return FrameReader(options.decoder, options.decode_timeout_seconds, options.damaged, num_helpers)
     except DecoderError as error:
@@ -94,23 +95,15 @@ def make_reader(options: ClipLoadingOptions, num_helpers: int = 1) -> FrameReade
 def load_views(
     path: str, options: ClipOptions, views: ViewOptions | None = None, reader: FrameReader | None = None
 ) -> Tensor:
-    """All views of one file, uint8 (V, C, T, H, W), temporal views outermost; `test_views` unless others are given.
+    """Read all views of one file, uint8 (V, C, T, H, W), temporal views outermost; `test_views` unless others are given.
 
     reader: for many files, one made by `make_reader` and closed by the caller. `DecodeError` if it cannot be read.
     """
-    views = views or options.test_views
-    if reader is not None:
-        return read_views(path, options, views, reader)[0]
-    own = make_reader(options.loading)
-    try:
-        return read_views(path, options, views, own)[0]
-    finally:
-        own.close()
+    with closing(make_reader(options.loading)) if reader is None else nullcontext(reader) as own:
+        return read_views(path, options, views or options.test_views, own).pixels
 
 
-def read_views(
-    path: str, options: ClipOptions, views: ViewOptions, reader: FrameReader
-) -> tuple[Tensor, str | None]:
+def read_views(path: str, options: ClipOptions, views: ViewOptions, reader: FrameReader) -> Views:
     """Read all views of a file as `load_views` does, with a remark on one that is not whole."""
     told: list[VideoInfo] = []
 
@@ -122,11 +115,77 @@ def read_views(
     pixels = eval_pixels(_to_clip(frames), options.pixels, views.num_crops)
     # (crops, C, K*T, H, W) -> (K, crops, C, T, H, W) -> (V, C, T, H, W)
     split = pixels.unflatten(2, (views.num_temporal_views, options.frames.num_frames))
-    return split.permute(2, 0, 1, 3, 4, 5).flatten(0, 1).contiguous(), told[-1].remark
+    return Views(split.permute(2, 0, 1, 3, 4, 5).flatten(0, 1).contiguous(), told[-1].remark)
+
+
+Real = float | Fraction
+
+
+def span_frames(num_frames: int, sampling_rate: float, fps: float, target_fps: float = 30.0) -> float:
+    """Return the length of a clip in frames of the file, a real number: sampling_rate * T * fps / target_fps."""
+    return sampling_rate * num_frames * fps / target_fps
+
+
+def random_start(num_total: int, span: float, generator: Generator) -> float:
+    """Draw a clip's first frame as a real number, uniform in [0, max(N - span, 0)]."""
+    return max(num_total - span, 0.0) * float(torch.rand((), generator=generator, dtype=torch.float64))
+
+
+def view_starts(
+    num_total: int, span: float, num_views: int, one_view: Literal["centre", "start"] = "centre"
+) -> list[Fraction]:
+    """Return the first frames of the K views of a test, exact.
+
+    View k of K begins at delta * k / K with delta = max(N - span, 0): pytorchvideo's constant clips per video, as
+    published, so that the last of several views never reaches the end of the file. A single view lies in the centre
+    (delta / 2); the published formula puts it at the start (`one_view="start"`), although its author describes the
+    centre.
+    """
+    if num_views == 1 and one_view == "centre":
+        return [max(Fraction(num_total) - Fraction(span), Fraction(0)) / 2]
+    # Imported here: it takes a second, and a single centre view does without.
+    from pytorchvideo.data.clip_sampling import ConstantClipsPerVideoSampler
+
+    # The sampler only subtracts and divides: fed with frames instead of seconds it answers in frames. It is called K
+    # times whatever it says about the end, because a file no longer than the clip has K equal views here.
+    sampler = ConstantClipsPerVideoSampler(Fraction(span), num_views)
+    return [sampler(0, Fraction(num_total), {}).clip_start_sec for _ in range(num_views)]
+
+
+def clip_indices(num_total: int, start: Real, span: float, num_frames: int) -> Tensor:
+    """Return frame numbers int64 (T,) of the clip that begins at `start` (a real number).
+
+    The frames from `start` to start + span - 1, always with one frame beyond, are listed; T positions evenly spaced over
+    [0, span - 1] are cut to whole numbers and looked up in the list, the last frame standing in for what is missing. So
+    the stride is (span - 1) / (T - 1), not the sampling rate, a start between two frames rounds up, and files shorter
+    than the span end in repeats of their last frame.
+    """
+    first = min(math.ceil(start), num_total - 1)
+    last = min(math.floor(start + Fraction(span) - 1) + 1, num_total - 1)
+    # float32, as published: the rounding of evenly spaced positions decides some frames.
+    positions = torch.linspace(0, max(span - 1, 0), num_frames)
+    return first + positions.clamp(0, max(last - first, 0)).long()
+
+
+def segment_indices(num_total: int, num_frames: int, generator: Generator | None = None) -> Tensor:
+    """Return frame numbers int64 (T,), one from each of T equal parts of the file (published for Something-Something).
+
+    With a generator (training) uniform in [round(s*i), round(s*(i+1))], s = (N - 1) / T, both ends included;
+    without one, the whole-number middle.
+    """
+    segment = (num_total - 1) / num_frames
+    indices = []
+    for part in range(num_frames):
+        low, high = round(segment * part), round(segment * (part + 1))
+        if generator is None:
+            indices.append((low + high) // 2)
+        else:
+            indices.append(int(torch.randint(low, high + 1, (), generator=generator)))
+    return torch.tensor(indices)
 
 
 def eval_indices(info: VideoInfo, frames: FrameOptions, views: ViewOptions) -> Tensor:
-    """Frame numbers int64 (K, T) of the K temporal views of a file."""
+    """Return frame numbers int64 (K, T) of the K temporal views of a file."""
     if frames.sampling == "segments":
         return segment_indices(info.num_frames, frames.num_frames)[None]
     span = span_frames(frames.num_frames, frames.sampling_rate, info.fps, frames.target_fps)
@@ -135,14 +194,14 @@ def eval_indices(info: VideoInfo, frames: FrameOptions, views: ViewOptions) -> T
 
 
 def eval_wanted(info: VideoInfo, options: ClipOptions, views: ViewOptions) -> Wanted:
-    """The frames of all temporal views, and to what the decoder shrinks them, if it is to."""
+    """Return the frames of all temporal views, and to what the decoder shrinks them, if it is to."""
     short_side = eval_short_side(options.pixels, views.num_crops)
     numbers = eval_indices(info, options.frames, views)
     return Wanted(numbers, short_side if options.pixels.resize == "decoder" else None)
 
 
 def train_indices(info: VideoInfo, frames: FrameOptions, generator: Generator) -> Tensor:
-    """Frame numbers int64 (T,) of one random clip of a file."""
+    """Return frame numbers int64 (T,) of one random clip of a file."""
     if frames.sampling == "segments":
         return segment_indices(info.num_frames, frames.num_frames, generator)
     span = span_frames(frames.num_frames, frames.sampling_rate, info.fps, frames.target_fps)
@@ -159,7 +218,7 @@ class TrainClips:
     reader: FrameReader
 
     def __call__(self, index: int, generator: Generator) -> Sample:
-        """uint8 (1, C, T, H, W) and its class number."""
+        """Read uint8 (1, C, T, H, W) and its class number."""
         pixels, short_side, remark = self.options.pixels, 0, None
 
         def choose(info: VideoInfo) -> Wanted:
@@ -185,12 +244,12 @@ class EvalClips:
     reader: FrameReader
 
     def __call__(self, index: int, generator: Generator) -> Sample:
-        """uint8 (V, C, T, H, W) and its class number. Nothing is random."""
+        """Read uint8 (V, C, T, H, W) and its class number. Nothing is random."""
         path = self.clips.path(index)
-        views, remark = read_views(path, self.options, self.views, self.reader)
-        return Sample(views, self.clips.label(index), remark=remark, path=path)
+        views = read_views(path, self.options, self.views, self.reader)
+        return Sample(views.pixels, self.clips.label(index), remark=views.remark, path=path)
 
 
 def _to_clip(frames: NDArray[np.uint8]) -> Tensor:
-    """(T, H, W, C) to (T, C, H, W) without copying."""
+    """Turn (T, H, W, C) to (T, C, H, W) without copying."""
     return torch.from_numpy(frames).permute(0, 3, 1, 2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, get_args
 
 import av
 import numpy as np
@@ -13,16 +12,16 @@ from numpy.typing import NDArray
 
 from revit.common.speed.loading_rates import Decoders
 from revit.video.data.clips import eval_indices, eval_wanted, make_reader
-from revit.video.data.decode import Backend, DecodeError, VideoInfo, probe, resolve_backend
-from revit.video.data.decode.opening import opened_stream, real_path
+from revit.video.data.decode import DecodeError, VideoInfo, probe
+from revit.video.data.decode.opening import error_text, opened_stream, real_path
 from revit.video.data.decode.pyav import Converter
+from revit.video.data.decode.read import OTHERS
 from revit.video.data.decode.reader import FrameReader
-from revit.video.data.decode.refusal import error_text
-from revit.video.data.options import ClipOptions, ViewOptions
+from revit.video.data.options import ONE_VIEW, ClipOptions
+from revit.video.options import VideoRun
 
 MOST_COMPARED = 20_000
 """Frames of the longest file that is decoded for a comparison: eleven minutes."""
-ONE_VIEW = ViewOptions(num_temporal_views=1, num_crops=1)
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,11 @@ class ClipFrames:
     reader: FrameReader
 
     def sample(self, path: str) -> NDArray[np.uint8]:
-        """uint8 (n, H, W, 3), see `sampled_numbers`. `DecodeError` if it cannot be read."""
+        """Read uint8 (n, H, W, 3), see `sampled_numbers`. `DecodeError` if it cannot be read."""
         return self.reader.read(path, lambda info: sampled_numbers(info, self.options))
 
     def read(self, path: str) -> NDArray[np.uint8]:
-        """Of a test's central clip: uint8 (T, H, W, 3). `DecodeError` if it cannot be read."""
+        """Read a test's central clip: uint8 (T, H, W, 3). `DecodeError` if it cannot be read."""
         return self.reader.read(path, lambda info: eval_wanted(info, self.options, ONE_VIEW))
 
     def close(self) -> None:
@@ -46,7 +45,7 @@ class ClipFrames:
 
 
 def sampled_numbers(info: VideoInfo, options: ClipOptions) -> NDArray[np.int64]:
-    """The frames of a test's central clip, the first and the last one, and neighbours all over the file."""
+    """Number the frames of a test's central clip, the first and the last one, and neighbours all over the file."""
     clip = eval_indices(info, options.frames, ONE_VIEW).numpy().reshape(-1)
     spread = np.linspace(0, info.num_frames - 1, 8).astype(np.int64)
     beside = np.minimum(spread + 1, info.num_frames - 1)
@@ -64,10 +63,10 @@ def _plain_decode(path: str) -> Iterator[VideoFrame]:
                 yield frame
 
 
-def sample_plainly(options: Any, path: str) -> NDArray[np.uint8]:
-    """What `ClipFrames.sample` is to return, by PyAV alone: all frames of the file in the order in which it hands them out.
+def sample_plainly(options: VideoRun, path: str) -> NDArray[np.uint8]:
+    """Return what `ClipFrames.sample` is to return, by PyAV alone, which hands out all frames of the file.
 
-    options: of a video run. `DecodeError` if PyAV does not decode the file to its end.
+    `DecodeError` if PyAV does not decode the file to its end.
     """
     info = probe(path)
     if info.num_frames > MOST_COMPARED:
@@ -85,21 +84,11 @@ def sample_plainly(options: Any, path: str) -> NDArray[np.uint8]:
 
 
 def installed_decoders() -> tuple[str, ...]:
-    """PyAV, which is always there, first."""
-    found = ["pyav"]
-    for name in get_args(Backend):
-        if name in ("auto", *found):
-            continue
-        try:
-            resolve_backend(name)
-        except ValueError:
-            continue
-        found.append(name)
-    return tuple(found)
+    """List the decoders, PyAV, which is always there, first."""
+    return ("pyav", *(name for name, other in OTHERS.items() if other.installed()))
 
 
-def open_frames(options: Any, name: str) -> ClipFrames:
-    """options: of a video run."""
+def open_frames(options: VideoRun, name: str) -> ClipFrames:
     loading = options.data.loading.model_copy(update={"decoder": name})
     return ClipFrames(options.data, make_reader(loading))
 

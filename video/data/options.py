@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from typing_extensions import Self
@@ -12,7 +12,7 @@ from revit.common.data.options import LoadingOptions, SourceOptions
 
 
 class FrameOptions(Options):
-    """Which frames of a file make a clip."""
+    """Frames of a file that make a clip."""
 
     num_frames: int = Field(default=8, ge=1)
     """T."""
@@ -23,12 +23,26 @@ class FrameOptions(Options):
     sampling: Literal["timesformer", "segments"] = "timesformer"
     """`timesformer`: a stretch of fixed duration. `segments` (Something-Something): the whole file in T parts."""
     one_view: Literal["centre", "start"] = "centre"
-    """Where a single test view lies. The published code, meaning the centre, takes the `start`."""
+    """Place of a single test view. The published code, meaning the centre, takes the `start`."""
 
 
-class PixelOptions(Options):
-    """How frames become inputs."""
+class NotedOptions(Options):
+    """Options written down without a later key at its default, so that runs from before it was there still compare equal."""
 
+    later: ClassVar[str]
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialize(self)
+        if values.get(self.later) == type(self).model_fields[self.later].default:
+            del values[self.later]
+        return values
+
+
+class PixelOptions(NotedOptions):
+    """Steps from frames to inputs."""
+
+    later = "resize"
     crop_size: int = Field(default=224, ge=1)
     """Pixels of the square that the model sees."""
     jitter_min: int = Field(default=256, ge=1)
@@ -36,7 +50,7 @@ class PixelOptions(Options):
     jitter_max: int = Field(default=320, ge=1)
     """Training: largest short side before cropping."""
     scale_sampling: Literal["uniform", "inverse-uniform"] = "uniform"
-    """Whether the short side, or its inverse, is uniform (Something-Something recipes use the inverse)."""
+    """Training: draw the short side, or its inverse, uniformly (Something-Something recipes use the inverse)."""
     flip_probability: float = Field(default=0.5, ge=0, le=1)
     """Training: chance of a left-right flip; 0 where left and right are classes."""
     crop_offsets: Literal["all", "published"] = "all"
@@ -44,7 +58,7 @@ class PixelOptions(Options):
     antialias: bool = False
     """Smooth before shrinking. The published code does not."""
     resize: Literal["transform", "decoder"] = "transform"
-    """Who resizes. `decoder`: frames larger than wanted are shrunk while their colours are converted to RGB, which saves a little
+    """Part that resizes. `decoder`: frames larger than wanted are shrunk while their colours are converted to RGB, which saves a little
     time on large files. It always smooths first, whatever `antialias` says, and differs a little from the transform even
     then (see `revit.video.data.decode.pyav.Converter`); frames to be enlarged stay the transform's."""
     channel_order: Literal["rgb", "bgr"] = "rgb"
@@ -69,17 +83,9 @@ class PixelOptions(Options):
             raise ValueError(f"std {self.std} must be positive in every channel")
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """`resize` only where it is set: what runs from before it was there have noted stays what they are compared with."""
-        values: dict[str, Any] = serialize(self)
-        if self.resize == "transform":
-            values.pop("resize", None)
-        return values
-
 
 class ViewOptions(Options):
-    """How many looks at one file are averaged in an evaluation."""
+    """Looks at one file that are averaged in an evaluation."""
 
     num_temporal_views: int = Field(default=1, ge=1)
     """Stretches of the file."""
@@ -92,9 +98,13 @@ class ViewOptions(Options):
         return self.num_temporal_views * self.num_crops
 
 
-class ClipLoadingOptions(LoadingOptions):
-    """How files of clips are read."""
+ONE_VIEW = ViewOptions(num_temporal_views=1, num_crops=1)
 
+
+class ClipLoadingOptions(LoadingOptions, NotedOptions):
+    """Reading of files of clips."""
+
+    later = "damaged"
     decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto"
     """Frames are the same with each: decord and torchcodec read the kinds of files for which that is proved, PyAV all others."""
     decode_timeout_seconds: float = Field(default=30.0, ge=0)
@@ -102,14 +112,6 @@ class ClipLoadingOptions(LoadingOptions):
     damaged: Literal["refuse", "salvage"] = "refuse"
     """`refuse`: a file with a damaged or missing frame is broken. `salvage`: its other frames are read, and it is named and
     counted."""
-
-    @model_serializer(mode="wrap")
-    def _without_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """`damaged` only where it is set: what runs from before it was there have noted stays what they are compared with."""
-        values: dict[str, Any] = serialize(self)
-        if self.damaged == "refuse":
-            values.pop("damaged", None)
-        return values
 
 
 class ClipOptions(Options):

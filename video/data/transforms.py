@@ -17,8 +17,8 @@ import torch
 from torch import Generator, Tensor
 from torchvision.transforms.v2 import functional as F
 
+from revit.video.data.decode.pyav import short_side_size
 from revit.video.data.options import PixelOptions
-from revit.video.data.sizes import short_side_size
 
 
 def resize_short_side(clip: Tensor, short_side: int, antialias: bool = False) -> Tensor:
@@ -32,7 +32,7 @@ def resize_short_side(clip: Tensor, short_side: int, antialias: bool = False) ->
 def random_short_side(
     low: int, high: int, sampling: Literal["uniform", "inverse-uniform"], generator: Generator
 ) -> int:
-    """A short side between `low` and `high`: itself uniform, or its inverse, then rounded."""
+    """Draw a short side between `low` and `high`: itself uniform, or its inverse, then rounded."""
     share = float(torch.rand((), generator=generator))
     if sampling == "uniform":
         return round(low + share * (high - low))
@@ -53,7 +53,7 @@ def random_crop(
 
 
 def spatial_crop(clip: Tensor, size: int, position: Literal[0, 1, 2]) -> Tensor:
-    """Square crop along the longer side of (T, C, H, W): 0 left or top, 1 centre, 2 right or bottom.
+    """Cut a square along the longer side of (T, C, H, W): 0 left or top, 1 centre, 2 right or bottom.
 
     The other side is centred; a centre between two pixels goes to the later one (published: 240x320 shrunk to 224x298
     is cut at 0, 37 and 74).
@@ -70,7 +70,7 @@ def spatial_crop(clip: Tensor, size: int, position: Literal[0, 1, 2]) -> Tensor:
 
 
 def train_short_side(options: PixelOptions, generator: Generator) -> int:
-    """The jittered short side of one clip, drawn before the clip is read so that the decoder can do the resizing."""
+    """Draw the short side of one clip, before the clip is read so that the decoder can do the resizing."""
     return random_short_side(options.jitter_min, options.jitter_max, options.scale_sampling, generator)
 
 
@@ -84,12 +84,12 @@ def train_pixels(clip: Tensor, options: PixelOptions, short_side: int, generator
 
 
 def eval_short_side(options: PixelOptions, num_crops: int) -> int:
-    """One crop: `jitter_min`. Three: the crop size itself. (Published.)"""
+    """Return the short side of a test: `jitter_min` for one crop, the crop size for three. (Published.)"""
     return options.jitter_min if num_crops == 1 else options.crop_size
 
 
 def eval_pixels(clip: Tensor, options: PixelOptions, num_crops: int) -> Tensor:
-    """The crops of one clip: uint8 (T, C, H, W) to (num_crops, C, T, size, size).
+    """Return the crops of one clip: uint8 (T, C, H, W) to (num_crops, C, T, size, size).
 
     Resized to `eval_short_side`; one crop is the centre, three are left, centre and right, or top, centre and bottom.
     """
@@ -99,7 +99,7 @@ def eval_pixels(clip: Tensor, options: PixelOptions, num_crops: int) -> Tensor:
 
 
 def _finish(clip: Tensor, options: PixelOptions) -> Tensor:
-    """(T, C, H, W) to contiguous (C, T, H, W), channels as the weights expect them."""
+    """Turn (T, C, H, W) to contiguous (C, T, H, W), channels as the weights expect them."""
     if options.channel_order == "bgr":
         clip = clip.flip(1)
     return clip.transpose(0, 1).contiguous()

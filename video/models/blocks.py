@@ -42,7 +42,7 @@ class DividedBlock(Block):
         self.temporal_fc: nn.Module = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor, layout: TokenLayout) -> Tensor:
-        """Transform (B, P + S * T, D), positions in row order with time fastest."""
+        """(B, P + S * T, D) -> same, positions in row order with time fastest"""
         P, T, grid = layout.num_prefix, layout.num_frames, layout.grid
         prefix = tokens[:, :P]
         patches = tokens[:, P:].unflatten(1, (-1, T))  # (B, S, T, D)
@@ -66,7 +66,7 @@ class DividedBlock(Block):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Join the projection of the attention over time and `temporal_fc` in one linear layer: between them is only the stochastic
+        """Fold the projection of the attention over time and `temporal_fc` into one linear layer: between them is only the stochastic
         depth of training. Computed in float64, so that nothing but the weights' own rounding is added."""
         first, second = self.temporal_attn.proj, self.temporal_fc
         if not isinstance(second, nn.Linear):

@@ -1,4 +1,4 @@
-"""What a TimeSformer costs, by formula."""
+"""Cost of a TimeSformer by formula."""
 
 from __future__ import annotations
 

@@ -28,11 +28,11 @@ class Inferred:
     clips: ClipOptions
     num_classes: int
     assumed: tuple[str, ...]
-    """What the weights do not say and was taken from the published recipes."""
+    """Facts that the weights do not tell, taken from the published recipes."""
 
 
 def infer(source: Source) -> Inferred:
-    """The model and the clips of a video model's weights.
+    """Read the model and its clips off a video model's weights.
 
     Shapes give width, depth, patch, frames, classes and the kind of attention; what lies beside the weights (`facts`)
     goes before any guess: heads are 64 wide and clips are those of the published recipes unless it says otherwise.

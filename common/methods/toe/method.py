@@ -145,7 +145,7 @@ class ToE(Method[ToEOptions]):
         schedule, growth = run.train.schedule, model.reducer.growth
         rule = self.options.stage_rule
         stages = Stages(growth.num_stages, rule, schedule.epochs, schedule.cooldown_epochs)
-        return ToETask(task, model.reducer, stages, run.engine.compile)
+        return ToETask(task, model.reducer, stages, run.parallel.compile)
 
     def cost_rows(self, model: GridModel, input_shape: Sequence[int]) -> list[dict[str, Any]]:
         """Count one training iteration for each grid, with all tokens and with ToE: by the paper's rule, and honestly.

@@ -2,78 +2,116 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from revit.common.config.sections import EngineOptions
+from revit.common.config.sections import ParallelOptions
 from revit.common.system.device import allow_graphs, autocast, to_cpu
 from revit.common.training.parallel.loss_scale import check_scale, load_scaler, scaler_state
 from revit.common.training.parallel.optimizer_state import load_optimizer_state, optimizer_state
 
-DEFAULT = EngineOptions()
+DEFAULT = ParallelOptions()
 
 
-class Backend(Protocol):
+class Backend(ABC):
     """Trains one network. Every call is made by all ranks, in the same order."""
 
-    device: torch.device
-    dtype: str
-    """float32, bfloat16 or float16, of the forward passes; weights and optimiser are float32."""
-    accumulate: int
-    """Batches per update."""
-    num_updates: int
-    """Updates made; those skipped for gradients that overflowed in float16 do not count."""
-    works_behind: bool
-    """Whether work is only queued here, so that losses are best read when the next batch is queued, and nothing that
-    `step` decides wants them to be known good."""
+    works_behind = False
+    """True where work is only queued, so that losses are best read when the next batch is queued, and nothing that `step`
+    decides wants them to be known good."""
+    optimizer: Optimizer
+    scheduler: Scheduler
 
+    def __init__(
+        self,
+        device: torch.device,
+        dtype: str = "float32",
+        accumulate: int = 1,
+        clip_grad_norm: float | None = None,
+        options: ParallelOptions = DEFAULT,
+    ) -> None:
+        self.device = device
+        self.dtype = dtype
+        """float32, bfloat16 or float16, of the forward passes; weights and optimiser are float32."""
+        self.accumulate = accumulate
+        """Batches per update."""
+        self.clip_grad_norm = clip_grad_norm
+        self.options = options
+        self.num_updates = 0
+        """Updates made; those skipped for gradients that overflowed in float16 do not count."""
+        self._batches = 0
+
+    @abstractmethod
     def prepare(self, network: nn.Module, optimizer: Optimizer, scheduler: Scheduler) -> nn.Module:
-        """Take charge of the three; returns the module to call in training."""
-        ...
+        """Take charge of the three; return the module to call in training."""
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The context for forward passes and losses."""
-        ...
+        """Return the context for forward passes and losses."""
+        return autocast(self.device, self.dtype)
 
+    @abstractmethod
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of `loss`, divided by the number of batches per update (here and nowhere else)."""
-        ...
 
     def step(self) -> bool:
-        """End of a batch: update the weights if it was the last of its group. Says whether they were updated."""
-        ...
+        """End a batch: update the weights if it was the last of its group. Say whether they were updated."""
+        self._batches += 1
+        if self._batches < self.accumulate:
+            return False
+        self._batches = 0
+        if not self._update():
+            return False
+        self.num_updates += 1
+        self.scheduler.step_update(self.num_updates)
+        return True
+
+    @abstractmethod
+    def _update(self) -> bool:
+        """Update the weights and forget the gradients; False if the update was skipped."""
 
     @property
-    def learning_rate(self) -> float: ...
+    def learning_rate(self) -> float:
+        """Rate of the first group of parameters."""
+        return self.optimizer.param_groups[0]["lr"]
 
+    @abstractmethod
     def whole(self) -> AbstractContextManager[nn.Module]:
-        """Inside, the network given to `prepare` (and yielded) has all its float32 weights on every rank, the same
-        buffers everywhere, and may be called by each rank on its own: for averages, evaluation, saving. Read only."""
-        ...
+        """Yield the network given to `prepare`, with all its float32 weights and the same buffers on every rank.
 
+        Inside, each rank may call it on its own: for averages, evaluation, saving. Read only.
+        """
+
+    @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """ "model": weights, "optimizer": its state by parameter name, "scaler", "num_updates": on every rank, on the CPU,
-        and the same whatever the number of ranks, the ZeRO stage and the backend. Tensors, numbers and strings only, so
-        that it can be read back without executing code."""
-        ...
+        """Return "model": weights, "optimizer": its state by parameter name, "scaler", "num_updates".
 
+        The same on every rank, on the CPU, whatever the number of ranks, the ZeRO stage and the backend. Tensors, numbers
+        and strings only, so that it can be read back without executing code.
+        """
+
+    @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken, between two updates; after `prepare`."""
-        ...
+
+    def _set_position(self, num_updates: int) -> None:
+        """Go on after so many updates."""
+        self.num_updates, self._batches = num_updates, 0
+        self.scheduler.step_update(num_updates)
 
     def close(self) -> None:
-        """Training is over: undo what `prepare` changed beyond the network."""
-        ...
+        """Undo, at the end of training, what `prepare` changed beyond the network."""
+        return
 
 
-def equip(network: nn.Module, options: EngineOptions) -> None:
-    """Activation checkpointing and compilation, in place: the network keeps its class, its names and its state.
+def equip(network: nn.Module, options: ParallelOptions) -> None:
+    """Set up activation checkpointing and compilation, in place: the network keeps its class, its names and its state.
 
     A network without blocks, such as the assigner, keeps its activations.
     """
@@ -86,8 +124,7 @@ def equip(network: nn.Module, options: EngineOptions) -> None:
 
 
 def _any_batch_in_evaluation(network: nn.Module) -> None:
-    """Of a compiled network: training's batches are all of one size, evaluation's last one is shorter. Told beforehand, the
-    compiler makes one graph for all of a token grid (and one more for a batch of one), not a second when it meets it."""
+    """Tell the compiler that evaluation's batches vary in size, so that it makes one graph a token grid from the start."""
     module = cast(Any, network)
     compiled = module._compiled_call_impl
 
@@ -99,26 +136,16 @@ def _any_batch_in_evaluation(network: nn.Module) -> None:
     module._compiled_call_impl = call
 
 
-class LocalBackend:
+class LocalBackend(Backend):
     """One process, one device, plain PyTorch."""
 
     def __init__(
-        self,
-        device: torch.device,
-        dtype: str = "float32",
-        accumulate: int = 1,
-        clip_grad_norm: float | None = None,
-        options: EngineOptions = DEFAULT,
+        self, device: torch.device, dtype: str = "float32", *arguments: Any, **settings: Any
     ) -> None:
-        self.device = device
-        self.dtype = "float32" if dtype == "auto" else dtype
-        self.accumulate = accumulate
-        self.clip_grad_norm = clip_grad_norm
-        self.options = options
-        self.num_updates = 0
+        """Make the backend; `dtype` auto is float32, the other arguments are those of `Backend`."""
+        super().__init__(device, "float32" if dtype == "auto" else dtype, *arguments, **settings)
         # Of float16 the program asks the scale, and so waits, in any case.
         self.works_behind = device.type == "cuda" and self.dtype != "float16"
-        self._batches = 0
         self._scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == "float16")
 
     def prepare(self, network: nn.Module, optimizer: Optimizer, scheduler: Scheduler) -> nn.Module:
@@ -127,17 +154,10 @@ class LocalBackend:
         self.scheduler.step_update(0)
         return network
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        return autocast(self.device, self.dtype)
-
     def backward(self, loss: Tensor) -> None:
         self._scaler.scale(loss / self.accumulate).backward()
 
-    def step(self) -> bool:
-        self._batches += 1
-        if self._batches < self.accumulate:
-            return False
-        self._batches = 0
+    def _update(self) -> bool:
         if self.clip_grad_norm is not None:
             self._scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad_norm)
@@ -145,16 +165,10 @@ class LocalBackend:
         self._scaler.step(self.optimizer)
         self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        if self._scaler.get_scale() < scale:  # an overflow: the optimiser was not called
+        overflowed = self._scaler.get_scale() < scale  # the optimiser was not called
+        if overflowed:
             check_scale(self._scaler.get_scale(), self.num_updates)
-            return False
-        self.num_updates += 1
-        self.scheduler.step_update(self.num_updates)
-        return True
-
-    @property
-    def learning_rate(self) -> float:
-        return self.optimizer.param_groups[0]["lr"]
+        return not overflowed
 
     @contextmanager
     def whole(self) -> Iterator[nn.Module]:
@@ -173,9 +187,4 @@ class LocalBackend:
         self.model.load_state_dict(state["model"])
         load_optimizer_state(self.optimizer, self.model, state["optimizer"])
         load_scaler(self._scaler, state["scaler"])
-        self.num_updates = state["num_updates"]
-        self._batches = 0
-        self.scheduler.step_update(self.num_updates)
-
-    def close(self) -> None:
-        """Nothing was changed."""
+        self._set_position(state["num_updates"])

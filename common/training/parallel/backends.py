@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from revit.common.config.sections import EngineOptions, ReplicaOptions, TrainOptions
+from revit.common.config.sections import ParallelOptions, ReplicaOptions, TrainOptions
 from revit.common.methods.task import Task
 from revit.common.system.distributed import World
 from revit.common.system.errors import UserError
@@ -27,28 +30,28 @@ class Division:
 
     backend: Literal["local", "deepspeed", "replicas"]
     rank: int
-    """Of this process among those that read different samples."""
+    """Rank of this process among those that read different samples."""
     num_ranks: int
-    """How many read different samples."""
+    """Number of processes that read different samples."""
     dealing: Dealing | None = None
-    """replicas: the token grids of every process."""
+    """Token grids of every process, for replicas."""
 
 
-def divide(options: EngineOptions, network: nn.Module, world: World) -> Division:
-    """As `engine` says. UserError where that does not fit the number of processes."""
+def divide(options: ParallelOptions, network: nn.Module, world: World) -> Division:
+    """Divide as `parallel` says. UserError where that does not fit the number of processes."""
     backend = options.backend
     if backend == "auto":
         backend = "local" if world.size == 1 else "deepspeed"
     if backend == "local" and world.size > 1:
         raise UserError(
-            f"engine.backend is local, which is one process, but {world.size} were started; set it to deepspeed or "
+            f"parallel.backend is local, which is one process, but {world.size} were started; set it to deepspeed or "
             "replicas, or start without a launcher"
         )
     if backend != "replicas":
         return Division(backend, world.rank, world.size)
     if world.size == 1:
         raise UserError(
-            "engine.backend replicas wants several processes, and this is one; start it by torchrun, or leave the backend "
+            "parallel.backend replicas wants several processes, and this is one; start it by torchrun, or leave the backend "
             "to auto"
         )
     # A network without grids, such as the assigner, is trained by plain data parallelism.
@@ -59,13 +62,13 @@ def divide(options: EngineOptions, network: nn.Module, world: World) -> Division
 
 def make_backend(
     division: Division,
-    options: EngineOptions,
+    options: ParallelOptions,
     train: TrainOptions,
     task: Task,
     device: torch.device,
     dtype: str,
 ) -> Backend:
-    """The backend, not yet prepared; `task` is told which grids it runs here.
+    """Make the backend, not yet prepared; `task` is told which grids it runs here.
 
     Raises UserError where `effective_batch` cannot be reached, or something is not installed.
     """
@@ -83,14 +86,14 @@ def make_backend(
 
 def check_training(
     section: str,
-    options: EngineOptions,
+    options: ParallelOptions,
     train: TrainOptions,
     network: nn.Module,
     device: torch.device,
     dtype: str,
     world: World,
 ) -> list[str]:
-    """Raises what starting this training would: to be asked of all trainings of a run before the first one begins.
+    """Raise what starting this training would, before the first training of a run begins.
     What it would not heed is returned, in words.
 
     section: of the configuration, with this training's keys. `network` is not changed.
@@ -102,8 +105,8 @@ def check_training(
     return passed_over(options, division.backend)
 
 
-def passed_over(options: EngineOptions, backend: str) -> list[str]:
-    """Which keys the user gave that this backend has no use for, and what would use them. A key that asks for nothing
+def passed_over(options: ParallelOptions, backend: str) -> list[str]:
+    """List the keys the user gave that this backend has no use for, and what would use them. A key that asks for nothing
     (offload none) is not one of them."""
     given = [
         name
@@ -112,20 +115,20 @@ def passed_over(options: EngineOptions, backend: str) -> list[str]:
     ]
     lines = []
     if given and backend != "deepspeed":
-        keys = " and ".join(f"engine.{name}" for name in given)
+        keys = " and ".join(f"parallel.{name}" for name in given)
         trains = "one process trains by plain PyTorch" if backend == "local" else "replicas split nothing"
         lines.append(
-            f"{keys} {'has' if len(given) == 1 else 'have'} no effect: {trains}; engine.backend=deepspeed would use "
+            f"{keys} {'has' if len(given) == 1 else 'have'} no effect: {trains}; parallel.backend=deepspeed would use "
             f"{'it' if len(given) == 1 else 'them'}"
         )
     if backend != "replicas" and options.replicas != ReplicaOptions():
-        lines.append("engine.replicas has no effect without engine.backend=replicas")
+        lines.append("parallel.replicas has no effect without parallel.backend=replicas")
     return lines
 
 
 def _check_deepspeed(
     section: str,
-    options: EngineOptions,
+    options: ParallelOptions,
     train: TrainOptions,
     accumulate: int,
     network: nn.Module,
@@ -154,3 +157,73 @@ def _accumulate(train: TrainOptions, division: Division, section: str = "train")
         return train.accumulate_over(division.num_ranks)
     except ValueError as error:
         raise UserError(f"{section}: {error}") from error
+
+
+Facts = dict[str, Any]
+
+
+def start_facts(
+    division: Division, backend: Backend, parallel: ParallelOptions, train: TrainOptions, world: World
+) -> Facts:
+    """Return what a training runs on, for a log that programs read. Called by all processes."""
+    places = world.gather((socket.gethostname(), _device_name(backend.device, world)))
+    facts: Facts = {
+        "processes": world.size,
+        "machines": len({host for host, _ in places}),
+        "devices": dict(Counter(device for _, device in places)),
+        "backend": division.backend,
+        "dtype": backend.dtype,
+        "batch_size": train.batch_size,
+        "reading": division.num_ranks,
+        "accumulate": backend.accumulate,
+        "effective_batch": train.batch_size * division.num_ranks * backend.accumulate,
+    }
+    if division.backend == "deepspeed":
+        facts |= {"zero_stage": parallel.zero_stage, "offload": parallel.offload}
+    if division.dealing is not None and division.dealing.ranks_per_group > 1:
+        facts["groups"] = str(division.dealing)
+    return facts
+
+
+def start_line(facts: Mapping[str, Any]) -> str:
+    """Say the same to people: `2 processes on 1 machine, cpu, DeepSpeed ZeRO 1, bfloat16; an update is 32 samples = 16 x 2 processes
+    x 1`, where the last number counts accumulated batches; of one process without what there is one of."""
+    processes, devices = facts["processes"], facts["devices"]
+    where = f"{_counted(processes, 'process')} on {_counted(facts['machines'], 'machine')}"
+    parts = [
+        "1 process" if processes == 1 else where,
+        " and ".join(name if len(devices) == 1 else f"{number} x {name}" for name, number in devices.items()),
+        _backend_name(facts),
+        facts["dtype"],
+    ]
+    return f"{', '.join(parts)}; an update is {_update(facts)}"
+
+
+def _update(facts: Mapping[str, Any]) -> str:
+    size, accumulate = facts["batch_size"], facts["accumulate"]
+    samples = _counted(facts["effective_batch"], "sample")
+    if facts["processes"] > 1:
+        readers = _counted(facts["reading"], "group" if "groups" in facts else "process")
+        return f"{samples} = {size} x {readers} x {accumulate}"
+    return samples if accumulate == 1 else f"{samples} = {size} x {accumulate}"
+
+
+def _backend_name(facts: Mapping[str, Any]) -> str:
+    if facts["backend"] == "local":
+        return "plain PyTorch"
+    if facts["backend"] == "replicas":
+        return f"replicas ({facts['groups']})" if "groups" in facts else "replicas"
+    offload = facts["offload"]
+    return f"DeepSpeed ZeRO {facts['zero_stage']}" + ("" if offload == "none" else f" with offload {offload}")
+
+
+def _device_name(device: torch.device, world: World) -> str:
+    if device.type != "cuda":
+        return device.type
+    name, visible = torch.cuda.get_device_name(device), torch.cuda.device_count()
+    return f"{name} (1 of {visible} GPUs)" if world.size == 1 and visible > 1 else name
+
+
+def _counted(number: int, noun: str) -> str:
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"

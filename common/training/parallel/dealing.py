@@ -19,9 +19,9 @@ class Dealing:
     """The grids of every rank of a group, and where this process stands."""
 
     grids_per_rank: tuple[tuple[TokenGrid, ...], ...]
-    """One entry per rank of a group, longest first in each; one empty entry for a network without grids."""
+    """Token grids by rank of a group, longest first in each; one empty entry for a network without grids."""
     rank: int = 0
-    """Of this process in the world."""
+    """Rank of this process in the world."""
     size: int = 1
     """Processes in the world, a multiple of `ranks_per_group`."""
 
@@ -45,18 +45,18 @@ class Dealing:
         return self.grids_per_rank[self.rank % self.ranks_per_group]
 
     def ranks_of(self, group: int) -> list[int]:
-        """The ranks of a group."""
+        """List the ranks of a group."""
         return list(range(group * self.ranks_per_group, (group + 1) * self.ranks_per_group))
 
     def owner(self, grid: TokenGrid) -> int:
-        """The rank of this group that trains `grid`. Raises KeyError for a grid that nobody has."""
+        """Return the rank of this group that trains `grid`. Raises KeyError for a grid that nobody has."""
         for place, grids in enumerate(self.grids_per_rank):
             if grid in grids:
                 return self.group * self.ranks_per_group + place
         raise KeyError(f"grid {grid} was dealt to no rank")
 
     def __str__(self) -> str:
-        """For people: who trains what."""
+        """Say who trains what."""
         ranks = "; ".join(" and ".join(grid.name for grid in grids) or "all" for grids in self.grids_per_rank)
         groups = "1 group" if self.num_groups == 1 else f"{self.num_groups} groups"
         return f"{groups} of {self.ranks_per_group} with token grids {ranks}"
@@ -86,14 +86,14 @@ def deal(
         dealt = _by_cost(grids, costs or {grid: block_cost(grid, width) for grid in grids}, options, size)
     if size % len(dealt):
         raise UserError(
-            f"engine.replicas makes groups of {len(dealt)} ranks, and {size} processes are no multiple of that; start "
-            f"{len(dealt)}, {2 * len(dealt)} or so, or set engine.replicas.ranks_per_group"
+            f"parallel.replicas makes groups of {len(dealt)} ranks, and {size} processes are no multiple of that; start "
+            f"{len(dealt)}, {2 * len(dealt)} or so, or set parallel.replicas.ranks_per_group"
         )
     return Dealing(dealt, rank, size)
 
 
 def block_cost(grid: TokenGrid, width: int) -> float:
-    """Multiply-accumulates of one encoder block with MLP ratio 4, divided by the width: enough to compare grids."""
+    """Count the multiply-accumulates of one encoder block with MLP ratio 4, divided by the width: enough to compare grids."""
     return grid.num_positions * (12.0 * width + 2.0 * grid.num_positions)
 
 
@@ -102,16 +102,16 @@ def _as_listed(options: ReplicaOptions, grids: Sequence[TokenGrid]) -> tuple[tup
     try:
         listed = [[TokenGrid.parse(grid) for grid in names] for names in options.grids_per_rank]
     except ValueError as error:
-        raise UserError(f"engine.replicas.grids_per_rank: {error}") from error
+        raise UserError(f"parallel.replicas.grids_per_rank: {error}") from error
     flat = [grid for names in listed for grid in names]
     if sorted(map(str, flat)) != sorted(map(str, grids)) or not all(listed):
         raise UserError(
-            f"engine.replicas.grids_per_rank lists {_shown(listed)}; every grid of the model "
+            f"parallel.replicas.grids_per_rank lists {_shown(listed)}; every grid of the model "
             f"({', '.join(map(str, grids))}) belongs to exactly one rank, and every rank has one"
         )
     if options.ranks_per_group not in (None, len(listed)):
         raise UserError(
-            f"engine.replicas.ranks_per_group is {options.ranks_per_group}, but grids_per_rank lists {len(listed)} "
+            f"parallel.replicas.ranks_per_group is {options.ranks_per_group}, but grids_per_rank lists {len(listed)} "
             "ranks; leave one of them out"
         )
     return tuple(tuple(grid for grid in grids if grid in names) for names in listed)
@@ -123,7 +123,7 @@ def _by_cost(
     if options.ranks_per_group is not None:
         if options.ranks_per_group > len(grids):
             raise UserError(
-                f"engine.replicas.ranks_per_group is {options.ranks_per_group}, more than the model has grids "
+                f"parallel.replicas.ranks_per_group is {options.ranks_per_group}, more than the model has grids "
                 f"({len(grids)}); more processes make more groups"
             )
         return _spread(grids, costs, options.ranks_per_group)
@@ -140,7 +140,7 @@ def _by_cost(
 def _spread(
     grids: Sequence[TokenGrid], costs: Mapping[TokenGrid, float], ranks: int
 ) -> tuple[tuple[TokenGrid, ...], ...]:
-    """The longest first, then each to the rank with the least so far, which is never the longest's if there are others."""
+    """Place the longest first, then each on the rank with the least so far, never the longest's if there are others."""
     if ranks == 1:
         return (tuple(grids),)
     dealt: list[list[TokenGrid]] = [[grids[0]], *([] for _ in range(ranks - 1))]

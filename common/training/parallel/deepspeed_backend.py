@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -14,10 +14,10 @@ from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from revit.common.config.sections import EngineOptions
-from revit.common.system.device import allow_graphs, autocast, to_cpu
+from revit.common.config.sections import ParallelOptions
+from revit.common.system.device import allow_graphs, to_cpu
 from revit.common.system.errors import UserError
-from revit.common.training.parallel.backend import DEFAULT, equip
+from revit.common.training.parallel.backend import DEFAULT, Backend, equip
 from revit.common.training.parallel.deepspeed_config import settings_of
 from revit.common.training.parallel.deepspeed_library import check_settings, import_deepspeed, without_hooks
 from revit.common.training.parallel.loss_scale import (
@@ -31,11 +31,11 @@ from revit.common.training.parallel.zero_state import load_zero_optimizer_state,
 
 
 def dtype_of(dtype: str) -> str:
-    """What "auto" is here."""
+    """Resolve "auto"."""
     return "bfloat16" if dtype == "auto" else dtype
 
 
-class DeepSpeedBackend:
+class DeepSpeedBackend(Backend):
     """The calls of `Backend`, done by a DeepSpeed engine.
 
     - Gradients: all losses of all batches of an update are added up, each by a backward pass of its own as soon as it is
@@ -54,24 +54,17 @@ class DeepSpeedBackend:
         dtype: str = "auto",
         accumulate: int = 1,
         clip_grad_norm: float | None = None,
-        options: EngineOptions = DEFAULT,
+        options: ParallelOptions = DEFAULT,
         *,
         batch_size: int,
         effective_given: bool = True,
     ) -> None:
-        """effective_given: whether `accumulate` comes from the user's effective_batch, for what is said of it."""
+        """Make the backend; effective_given: `accumulate` comes from the user's effective_batch, for what is said of it."""
+        super().__init__(device, dtype_of(dtype), accumulate, clip_grad_norm, options)
         self.deepspeed = import_deepspeed(device)
-        self.device = device
-        self.dtype = dtype_of(dtype)
-        self.accumulate = accumulate
-        self.clip_grad_norm = clip_grad_norm
-        self.options = options
         self.batch_size = batch_size
         self.effective_given = effective_given
         self.stage = int(options.zero_stage)
-        self.num_updates = 0
-        self.works_behind = False  # gradients that are not finite are refused, if losses are not first
-        self._batches = 0
 
     def prepare(self, network: nn.Module, optimizer: Optimizer, scheduler: Scheduler) -> nn.Module:
         if not dist.is_initialized():
@@ -111,29 +104,20 @@ class DeepSpeedBackend:
         self.scheduler.step_update(0)
         return self.engine
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        return autocast(self.device, self.dtype)
-
     def backward(self, loss: Tensor) -> None:
         self.engine.backward(loss / self.accumulate, scale_wrt_gas=False)
 
-    def step(self) -> bool:
-        self._batches += 1
-        if self._batches < self.accumulate:
-            return False
-        self._batches = 0
+    def _update(self) -> bool:
         scale = self._scale()
         self.engine.step()
         self._forget_gradients()
         if not self.engine.was_step_applied() or self._scale() < scale:
             self._explain_skipping()
             return False
-        self.num_updates += 1
-        self.scheduler.step_update(self.num_updates)
         return True
 
     def _forget_gradients(self) -> None:
-        """Make no gradient the start of every parameter's next sum.
+        """Set the sums of gradients to zero.
 
         DeepSpeed copies the first gradient of an update into its buffers and adds the others, but never clears them: a
         parameter that the first backward does not reach (the parts of a shorter grid) would keep those of the last update.
@@ -160,10 +144,6 @@ class DeepSpeedBackend:
             f"gradients are not finite after update {self.num_updates}, though the losses are; lower the learning rate or "
             "clip gradients (train.clip_grad_norm)"
         )
-
-    @property
-    def learning_rate(self) -> float:
-        return self.optimizer.param_groups[0]["lr"]
 
     @contextmanager
     def whole(self) -> Iterator[nn.Module]:
@@ -195,12 +175,10 @@ class DeepSpeedBackend:
             self.engine.optimizer.refresh_fp32_params()
         load_zero_optimizer_state(self.engine, self.stage, self.network, state["optimizer"])
         self._load_scaler(state["scaler"])
-        self.num_updates = state["num_updates"]
-        self._batches = 0
-        self.scheduler.step_update(self.num_updates)
+        self._set_position(state["num_updates"])
 
     def close(self) -> None:
-        """ZeRO 3 puts a function of its own in the place of PyTorch's linear layer, for the whole process."""
+        """Put PyTorch's linear layer back, which ZeRO 3 replaces for the whole process."""
         nn.functional.linear = self._linear
 
     # -- the scale of float16 ----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from revit.common.config.sections import EngineOptions
+from revit.common.config.sections import ParallelOptions
 from revit.common.system.errors import UserError
 from revit.common.training.parallel.loss_scale import SCALE_KEYS, scaler_arguments
 
@@ -20,9 +20,9 @@ GOVERNED_BY = {
     "train_micro_batch_size_per_gpu": "train.batch_size",
     "gradient_accumulation_steps": "train.effective_batch",
     "gradient_clipping": "train.clip_grad_norm",
-    "zero_optimization.stage": "engine.zero_stage",
-    "zero_optimization.offload_optimizer": "engine.offload",
-    "zero_optimization.offload_param": "engine.offload",
+    "zero_optimization.stage": "parallel.zero_stage",
+    "zero_optimization.offload_optimizer": "parallel.offload",
+    "zero_optimization.offload_param": "parallel.offload",
     "bf16": "run.dtype",
     "fp16": "run.dtype",
     "torch_autocast": "run.dtype",
@@ -34,11 +34,11 @@ WITHOUT_EFFECTIVE_BATCH = {
     "train_batch_size": "train.batch_size times the processes",
     "gradient_accumulation_steps": "default, as train.effective_batch is not given",
 }
-"""In their place where only `batch_size` says how many samples are in an update."""
+"""Replacements of `GOVERNED_BY` where only `batch_size` says how many samples are in an update."""
 
 
 def our_settings(
-    options: EngineOptions,
+    options: ParallelOptions,
     *,
     batch_size: int,
     accumulate: int,
@@ -46,7 +46,7 @@ def our_settings(
     clip_grad_norm: float | None,
     dtype: str,
 ) -> Json:
-    """What our keys mean in DeepSpeed's words.
+    """Say what our keys mean in DeepSpeed's words.
 
     bfloat16 and float16 are torch's autocast, as without DeepSpeed: weights, their averages and the sums of gradients
     stay float32 (DeepSpeed's own `bf16` and `fp16` would convert the network, its buffers and its losses).
@@ -75,7 +75,7 @@ def our_settings(
 
 
 def defaults(device_type: str) -> Json:
-    """What a file may say otherwise without asking."""
+    """Return the settings that a file may replace without asking."""
     settings: Json = {
         "steps_per_print": 10**9,  # our own log speaks
         "zero_allow_untested_optimizer": True,  # which is every one but Adam
@@ -87,7 +87,7 @@ def defaults(device_type: str) -> Json:
 
 
 def read_config(path: Path) -> Json:
-    """The user's file. Raises UserError where it is not a JSON object or names a key twice."""
+    """Read the user's file. Raises UserError where it is not a JSON object or names a key twice."""
 
     def without_repeats(pairs: list[tuple[str, Any]]) -> Json:
         keys = [key for key, _ in pairs]
@@ -99,16 +99,16 @@ def read_config(path: Path) -> Json:
     try:
         content = json.loads(path.read_text("utf-8"), object_pairs_hook=without_repeats)
     except (OSError, ValueError) as error:
-        raise UserError(f"engine.deepspeed_config: {path} cannot be read as JSON ({error})") from error
+        raise UserError(f"parallel.deepspeed_config: {path} cannot be read as JSON ({error})") from error
     if not isinstance(content, dict):
         raise UserError(
-            f'engine.deepspeed_config: {path} is not a JSON object like {{"zero_optimization": ...}}'
+            f'parallel.deepspeed_config: {path} is not a JSON object like {{"zero_optimization": ...}}'
         )
     return content
 
 
 def settings_of(
-    options: EngineOptions,
+    options: ParallelOptions,
     optimizer: Optimizer,
     device_type: str,
     *,
@@ -120,7 +120,7 @@ def settings_of(
     training: str = "train",
     effective_given: bool = True,
 ) -> tuple[Json, Json]:
-    """Ours and those of the user's file, where there is one, as `merge` gives and refuses them."""
+    """Merge our settings and those of the user's file, if there is one, as `merge` does."""
     ours = our_settings(
         options,
         batch_size=batch_size,
@@ -143,7 +143,7 @@ def merge(
     training: str = "train",
     effective_given: bool = True,
 ) -> tuple[Json, Json]:
-    """Both together: (DeepSpeed's settings, arguments of its dynamic loss scaler).
+    """Merge both; return DeepSpeed's settings and the arguments of its dynamic loss scaler.
 
     What only the file says is taken over; what both say must be equal, or "auto" in the file, which takes ours. Its
     `bf16` and `fp16` sections are read as the dtype and its `optimizer` section is compared with ours. Raises UserError
@@ -169,7 +169,7 @@ def merge(
     if problems:
         listed = "".join(f"\n  {problem}" for problem in problems)
         raise UserError(
-            f"engine.deepspeed_config: {path} contradicts the settings of the run; change one of the two, or write "
+            f"parallel.deepspeed_config: {path} contradicts the settings of the run; change one of the two, or write "
             f'"auto" in the file to take ours:{listed}'
         )
     both = _merged(_merged(defaults(device_type), ours), theirs)
@@ -189,7 +189,7 @@ def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def _differences(
     theirs: Mapping[str, Any], ours: Mapping[str, Any], path: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:
-    """Key paths that both have with different values: path, theirs, ours."""
+    """Yield the key paths that both have with different values: path, theirs, ours."""
     for key in theirs.keys() & ours.keys():
         where, value = f"{path}{key}", theirs[key]
         if isinstance(ours[key], Mapping) and isinstance(value, Mapping):
@@ -229,7 +229,7 @@ def _optimizer_differences(theirs: Mapping[str, Any], optimizer: Optimizer) -> I
 
 
 def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Json:
-    """`ours`, with what `theirs` says instead or besides; "auto" and an empty section say nothing."""
+    """Return `ours` with what `theirs` says instead or besides; "auto" and an empty section say nothing."""
     both = dict(ours)
     for key, value in theirs.items():
         if isinstance(both.get(key), Mapping) and isinstance(value, Mapping):

@@ -20,7 +20,7 @@ _NOTHING = object()
 
 
 def import_deepspeed(device: torch.device) -> Any:
-    """The library, quiet. Raises UserError that says what to install where it is missing."""
+    """Import the library, quietly. Raises UserError that says what to install where it is missing."""
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read when it is imported
     try:
@@ -28,9 +28,9 @@ def import_deepspeed(device: torch.device) -> Any:
         from deepspeed.utils import logger
     except ImportError as error:
         raise UserError(
-            f"engine.backend deepspeed, which several processes take by default, needs DeepSpeed, and it cannot be "
+            f"parallel.backend deepspeed, which several processes take by default, needs DeepSpeed, and it cannot be "
             f'imported ({error}). Install it on Linux with: pip install "revit-video[train]" (or pip install deepspeed); '
-            "without it one process trains: engine.backend=local, started by python alone"
+            "without it one process trains: parallel.backend=local, started by python alone"
         ) from error
     logger.setLevel(logging.WARNING)
     # For inference on CPUs only. It would be compiled at the start, behind a lock that a killed process leaves closed.
@@ -39,14 +39,14 @@ def import_deepspeed(device: torch.device) -> Any:
 
 
 def check_settings(deepspeed: Any, settings: Mapping[str, Any], path: Path | None) -> None:
-    """Raises UserError, on one line, where the library refuses its settings; `path` is the user's part of them."""
+    """Raise UserError, on one line, where the library refuses its settings; `path` is the user's part of them."""
     # The arithmetic of batches is compared before, and depends on processes that the library may not know of yet.
     config = {key: value for key, value in settings.items() if key != "train_batch_size"}
     refusals = (AssertionError, AttributeError, KeyError, TypeError, ValueError)
     try:
         deepspeed.DeepSpeedConfig(config)
     except (*refusals, deepspeed.runtime.config.DeepSpeedConfigError) as error:
-        whose = "They are made from engine, train and run." if path is None else f"See {path}."
+        whose = "They are made from parallel, train and run." if path is None else f"See {path}."
         raise UserError(f"DeepSpeed refuses its settings: {_reasons(error, config)}. {whose}") from error
 
 
@@ -61,7 +61,7 @@ def _reasons(error: Exception, config: Mapping[str, Any]) -> str:
 
 
 def _key(place: tuple[int | str, ...], value: Any, config: Mapping[str, Any]) -> str:
-    """The path of a key that one of the library's classes refused, which know nothing of the section they are read from:
+    """Find the path of a key that one of the library's classes refused, which do not know their section:
     the first section that has this value there."""
     paths = [path for path in _sections(config) if _at(config, (*path, *place)) == value]
     return ".".join(map(str, (*(paths[0] if paths else ()), *place)))
@@ -84,7 +84,7 @@ def _at(config: Any, path: tuple[int | str, ...]) -> Any:
 
 @contextmanager
 def without_hooks(network: nn.Module) -> Iterator[None]:
-    """Forward passes of plain modules: DeepSpeed's hooks of ZeRO 3 would wait for other ranks and split the weights."""
+    """Take DeepSpeed's hooks off inside: those of ZeRO 3 would wait for other ranks and split the weights."""
     kept = [(module, module._forward_pre_hooks, module._forward_hooks) for module in network.modules()]
     try:
         for module, before, after in kept:

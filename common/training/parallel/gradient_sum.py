@@ -1,8 +1,8 @@
 """Gradients added up over all processes while the last backward pass still runs.
 
-As in PyTorch's DistributedDataParallel, gradients live in flat buckets that are reduced as they fill. That class itself
-wants one forward and one backward pass an update and every parameter on every rank; here each rank runs other token
-grids, several passes accumulate, and a grid's own parameters are met by one rank only.
+As in PyTorch's DistributedDataParallel, gradients live in flat buckets that are reduced as they fill. That class has to
+be told before a forward pass whether its backward pass is the update's last (`no_sync`); here a task yields losses one by one
+and ranks run different numbers of passes, so the first update shows which is the last.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class _Bucket:
     parameters: list[nn.Parameter]
     views: list[Tensor]
     expected: set[nn.Parameter] = field(default_factory=set)
-    """Those whose last gradient comes in this rank's last backward pass."""
+    """Parameters whose last gradient comes in this rank's last backward pass."""
     missing: set[nn.Parameter] = field(default_factory=set)
     work: dist.Work | None = None
 
@@ -48,7 +48,7 @@ class GradientSum:
         self._buckets: list[_Bucket] | None = None
         self._bucket_of: dict[nn.Parameter, _Bucket] = {}
         self._fired: set[nn.Parameter] = set()
-        """First update: parameters that the present pass has reached."""
+        """Parameters that the present pass of the first update has reached."""
         self._passes = 0
         self._passes_per_update = 0
         self._next = 0
@@ -57,7 +57,7 @@ class GradientSum:
             parameter.register_post_accumulate_grad_hook(self._arrived)
 
     def backward_begins(self) -> None:
-        """Another backward pass of this update."""
+        """Begin another backward pass of this update."""
         self._passes += 1
         self._fired.clear()
         if self._buckets is not None and self._passes == self._passes_per_update:
@@ -77,7 +77,7 @@ class GradientSum:
                 bucket.work.wait()
 
     def restart(self) -> None:
-        """All gradients are zero again, and in their buckets, whatever the optimiser did with them."""
+        """Set all gradients to zero, in their buckets, whatever the optimiser did with them."""
         for bucket in self._buckets or ():
             bucket.flat.zero_()
             bucket.missing = set(bucket.expected)
@@ -106,7 +106,7 @@ class GradientSum:
         self._next += 1
 
     def _fill_buckets(self) -> list[_Bucket]:
-        """After the passes of the first update: buckets with what this rank has."""
+        """Make the buckets, after the passes of the first update, with what this rank has."""
         parameters = [parameter for _, parameter in self._named]
         if not parameters:
             return []
@@ -143,12 +143,12 @@ class BufferMean:
         self.remember()
 
     def remember(self) -> None:
-        """The buffers are equal on all ranks now."""
+        """Remember the buffers, which are equal on all ranks now."""
         self._before = self._flat()
 
     @torch.no_grad()
     def synchronise(self) -> None:
-        """Collective."""
+        """Make the buffers equal on all ranks. Called by all."""
         if not self._buffers:
             return
         change = self._flat() - self._before
@@ -178,7 +178,7 @@ def _bucket(parameters: list[nn.Parameter]) -> _Bucket:
 
 
 def _cut(parameters: Sequence[nn.Parameter], size: int) -> list[list[nn.Parameter]]:
-    """Runs of at least `size` bytes (the last may be smaller), each of one dtype."""
+    """Cut into runs of at least `size` bytes (the last may be smaller), each of one dtype."""
     groups: list[list[nn.Parameter]] = []
     num_bytes = 0
     for parameter in parameters:

@@ -44,7 +44,7 @@ class GroupExchange:
         self._agreed = False
 
     def begin(self, grids: Sequence[TokenGrid]) -> Sequence[TokenGrid]:
-        """The grids of this rank."""
+        """Begin a batch; return the grids of this rank."""
         self._longest = grids[0]
         self._received = None
         self._seed = int(torch.randint(2**24, ()))
@@ -52,13 +52,13 @@ class GroupExchange:
 
     @contextmanager
     def forwarding(self, grid: TokenGrid) -> Iterator[None]:
-        """Random numbers of this batch and grid."""
+        """Draw random numbers of this batch and grid inside."""
         with torch.random.fork_rng(self.devices):
             torch.manual_seed(zlib.crc32(f"{self._seed} {grid}".encode()))
             yield
 
     def publish(self, logits: Tensor) -> None:
-        """Start sending."""
+        """Start sending the longest grid's logits."""
         message = torch.cat(
             [logits.float().flatten(), logits.new_full((1,), self._seed, dtype=torch.float32)]
         )
@@ -70,7 +70,7 @@ class GroupExchange:
         self._received = logits
 
     def teacher_logits(self, like: Tensor) -> Tensor:
-        """Receive them, once per batch.
+        """Receive the longest grid's logits, once per batch.
 
         Raises RuntimeError if the ranks of this group are out of step in what they draw.
         """
@@ -86,7 +86,7 @@ class GroupExchange:
         return self._received
 
     def finish(self) -> None:
-        """What was sent has arrived."""
+        """Wait until what was sent has arrived."""
         for work, _ in self._sent:
             work.wait()
         self._sent.clear()

@@ -11,9 +11,9 @@ from revit.common.system.errors import UserError
 
 START = 2.0**16
 WINDOW = 2000
-"""Updates without an overflow before the scale doubles. Both numbers are PyTorch's."""
+"""Updates without an overflow before the scale doubles; PyTorch's number, as `START`."""
 LOWEST = 1.0
-"""Gradients that overflow at this scale overflow without one."""
+"""Scale at which gradients that overflow would do so without one."""
 SCALE_KEYS = {
     "initial_scale_power": lambda power: ("init_scale", 2.0**power),
     "loss_scale_window": lambda window: ("scale_window", window),
@@ -24,7 +24,7 @@ SCALE_KEYS = {
 
 
 def check_scale(scale: float, num_updates: int) -> None:
-    """UserError where lowering the scale any further would only hide that the gradients are not finite."""
+    """Raise UserError where a still lower scale would only hide that the gradients are not finite."""
     if scale < LOWEST:
         raise UserError(
             f"gradients overflow float16 after update {num_updates} even at a loss scale of {LOWEST:g}; lower the learning "
@@ -33,7 +33,7 @@ def check_scale(scale: float, num_updates: int) -> None:
 
 
 def scaler_state(scaler: GradScaler) -> dict[str, float]:
-    """scale, and updates since it last changed; empty where nothing is scaled."""
+    """Return the scale, and the updates since it last changed; empty where nothing is scaled."""
     if not scaler.is_enabled():
         return {}
     own = scaler.state_dict()
@@ -50,7 +50,7 @@ def load_scaler(scaler: GradScaler, state: dict[str, float]) -> None:
 
 
 def zero_scaler_state(scaler: Any) -> dict[str, float]:
-    """The same of DeepSpeed's DynamicLossScaler."""
+    """Return the same of DeepSpeed's DynamicLossScaler."""
     return {"scale": scaler.cur_scale, "good_updates": scaler.cur_iter - scaler.last_overflow_iter - 1}
 
 
@@ -64,7 +64,7 @@ def load_zero_scaler(scaler: Any, state: dict[str, float]) -> None:
 
 
 def scaler_arguments(fp16: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of DeepSpeed's dynamic loss scaler from an `fp16` section; PyTorch's numbers where it is silent."""
+    """Return the arguments of DeepSpeed's dynamic loss scaler for an `fp16` section; PyTorch's numbers where it is silent."""
     arguments: dict[str, Any] = {
         "init_scale": START,
         "scale_window": WINDOW,

@@ -16,7 +16,7 @@ dimensions. A parameter that was never updated has no entry."""
 
 
 def optimizer_state(optimizer: Optimizer, network: nn.Module) -> NamedState:
-    """The state of a plain PyTorch optimiser over parameters of `network`; the tensors are its own, not copies."""
+    """Return the state of a plain PyTorch optimiser over parameters of `network`; the tensors are its own, not copies."""
     return {
         name: {key: value for key, value in optimizer.state[parameter].items() if isinstance(value, Tensor)}
         for name, parameter in network.named_parameters()

@@ -36,7 +36,7 @@ class ReplicaBackend(LocalBackend):
     bucket_bytes = BUCKET_BYTES
 
     def __init__(self, device: torch.device, *arguments: Any, dealing: Dealing, **settings: Any) -> None:
-        """`dealing`, and otherwise as the local backend."""
+        """Make the backend of this `dealing`; the other arguments are the local backend's."""
         super().__init__(device, *arguments, **settings)
         self.dealing = dealing
         self._timeout = timedelta(minutes=self.options.timeout_minutes)

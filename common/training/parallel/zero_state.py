@@ -3,6 +3,9 @@
 ZeRO 1 to 3 lay the parameters of a group end to end, cut the row into one piece per rank and let the optimiser work on
 that piece. DeepSpeed's own checkpoints keep the pieces and so bind a run to its stage; its universal ones lose SGD's
 momentum. Here every rank puts its fragments into whole tensors and they are added up.
+
+DeepSpeed's public calls (`safe_get_full_optimizer_state` and its counterpart) do not reach the counts of updates, want a
+state to be there before one can be loaded, and cannot load the last, filled-up piece of ZeRO 3.
 """
 
 from __future__ import annotations
@@ -21,16 +24,16 @@ class _Fragment(NamedTuple):
     """The part of a parameter that this rank's optimiser updates."""
 
     flat: Tensor
-    """The optimiser's own parameter, of which this is a part."""
+    """Parameter of the optimiser, of which this is a part."""
     start: int
-    """Where in `flat`."""
+    """Position in `flat`."""
     offset: int
-    """Where in the parameter, flattened."""
+    """Position in the flattened parameter."""
     length: int
 
 
 def zero_optimizer_state(engine: Any, stage: int, network: nn.Module) -> NamedState:
-    """What DeepSpeed's optimiser keeps, by name, whole, on every rank. All ranks call it."""
+    """Return what DeepSpeed's optimiser keeps, by name, whole, on every rank. Called by all."""
     if stage == 0:
         return optimizer_state(engine.optimizer, network)
     inner = engine.optimizer.optimizer
@@ -55,7 +58,7 @@ def zero_optimizer_state(engine: Any, stage: int, network: nn.Module) -> NamedSt
 
 
 def load_zero_optimizer_state(engine: Any, stage: int, network: nn.Module, state: NamedState) -> None:
-    """The way back, for this rank's pieces."""
+    """Give this rank's pieces back to DeepSpeed's optimiser."""
     if stage == 0:
         load_optimizer_state(engine.optimizer, network, state)
         return
@@ -77,7 +80,7 @@ def load_zero_optimizer_state(engine: Any, stage: int, network: nn.Module, state
 
 
 def _keys(inner: torch.optim.Optimizer) -> dict[str, bool]:
-    """What the optimiser keeps on any rank: key -> whether it has the shape of its parameter (or is a number)."""
+    """Return the keys of the optimiser on any rank -> True where the value has its parameter's shape, False for a number."""
     own: dict[str, bool] = {}
     for kept in inner.state.values():
         own |= {key: value.ndim > 0 for key, value in kept.items() if isinstance(value, Tensor)}
@@ -89,7 +92,7 @@ def _keys(inner: torch.optim.Optimizer) -> dict[str, bool]:
 def _fragments(
     engine: Any, stage: int, network: nn.Module
 ) -> Iterator[tuple[str, nn.Parameter, _Fragment | None]]:
-    """Every trained parameter, in an order that is the same on all ranks; None where this rank has no part of it."""
+    """Yield every trained parameter, in the same order on all ranks, with this rank's part of it, if any."""
     optimizer = engine.optimizer
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
@@ -98,7 +101,7 @@ def _fragments(
 
 
 def _fragment_of_whole_weights(optimizer: Any, parameter: Any) -> _Fragment | None:
-    """ZeRO 1 and 2."""
+    """Find this rank's part under ZeRO 1 and 2."""
     where = parameter._hp_mapping
     if where is None:
         return None
@@ -108,7 +111,7 @@ def _fragment_of_whole_weights(optimizer: Any, parameter: Any) -> _Fragment | No
 
 
 def _fragment_of_split_weights(optimizer: Any, parameter: Any) -> _Fragment | None:
-    """ZeRO 3: every rank has an equal piece of every parameter, the last ones filled up with zeros."""
+    """Find this rank's part under ZeRO 3: equal pieces of every parameter, the last ones filled up with zeros."""
     group, start, length = optimizer.grad_position[optimizer.get_param_id(parameter)]
     offset = length * dist.get_rank()
     length = min(length, parameter.ds_numel - offset)

@@ -179,6 +179,90 @@ def test_overrides_that_cannot_be_applied(tmp_path, override, expected):
     assert expected in message
 
 
+def write_with_base(folder: Path, base: str, own: str) -> Path:
+    (folder / "bases").mkdir(exist_ok=True)
+    (folder / "bases" / "base.yaml").write_text(base)
+    return write(folder, f"base: bases/base.yaml\n{own}")
+
+
+def test_a_file_is_laid_over_its_base(tmp_path):
+    base = "width: 8\nheads: 4\noptim:\n  lr: 2\n  steps: [1, 2]\nfolder: a\ntask: {kind: revit, temperature: 3}\n"
+    path = write_with_base(tmp_path, base, "optim:\n  steps: [5]\nfolder: null\ntask: {temperature: 1}\n")
+    run = load(Run, path, ["heads=2"])
+    assert run == Run(
+        width=8, heads=2, optim=Optim(lr=2, steps=(5,)), task=Distilled(temperature=1), folder=None
+    )
+    assert "base" not in dump(run)
+    top = tmp_path / "top.yaml"
+    top.write_text("base: run.yaml\nheads: 8\n")
+    assert load(Run, top).heads == 8
+    assert load(Run, top).optim.steps == (5,)
+    assert load_by_kind({"video": Run}, write_with_base(tmp_path, "kind: video\n", "width: 4\n")).width == 4
+
+
+def test_what_is_wrong_is_found_where_it_was_written(tmp_path):
+    base = "width: 8\nhaeds: 2\noptim:\n  lr: -1\n  name: lion\n  steps: [a]\n"
+    path = write_with_base(tmp_path, base, "optim:\n  name: tiger\n  nane: x\n  steps:\n  - b\n")
+    with pytest.raises(UserError) as caught:
+        load(Run, path, ["optim.lr=-2"])
+    lines = str(caught.value).splitlines()
+    for place, key in (
+        (f"{tmp_path}/bases/base.yaml:2", "haeds"),
+        (f"{path}:3", "optim.name: found tiger"),
+        (f"{path}:4", "optim.nane"),
+        (f"{path}:6", "optim.steps.0: found b"),
+        ("command line", "optim.lr: found -2"),
+    ):
+        assert any(line.startswith(f"  {place}: {key}") for line in lines), (place, key)
+    assert len(lines) == 6
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        (
+            "base: bases/bas.yaml\n",
+            r"run\.yaml:1: base: .*bas\.yaml: no such file; did you mean .*base\.yaml\?",
+        ),
+        ("width: 8\nbase: [a, b]\n", r"run\.yaml:2: base: found \['a', 'b'\]; allowed"),
+        ("base: run.yaml\n", r"run\.yaml:1: base: .*circle \(.*run\.yaml -> .*run\.yaml\)"),
+        ("base: bases/around.yaml\n", r"around\.yaml:1: base: .*circle"),
+        ("base: bases/base.yaml\n", r"base\.yaml: the file is empty"),
+    ],
+)
+def test_bases_that_cannot_be_read(tmp_path, own, expected):
+    write_with_base(tmp_path, "", "")
+    (tmp_path / "bases" / "around.yaml").write_text("base: ../run.yaml\n")
+    with pytest.raises(UserError, match=expected):
+        load(Run, write(tmp_path, own))
+
+
+def test_a_base_is_not_named_on_the_command_line(tmp_path):
+    assert "base: a base is named in a configuration file" in problems(tmp_path, "width: 8\n", "base=b.yaml")
+
+
+def test_the_hint_is_the_nearest_key_of_that_name(tmp_path):
+    class Training(Options):
+        optim: Optim = Optim()
+
+    class Assigner(Options):
+        train: Training = Training()
+
+    class Both(Options):
+        assigner: Assigner = Assigner()
+        train: Training = Training()
+
+    def hint(text: str) -> str:
+        with pytest.raises(UserError) as caught:
+            load(Both, write(tmp_path, text))
+        return str(caught.value).rpartition("did you mean ")[2]
+
+    assert hint("train: {lr: 1}") == "train.optim.lr?"
+    assert hint("assigner: {lr: 1}") == "assigner.train.optim.lr?"
+    assert hint("lr: 1") == "train.optim.lr?"
+    assert hint("train: {optm: {}}") == "optim?"
+
+
 def test_kind_chooses_the_class(tmp_path):
     classes = {"video": Run}
     assert isinstance(load_by_kind(classes, write(tmp_path, "kind: video\nwidth: 8\n")), Run)
@@ -186,3 +270,20 @@ def test_kind_chooses_the_class(tmp_path):
         load_by_kind(classes, write(tmp_path, "kind: sound\n"))
     with pytest.raises(UserError, match="kind: not given; allowed: video"):
         load_by_kind(classes, write(tmp_path, "width: 8\n"))
+
+
+def test_a_section_may_be_called_as_before(tmp_path, caplog):
+    class Parallel(Options):
+        zero_stage: int = 1
+
+    class Training(Options):
+        parallel: Parallel = Parallel()
+
+    path = write(tmp_path, "engine:\n  zero_stage: 2\n")
+    assert load(Training, path).parallel.zero_stage == load(Training, path).parallel.zero_stage == 2
+    assert caplog.text.count(f"{path}:1: engine: this section is called parallel now") == 1
+    assert load(Training, path, ["engine.zero_stage=3"]).parallel.zero_stage == 3
+    with pytest.raises(UserError, match=r"run\.yaml:2: parallel\.zero_stage: found high"):
+        load(Training, write(tmp_path, "engine:\n  zero_stage: high\n"))
+    with pytest.raises(UserError, match="former name of parallel"):
+        load(Training, write(tmp_path, "engine: {}\nparallel: {}\n"))

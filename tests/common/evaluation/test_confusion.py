@@ -15,7 +15,7 @@ from revit.common.evaluation.confusion import (
     confusion,
     per_class,
 )
-from revit.common.report.curves import MOST_POINTS, read_training
+from revit.common.report.summary import MOST_POINTS, read_training
 
 
 def test_classes():

@@ -7,8 +7,8 @@ import re
 
 from report_cases import content_of, made_seen, save_run
 
-from revit.common.report.facts import as_json, gather
 from revit.common.report.markdown import markdown
+from revit.common.report.summary import as_json, summarize
 
 
 def cells(line):
@@ -19,11 +19,11 @@ def test_the_table(tmp_path):
     seen = made_seen()
     content = content_of(seen)
     content["model"] = "a|b\n*c*"
-    facts = gather(save_run(tmp_path / "a", seen, content))
-    text = markdown([facts])
+    summary = summarize(save_run(tmp_path / "a", seen, content))
+    text = markdown([summary])
     first = text.splitlines()[0]
     assert first.startswith("**")
-    assert facts.verdict.split(" points")[0].replace("_", r"\_") in first
+    assert summary.run.verdict.split(" points")[0].replace("_", r"\_") in first
     head, rule, *rows = [cells(line) for line in text.splitlines() if line.startswith("|")]
     assert {len(row) for row in (rule, *rows)} == {len(head)}
     assert set(rule) == {"---", "---:"}
@@ -43,8 +43,8 @@ def test_the_table(tmp_path):
 
 
 def test_runs_of_other_protocols_are_marked(tmp_path):
-    facts = [gather(save_run(tmp_path / str(num), made_seen(num=num))) for num in (200, 300)]
-    text = markdown(facts)
+    summaries = [summarize(save_run(tmp_path / str(num), made_seen(num=num))) for num in (200, 300)]
+    text = markdown(summaries)
     assert "**NOT COMPARABLE: " in text
     head, _, *rows = [cells(line) for line in text.splitlines() if line.startswith("|")]
     assert head[-1] == "protocol"
@@ -52,11 +52,11 @@ def test_runs_of_other_protocols_are_marked(tmp_path):
 
 
 def test_json_holds_everything(tmp_path):
-    facts = gather(save_run(tmp_path / "a", made_seen(views=2)))
-    found = json.loads(json.dumps(as_json([facts]), allow_nan=False))
+    summary = summarize(save_run(tmp_path / "a", made_seen(views=2)))
+    found = json.loads(json.dumps(as_json([summary]), allow_nan=False))
     assert list(found) == ["verdicts", "warnings", "runs"]
     (run,) = found["runs"]
-    assert run["verdict"] == facts.verdict
+    assert run["verdict"] == summary.run.verdict
     assert run["samples"] == {"evaluated": 200, "failed": 1}
     assert [row["length"] for row in run["rows"]] == ["6x6", "3x3", "adaptive", "random", "oracle"]
     assert run["rows"][0]["gmacs_total"] == 3 * run["rows"][0]["gmacs"]

@@ -14,21 +14,20 @@ from page_check import check
 from report_cases import content_of, made_seen, save_run, speed_row, with_pictures
 
 from revit.common.evaluation.record import IN_RUN, Seen
-from revit.common.report.facts import as_json, gather
 from revit.common.report.markdown import markdown
-from revit.common.report.page import render, write_page
+from revit.common.report.page import render
 from revit.common.report.runs import RunReport, read_runs
+from revit.common.report.summary import as_json, summarize
 
 
 @pytest.mark.parametrize("frames", [1, 4])
 def test_a_whole_page(tmp_path, frames):
     run = save_run(tmp_path / "runs <a>", with_pictures(made_seen(), frames))
-    write_page(tmp_path / "page.html", [run])
-    page = check((tmp_path / "page.html").read_text())
+    page = check(render([summarize(run)]))
     assert page.source.count("<svg") == 1 + 2 + 3 + 2  # compute, time, model, assigner
-    facts = gather(run)
-    assert facts.missing == ()
-    assert len(page.images) == frames * len(facts.seen.examples) > 0
+    summary = summarize(run)
+    assert summary.missing == ()
+    assert len(page.images) == frames * len(summary.record.examples) > 0
     for wanted in (
         *("6x6", "3x3", "adaptive", "random", "oracle", "clips/<b>odd</b>.mp4: empty file", "class <3>"),
         *("200 samples evaluated, 3 views each, 1 failed, seed 0", "none right", "assigner", "GFLOPs a view"),
@@ -41,14 +40,14 @@ def test_a_whole_page(tmp_path, frames):
 
 def test_the_first_line_says_what_the_assigner_is_worth(tmp_path):
     good = save_run(tmp_path / "good", log=False)
-    page = check(render([gather(good)]))
-    assert page.texts[0] == gather(good).verdict.strip()
+    page = check(render([summarize(good)]))
+    assert page.texts[0] == good.verdict.strip()
     assert page.texts[0].startswith("adaptive ")
     seen = made_seen(useful=False)
     content = content_of(seen)
     content["random"]["top1"] = content["adaptive"]["top1"] - 0.5
     bad = save_run(tmp_path / "bad", seen, content, log=False)
-    page = check(render([gather(bad)]))
+    page = check(render([summarize(bad)]))
     assert page.texts[0].startswith("THE ASSIGNER IS NO BETTER THAN CHANCE: +0.50 points")
     assert '<p class="verdict bad">' in page.source
 
@@ -56,25 +55,25 @@ def test_the_first_line_says_what_the_assigner_is_worth(tmp_path):
 def test_a_saving_that_does_not_reach_the_clock_is_told(tmp_path):
     content = content_of(made_seen())
     run = save_run(tmp_path / "a", made_seen(), content)
-    assert gather(run).clock() == (
+    assert run.time_verdict == (
         "Measured on cpu (1 threads), the adaptive pass takes 80% of the time of 6x6 for one input alone and 80% in the best batch"
     )
     for row in content["speed"]["rows"]:
         if row["grid"] == "adaptive":
             row["per_second"] /= 2
     run = save_run(tmp_path / "a", made_seen(), content, log=False)
-    assert gather(run).clock().startswith("THE SAVING DOES NOT REACH THE CLOCK: measured")
-    assert "THE SAVING DOES NOT REACH THE CLOCK" in check(render([gather(run)])).text
+    assert run.time_verdict.startswith("THE SAVING DOES NOT REACH THE CLOCK: measured")
+    assert "THE SAVING DOES NOT REACH THE CLOCK" in check(render([summarize(run)])).text
 
 
 def test_several_runs_stand_side_by_side(tmp_path):
     runs = [save_run(tmp_path / name, log=name == "a b") for name in ("a b", "a_b")]
-    page = check(render([gather(run) for run in runs]))
+    page = check(render([summarize(run) for run in runs]))
     assert page.source.count("<svg") == 1 + 8 + 3
     assert "NOT COMPARABLE" not in page.text
     other = made_seen(num=300, assigner=False)
     runs.append(save_run(tmp_path / "c", other, log=False))
-    page = check(render([gather(run) for run in runs]))
+    page = check(render([summarize(run) for run in runs]))
     assert "NOT COMPARABLE" in page.text
     assert "Runs of protocol A" in page.text
     assert "Runs of protocol B" not in page.text  # there is one
@@ -85,7 +84,7 @@ def test_one_way_to_answer_is_no_plot(tmp_path):
     row = {"grid": "6x6", "top1": 50.0, "gmacs": 1.0}
     speed = {"device": "cpu", "dtype": "float32", "rows": [speed_row("6x6", 1, 10.0)]}
     content = {"fixed": [row], "samples": {"evaluated": 10, "failed": 0}, "speed": speed}
-    page = check(render([gather(RunReport("nowhere", content))]))
+    page = check(render([summarize(RunReport("nowhere", content))]))
     assert "<svg" not in page.source
     assert "Measured speed" in page.text
     for word in ("oracle", "adaptive", "cascade"):
@@ -95,11 +94,11 @@ def test_one_way_to_answer_is_no_plot(tmp_path):
 def test_a_run_of_one_length(tmp_path):
     seen = made_seen(assigner=False)
     run = save_run(tmp_path / "plain", seen)
-    page = check(render([gather(run)]))
+    page = check(render([summarize(run)]))
     assert page.texts[0].startswith("top-1 ")
     assert "Examples by assigned length" not in page.text
     assert "Answers at 6x6" in page.text
-    assert gather(run).missing == ()
+    assert summarize(run).missing == ()
 
 
 def test_older_runs_get_a_page_and_a_sentence(tmp_path):
@@ -107,21 +106,21 @@ def test_older_runs_get_a_page_and_a_sentence(tmp_path):
     old = {key: content[key] for key in ("fixed", "adaptive", "random", "oracle", "samples")}
     run = save_run(tmp_path / "old", made_seen(), old, log=False)
     (tmp_path / "old" / IN_RUN).unlink()
-    page = check(render([gather(run)]))
-    assert len(gather(run).missing) == 3
+    page = check(render([summarize(run)]))
+    assert len(summarize(run).missing) == 3
     assert "evaluations of earlier versions did not write it" in page.text
     assert "No training curves" in page.text
     assert "--measure" in page.text
-    assert len(gather(RunReport("nowhere", old)).missing) == 1
-    check(render([gather(RunReport("nowhere", old))]))
+    assert len(summarize(RunReport("nowhere", old)).missing) == 1
+    check(render([summarize(RunReport("nowhere", old))]))
 
 
 def test_what_is_of_another_evaluation_is_not_shown(tmp_path):
     content = content_of(made_seen())
     content["fixed"][1]["top1"] += 0.5
-    facts = gather(save_run(tmp_path / "a", made_seen(), content))
-    assert facts.seen is None
-    assert "of another evaluation than report.json" in check(render([facts])).text
+    summary = summarize(save_run(tmp_path / "a", made_seen(), content))
+    assert summary.record is None
+    assert "of another evaluation than report.json" in check(render([summary])).text
 
 
 ODD = "_<b>$\\frac{$ & \"x' $y$ \u65e5\u672c"
@@ -139,25 +138,25 @@ def test_names_are_shown_as_they_are(tmp_path):
     for run in runs:
         with (run.folder / "log.jsonl").open("a") as log:
             log.write(json.dumps(line) + "\n")
-    facts = [gather(run) for run in runs]
-    page = check(render(facts))
+    summaries = [summarize(run) for run in runs]
+    page = check(render(summaries))
     assert {"b", "frac", "i"}.isdisjoint(page.tags)
     for text in (f"{ODD}0", f"Training: {ODD}", f"{tmp_path}/{ODD} 0", f"{ODD}.{ODD}"):
         assert text in page.text
     legends = [text for text in page.texts if text.lstrip("\u200b").startswith(("_", str(tmp_path)))]
     assert any(text == f"\u200b{ODD}" for text in legends)
-    json.dumps(as_json(facts), allow_nan=False)
-    assert "<b>" not in re.sub(r"\\<", "", markdown(facts))
+    json.dumps(as_json(summaries), allow_nan=False)
+    assert "<b>" not in re.sub(r"\\<", "", markdown(summaries))
 
 
 def test_what_reaches_the_clock_is_the_second_line(tmp_path):
     run = save_run(tmp_path / "a")
-    page = check(render([gather(run)]))
-    assert page.texts[:2] == [gather(run).verdict, gather(run).clock()]
+    page = check(render([summarize(run)]))
+    assert page.texts[:2] == [run.verdict, run.time_verdict]
     content = content_of(made_seen())
     content["speed"]["rows"] = [row for row in content["speed"]["rows"] if row["batch"] > 1]
     run = save_run(tmp_path / "a", made_seen(), content)
-    assert gather(run).clock().endswith("the adaptive pass takes 80% of the time of 6x6 in the best batch")
+    assert run.time_verdict.endswith("the adaptive pass takes 80% of the time of 6x6 in the best batch")
 
 
 def test_a_table_of_budgets(tmp_path):
@@ -167,20 +166,20 @@ def test_a_table_of_budgets(tmp_path):
         for gmacs, how in ((0.0, "fixed"), *((number / 30, "assigner") for number in range(1, 30)), (1.0, "fixed"))
     ]  # fmt: skip
     content["calibration"] = {"split": "val", "num_samples": 77, "points": points}
-    page = check(render([gather(save_run(tmp_path / "a", made_seen(), content))]))
+    page = check(render([summarize(save_run(tmp_path / "a", made_seen(), content))]))
     assert "Budgets that can be asked for" in page.text
     assert "all at 3x3" in page.text
     assert "all at 6x6" in page.text
     assert "By the calibration on 77 samples of val" in page.text
     assert 8 < page.source.count("by the assigner: ") <= 14
     del points[3]["share"]
-    assert "Budgets that" not in render([gather(save_run(tmp_path / "a", made_seen(), content))])
+    assert "Budgets that" not in render([summarize(save_run(tmp_path / "a", made_seen(), content))])
 
 
 @pytest.mark.parametrize("num", [1, 2])
 def test_hardly_any_samples(tmp_path, num):
     seen = with_pictures(made_seen(num=num, classes=2))
-    page = check(render([gather(save_run(tmp_path / "a", seen))]))
+    page = check(render([summarize(save_run(tmp_path / "a", seen))]))
     assert f"{num} samples evaluated" in page.text or f"{num} sample evaluated" in page.text
 
 
@@ -188,7 +187,7 @@ def test_a_damaged_file_is_told(tmp_path):
     run = save_run(tmp_path / "a")
     file = tmp_path / "a" / IN_RUN
     file.write_bytes(file.read_bytes()[:-20])
-    assert "not what an evaluation saw" in check(render([gather(run)])).text
+    assert "not what an evaluation saw" in check(render([summarize(run)])).text
 
 
 @pytest.mark.parametrize("classes", [400, 1200])
@@ -202,7 +201,7 @@ def test_many_classes(tmp_path, classes):
         names, ("6x6", "3x3"), torch.arange(5 * classes), targets, dict.fromkeys(("6x6", "3x3"), answers),
         dict.fromkeys(("6x6", "3x3"), probabilities),
     )  # fmt: skip
-    page = check(render([gather(save_run(tmp_path / "a", seen))]))
+    page = check(render([summarize(save_run(tmp_path / "a", seen))]))
     (picture,) = page.images
     assert int(picture["width"]) <= 1000
     assert f"The worst of {classes} classes" in page.text
@@ -216,7 +215,7 @@ def test_cascade_and_budget_are_shown_where_they_are(tmp_path):
     content["cascade"] = {"top1": 85.0, "gmacs": 0.8, "share": {"6x6": 0.5, "3x3": 0.5}, "curve": curve}
     content["budget"] = {"asked": "gmacs:0.8", "predicted": {"gmacs": 0.8}, "range": [0.3, 1.3]}
     content["calibration"] = {"split": "val", "points": [*curve, {"gmacs": None}, 3]}
-    page = check(render([gather(save_run(tmp_path / "a", made_seen(), content))]))
+    page = check(render([summarize(save_run(tmp_path / "a", made_seen(), content))]))
     assert "asked gmacs:0.8 predicted.gmacs 0.8 range 0.3, 1.3" in page.text
     assert "budgets, on val" in page.text
     assert page.source.count("cascade") > 2

@@ -40,27 +40,29 @@ def test_rows_in_order():
     assert {row["failed"] for row in rows} == {2}
 
 
-def test_a_plain_run_has_no_verdict():
+def test_the_verdict_of_a_run_without_an_assigner_is_its_accuracy():
     plain = {"fixed": CONTENT["fixed"][:1], "samples": CONTENT["samples"]}
     run = RunReport("runs/plain", plain)
     assert len(run.rows()) == 1
-    assert run.verdict() is None
+    assert run.verdict.startswith("top-1 95.00 %")
+    assert not run.is_useless
 
 
 def test_a_useful_assigner_and_a_useless_one():
-    verdict = RunReport("a", CONTENT).verdict()
+    verdict = RunReport("a", CONTENT).verdict
     assert verdict.startswith(
         "adaptive 94.50 % at 61% of the GMACs of 14x14 (-0.50 points); +12.50 points over random"
     )
     useless = copy.deepcopy(CONTENT)
     useless["random"]["top1"] = 94.0
-    assert RunReport("a", useless).verdict().startswith("THE ASSIGNER IS NO BETTER THAN CHANCE: +0.50 points")
+    assert RunReport("a", useless).is_useless
+    assert RunReport("a", useless).verdict.startswith("THE ASSIGNER IS NO BETTER THAN CHANCE: +0.50 points")
 
 
 def test_a_run_that_knows_its_verdict_is_quoted():
     """It knows the answers sample by sample; the figures alone are a cautious yardstick."""
     run = RunReport("a", {**CONTENT, "verdict": "THE ASSIGNER IS NO BETTER THAN CHANCE: by a paired test"})
-    assert run.verdict() == "THE ASSIGNER IS NO BETTER THAN CHANCE: by a paired test"
+    assert run.verdict == "THE ASSIGNER IS NO BETTER THAN CHANCE: by a paired test"
 
 
 def test_rows_say_operations_intervals_and_the_assigners_part():
@@ -143,7 +145,7 @@ def test_null_is_absent(tmp_path):
     save(tmp_path, {**CONTENT, "adaptive": None, "random": None})
     (run,) = read_runs([tmp_path])
     assert [row["length"] for row in run.rows()] == ["14x14", "7x7", "oracle"]
-    assert run.verdict() is None
+    assert run.verdict.startswith("top-1 95.00 %")
 
 
 def test_folders_without_a_report(tmp_path):

@@ -1,4 +1,4 @@
-"""What is concluded from measured rates, and that decoders and loaders are measured fairly; no test looks at the time itself."""
+"""Conclusions from measured rates, and that decoders and loaders are measured fairly; no test looks at the time itself."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 
 from revit.common.data.batch import Batch
 from revit.common.data.broken import BrokenSample
-from revit.common.speed.data_advice import DataSpeed, LoaderRate, rows
+from revit.common.speed.data_advice import EVEN, DataSpeed, LoaderRate, ModelRates, rows
 from revit.common.speed.data_speed import spread
 from revit.common.speed.loading_rates import (
-    Checked,
+    CheckedFiles,
     DecoderRate,
     Decoders,
     Source,
@@ -22,13 +22,12 @@ from revit.common.speed.loading_rates import (
     compare_decoders,
     measure_loaders,
 )
-from revit.common.speed.model_rates import EVEN, ModelRates
 
 
 def found(loaders, model=100.0, training=None, views=1, decoders=(), key="data.loading.decoder"):
     return DataSpeed(
         listed=10,
-        files=Checked(("a",), {}),
+        files=CheckedFiles(("a",), {}),
         decoders=list(decoders),
         loaders=[LoaderRate(*rate) for rate in loaders],
         model=ModelRates("float32", 4, {"14x14": model / 2, EVEN: model}),
@@ -141,7 +140,7 @@ def test_decoders_are_compared_first_and_timed_on_what_is_equal():
         lambda _, path: plain.read(path),
         "",
     )
-    rates = compare_decoders(decoders, None, tuple(readers), ["0", "1", "2", "3"], 0.2)
+    rates = compare_decoders(decoders, None, ["0", "1", "2", "3"], 0.2)
     assert [rate.differs_on for rate in rates] == [[], ["2"], ["1", "2"]]
     assert [rate.num_compared for rate in rates] == [3, 3, 3]  # of the last one nobody knows what is right
     timed = [sorted(rate.milliseconds) for rate in rates]

@@ -11,7 +11,9 @@ from revit.common.serving.packed import pack
 from revit.common.serving.runtime import Runtime
 from revit.common.speed import served
 from revit.common.speed.served import LARGEST_DIFFERENCE, SERVED, served_cases
-from revit.common.timing.throughput import SIDES, measure, weight_bytes
+from revit.common.timing.clock import SIDES
+from revit.common.timing.measure import measure
+from revit.common.timing.memory import weight_bytes
 from revit.video.models.timesformer import TimeSformer
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ import torch
 from noted_training import EPOCHS, NUM_SAMPLES, SAMPLES, Noted, load, run
 from torch import nn
 
-from revit.common.config.sections import EngineOptions, RunOptions, TrainOptions
+from revit.common.config.sections import ParallelOptions, RunOptions, TrainOptions
 from revit.common.data.broken import BrokenFiles, Failure
 from revit.common.data.build import eval_loader, train_loader
 from revit.common.data.options import LoadingOptions
@@ -21,7 +21,7 @@ from revit.common.system.errors import Stopped, UserError
 from revit.common.system.log import RunLog
 from revit.common.system.stop import StopRequest
 from revit.common.training.meter import Meter
-from revit.common.training.training import train
+from revit.common.training.trainer import Trainer
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (4, 1), (2, 4)])
@@ -125,7 +125,7 @@ def run_with_rates(folder, rates: dict[float, float], effective_batch: int) -> i
                 rates[values["epoch"]], updates = values["lr"], values["update"]
 
     torch.manual_seed(5)
-    train(
+    Trainer(
         "model",
         nn.Linear(12, 3),
         Noted(),
@@ -140,7 +140,7 @@ def run_with_rates(folder, rates: dict[float, float], effective_batch: int) -> i
         device=torch.device("cpu"),
         normalizer=Normalizer((0.5,) * 3, (0.5,) * 3),
         log=Log(folder / "log.jsonl"),
-    )
+    ).train()
     return updates
 
 
@@ -160,7 +160,7 @@ def test_backends_that_do_not_fit_the_processes_are_refused(tmp_path):
         ("replicas", World(), "wants several processes, and this is one"),
     ):
         with pytest.raises(UserError, match=message):
-            run(tmp_path, engine=EngineOptions(backend=backend), world=world)
+            run(tmp_path, parallel=ParallelOptions(backend=backend), world=world)
 
 
 def test_ledgers_of_all_processes_become_one():

@@ -7,8 +7,9 @@ import torch
 
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.assigner import TokenLengthAssigner
-from revit.common.report.contents import Speed
-from revit.common.timing.speed import _Case, _deals, measure_speed
+from revit.common.report.schema import Speed
+from revit.common.timing.clock import Times
+from revit.common.timing.speed import _Case, _mixtures, measure_speed
 from revit.video.models.timesformer import TimeSformer
 
 SHAPE = (1, 3, 2, 32, 32)
@@ -40,19 +41,20 @@ def test_without_an_assigner_nothing_is_adaptive(classifier):
 
 @pytest.mark.parametrize("shares", [(0.5, 0.5), (0.1, 0.6, 0.3), (1.0, 0.0), (0.0, 1.0)])
 @pytest.mark.parametrize("batch", [1, 4, 32])
-def test_lengths_are_dealt_by_their_shares(shares, batch):
-    deals = list(_deals(shares, batch))
-    assert sum(share for _, share in deals) == pytest.approx(1)
-    assert all(len(lengths) == batch for lengths, _ in deals)
-    for position, wanted in enumerate(shares):
-        found = sum(share * float((lengths == position).double().mean()) for lengths, share in deals)
+def test_mixtures_have_the_grids_by_their_shares(shares, batch):
+    mixtures = _mixtures(shares, batch)
+    assert sum(share for _, share in mixtures) == pytest.approx(1)
+    assert all(len(grid_index) == batch for grid_index, _ in mixtures)
+    for index, wanted in enumerate(shares):
+        found = sum(share * float((chosen == index).double().mean()) for chosen, share in mixtures)
         assert found == pytest.approx(wanted, abs=1e-9 if batch == 1 else 1 / batch)
 
 
-def test_a_mixture_weighs_lengths_by_their_shares():
-    """A tenth of the calls takes 10 s, the others 1 s, however often each was timed."""
-    case = _Case("adaptive", 1, [], [0.9, 0.1], [[1.0, 1.0, 1.0], [10.0] * 50])
-    assert case.mean() == pytest.approx(1.9)
-    assert case.quantile(0.5) == 1.0
-    assert case.quantile(0.89) == 1.0
-    assert case.quantile(0.95) == 10.0
+@pytest.mark.parametrize(("share", "slowest"), [(0.9, 10.0), (0.96, 1.0)])
+def test_a_mixture_weighs_calls_by_their_shares(share, slowest):
+    """Some of the calls take 10 s, the others 1 s, however often each was timed."""
+    case = _Case("adaptive", 1, [], [share, 1 - share], [Times([1.0, 1.0, 1.0]), Times([10.0] * 50)])
+    row = case.row()
+    assert 1 / row["per_second"] == pytest.approx(share + 10 * (1 - share))
+    assert row["ms_p50"] == 1e3
+    assert row["ms_p95"] == 1e3 * slowest

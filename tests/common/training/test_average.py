@@ -16,7 +16,7 @@ from revit.common.data.loader import Loader
 from revit.common.data.sampler import EpochSampler
 from revit.common.models.layers.normalizer import Normalizer
 from revit.common.system.log import RunLog
-from revit.common.training.training import train
+from revit.common.training.trainer import Trainer
 
 DECAY, LR = 0.8, 0.5
 NUM_UPDATES = 6  # two epochs of six batches, two of them an update
@@ -50,7 +50,7 @@ def run(folder, use: bool | None, network: nn.Module, **more) -> dict[str, dict[
         optim={"name": "sgd", "lr": LR, "weight_decay": 0},
         schedule={"name": "constant", "epochs": 2},
     )
-    return train(
+    return Trainer(
         "model",
         network,
         more.pop("task", Slope()),
@@ -61,7 +61,7 @@ def run(folder, use: bool | None, network: nn.Module, **more) -> dict[str, dict[
         normalizer=Normalizer((0.5,) * 3, (0.5,) * 3),
         log=RunLog(folder / "log.jsonl"),
         **more,
-    )
+    ).train()
 
 
 def one_weight() -> nn.Module:
@@ -74,7 +74,7 @@ def one_weight() -> nn.Module:
 def plain_sgd(monkeypatch):
     """timm's "sgd" is Nesterov, which wants a momentum."""
     monkeypatch.setattr(
-        "revit.common.training.training.build_optimizer",
+        "revit.common.training.trainer.build_optimizer",
         lambda network, options: torch.optim.SGD(network.parameters(), options.lr),
     )
 

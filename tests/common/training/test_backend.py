@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounter, CompileCounterWithBackend
 
-from revit.common.config.sections import EngineOptions, OptimOptions, ScheduleOptions
+from revit.common.config.sections import OptimOptions, ParallelOptions, ScheduleOptions
 from revit.common.data.batch import Batch
 from revit.common.methods.revit.task import ResizableTask
 from revit.common.models.grid import TokenGrid
@@ -28,7 +28,7 @@ def small_model() -> TimeSformer:
 
 
 def prepared(network: nn.Module, dtype: str = "float32", **options) -> LocalBackend:
-    backend = LocalBackend(CPU, dtype, options=EngineOptions(**options))
+    backend = LocalBackend(CPU, dtype, options=ParallelOptions(**options))
     optimizer = build_optimizer(network, OptimOptions(name="adamw", lr=1e-3))
     backend.prepare(network, optimizer, build_scheduler(optimizer, ScheduleOptions(name="constant"), 1))
     return backend
@@ -79,7 +79,7 @@ def test_every_token_grid_is_compiled(monkeypatch):
     # The last: instead of going on uncompiled.
     limits = {"recompile_limit": 8, "accumulated_recompile_limit": 8, "fail_on_recompile_limit_hit": True}
     with torch._dynamo.config.patch(limits):
-        equip(network, EngineOptions(compile=True))
+        equip(network, ParallelOptions(compile=True))
         for _ in range(2):
             for grid in network.grids:
                 network.train()(torch.ones(1, 2), grid)
@@ -100,7 +100,9 @@ def test_one_graph_per_token_grid_in_training_and_one_in_evaluation(monkeypatch,
     model: nn.Module = DeiT(12, grids, 3, 16, 1, 2)
     if kind == "clips":
         model = TimeSformer(12, grids, 2, 3, 16, 2, 2, drop_path_rate=0.5)
-    backend = LocalBackend(CPU, dtype, accumulate=2, clip_grad_norm=1.0, options=EngineOptions(compile=True))
+    backend = LocalBackend(
+        CPU, dtype, accumulate=2, clip_grad_norm=1.0, options=ParallelOptions(compile=True)
+    )
     optimizer = build_optimizer(model, OptimOptions(name="adamw", lr=1e-3))
     backend.prepare(model, optimizer, build_scheduler(optimizer, ScheduleOptions(name="constant"), 1))
     for _ in range(2):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from revit.common.config.sections import EngineOptions, TrainOptions
+from revit.common.config.sections import ParallelOptions, TrainOptions
 from revit.common.system.distributed import World
 from revit.common.system.errors import UserError
 from revit.common.training.parallel.backends import check_training
@@ -16,8 +16,8 @@ from revit.common.training.parallel.backends import check_training
 CPU = torch.device("cpu")
 
 
-def check(section: str, train: TrainOptions, processes: int, **engine) -> None:
-    options = EngineOptions.model_validate(engine)
+def check(section: str, train: TrainOptions, processes: int, **parallel) -> None:
+    options = ParallelOptions.model_validate(parallel)
     check_training(section, options, train, nn.Linear(2, 2), CPU, "float32", World(0, processes, 0))
 
 
@@ -70,9 +70,9 @@ def test_what_only_the_batch_size_governs_is_not_laid_to_effective_batch(tmp_pat
 def test_a_slip_in_the_file_is_one_line_before_any_training(tmp_path, theirs, said):
     path = tmp_path / "ds.json"
     path.write_text(json.dumps(theirs))
-    engine = {"zero_stage": 3, "offload": "parameters"}
+    parallel = {"zero_stage": 3, "offload": "parameters"}
     with pytest.raises(UserError) as raised:
-        check("train", TrainOptions(batch_size=4), 2, deepspeed_config=path, **engine)
+        check("train", TrainOptions(batch_size=4), 2, deepspeed_config=path, **parallel)
     message = str(raised.value)
     assert said in message
     assert message.startswith("DeepSpeed refuses its settings: ")
@@ -81,8 +81,8 @@ def test_a_slip_in_the_file_is_one_line_before_any_training(tmp_path, theirs, sa
     assert "http" not in message
 
 
-def remarks(processes: int, **engine) -> list[str]:
-    options = EngineOptions.model_validate(engine)
+def remarks(processes: int, **parallel) -> list[str]:
+    options = ParallelOptions.model_validate(parallel)
     train = TrainOptions(batch_size=4)
     return check_training("train", options, train, nn.Linear(2, 2), CPU, "float32", World(0, processes, 0))
 
@@ -91,23 +91,25 @@ def test_keys_that_the_backend_has_no_use_for_are_returned_in_words(tmp_path):
     (tmp_path / "ds.json").write_text("{}")
     (said,) = remarks(1, zero_stage=2, offload="optimizer", deepspeed_config=tmp_path / "ds.json")
     assert said == (
-        "engine.zero_stage and engine.offload and engine.deepspeed_config have no effect: one process trains by plain "
-        "PyTorch; engine.backend=deepspeed would use them"
+        "parallel.zero_stage and parallel.offload and parallel.deepspeed_config have no effect: one process trains by plain "
+        "PyTorch; parallel.backend=deepspeed would use them"
     )
-    assert "engine.zero_stage has no effect" in remarks(1, zero_stage=1)[0]  # given, though it is the default
+    assert (
+        "parallel.zero_stage has no effect" in remarks(1, zero_stage=1)[0]
+    )  # given, though it is the default
     assert "replicas split nothing" in remarks(2, zero_stage=3, backend="replicas")[0]
-    assert "engine.replicas has no effect" in remarks(2, replicas={"ranks_per_group": 2})[0]
+    assert "parallel.replicas has no effect" in remarks(2, replicas={"ranks_per_group": 2})[0]
     assert remarks(1) == remarks(1, offload="none", deepspeed_config=None) == remarks(2, zero_stage=2) == []
 
 
 @pytest.mark.parametrize(
-    ("processes", "engine", "part"),
+    ("processes", "parallel", "part"),
     [
         (3, {}, "assigner.train: effective_batch 16 is not a multiple of 12"),
         (2, {"backend": "local"}, "local, which is one process, but 2 were started"),
         (1, {"backend": "replicas"}, "wants several processes"),
     ],
 )
-def test_numbers_of_processes_that_do_not_fit_are_refused(processes, engine, part):
+def test_numbers_of_processes_that_do_not_fit_are_refused(processes, parallel, part):
     with pytest.raises(UserError, match=part):
-        check("assigner.train", TrainOptions(batch_size=4, effective_batch=16), processes, **engine)
+        check("assigner.train", TrainOptions(batch_size=4, effective_batch=16), processes, **parallel)

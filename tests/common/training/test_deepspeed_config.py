@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from revit.common.config.sections import EngineOptions, OptimOptions
+from revit.common.config.sections import OptimOptions, ParallelOptions
 from revit.common.system.errors import UserError
 from revit.common.training.optim import build_optimizer
 from revit.common.training.parallel.backend import DEFAULT
@@ -19,11 +19,16 @@ from revit.common.training.parallel.deepspeed_config import merge, our_settings,
 ADAMW = OptimOptions(name="adamw", lr=1e-3, weight_decay=0.05, decay_one_dimensional=False)
 
 
-def merged(tmp_path, theirs: dict, dtype: str = "bfloat16", clip: float | None = None, **engine):
+def merged(tmp_path, theirs: dict, dtype: str = "bfloat16", clip: float | None = None, **parallel):
     path = tmp_path / "ds.json"
     path.write_text(json.dumps(theirs))
     ours = our_settings(
-        EngineOptions(**engine), batch_size=4, accumulate=2, world_size=3, clip_grad_norm=clip, dtype=dtype
+        ParallelOptions(**parallel),
+        batch_size=4,
+        accumulate=2,
+        world_size=3,
+        clip_grad_norm=clip,
+        dtype=dtype,
     )
     return merge(ours, read_config(path), path, build_optimizer(nn.Linear(2, 2), ADAMW), "cpu")
 
@@ -67,8 +72,8 @@ def test_every_contradiction_is_named_with_key_theirs_and_ours(tmp_path):
         "train_micro_batch_size_per_gpu: 8 in the file, 4 here by train.batch_size",
         "gradient_accumulation_steps: 1 in the file, 2 here by train.effective_batch",
         "gradient_clipping: 1.0 in the file, 0.0 here by train.clip_grad_norm",
-        "zero_optimization.stage: 3 in the file, 1 here by engine.zero_stage",
-        'zero_optimization.offload_optimizer.device: "cpu" in the file, "none" here by engine.offload',
+        "zero_optimization.stage: 3 in the file, 1 here by parallel.zero_stage",
+        'zero_optimization.offload_optimizer.device: "cpu" in the file, "none" here by parallel.offload',
         "fp16.enabled: true in the file, false here by run.dtype",
         "bf16.enabled: false in the file, true here by run.dtype",
         'optimizer.type: "Adam" in the file, "AdamW" here by train.optim',
@@ -97,16 +102,16 @@ def test_a_file_that_is_no_json_object_is_refused(tmp_path, text):
 
 def test_without_deepspeed_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "deepspeed", None)
-    with pytest.raises(UserError, match=r'pip install "revit-video\[train\]".*engine\.backend=local'):
+    with pytest.raises(UserError, match=r'pip install "revit-video\[train\]".*parallel\.backend=local'):
         DeepSpeedBackend(torch.device("cpu"), options=DEFAULT, batch_size=1)
 
 
 @pytest.mark.parametrize(("stage", "offload"), [(0, "optimizer"), (2, "parameters")])
 def test_offloading_what_is_not_split_is_refused(stage, offload):
     with pytest.raises(ValueError, match="zero_stage"):
-        EngineOptions(zero_stage=stage, offload=offload)
+        ParallelOptions(zero_stage=stage, offload=offload)
 
 
 def test_compiling_split_weights_is_refused():
     with pytest.raises(ValueError, match="compile and zero_stage 3"):
-        EngineOptions(compile=True, zero_stage=3)
+        ParallelOptions(compile=True, zero_stage=3)

@@ -26,10 +26,10 @@ from revit.common.methods.toe.reducer import Growth, TokenExpansion
 from revit.common.models.layers.normalizer import Normalizer
 from revit.common.system.errors import UserError
 from revit.common.system.log import RunLog
-from revit.common.training.loss_reader import LossReader
+from revit.common.training.meter import LossReader
 from revit.common.training.optim import build_optimizer, build_scheduler
 from revit.common.training.parallel.backend import LocalBackend
-from revit.common.training.training import train
+from revit.common.training.trainer import Trainer
 from revit.image.models.deit import DeiT
 
 CPU = torch.device("cpu")
@@ -63,7 +63,7 @@ def run(folder, network: nn.Module, task: Task, read: Counter, **more):
         optim={"name": "adamw", "lr": 1e-3},
         schedule={"name": "constant", "epochs": EPOCHS},
     )
-    return train(
+    return Trainer(
         "model",
         network,
         task,
@@ -74,7 +74,7 @@ def run(folder, network: nn.Module, task: Task, read: Counter, **more):
         normalizer=more.pop("normalizer", Normalizer((0.5,) * 3, (0.5,) * 3)),
         log=RunLog(folder / "log.jsonl"),
         **more,
-    )
+    ).train()
 
 
 def plain() -> tuple[nn.Module, Task]:

@@ -8,13 +8,12 @@ import pytest
 import torch
 from noted_training import run
 
-from revit.common.config.sections import EngineOptions, TrainOptions
+from revit.common.config.sections import ParallelOptions, TrainOptions
 from revit.common.models.grid import TokenGrid
 from revit.common.system.distributed import World
 from revit.common.training.parallel.backend import LocalBackend
-from revit.common.training.parallel.backends import Division
+from revit.common.training.parallel.backends import Division, start_facts, start_line
 from revit.common.training.parallel.dealing import Dealing
-from revit.common.training.start_line import start_facts, start_line
 
 
 class Machines(World):
@@ -29,7 +28,7 @@ UPDATE = "an update is 128 samples"
 
 
 @pytest.mark.parametrize(
-    ("division", "engine", "said"),
+    ("division", "parallel", "said"),
     [
         (Division("deepspeed", 0, 8), {}, f"DeepSpeed ZeRO 1, bfloat16; {UPDATE} = 8 x 8 processes x 2"),
         (
@@ -44,10 +43,10 @@ UPDATE = "an update is 128 samples"
         ),
     ],
 )
-def test_of_several_processes(division, engine, said):
+def test_of_several_processes(division, parallel, said):
     backend = LocalBackend(torch.device("cpu"), "bfloat16", accumulate=2)
     train = TrainOptions(batch_size=8)
-    facts = start_facts(division, backend, EngineOptions(**engine), train, Machines(0, 8))
+    facts = start_facts(division, backend, ParallelOptions(**parallel), train, Machines(0, 8))
     assert start_line(facts) == f"8 processes on 2 machines, cpu, {said}"
 
 

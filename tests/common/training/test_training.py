@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from revit.common.config.sections import OptimOptions, ScheduleOptions, TrainOptions
+from revit.common.config.sections import OptimOptions, RunOptions, ScheduleOptions, TrainOptions
 from revit.common.data.batch import Batch
 from revit.common.data.broken import BrokenFiles
 from revit.common.data.dataset import RobustDataset, Sample
@@ -57,27 +57,24 @@ def make_loader(num_samples: int = 12, batch_size: int = 2, workers: int = 0) ->
 def make_trainer(
     folder, epochs: int = 3, accumulate: int = 2, save_every: int | None = 1, **changes
 ) -> Trainer:
-    model = changes.pop("model", None) or small_model()
-    loader = make_loader()
-    backend = LocalBackend(CPU, accumulate=accumulate, clip_grad_norm=1.0)
-    trainer = Trainer(
-        model,
+    options = TrainOptions(
+        batch_size=2,
+        effective_batch=2 * accumulate,
+        clip_grad_norm=1.0,
+        optim=OptimOptions(name="adamw", lr=1e-2),
+        schedule=ScheduleOptions(name="cosine", epochs=epochs, warmup_epochs=1),
+    )
+    return Trainer(
+        "model",
+        changes.pop("model", None) or small_model(),
         ResizableTask(),
-        backend,
-        PIXELS,
-        loader,
-        epochs,
-        folder / "states",
-        RunLog(folder / "log.jsonl"),
-        log_every=1,
-        save_every=save_every,
+        lambda rank, num_ranks: make_loader(),
+        options,
+        RunOptions(dir=folder, log_every=1, save_every=save_every),
+        device=CPU,
+        normalizer=PIXELS,
+        log=RunLog(folder / "log.jsonl"),
     )
-    optimizer = build_optimizer(model, OptimOptions(name="adamw", lr=1e-2))
-    schedule = ScheduleOptions(name="cosine", epochs=epochs, warmup_epochs=1)
-    backend.prepare(
-        model, optimizer, build_scheduler(optimizer, schedule, trainer.batches_per_epoch // accumulate)
-    )
-    return trainer
 
 
 def test_algorithm_1_is_one_step_on_the_sum_of_all_grids_losses():
@@ -138,7 +135,8 @@ class Interrupted(Exception):
 @pytest.mark.parametrize("save_every", [1, 2, None])
 def test_an_interrupted_training_ends_with_the_same_weights(tmp_path, stop_after, save_every):
     whole = make_trainer(tmp_path / "whole", save_every=save_every)
-    history = whole.train().losses
+    whole.train()
+    history = whole.position.losses
 
     broken_off = make_trainer(tmp_path / "parts", save_every=save_every)
     steps = iter(range(stop_after))
@@ -154,7 +152,8 @@ def test_an_interrupted_training_ends_with_the_same_weights(tmp_path, stop_after
         broken_off.train()
     torch.manual_seed(99)  # another process has another random state
     resumed = make_trainer(tmp_path / "parts", save_every=save_every)
-    position = resumed.train()
+    resumed.train()
+    position = resumed.position
     for name, weight in whole.model.state_dict().items():
         assert torch.equal(weight, resumed.model.state_dict()[name]), name
     assert len(position.losses) == 3
@@ -176,9 +175,11 @@ def test_augmentation_of_batches_goes_on_bit_for_bit(tmp_path):
     whole = make_trainer(tmp_path / "whole")
     whole.augment = mixing
     states = random_states()
-    history = whole.train().losses
+    whole.train()
+    history = whole.position.losses
     plain = make_trainer(tmp_path / "plain")
-    assert plain.train().losses != history  # it does something
+    plain.train()
+    assert plain.position.losses != history  # it does something
 
     restore_random_states(states)
     broken_off = make_trainer(tmp_path / "parts")
@@ -204,7 +205,8 @@ def test_a_finished_training_is_not_done_again(tmp_path):
     make_trainer(tmp_path).train()
     again = make_trainer(tmp_path)
     again.backend.step = None  # would raise if a batch were trained
-    assert again.train().epoch == 3
+    again.train()
+    assert again.position.epoch == 3
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_ids(tmp_path):
@@ -227,7 +229,8 @@ def test_the_loss_falls(tmp_path):
 
     trainer = make_trainer(tmp_path, epochs=6, accumulate=1)
     trainer.loader.dataset.load = load
-    losses = trainer.train().losses
+    trainer.train()
+    losses = trainer.position.losses
     for grid in ("4x4", "2x2"):
         assert losses[-1][grid] < 0.7 * losses[0][grid]
 

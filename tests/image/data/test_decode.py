@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from revit.common.data.broken import BrokenSample
-from revit.image.data.decode import check_shape, read_picture
+from revit.image.data.pictures import check_shape, read_picture
 
 
 def saved(tmp_path, picture: Image.Image, name: str = "a.png", **options) -> str:
@@ -113,5 +113,5 @@ def test_missing_files_and_folders_are_named(tmp_path):
 
 def test_lines_of_pixels_are_refused():
     check_shape("a.png", Image.new("RGB", (224, 1)), (224, 224))
-    with pytest.raises(BrokenSample, match="1x30000 pixels are too narrow for a crop of 224x224"):
+    with pytest.raises(BrokenSample, match=r"1x30000 .* 224x224"):
         check_shape("a.png", Image.new("RGB", (1, 30000)), (224, 224))

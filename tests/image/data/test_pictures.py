@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from revit.common.data import build as build_data
 from revit.common.data.broken import BrokenSample
 from revit.common.system.errors import UserError
 from revit.image.data.options import PictureOptions
-from revit.image.data.pictures import build_eval_loader, build_train_loader, load_picture, read_split
+from revit.image.data.pictures import EvalPictures, load_picture, read_split, train_load
 
 AUGMENT = {"auto_augment": "rand-m9-mstd0.5-inc1", "interpolation": "random"}
 
@@ -34,6 +35,12 @@ def build(tree, tmp_path):
     return build
 
 
+def train_loader(options, batch_size, seed, num_classes=3):
+    pictures = read_split(options, "train")
+    load, repeats = train_load(options, pictures, num_classes), options.augment.repeats
+    return build_data.train_loader(load, pictures, options.loading, batch_size, seed, repeats=repeats)
+
+
 def same(left, right) -> bool:
     tensors = zip(
         (left.inputs, left.targets, left.ids, *left.extras.values()),
@@ -46,8 +53,8 @@ def same(left, right) -> bool:
 @pytest.mark.parametrize("repeats", [1, 3])
 def test_training_batches_do_not_depend_on_the_workers_or_on_where_one_begins(build, num_workers, repeats):
     augment = {**AUGMENT, "repeats": repeats}
-    alone = build_train_loader(build(augment=augment), 3, seed=5)
-    helped = build_train_loader(build(augment=augment, num_workers=num_workers), 3, seed=5)
+    alone = train_loader(build(augment=augment), 3, seed=5)
+    helped = train_loader(build(augment=augment, num_workers=num_workers), 3, seed=5)
     for epoch, start in ((0, 0), (1, 2)):
         for loader in (alone, helped):
             loader.set_epoch(epoch)
@@ -65,8 +72,8 @@ def test_the_same_pictures_come_from_tar_files(build, tree, tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for file in sorted(tree.glob("*/*")):
             tar.add(file, arcname=str(file.relative_to(tree)))
-    plain = build_train_loader(build(augment=AUGMENT), 4, seed=2)
-    packed = build_train_loader(
+    plain = train_loader(build(augment=AUGMENT), 4, seed=2)
+    packed = train_loader(
         build({"train": str(tmp_path / "a.tar")}, num_workers=2, augment=AUGMENT), 4, seed=2
     )
     for left, right in zip(plain, packed):
@@ -77,7 +84,7 @@ def test_the_same_pictures_come_from_tar_files(build, tree, tmp_path):
 
 
 def test_training_replaces_broken_pictures(build):
-    loader = build_train_loader(build(), 4, seed=1)
+    loader = train_loader(build(), 4, seed=1)
     for epoch in range(2):
         loader.set_epoch(epoch)
         for batch in loader:
@@ -89,7 +96,8 @@ def test_training_replaces_broken_pictures(build):
 
 def test_evaluation_reports_broken_pictures(build):
     options = build()
-    batches = list(build_eval_loader(options, "test", 5))
+    pictures = read_split(options, "test")
+    batches = list(build_data.eval_loader(EvalPictures(pictures, options), pictures, options.loading, 5))
     assert [batch.ids.tolist() for batch in batches] == [[0, 1, 3, 4], [5, 6, 7, 9], [10, 11]]
     failures = [failure for batch in batches for failure in batch.failures]
     assert [failure.id for failure in failures] == [2, 8]
@@ -109,7 +117,7 @@ def test_too_many_broken_pictures_stop_training(build):
     strict = options.model_copy(
         update={"loading": options.loading.model_copy(update={"max_broken_share": 0.1})}
     )
-    loader = build_train_loader(strict, 12, seed=1)
+    loader = train_loader(strict, 12, seed=1)
     with pytest.raises(UserError, match="max_broken_share"):
         [list(loader) for _ in range(2)]
 
@@ -153,7 +161,7 @@ def mapped(tmp_path, quarters):
 def test_crops_of_a_quarter_point_at_its_labels(mapped, flip):
     """Small crops mostly lie in one quarter: the map cell under their middle has the label of the colour they show."""
     options = mapped(augment={"flip_probability": flip, "scale": (0.02, 0.05)})
-    loader = build_train_loader(options, 8, seed=3, num_classes=4)
+    loader = train_loader(options, 8, seed=3, num_classes=4)
     colours = torch.tensor([[200, 10, 10], [10, 200, 10], [10, 10, 200], [200, 200, 10]])
     seen = set()
     for epoch in range(4):
@@ -175,13 +183,13 @@ def test_crops_of_a_quarter_point_at_its_labels(mapped, flip):
 def test_batches_with_maps_do_not_depend_on_the_workers(mapped):
     options = mapped(augment={"auto_augment": "rand-m9-mstd0.5-inc1", "repeats": 2})
     helped = options.model_copy(update={"loading": options.loading.model_copy(update={"num_workers": 2})})
-    loaders = [build_train_loader(each, 4, seed=1, num_classes=4) for each in (options, helped)]
+    loaders = [train_loader(each, 4, seed=1, num_classes=4) for each in (options, helped)]
     assert all(same(left, right) for left, right in zip(*loaders))
 
 
 def test_a_picture_without_its_map_is_replaced(mapped, tmp_path):
     (tmp_path / "maps" / "n0" / "2.pt").unlink()
-    loader = build_train_loader(mapped(), 8, seed=0, num_classes=4)
+    loader = train_loader(mapped(), 8, seed=0, num_classes=4)
     (batch,) = loader
     assert len(batch) == 8
     assert [failure.path for failure in loader.broken.failures] == [str(tmp_path / "maps" / "n0" / "2.pt")]
@@ -190,7 +198,7 @@ def test_a_picture_without_its_map_is_replaced(mapped, tmp_path):
 def test_maps_of_a_class_subset_are_renumbered(mapped):
     options = mapped(augment={"flip_probability": 0})
     source = options.source.model_copy(update={"classes": ("n1", "n0")})
-    (batch,) = build_train_loader(options.model_copy(update={"source": source}), 8, seed=0)
+    (batch,) = train_loader(options.model_copy(update={"source": source}), 8, seed=0)
     numbers = batch.extras["label_map"][:, 1]
     assert set(np.unique(numbers)) == {-1.0, 0.0, 1.0}  # 1 -> 0, 0 -> 1, 2 and 3 are not kept
     assert (numbers[:, :, 0, 0] == 1).all()

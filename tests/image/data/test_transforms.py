@@ -12,9 +12,17 @@ from timm.data import create_transform
 from timm.data.auto_augment import LEVEL_TO_ARG, AugmentOp
 
 from revit.common.data.dataset import global_generators_seeded
-from revit.image.data.followed import MOVING, FollowedTransform, can_be_followed, move_map
 from revit.image.data.options import AugmentOptions, PicturePixelOptions
-from revit.image.data.transforms import eval_transform, operations_of, train_parts, train_transform
+from revit.image.data.transforms import (
+    MOVING,
+    FollowedTransform,
+    can_be_followed,
+    eval_transform,
+    move_map,
+    operations_of,
+    train_parts,
+    train_transform,
+)
 
 RANDAUGMENT = "rand-m9-mstd0.5-inc1"
 WHOLE = {"scale": (1.0, 1.0), "ratio": (4 / 3, 4 / 3), "interpolation": "nearest"}

@@ -10,8 +10,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from revit.image.models.asvit import AsViT
-from revit.image.models.asvit_features import AsViTFeatures
+from revit.image.models.asvit import AsViT, AsViTFeatures
 
 SMALL = "6,2,2|3,2,2|2,1,2|3,1,2|8,8"
 

@@ -10,15 +10,23 @@ from torch import nn
 
 from revit.common.models.layers.attention import Attention
 from revit.image.models.asvit import AsViT
-from revit.image.search.complexity import Circle, Curve, curve_of, pooled, thetas_of, without_norms
-from revit.image.search.tangent import attention_with_slope, slope_along
+from revit.image.search import complexity
+from revit.image.search.complexity import (
+    Circle,
+    Curve,
+    attention_with_slope,
+    curve_of,
+    pooled,
+    thetas_of,
+    without_norms,
+)
 
 SMALL = "6,2,2|3,2,2|2,1,2,2|3,1,2|8,8"
 
 
 def circle(side=32, radius="unit", seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return Circle.draw((3, side, side), generator, radius, dtype=torch.float64)
+    return Circle.draw(torch.Size((3, side, side)), generator, radius, dtype=torch.float64)
 
 
 def model_of(genotype=SMALL, side=32):
@@ -73,17 +81,10 @@ def test_attention_with_its_slope(shape, monkeypatch):
 
     expected = torch.func.jvp(attention, tuple(three), tuple(slopes))
     for group in (1, 2 * shape[1] ** 2, 2**19):
-        monkeypatch.setattr("revit.image.search.tangent.GROUP", group)
-        found = attention_with_slope(*three, tuple(slopes))
+        monkeypatch.setattr(complexity, "MAPS_AT_ONCE", group)
+        found = attention_with_slope(three, slopes)
         for one, other in zip(found, expected):
             torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
-
-
-def test_a_function_without_the_pictures_has_no_slope():
-    with pytest.raises(AssertionError, match="depend"):
-        slope_along(
-            model_of(), lambda images: torch.zeros(1), torch.zeros(1, 3, 32, 32), torch.ones(1, 3, 32, 32)
-        )
 
 
 def test_circles_are_circles():

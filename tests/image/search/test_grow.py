@@ -8,14 +8,14 @@ import pytest
 from search_runs import GROWTH, SEARCH, START, made_up
 
 from revit.image.models.asvit import AsViT
+from revit.image.models.asvit_cost import num_params
 from revit.image.models.genotype import PUBLISHED, Genotype
-from revit.image.search.baselines import compare, random_topologies, scores, statistics
-from revit.image.search.evaluations import Measured, OutOfBudget
-from revit.image.search.figures import draw_growth, draw_searches
-from revit.image.search.grow import best_of, grow, grow_at_random, grown_genotypes, num_params, rank_sums
+from revit.image.search.grow import at_random, best_of, by_rank, grow, grown_genotypes, rank_sums
+from revit.image.search.measure import Measured, OutOfBudget
 from revit.image.search.options import BudgetOptions, SearchOptions
+from revit.image.search.results import draw_growth, draw_searches
 from revit.image.search.search import search
-from revit.image.search.space import values_of
+from revit.image.search.space import compare, random_topologies, scores, statistics, values_of
 
 RATIOS = (0.05, 0.1, 0.15, 0.2)
 SIDES = (32, 32)
@@ -70,7 +70,7 @@ def test_ties_go_to_the_better_value_of_the_measure_that_differs_more():
 
 def test_growth_ends_at_its_limit_and_keeps_all_choices():
     heard = []
-    growth = grow(GROWTH, START, SIDES, made_up, heard.append)
+    growth = grow(GROWTH, START, SIDES, by_rank(GROWTH, made_up), heard.append)
     assert growth.complete
     assert heard == list(growth.steps)
     sizes = [model.params for model in growth.models]
@@ -88,14 +88,16 @@ def test_growth_ends_at_its_limit_and_keeps_all_choices():
 
 def test_no_choice_passes_the_largest_size():
     options = GROWTH.model_copy(update={"max_params": 400e3, "stop_params": 400e3})
-    growth = grow(options, START, SIDES, made_up)
+    growth = grow(options, START, SIDES, by_rank(GROWTH, made_up))
     assert growth.complete
     assert all(choice.params <= 400e3 for step in growth.steps for choice in step.choices)
 
 
 def test_budgets_cut_short_and_leave_the_same_beginning():
-    whole = grow(GROWTH, START, SIDES, made_up)
-    cut = grow(GROWTH.model_copy(update={"budget": BudgetOptions(steps=2)}), START, SIDES, made_up)
+    whole = grow(GROWTH, START, SIDES, by_rank(GROWTH, made_up))
+    cut = grow(
+        GROWTH.model_copy(update={"budget": BudgetOptions(steps=2)}), START, SIDES, by_rank(GROWTH, made_up)
+    )
     assert not cut.complete
     assert cut.steps == whole.steps[:2]
     calls = 0
@@ -107,9 +109,11 @@ def test_budgets_cut_short_and_leave_the_same_beginning():
             raise OutOfBudget
         return made_up(genotypes, seed)
 
-    assert grow(GROWTH, START, SIDES, tired).steps == whole.steps[:2]
+    assert grow(GROWTH, START, SIDES, by_rank(GROWTH, tired)).steps == whole.steps[:2]
     calls = 3
-    assert grow(GROWTH, START, SIDES, tired).models[-1].genotype.width == 16  # the start, not measured
+    assert (
+        grow(GROWTH, START, SIDES, by_rank(GROWTH, tired)).models[-1].genotype.width == 16
+    )  # the start, not measured
     calls = 0
     found = search(SEARCH, 3, tired)
     assert (len(found.steps), found.complete) == (3, False)
@@ -118,7 +122,7 @@ def test_budgets_cut_short_and_leave_the_same_beginning():
 
 
 def test_random_growth_is_drawn_from_the_same_choices():
-    one, again, other = (grow_at_random(GROWTH, START, SIDES, draw) for draw in (1, 1, 2))
+    one, again, other = (grow(GROWTH, START, SIDES, at_random(draw)) for draw in (1, 1, 2))
     assert one.complete
     assert one == again
     assert one.models != other.models
@@ -169,7 +173,7 @@ def test_figures_are_drawn(tmp_path):
         [found, search(SEARCH.model_copy(update={"budget": BudgetOptions(steps=1)}), 4, made_up)],
         tmp_path / "a.png",
     )
-    growth = grow(GROWTH, START, SIDES, made_up)
-    draw_growth(growth, [grow_at_random(GROWTH, START, SIDES, 1)], tmp_path / "deeper" / "b.png")
+    growth = grow(GROWTH, START, SIDES, by_rank(GROWTH, made_up))
+    draw_growth(growth, [grow(GROWTH, START, SIDES, at_random(1))], tmp_path / "deeper" / "b.png")
     for name in ("a.png", "deeper/b.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

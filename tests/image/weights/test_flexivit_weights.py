@@ -15,9 +15,9 @@ from revit.common.system.errors import UserError
 from revit.common.weights.source import Source, read_source
 from revit.image.modality import open_classifier
 from revit.image.models.deit import DeiT
-from revit.image.weights.start import start_from, start_from_source
+from revit.image.weights.start import start_from
 from revit.video.models.timesformer import TimeSformer
-from revit.video.weights.start import start_from_source as start_clips
+from revit.video.weights.start import start_from as start_clips
 
 SIZES: dict[str, Any] = {
     "embed_dim": 128,
@@ -54,7 +54,7 @@ def answer(model: torch.nn.Module, grid: int | None = None, size: int = 32) -> t
 def test_a_fixed_model_starts_a_flexible_one_exactly_at_its_own_size(distillation):
     """The kernel as it is, positions too; the class token takes its row of the table up. A distillation token goes."""
     fixed, model = plain(distillation=distillation), flexible()
-    report = start_from_source(model, source_of(fixed))
+    report = start_from(model, source_of(fixed))
     with torch.no_grad():
         images = torch.randn(2, 3, 32, 32)
         tokens = fixed.embed(images, fixed.grids[0])
@@ -68,7 +68,7 @@ def test_a_fixed_model_starts_a_flexible_one_exactly_at_its_own_size(distillatio
 
 def test_the_published_rules_where_sizes_differ():
     fixed, model = plain(), flexible(kernel=12, table=3)
-    start_from_source(model, source_of(fixed))
+    start_from(model, source_of(fixed))
     kernel = resize_patch_kernel(fixed.patch_embed.proj.weight, (12, 12))
     torch.testing.assert_close(model.patch_embed.proj.weight, kernel)
     zoomed = resize_positions(fixed.pos_embed[:, 1:], 0, TokenGrid(4, 4), TokenGrid(3, 3), "corners")
@@ -80,16 +80,16 @@ def test_the_published_rules_where_sizes_differ():
 def test_a_fixed_model_gets_a_flexible_ones_answers_at_its_grid(grid):
     model = flexible(kernel=11, table=5)
     fixed = plain(grid)
-    report = start_from_source(fixed, source_of(model, position_grid=TokenGrid(5, 5)))
+    report = start_from(fixed, source_of(model, position_grid=TokenGrid(5, 5)))
     torch.testing.assert_close(answer(fixed), answer(model, grid), atol=1e-6, rtol=0)
     assert any("no position to its class token" in note for note in report.notes)
 
 
 def test_flexible_to_flexible_and_back_loses_nothing_where_the_table_grows():
     small, large = flexible(kernel=8, table=3), flexible(kernel=8, table=6)
-    start_from_source(large, source_of(small, position_grid=TokenGrid(3, 3)))
+    start_from(large, source_of(small, position_grid=TokenGrid(3, 3)))
     again = flexible(kernel=8, table=3, seed=5)
-    start_from_source(again, source_of(large, position_grid=TokenGrid(6, 6)))
+    start_from(again, source_of(large, position_grid=TokenGrid(6, 6)))
     torch.testing.assert_close(again.pos_embed, small.pos_embed, atol=1e-5, rtol=0)
 
 
@@ -184,7 +184,7 @@ def test_deit_iii_is_a_deit_after_its_scales_are_multiplied_in(tmp_path):
     flexi = DeiT(48, (3,), patch_embed="flexi", kernel_size=16, position_grid=3, **SIZES).eval()
     images = torch.randn(2, 3, 48, 48)
     for model in (fixed, flexi):
-        start_from_source(model, source)
+        start_from(model, source)
         with torch.no_grad():
             torch.testing.assert_close(model(images).logits, network(images), atol=1e-5, rtol=1e-5)
 
@@ -192,4 +192,4 @@ def test_deit_iii_is_a_deit_after_its_scales_are_multiplied_in(tmp_path):
 def test_a_stem_has_no_kernel_for_a_flexible_model():
     stem = plain(grid=2, patch_embed="stem", stem_widths=(8, 8, 8, 8))
     with pytest.raises(UserError, match=r"patch_embed\.proj"):
-        start_from_source(flexible(), source_of(stem))
+        start_from(flexible(), source_of(stem))

@@ -12,7 +12,7 @@ from revit.common.weights.source import Source, image_transformer, read_source
 from revit.image.models.deit import DeiT
 from revit.image.models.lvvit import LVViT
 from revit.image.weights.infer import infer
-from revit.image.weights.start import start_from_source
+from revit.image.weights.start import start_from
 
 
 def source_of(model: torch.nn.Module, **facts: Any) -> Source:
@@ -21,7 +21,7 @@ def source_of(model: torch.nn.Module, **facts: Any) -> Source:
 
 def same_answers(model: Any, source: Source) -> bool:
     again = infer(source).build()
-    start_from_source(again, source)
+    start_from(again, source)
     pictures = torch.randn(1, 3, model.img_size, model.img_size)
     with torch.no_grad():
         return torch.equal(model.eval()(pictures).prediction, again.eval()(pictures).prediction)
@@ -121,19 +121,19 @@ def test_timm_says_what_its_models_want(monkeypatch: pytest.MonkeyPatch) -> None
 def test_what_cannot_classify_pictures_is_refused() -> None:
     model = DeiT(48, (3,), 5, 64, 1, 1)
     state = dict(model.state_dict())
-    with pytest.raises(UserError, match="video model cannot classify pictures"):
+    with pytest.raises(UserError, match="video model"):
         infer(Source("weights", "video", state))
     headless = {name: tensor for name, tensor in state.items() if not name.startswith("head")}
     with pytest.raises(UserError, match="not a whole DeiT"):
         infer(Source("weights", "image", headless))
     with pytest.raises(UserError, match="no square picture"):
         infer(Source("weights", "image", {**state, "pos_embed": torch.zeros(1, 7, 64)}))
-    with pytest.raises(UserError, match="width of 200 is no multiple of its 3 heads"):
+    with pytest.raises(UserError, match=r"200 .* 3 heads"):
         infer(source_of(DeiT(48, (3,), 5, 200, 1, 2)))
     stem = LVViT(48, (3,), 5, 128, 2, 2, stem_widths=(8, 12, 16)).state_dict()
     for shape in ((8,), ()):
         broken = {**stem, "patch_embed.conv2.weight": torch.zeros(shape)}
-        with pytest.raises(UserError, match=r"its patch_embed.conv2.weight has shape"):
+        with pytest.raises(UserError, match=r"patch_embed\.conv2\.weight has shape"):
             infer(Source("weights", "image", broken))
     del stem["patch_embed.conv2.weight"]
     with pytest.raises(UserError, match=r"not a whole LV-ViT.*patch_embed.conv2.weight is missing"):

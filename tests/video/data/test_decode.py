@@ -71,10 +71,7 @@ def test_decord_really_answers_the_same_bits(name, make_video):
     """The equality above would also hold if decord were never asked."""
     index = index_frames(make_video(**FORMATS[name]))
     wanted = np.array([0, 7, 31, 59])
-    by_decord, by_pyav = (
-        decord.read(index, wanted),
-        dict(pyav.read(index, set(wanted.tolist()))),
-    )
+    by_decord, by_pyav = (decord.read(index, wanted), dict(pyav.read(index, set(wanted.tolist()))))
     index.container.close()
     assert by_decord is not None
     for picture, number in zip(by_decord, wanted.tolist()):

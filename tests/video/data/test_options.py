@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from revit.video.data.clips import clip_indices, span_frames
 from revit.video.data.options import FrameOptions
-from revit.video.data.sampling import clip_indices, span_frames
 
 
 @pytest.mark.parametrize(("name", "value"), [("target_fps", 1e-300), ("sampling_rate", 1e308)])

@@ -38,7 +38,11 @@ def test_the_list_of_frames_is_the_same(name, make_video):
     quick, careful = index_frames(path, quick=True), index_frames(path)
     quick.container.close(), careful.container.close()
     assert (quick.assumed, careful.assumed) == (is_quick, False)
-    assert (quick.pts, quick.packet_pts, quick.held) == (careful.pts, careful.packet_pts, careful.held)
+    assert (quick.pts, quick.packets.pts, quick.packets.held) == (
+        careful.pts,
+        careful.packets.pts,
+        careful.packets.held,
+    )
     if name != "rotated":
         assert quick.info == careful.info
     assert quick.codec == careful.codec

@@ -72,11 +72,7 @@ def test_it_has_no_name_and_a_large_one_is_given_back(file):
 def test_readers_give_their_memory_back_however_the_helper_ends(make_video):
     path = make_video(num_frames=12)
     expected = read_frames(path, lambda _: [3, 11])
-    names, open_files, mapped = (
-        set(os.listdir("/dev/shm")),
-        len(os.listdir("/proc/self/fd")),
-        memory_of(),
-    )
+    names, open_files, mapped = (set(os.listdir("/dev/shm")), len(os.listdir("/proc/self/fd")), memory_of())
     reader = FrameReader()
     for end in ("kill", "kill", "close"):
         assert np.array_equal(reader.read(path, lambda _: [3, 11]), expected)

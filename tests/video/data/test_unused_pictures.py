@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import av
 import numpy as np
@@ -67,13 +66,15 @@ def whole_file(path: str) -> np.ndarray:
     return np.stack(frames)
 
 
-def count_decoded(path: str, numbers: list[int], **changes) -> tuple[int, int]:
+def count_decoded(path: str, numbers: list[int], held: list[Held] | None = None) -> tuple[int, int]:
     """Pictures that come out of the decoder for these frames, and packets of the runs that hold them."""
-    index = replace(index_frames(path, quick=True), **changes)
+    index = index_frames(path, quick=True)
+    packets = index.packets
+    packets.held = held or packets.held
     assert index.pts is not None
     wanted = {index.pts[number] for number in numbers}
     decoded = list(pyav._decode_runs(index, wanted))
-    runs = pyav.plan_runs(index.packet_pts, [bool(held.entry) for held in index.held], wanted)
+    runs = pyav.plan_runs(packets.pts, [bool(one.entry) for one in packets.held], wanted)
     index.container.close()
     assert wanted <= {frame.pts for frame in decoded}
     return len(decoded), sum(stop - start for start, stop in runs)
@@ -99,11 +100,13 @@ def test_marks_hold_for_their_own_sub_layer_and_those_below(make_video):
     path = make_video(**PYRAMID)
     index = index_frames(path)
     index.container.close()
-    assert {held.layer for held in index.held} == {0}
+    assert {held.layer for held in index.packets.held} == {0}
     first, wanted = min(index.pts), index.pts[10]
 
     def with_layers(layer_at: Callable[[int], int | None]) -> list[Held]:
-        return [held._replace(layer=layer_at(pts)) for held, pts in zip(index.held, index.packet_pts)]
+        return [
+            held._replace(layer=layer_at(pts)) for held, pts in zip(index.packets.held, index.packets.pts)
+        ]
 
     some, held = count_decoded(path, [10])
     assert some < held

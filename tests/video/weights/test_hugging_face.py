@@ -14,7 +14,7 @@ from revit.common.system.errors import UserError
 from revit.video.models.timesformer import TimeSformer
 from revit.video.weights.infer import infer
 from revit.video.weights.source import read_source
-from revit.video.weights.start import start_from, start_from_source
+from revit.video.weights.start import start_from
 
 NAMES = ("abseiling", "air drumming", "answering questions")
 CONFIG = {
@@ -129,7 +129,7 @@ def test_the_port_answers_the_same(tmp_path: Path) -> None:
         source = read_source(str(tmp_path / attention))
         assert source.label_names == NAMES
         ours = TimeSformer(32, (4,), 4, 3, 32, 2, 4, attention=attention, mlp_ratio=2.0).eval()
-        start_from_source(ours, source)
+        start_from(ours, source)
         clips = torch.randn(2, 3, 4, 32, 32)
         with torch.no_grad():
             expected = theirs(clips.transpose(1, 2)).logits

@@ -13,7 +13,7 @@ from revit.video.modality import build_model
 from revit.video.models.timesformer import TimeSformer
 from revit.video.weights.infer import infer
 from revit.video.weights.source import facts_from_cfg, read_source
-from revit.video.weights.start import start_from_source
+from revit.video.weights.start import start_from
 
 CFG = """
 DATA: {MEAN: [0.4, 0.4, 0.4], STD: [0.2, 0.2, 0.2], NUM_FRAMES: 6, SAMPLING_RATE: 12, TRAIN_CROP_SIZE: 48}
@@ -40,7 +40,7 @@ def test_shapes_give_the_architecture(attention: str, qkv_bias: bool) -> None:
     assert (found.num_classes, found.clips.pixels.crop_size) == (3, 48)
     assert found.clips.frames.num_frames == (8 if attention == "space_only" else 6)
     again = build_model(found.model, found.clips, found.num_classes).eval()
-    start_from_source(again, source)
+    start_from(again, source)
     clips = torch.randn(1, 3, 6, 48, 48)
     with torch.no_grad():
         assert torch.equal(model(clips).logits, again(clips).logits)
@@ -75,7 +75,7 @@ def test_a_strange_cfg_in_a_file_still_gives_a_model(tmp_path: Path, strange: st
     assert found.clips.pixels.mean == (0.45,) * 3
     assert found.clips.pixels.std == (0.225,) * 3
     again = build_model(found.model, found.clips, found.num_classes)
-    notes = " ".join(start_from_source(again, source).notes)
+    notes = " ".join(start_from(again, source).notes)
     assert ("cannot be" in notes) == (not strange.startswith("MEAN"))
 
 

@@ -13,7 +13,7 @@ from revit.common.system.errors import UserError
 from revit.common.weights.checkpoint import Checkpoint, save_checkpoint
 from revit.common.weights.source import Source
 from revit.video.models.timesformer import TimeSformer
-from revit.video.weights.start import start_from, start_from_source
+from revit.video.weights.start import start_from
 
 CLIP = (2, 3, 4, 32, 32)
 
@@ -162,19 +162,19 @@ def test_class_names_travel_and_their_order_is_kept() -> None:
     wanted = ("run", "play guitar", "swim")
 
     model = make(num_classes=3)
-    report = start_from_source(model, named(source, "a", "b", "c"))
+    report = start_from(model, named(source, "a", "b", "c"))
     assert report.label_names == ("a", "b", "c")
 
-    report = start_from_source(model, named(source, "swim", "run", "Play_Guitar"), label_names=wanted)
+    report = start_from(model, named(source, "swim", "run", "Play_Guitar"), label_names=wanted)
     assert report.label_names == wanted
     assert torch.allclose(answer(model), answer(source)[:, [1, 2, 0]], atol=1e-6)
     assert any("another order" in text for text in report.notes)
 
-    report = start_from_source(model, named(source, "x", "y", "z"), label_names=wanted)
+    report = start_from(model, named(source, "x", "y", "z"), label_names=wanted)
     assert any("other class names" in text for text in report.remade)
     assert report.label_names == ()
 
-    report = start_from_source(model, named(source, "x", "y", "z"), label_names=("0", "1", "2"))
+    report = start_from(model, named(source, "x", "y", "z"), label_names=("0", "1", "2"))
     assert not report.remade
     assert report.label_names == ("x", "y", "z")
 
@@ -230,7 +230,7 @@ def test_nothing_is_loaded_in_silence(tmp_path: Path) -> None:
     refuse({**whole, "pos_embed": torch.randn(1, 16, 32)}, "no square")
     heads = Source("hub", "video", dict(whole), facts={"num_heads": 8})
     with pytest.raises(UserError, match=r"num_heads 8, the model has 4; set model\.num_heads=8"):
-        start_from_source(model, heads)
+        start_from(model, heads)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     for where, message in (
         (str(tmp_path / "absent.pth"), "no such file"),

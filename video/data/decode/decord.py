@@ -26,12 +26,12 @@ formats, and of half-size chroma at odd sizes, the two make different pictures."
 
 
 def installed() -> bool:
-    """Whether decord can be imported on this machine (it has no build for ARM)."""
+    """Tell whether decord can be imported on this machine (it has no build for ARM)."""
     return importlib.util.find_spec("decord") is not None
 
 
 def suits(index: FrameIndex, identical: Mapping[str, Sequence[str]] = IDENTICAL) -> bool:
-    """Whether decord returns the same frames as PyAV for this file.
+    """Tell whether decord returns the same frames as PyAV for this file.
 
     Besides container, codec and pixels: there is one video stream, every packet is one frame with its own stamp, none is
     outside an edit list, and groups are closed and flagged as what they are (decord begins at flagged packets, and in an
@@ -39,22 +39,21 @@ def suits(index: FrameIndex, identical: Mapping[str, Sequence[str]] = IDENTICAL)
     """
     names = index.container.format.name.split(",")
     codecs = next((identical[name] for name in names if name in identical), ())
-    even = index.info.width % 2 == 0 and index.info.height % 2 == 0
-    known = index.codec in codecs and index.pixel_format in IDENTICAL_PIXELS
+    packets = index.packets
     return (
-        even
-        and known
+        index.codec in codecs
+        and index.pixel_format in IDENTICAL_PIXELS
+        and index.info.width % 2 == index.info.height % 2 == 0
         and index.numbering is Numbering.STAMPS
-        and index.num_hidden == 0
+        and not any(packets.hidden)
         and len(index.container.streams.video) == 1
-        and index.flags_true
-        and all(held.frames == 1 and held.entry in (Entry.NONE, Entry.CLOSED) for held in index.held)
+        and packets.flags_true
+        and all(held.frames == 1 and held.entry in (Entry.NONE, Entry.CLOSED) for held in packets.held)
     )
 
 
 def read(index: FrameIndex, wanted: NDArray[np.int64]) -> NDArray[np.uint8] | None:
-    """The frames numbered `wanted` (sorted, each once) as (n, H, W, 3), or None if decord fails or disagrees about the
-    file: PyAV has the last word.
+    """Read the frames numbered `wanted` (sorted, each once): (n, H, W, 3), or None if decord fails or disagrees with PyAV.
 
     One reader per call, one thread, rewound and dropped at once: an idle reader goes on decoding the whole file into
     memory, and one kept between calls grows.
@@ -70,9 +69,7 @@ def read(index: FrameIndex, wanted: NDArray[np.int64]) -> NDArray[np.uint8] | No
         pictures: NDArray[np.uint8] = reader.get_batch(wanted).asnumpy()
         reader.seek(0)
         del reader
-    except (
-        Exception
-    ):  # decord raises RuntimeError, IndexError and DECORDError, which derives from Exception alone
+    except Exception:  # RuntimeError, IndexError and DECORDError, which derives from Exception alone
         return None
     if pictures.shape[1:3] != (index.info.height, index.info.width) or noise_bytes() != before:
         return None
@@ -80,7 +77,7 @@ def read(index: FrameIndex, wanted: NDArray[np.int64]) -> NDArray[np.uint8] | No
 
 
 def noise_bytes() -> int:
-    """Bytes of complaints in the file that standard error goes to.
+    """Count the bytes of complaints in the file that standard error goes to.
 
     FFmpeg inside decord fills holes in damaged frames and only complains on standard error. In the helper process that
     is a file; elsewhere (a terminal, a pipe) this is constantly 0 or -1 and the complaint stays unseen.

@@ -1,4 +1,4 @@
-"""Which frames a file has, in the order in which they are shown, found by reading its packets without decoding them.
+"""Frames of a file in the order in which they are shown, found by reading its packets without decoding them.
 
 Frame n is the n-th frame that a plain decode of the whole file hands out. How that is known without decoding everything
 depends on the file, see `Numbering`.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from itertools import pairwise
 
@@ -25,26 +25,22 @@ from revit.video.data.decode.opening import (
     refuse_truncated,
 )
 from revit.video.data.decode.scan.packets import Entry, Held, Scanner, scanner_for
-from revit.video.data.decode.shape import (
-    FirstPackets,
-    first_picture,
-    header_shape,
-    header_suffices,
-    picture_shape,
-)
+from revit.video.data.decode.shape import Shape, VideoInfo, first_picture, header_suffices, picture_shape
 
 KEPT_BYTES = 64 << 20
 """Packets of files up to this size are kept in memory between indexing and decoding; others are read twice."""
 
+FIRST_PACKETS = 16  # packets from a key frame on that are tried for a first frame
+
 RATE_TOLERANCE = 0.03
 """Share by which a file's stamps may differ from the rate written in it, beside their rounding."""
 
-STAMPED_CONTAINERS = ("mp4", "matroska", "mpegts", "mpeg", "flv")
+STAMPED_CONTAINERS = {"mp4", "matroska", "mpegts", "mpeg", "flv"}
 """FFmpeg's names of containers whose time stamps say when a frame is shown. Those of AVI and ASF say when it is decoded."""
 
 
 class Numbering(Enum):
-    """How frames are known by their numbers."""
+    """The way in which frames are known by their numbers."""
 
     STAMPS = "stamps"
     """By their time stamps: each packet has one of its own, and holds at most one frame."""
@@ -54,31 +50,23 @@ class Numbering(Enum):
     """Only by decoding the whole file: packets of this kind are not understood, or they are irregular."""
 
 
-@dataclass(frozen=True)
-class VideoInfo:
-    """What choosing frames may depend on. The same whichever decoder reads the file."""
+@dataclass
+class Packets:
+    """All packets of a file, in file order."""
 
-    num_frames: int
-    """Frames that are shown; the indices asked for are 0 .. num_frames - 1 in the order they are shown."""
-    fps: float
-    """Average frame rate, frames per second."""
-    width: int
-    """Pixels, after the rotation tag is applied."""
-    height: int
-    """Pixels, after the rotation tag is applied."""
-    rotation: int
-    """Degrees that the frames are turned counter-clockwise to be shown upright: 0, 90, 180 or 270."""
-    duration_seconds: float
-    """From the first frame's start to the last one's end."""
-    num_lost: int = 0
-    """Frames left out of `num_frames` because they are damaged or cut off; only where that was found and is allowed."""
-
-    @property
-    def remark(self) -> str | None:
-        """A remark on a file that is not whole."""
-        if not self.num_lost:
-            return None
-        return f"{self.num_frames} of {self.num_frames + self.num_lost} frames; the others are damaged or cut off"
+    kept: list[Packet] | None
+    """None when the file is too large to keep them."""
+    pts: list[int | None] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
+    """Contents of every packet. Where `entry`, decoding can begin."""
+    hidden: list[bool] = field(default_factory=list)
+    """True for those outside the edit list: decoded when others need them, never shown."""
+    num_frames: int = 0
+    flags_true: bool = True
+    """True if the container's key-frame flags are set just where decoding can begin."""
+    first: list[Packet] = field(default_factory=list)
+    """Packets from which a first frame comes out: up to the first key packet (`key`) and some behind it."""
+    key: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,43 +81,21 @@ class FrameIndex:
     pixel_format: str | None
     """As decoded; None if no picture has been decoded yet."""
     assumed: bool
-    """Whether size and rotation are those of the file's header and still to be compared with a decoded picture."""
+    """True if size and rotation are those of the file's header and still to be compared with a decoded picture."""
     numbering: Numbering
     pts: list[int] | None
     """Time stamps in the order shown: frame i is the one stamped pts[i]. None where stamps do not number frames."""
-    packet_pts: list[int | None]
-    """Time stamp of every packet in file order."""
-    held: list[Held]
-    """What every packet holds, in file order. Where `entry`, decoding can begin."""
     starts: list[tuple[int, int]]
     """Packets at which counting can begin, with the number of the frame that is handed out first from there on."""
-    num_hidden: int
-    """Packets outside the edit list: decoded when others need them, never shown."""
-    flags_true: bool
-    """Whether the container's key-frame flags are set just where decoding can begin."""
-    packets: list[Packet] | None
-    """Packets in file order, or None when the file is too large to keep them."""
+    packets: Packets
 
     def read_packets(self) -> Iterator[Packet]:
         """Yield all packets that carry a picture, in file order."""
-        if self.packets is not None:
-            yield from self.packets
+        if self.packets.kept is not None:
+            yield from self.packets.kept
         else:
             with open_container(self.path) as container:
                 yield from picture_packets(container)
-
-
-@dataclass(frozen=True)
-class _Packets:
-    """What one pass over the packets of a file found, in file order."""
-
-    pts: list[int | None]
-    held: list[Held]
-    hidden: list[bool]
-    kept: list[Packet] | None
-    num_frames: int
-    flags_true: bool
-    heads: FirstPackets
 
 
 def index_frames(path: str, quick: bool = False) -> FrameIndex:
@@ -151,127 +117,102 @@ def index_frames(path: str, quick: bool = False) -> FrameIndex:
             return index_frames(path)
         if not found.held:
             raise DecodeError(path, "has a video stream without a single frame")
-        shape = header_shape(codec) if quick else picture_shape(first_picture(path, codec, found.heads))
+        if quick:
+            shape = Shape(codec.width, codec.height)
+        else:
+            shape = picture_shape(first_picture(path, codec, found.first, found.key))
         numbering, pts, starts = _number(container, found, scanner)
         # With two frames on one stamp, or none, the rate is the one written.
         fps = frames_per_second(stream, pts)
         seconds = found.num_frames / fps
         if pts is not None and stream.time_base is not None:
             seconds = float((pts[-1] - pts[0]) * stream.time_base) + 1 / fps
-        turned = shape.rotation in (90, 270)
-        info = VideoInfo(
-            num_frames=found.num_frames,
-            fps=fps,
-            width=shape.height if turned else shape.width,
-            height=shape.width if turned else shape.height,
-            rotation=shape.rotation,
-            duration_seconds=seconds,
-        )
+        info, name = shape.info(found.num_frames, fps, seconds), codec.codec.canonical_name
         return FrameIndex(
-            path=path,
-            container=container,
-            info=info,
-            codec=codec.codec.canonical_name,
-            pixel_format=shape.pixel_format,
-            assumed=quick,
-            numbering=numbering,
-            pts=pts,
-            packet_pts=found.pts,
-            held=found.held,
-            starts=starts,
-            num_hidden=sum(found.hidden),
-            flags_true=found.flags_true,
-            packets=found.kept,
+            path, container, info, name, shape.pixel_format, quick, numbering, pts, starts, found
         )
     except BaseException:
         container.close()
         raise
 
 
-def _read_all(path: str, container: InputContainer, scanner: Scanner, quick: bool) -> _Packets | None:
-    """Reads all packets; None if `quick` was asked for and the header does not suffice."""
-    stream, flags_true, is_cut, num_frames = opened_stream(container), True, False, 0
-    all_pts: list[int | None] = []
-    all_held: list[Held] = []
-    all_hidden: list[bool] = []
-    kept: list[Packet] | None = [] if os.path.getsize(path) <= KEPT_BYTES else None
-    heads = FirstPackets(needed=not quick)
+def _read_all(path: str, container: InputContainer, scanner: Scanner, quick: bool) -> Packets | None:
+    """Read all packets; None if `quick` was asked for and the header does not suffice."""
+    stream, found = opened_stream(container), Packets([] if os.path.getsize(path) <= KEPT_BYTES else None)
+    is_cut, has_key, num_behind_key = False, False, 0
     try:
         for packet in picture_packets(container):
-            if quick and not all_pts and not header_suffices(stream, packet):
+            if quick and not found.pts and not header_suffices(stream, packet):
                 return None
             held = scanner.try_scan(packet)
             is_key, is_hidden, is_cut = packet.is_keyframe, packet.is_discard, packet.is_corrupt
-            if held.entry and all_pts and _has_new_headers(packet):
-                scanner.is_exact = False
             if is_cut:  # in the middle of a file, the end of one that was joined to another, or damage
                 scanner.is_exact = False
+            # Headers that change: whoever begins decoding behind them would miss that.
+            if (
+                held.entry
+                and found.pts
+                and (packet.has_sidedata("new_extradata") or packet.has_sidedata("palette"))
+            ):
+                scanner.is_exact = False
             if is_key != bool(held.entry):
-                flags_true = False
+                found.flags_true = False
             if not is_hidden:
-                num_frames += held.frames
-            all_pts.append(packet.pts)
-            all_held.append(held)
-            all_hidden.append(is_hidden)
-            if heads.needed:
-                heads.add(packet, is_key, is_hidden)
-            if kept is not None:
-                kept.append(packet)
+                found.num_frames += held.frames
+            found.pts.append(packet.pts)
+            found.held.append(held)
+            found.hidden.append(is_hidden)
+            if found.kept is not None:
+                found.kept.append(packet)
+            # Of packets outside the edit list no first frame comes out, however many there are.
+            if not quick and num_behind_key < FIRST_PACKETS:
+                found.first.append(packet)
+                found.key += not (is_key or has_key)
+                has_key = has_key or is_key
+                num_behind_key += has_key and not is_hidden
     except FFmpegError as error:
-        raise DecodeError(path, f"damaged: {error.strerror} after {num_frames} frames") from None
-    refuse_truncated(path, container, len(all_pts) - is_cut)
+        raise DecodeError(path, f"damaged: {error.strerror} after {found.num_frames} frames") from None
+    refuse_truncated(path, container, len(found.pts) - is_cut)
     if is_cut:
-        raise DecodeError(path, f"truncated: the file ends inside frame {max(num_frames - 1, 0)}")
+        raise DecodeError(path, f"truncated: the file ends inside frame {max(found.num_frames - 1, 0)}")
     scanner.finish()
     if incomplete := scanner.headers.incomplete_entries():
         entry = iter(incomplete)
-        all_held = [
+        found.held = [
             held._replace(entry=Entry.NONE) if held.entry and next(entry) and position else held
-            for position, held in enumerate(all_held)
+            for position, held in enumerate(found.held)
         ]
-        flags_true = False
-    return _Packets(all_pts, all_held, all_hidden, kept, num_frames, flags_true, heads)
-
-
-def _has_new_headers(packet: Packet) -> bool:
-    """Whether what packets are decoded with changes here: whoever begins decoding behind it would miss that."""
-    return packet.has_sidedata("new_extradata") or packet.has_sidedata("palette")
+        found.flags_true = False
+    return found
 
 
 def _number(
-    container: InputContainer, found: _Packets, scanner: Scanner
+    container: InputContainer, found: Packets, scanner: Scanner
 ) -> tuple[Numbering, list[int] | None, list[tuple[int, int]]]:
-    """How frames are numbered, and by what: see `FrameIndex.pts` and `FrameIndex.starts`."""
+    """Return how frames are numbered, and by what: see `FrameIndex.pts` and `FrameIndex.starts`."""
     if not scanner.is_exact or not found.held[0].entry or not found.num_frames:
         return Numbering.WHOLE, None, []
-    starts = [(0, 0)]
     if scanner.must_begin_at_start:
-        return Numbering.COUNT, None, starts
+        return Numbering.COUNT, None, [(0, 0)]
     if (pts := _shown_stamps(container, found, scanner.keys)) is not None:
         return Numbering.STAMPS, pts, []
-    return (
-        Numbering.COUNT,
-        None,
-        starts if any(found.hidden) else [*starts, *_later_starts(found.held, scanner.keys)],
-    )
+    later = [] if any(found.hidden) else _later_starts(found.held, scanner.keys)
+    return Numbering.COUNT, None, [(0, 0), *later]
 
 
-def _shown_stamps(container: InputContainer, found: _Packets, keys: list[int]) -> list[int] | None:
-    """The time stamps of all frames in the order shown, or None if they cannot number them.
+def _shown_stamps(container: InputContainer, found: Packets, keys: list[int]) -> list[int] | None:
+    """Return the time stamps of all frames in the order shown, or None if they cannot number them.
 
     They can in containers that have presentation times, if every frame has one of its own and they put frames in the order in
     which the pictures themselves say that they are shown. (In a file that was once an AVI they may be times of decoding.)
     """
-    names = container.format.name.split(",")
-    if not any(name in names for name in STAMPED_CONTAINERS):
+    if not set(container.format.name.split(",")) & STAMPED_CONTAINERS:
         return None
     stamps: list[tuple[int, int]] = []
     key = iter(keys)
     for pts, held, is_hidden in zip(found.pts, found.held, found.hidden):
-        if held.frames:
-            order = next(key)
-            if is_hidden:
-                continue
+        order = next(key) if held.frames else 0
+        if held.frames and not is_hidden:
             if pts is None:
                 return None
             stamps.append((pts, order))
@@ -282,7 +223,7 @@ def _shown_stamps(container: InputContainer, found: _Packets, keys: list[int]) -
 
 
 def _later_starts(held: list[Held], keys: list[int]) -> Iterator[tuple[int, int]]:
-    """Entries behind the first packet, with the number of the frame that is handed out first from there on."""
+    """Yield entries behind the first packet, with the number of the frame that is handed out first from there on."""
     number = 0
     for position, one in enumerate(held):
         if position and one.entry is Entry.CLOSED:
@@ -296,7 +237,7 @@ def _later_starts(held: list[Held], keys: list[int]) -> Iterator[tuple[int, int]
 
 
 def frames_per_second(stream: VideoStream, pts: list[int] | None) -> float:
-    """The rate written in the file, which is exact, unless the frames' own stamps contradict it.
+    """Return the rate written in the file, which is exact, unless the frames' own stamps contradict it.
 
     Matroska writes what the encoder was told, whatever the spacing became.
     """

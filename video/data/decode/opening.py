@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator
 
@@ -15,8 +17,18 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from revit.common.data.broken import BrokenSample
-from revit.video.data.decode.refusal import ENCRYPTED, is_encrypted, is_mp4, still_picture, why_unreadable
 
+ENCRYPTED = "its pictures are encrypted; decrypt it first"
+MOST_INDEX_BYTES = 64 << 20  # of an index that are looked through
+PICTURES = {
+    "JPEG": rb"\xff\xd8\xff",
+    "PNG": rb"\x89PNG(?!.*acTL)",  # with that chunk in front it is an animation
+    "BMP": rb"BM....\0\0\0\0",
+    "TIFF": rb"II\*\0|MM\0\*",
+    "WebP": rb"RIFF....WEBP",
+    "HEIF or AVIF": rb"....ftyp(avif|heic|heix|mif1)",
+}
+"""Beginnings of files of still pictures."""
 UNDECODED: dict[str, str] = {"skip_frame": "all", "probesize": "32"}
 """Tells FFmpeg not to decode the first pictures when it opens a file, nor to read packets to learn what the header of an MP4
 file says: that takes as long as opening, or ten times as long."""
@@ -41,13 +53,12 @@ WHITELIST = ",".join(CONTAINERS)
 
 
 def real_path(path: str) -> str:
-    """`path` from the root on: so FFmpeg takes nothing in it for a protocol or an option. "..", which may lead out of a link,
-    stays."""
+    """Return `path` from the root on, ".." left in, so that FFmpeg takes nothing in it for a protocol or an option."""
     return os.path.join(os.getcwd(), path)
 
 
 def video_stream(container: InputContainer) -> VideoStream | None:
-    """The first video stream that is not a cover picture."""
+    """Return the first video stream that is not a cover picture."""
     return next(
         (one for one in container.streams.video if not one.disposition & Disposition.attached_pic), None
     )
@@ -67,7 +78,7 @@ def picture_packets(container: InputContainer) -> Iterator[Packet]:
 
 
 def opened_stream(container: InputContainer) -> VideoStream:
-    """The video stream of a file that `open_container` has opened."""
+    """Return the video stream of a file that `open_container` has opened."""
     stream = video_stream(container)
     assert stream is not None
     return stream
@@ -106,7 +117,7 @@ def open_container(path: str, quick: bool = False) -> InputContainer:
 
 
 def _read_head(path: str) -> bytes:
-    """The first bytes of a file. `DecodeError` if it is none, cannot be read or is empty."""
+    """Read the first bytes of a file. `DecodeError` if it is none, cannot be read or is empty."""
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
@@ -125,19 +136,19 @@ def _read_head(path: str) -> bytes:
 
 
 def _format(head: bytes) -> str | None:
-    """FFmpeg's name of what a file plainly is, which spares it trying all that it knows; None lets it try."""
+    """Return FFmpeg's name of what a file plainly is, which spares it trying all that it knows; None lets it try."""
     if head[4:8] == b"ftyp":
         return "mp4"
     return "avi" if head[:4] == b"RIFF" and head[8:12] == b"AVI " else None
 
 
 def num_indexed(container: InputContainer) -> int:
-    """Frames that the index of an MP4 file lists; 0 in others, which have none that is complete."""
+    """Count the frames that the index of an MP4 file lists; 0 in others, which have none that is complete."""
     return len(opened_stream(container).index_entries) if "mp4" in container.format.name else 0
 
 
 def refuse_truncated(path: str, container: InputContainer, num_packets: int) -> None:
-    """MP4 files list where every frame lies: a last frame beyond the end of the file was cut off."""
+    """Raise `DecodeError` for an MP4 file whose index lists a last frame beyond the end of the file."""
     count = num_indexed(container)
     if count == 0:
         return
@@ -146,3 +157,58 @@ def refuse_truncated(path: str, container: InputContainer, num_packets: int) -> 
         raise DecodeError(
             path, f"truncated: {num_packets} of the {count} frames of its index are in the file"
         )
+
+
+def is_mp4(head: bytes) -> bool:
+    """Tell whether a file that begins with `head` is MP4 or QuickTime."""
+    return head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide")
+
+
+def is_encrypted(path: str) -> bool:
+    """Tell whether the index of an MP4 file says that its pictures are encrypted (ISO/IEC 23001-7)."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        while len(head := file.read(16)) == 16:
+            size, kind = int.from_bytes(head[:4], "big"), head[4:8]
+            if size == 1:
+                size = int.from_bytes(head[8:], "big")
+            if kind == b"moov":
+                index = file.read(min(size, MOST_INDEX_BYTES))
+                return b"encv" in index or b"pssh" in index
+            if size < 8:
+                break
+            file.seek(size - 16, os.SEEK_CUR)
+    return False
+
+
+def why_unreadable(path: str, head: bytes, error: Exception) -> str:
+    """Say why FFmpeg cannot open a file that begins with `head`."""
+    if is_mp4(head) and is_encrypted(path):
+        return ENCRYPTED
+    if is_mp4(head):
+        return "its index (moov box) is missing or damaged; the recording was probably cut off"
+    if b"\0" not in head:
+        try:
+            head[:1024].decode("utf-8")
+        except UnicodeDecodeError as cut:
+            if cut.start < 1020:  # else a letter was cut
+                return _unreadable(error)
+        if head.lstrip().startswith((b"#EXTM3U", b"ffconcat")):
+            return "is a playlist, not a video; name the files in it"
+        return "is a text file, not a video"
+    return _unreadable(error)
+
+
+def _unreadable(error: Exception) -> str:
+    if getattr(error, "errno", None) == errno.EINVAL:  # its format is not among `CONTAINERS`
+        return "is not of a kind that holds video"
+    return f"not readable as a video: {error_text(error)}"
+
+
+def error_text(error: Exception) -> str:
+    """Give FFmpeg's own words for an error."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+def still_picture(head: bytes) -> str | None:
+    """Name the kind of still picture that a file begins like."""
+    return next((name for name, begin in PICTURES.items() if re.match(begin, head, re.DOTALL)), None)

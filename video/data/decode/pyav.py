@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, groupby
 
 import numpy as np
@@ -19,7 +20,13 @@ from revit.video.data.decode.index import FrameIndex, Numbering
 from revit.video.data.decode.opening import DecodeError, opened_stream
 from revit.video.data.decode.scan.packets import Entry
 from revit.video.data.decode.shape import picture_shape
-from revit.video.data.sizes import short_side_size
+
+
+def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Return height and width with the shorter one at `short_side` pixels; the longer one is rounded down (published)."""
+    if width < height:
+        return math.floor(height / width * short_side), short_side
+    return short_side, math.floor(width / height * short_side)
 
 
 class OtherFrames(Exception):
@@ -37,32 +44,34 @@ def read(
     short_side: see `Converter`.  OtherFrames if it turns out that the index is not to be believed; `DecodeError` where the
     decoder itself gives up, or frames change size.
     """
-    to_rgb = Converter(short_side)
-    size: tuple[int, int] | None = None
-    for number, frame in _frames(index, wanted):
-        size = same_size(index.path, size, frame)
-        yield number, to_rgb(frame, index.info.rotation)
+    return pictures(index.path, _frames(index, wanted), index.info.rotation, short_side)
+
+
+def pictures(
+    path: str, frames: Iterable[tuple[int, VideoFrame]], rotation: int, short_side: int | None
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Convert numbered frames. `DecodeError` if they change size."""
+    to_rgb, size = Converter(short_side), None
+    for number, frame in frames:
+        size = same_size(path, size, frame)
+        yield number, to_rgb(frame, rotation)
 
 
 def same_size(path: str, size: tuple[int, int] | None, frame: VideoFrame) -> tuple[int, int]:
-    """Height and width of a frame. `DecodeError` if the ones before had others."""
+    """Return height and width of a frame. `DecodeError` if the ones before had others."""
     if size is not None and size != (frame.height, frame.width):
         raise DecodeError(path, f"its frames change size from {size} to {(frame.height, frame.width)}")
     return frame.height, frame.width
 
 
 def _frames(index: FrameIndex, wanted: set[int]) -> Iterator[tuple[int, VideoFrame]]:
-    """The frames numbered `wanted` as the decoder returns them."""
-    if index.numbering is Numbering.WHOLE:
-        return
-    decoded = _counted(index, wanted) if index.pts is None else _stamped(index, index.pts, wanted)
-    compared = not index.assumed
-    for number, frame in decoded:
-        if not compared:
-            shape, info = picture_shape(frame), index.info
+    """Yield the frames numbered `wanted` as the decoder returns them."""
+    is_assumed, info = index.assumed, index.info
+    for number, frame in _counted(index, wanted) if index.pts is None else _stamped(index, index.pts, wanted):
+        if is_assumed:
+            shape, is_assumed = picture_shape(frame), False
             if shape.rotation or (shape.height, shape.width) != (info.height, info.width):
                 return
-            compared = True
         yield number, frame
 
 
@@ -85,12 +94,15 @@ class Converter:
         self.short_side = short_side
 
     def __call__(self, frame: VideoFrame, rotation: int) -> NDArray[np.uint8]:
-        """`frame` as (H, W, 3) uint8, turned counter-clockwise by `rotation` degrees."""
+        """Return `frame` as (H, W, 3) uint8, turned counter-clockwise by `rotation` degrees."""
         if self.short_side is None or min(frame.height, frame.width) <= self.short_side:
             rgb = self._reformatter.reformat(
                 frame, format="rgb24", interpolation=Interpolation.BILINEAR, threads=1
             )
-            picture = _pixels_of(rgb)
+            # Where they lie: they are copied once, into the array that is returned.
+            plane = rgb.planes[0]
+            rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+            picture = rows[:, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
         else:
             height, width = short_side_size(frame.height, frame.width, self.short_side)
             # In planes: swscale takes twice as long to scale into interleaved RGB, and halves the colours at even widths.
@@ -101,15 +113,8 @@ class Converter:
         return np.rot90(picture, rotation // 90) if rotation else picture
 
 
-def _pixels_of(rgb: VideoFrame) -> NDArray[np.uint8]:
-    """The pixels of an interleaved frame (H, W, 3) where they lie; they are copied once, into the array that is returned."""
-    plane = rgb.planes[0]
-    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
-    return rows[:, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
-
-
 def _stamped(index: FrameIndex, pts: list[int], wanted: set[int]) -> Iterator[tuple[int, VideoFrame]]:
-    """The wanted frames, known by their time stamps."""
+    """Yield the wanted frames, known by their time stamps."""
     number_of = {pts[number]: number for number in wanted}
     for frame in _decode_runs(index, set(number_of)):
         number = number_of.get(frame.pts) if frame.pts is not None else None
@@ -118,7 +123,7 @@ def _stamped(index: FrameIndex, pts: list[int], wanted: set[int]) -> Iterator[tu
 
 
 def _decode_runs(index: FrameIndex, wanted: set[int]) -> Iterator[VideoFrame]:
-    """Frames of the runs of packets that the wanted stamps need; everything else in the file is passed over.
+    """Yield frames of the runs of packets that the wanted stamps need; everything else in the file is passed over.
 
     In a run, pictures that say of themselves that no other is built on them are left undecoded unless they are wanted:
     in H.264 those with nal_ref_idc 0, in HEVC "sub-layer non-reference" ones, which say so for their own temporal
@@ -136,13 +141,15 @@ def _decode_runs(index: FrameIndex, wanted: set[int]) -> Iterator[VideoFrame]:
     """
     codec = opened_stream(index.container).codec_context
     packets = enumerate(index.read_packets())
-    held = index.held
-    for start, stop in plan_runs(index.packet_pts, [bool(one.entry) for one in held], wanted):
+    held = index.packets.held
+    for start, stop in plan_runs(index.packets.pts, [bool(one.entry) for one in held], wanted):
         while stop < len(held) and held[stop].frames == 0:  # the second field of a frame
             stop += 1
         codec.flush_buffers()
-        first_pts = index.packet_pts[start]
-        highest = _highest([held[at].layer for at in range(start, stop) if index.packet_pts[at] in wanted])
+        first_pts = index.packets.pts[start]
+        layers = [held[at].layer for at in range(start, stop) if index.packets.pts[at] in wanted]
+        known = [layer for layer in layers if layer is not None]
+        highest = max(known) if len(known) == len(layers) else None
         shown: int | None = None
         due: set[int] = set()
         for position, packet in packets:
@@ -172,15 +179,10 @@ def _decode_runs(index: FrameIndex, wanted: set[int]) -> Iterator[VideoFrame]:
             raise OtherFrames
 
 
-def _highest(layers: Sequence[int | None]) -> int | None:
-    known = [layer for layer in layers if layer is not None]
-    return max(known) if len(known) == len(layers) else None
-
-
 def plan_runs(
     packet_pts: Sequence[int | None], packet_is_entry: Sequence[bool], wanted: set[int]
 ) -> list[tuple[int, int]]:
-    """Ranges [start, stop) of packets, in file order, that hold the wanted stamps and all that these depend on.
+    """Return ranges [start, stop) of packets, in file order, that hold the wanted stamps and all that these depend on.
 
     A range begins where decoding can. A frame shown before the one at which it begins (a leading picture of an open group)
     also needs the group before.
@@ -203,7 +205,7 @@ def plan_runs(
 
 
 def _counted(index: FrameIndex, wanted: set[int]) -> Iterator[tuple[int, VideoFrame]]:
-    """The wanted frames, counted as the decoder hands them out, each from the last start before it.
+    """Yield the wanted frames, counted as the decoder hands them out, each from the last start before it.
 
     Stops early, leaving frames out, at one that is incomplete.
     """
@@ -215,7 +217,7 @@ def _counted(index: FrameIndex, wanted: set[int]) -> Iterator[tuple[int, VideoFr
         for which, numbers in groupby(sorted(wanted), lambda number: bisect_right(firsts, number) - 1)
     ]
     feed = _Feed(index)
-    ends = [*(start for (start, _), _ in groups[1:]), len(index.held)]
+    ends = [*(start for (start, _), _ in groups[1:]), len(index.packets.held)]
     for ((start, number), numbers), end in zip(groups, ends):
         codec.flush_buffers()
         for frame in _handed_out(index, start, feed.read(start, keep_from=end)):
@@ -233,13 +235,13 @@ def _counted(index: FrameIndex, wanted: set[int]) -> Iterator[tuple[int, VideoFr
 
 
 def _handed_out(index: FrameIndex, start: int, packets: Iterator[tuple[int, Packet]]) -> Iterator[VideoFrame]:
-    """What the decoder hands out from the packet at `start` on.
+    """Yield what the decoder hands out from the packet at `start` on.
 
     Packets are stamped with their place, so that what leads the first picture is told from it: some decoders leave it out,
     others show it damaged.
     """
     codec = opened_stream(index.container).codec_context
-    begun = start == 0 or index.held[start].entry is Entry.CLOSED
+    begun = start == 0 or index.packets.held[start].entry is Entry.CLOSED
     for position, packet in chain(packets, ((-1, None),)):
         if packet is not None:
             packet.pts = packet.dts = position
@@ -257,7 +259,7 @@ class _Feed:
         self._kept: list[tuple[int, Packet]] = []
 
     def read(self, start: int, keep_from: int) -> Iterator[tuple[int, Packet]]:
-        """Packets from `start` on with their places; the next call may begin at `keep_from`, wherever this one ends."""
+        """Yield packets from `start` on with their places; the next call may begin at `keep_from`, wherever this one ends."""
         kept, self._kept = self._kept, [one for one in self._kept if one[0] >= keep_from]
         yield from (one for one in kept if one[0] >= start)
         for one in self._unread:
@@ -274,13 +276,8 @@ def decode_packet(codec: VideoCodecContext, packet: Packet | None, index: FrameI
     except FFmpegEnd:
         return []
     except (FFmpegError, OSError) as error:
-        where = "" if packet is None else _where(index, packet)
+        unit, pts = opened_stream(index.container).time_base, None if packet is None else packet.pts
+        if index.numbering is Numbering.COUNT and pts is not None:  # it was stamped with its place
+            pts = index.packets.pts[pts]
+        where = "" if pts is None or unit is None else f" at {float(pts * unit):.2f} s"
         raise DecodeError(index.path, f"damaged{where}: {error.strerror}") from None
-
-
-def _where(index: FrameIndex, packet: Packet) -> str:
-    """What to say of the time of a packet."""
-    unit, pts = opened_stream(index.container).time_base, packet.pts
-    if index.numbering is Numbering.COUNT and pts is not None:  # it was stamped with its place
-        pts = index.packet_pts[pts]
-    return "" if pts is None or unit is None else f" at {float(pts * unit):.2f} s"

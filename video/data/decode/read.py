@@ -16,8 +16,9 @@ Nothing here imports torch: the process that decodes must start fast.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import av
@@ -26,20 +27,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from revit.common.system.errors import UserError
 from revit.video.data.decode import decord, pyav, torchcodec
-from revit.video.data.decode.index import FrameIndex, Numbering, VideoInfo, index_frames
+from revit.video.data.decode.index import FrameIndex, Numbering, index_frames
 from revit.video.data.decode.opening import DecodeError
-from revit.video.data.decode.pyav import Converter, OtherFrames, same_size
+from revit.video.data.decode.pyav import OtherFrames
+from revit.video.data.decode.shape import VideoInfo
 from revit.video.data.decode.whole import decode_whole
 
 Backend = Literal["auto", "decord", "pyav", "torchcodec"]
-"""Who decodes. `auto` is PyAV: the frames are the same and, reading only what the wanted frames depend on, it took two
+"""Decoder that is asked for. `auto` is PyAV: the frames are the same and, reading only what the wanted frames depend on, it took two
 thirds of the time of bare decord (`benchmarks/loading.py` measures it here). `decord` and `torchcodec` ask for those; PyAV
 then still reads what they cannot open or would show otherwise."""
 
-Decoder = Literal["decord", "pyav", "torchcodec"]
-
-Damaged = Literal["refuse", "salvage"]
-"""What becomes of a damaged file: `DecodeError`, or its other frames."""
+Damaged = Literal["refuse", "salvage"]  # `DecodeError` for a damaged file, or its other frames
 
 OTHERS = {"decord": decord, "torchcodec": torchcodec}
 """The decoders that are not PyAV: each says what suits it, and reads that."""
@@ -47,24 +46,23 @@ OTHERS = {"decord": decord, "torchcodec": torchcodec}
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be read of a file."""
+    """Frames to be read of a file."""
 
     numbers: ArrayLike
-    """Of the frames: any order, repeats allowed, any shape (read flat)."""
+    """Frame numbers in any order, repeats allowed, any shape (read flat)."""
     short_side: int | None = None
     """Pixels: frames with a larger one are shrunk to it, as `short_side_size` says, while their colours are converted;
     smaller ones stay as they are. None: all do."""
 
 
 ChooseIndices = Callable[[VideoInfo], "ArrayLike | Wanted"]
-"""From what is known of the file to the frames wanted; their numbers alone mean frames as they are."""
+"""Function from facts about the file to the frames wanted; numbers alone mean frames as they are."""
 
 Allocate = Callable[[tuple[int, ...]], NDArray[np.uint8]]
-"""From a shape to an array of bytes to fill."""
+"""Function from a shape to an array of bytes to fill."""
 
 
 def new_array(shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Make an array in ordinary memory."""
     return np.empty(shape, dtype=np.uint8)
 
 
@@ -80,8 +78,8 @@ class DecoderError(UserError, ValueError):
 av.logging.set_level(None)
 
 
-def resolve_backend(backend: Backend) -> Decoder:
-    """Name the decoder that is tried first. `DecoderError` if one is asked for that is not installed."""
+def resolve_backend(backend: Backend) -> Backend:
+    """Return the decoder that is tried first. `DecoderError` if one is asked for that is not installed."""
     if backend == "auto" or backend == "pyav":
         return "pyav"
     if backend not in OTHERS:
@@ -95,7 +93,7 @@ def resolve_backend(backend: Backend) -> Decoder:
 
 
 def probe(path: str, damaged: Damaged = "refuse") -> VideoInfo:
-    """Tell what `read_frames` would tell `choose_indices`: what the packets of a file hold.
+    """Return what `read_frames` would tell `choose_indices`: what the packets of a file hold.
 
     Decodes no more than the first frame, unless only decoding all of them tells how many there are. damaged: "salvage" decodes
     all in any case, and counts those that are whole.
@@ -112,7 +110,7 @@ def salvage_frames(path: str, numbers: ArrayLike) -> NDArray[np.uint8]:
 
     `DecodeError` if not one is whole; `FrameNumberError` for numbers beyond them.
     """
-    return _read_whole(path, _Choice(lambda _: numbers), new_array, "salvage")
+    return _read_whole(path, lambda info: checked(numbers, info), new_array, "salvage")
 
 
 def read_frames(
@@ -137,40 +135,27 @@ def read_frames(
     `DecodeError` if the file is not a readable video; `FrameNumberError` if a number is outside 0 .. num_frames - 1.
     """
     decoder = resolve_backend(backend)
-    choice = _Choice(choose_indices)
+    # Asked again only if the file turns out to be another one than the caller was told.
+    choice = cache(lambda info: checked(choose_indices(info), info))
     refused: DecodeError | None = None
     try:
         frames = _read_indexed(path, choice, decoder, allocate)
+        if frames is not None:
+            return frames
     except DecodeError as error:
         if damaged == "refuse":
             raise
-        frames, refused = None, error
-    if frames is not None:
-        return frames
+        refused = error
     try:
         return _read_whole(path, choice, allocate, damaged)
     except DecodeError as error:
         raise refused or error from None
 
 
-class _Choice:
-    """The frames that are wanted; the caller is asked again only if the file turns out to be another one than it was told."""
-
-    def __init__(self, choose: ChooseIndices) -> None:
-        self._choose = choose
-        self._told: VideoInfo | None = None
-
-    def __call__(self, info: VideoInfo) -> Checked:
-        if info != self._told:
-            self._told = info
-            self._wanted = checked(self._choose(info), info)
-        return self._wanted
-
-
 def _read_indexed(
-    path: str, choice: _Choice, decoder: Decoder, allocate: Allocate
+    path: str, choice: Callable[[VideoInfo], Checked], decoder: Backend, allocate: Allocate
 ) -> NDArray[np.uint8] | None:
-    """Frames of a file by its list of them; None where only decoding all of it tells which they are."""
+    """Read frames by the file's list of them; None where only decoding all of it tells which they are."""
     for quick in (True, False) if decoder == "pyav" else (False,):
         index = index_frames(path, quick)
         with index.container:
@@ -186,23 +171,16 @@ def _read_indexed(
     return None
 
 
-def _read_whole(path: str, choice: _Choice, allocate: Allocate, damaged: Damaged) -> NDArray[np.uint8]:
-    """Frames of a file that is decoded from its first packet to its last."""
+def _read_whole(
+    path: str, choice: Callable[[VideoInfo], Checked], allocate: Allocate, damaged: Damaged
+) -> NDArray[np.uint8]:
+    """Read frames of a file that is decoded from its first packet to its last."""
     whole = decode_whole(path, salvage=damaged == "salvage")
-    wanted = choice(whole.info)
-    to_rgb = Converter(wanted.short_side)
-
-    def pictures() -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        size = None
-        for number, frame in whole.read(set(wanted.numbers.tolist())):
-            size = same_size(path, size, frame)
-            yield number, to_rgb(frame, whole.info.rotation)
-
-    frames = _collect(pictures(), wanted, allocate)
+    info, wanted = whole.info, choice(whole.info)
+    numbered = whole.read(set(wanted.numbers.tolist()))
+    frames = _collect(pyav.pictures(path, numbered, info.rotation, wanted.short_side), wanted, allocate)
     if frames is None:
-        raise DecodeError(
-            path, f"damaged: not every one of its {whole.info.num_frames} frames can be decoded"
-        )
+        raise DecodeError(path, f"damaged: not every one of its {info.num_frames} frames can be decoded")
     return frames
 
 
@@ -215,7 +193,7 @@ class Checked:
 
 
 def checked(chosen: ArrayLike | Wanted, info: VideoInfo) -> Checked:
-    """What was chosen, in one form. `FrameNumberError` if it is nothing or not in the file, ValueError for a size below 1."""
+    """Return the choice in one form. `FrameNumberError` if it is nothing or not in the file, ValueError for a size below 1."""
     wanted = chosen if isinstance(chosen, Wanted) else Wanted(chosen)
     if wanted.short_side is not None and wanted.short_side < 1:
         raise ValueError(f"short_side {wanted.short_side}: at least 1 pixel, or None for frames as they are")
@@ -230,7 +208,7 @@ def checked(chosen: ArrayLike | Wanted, info: VideoInfo) -> Checked:
 
 
 def _decode(index: FrameIndex, wanted: Checked, backend: str, allocate: Allocate) -> NDArray[np.uint8] | None:
-    """The frames in the order of the numbers, or None if some of them do not come out. Each is decoded once."""
+    """Decode the frames, each once, into the order of the numbers; None if some of them do not come out."""
     numbers, short_side = wanted.numbers, wanted.short_side
     distinct, places = np.unique(numbers, return_inverse=True)
     other = OTHERS.get(backend)
@@ -245,7 +223,7 @@ def _decode(index: FrameIndex, wanted: Checked, backend: str, allocate: Allocate
 def _collect(
     pictures: Iterable[tuple[int, NDArray[np.uint8]]], wanted: Checked, allocate: Allocate
 ) -> NDArray[np.uint8] | None:
-    """Pictures under their numbers in the order asked for; None if some are missing."""
+    """Put pictures into the order asked for by their numbers; None if some are missing."""
     frames: NDArray[np.uint8] | None = None
     places: dict[int, list[int]] = {}
     for place, number in enumerate(wanted.numbers.tolist()):

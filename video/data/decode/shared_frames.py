@@ -14,12 +14,11 @@ import tempfile
 import numpy as np
 from numpy.typing import NDArray
 
-KEPT_BYTES = 32 << 20
-"""A larger memory is given back to the system with the next, smaller clip."""
+KEPT_BYTES = 32 << 20  # a larger memory is given back to the system with the next, smaller clip
 
 
 def shared_file() -> int:
-    """An open file without a name, for a child to inherit: in memory on Linux, a temporary one elsewhere."""
+    """Open a file without a name, for a child to inherit: in memory on Linux, a temporary one elsewhere."""
     if hasattr(os, "memfd_create"):
         with contextlib.suppress(OSError):  # not allowed in some sandboxes
             return os.memfd_create("frames")
@@ -40,7 +39,7 @@ class SharedFrames:
         self._array: NDArray[np.uint8] | None = None
 
     def make(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """An array to fill. The one before is overwritten. `NoRoom` if there is none."""
+        """Make an array to fill, overwriting the one before. `NoRoom` if there is none."""
         num_bytes = math.prod(shape)
         size = os.fstat(self._file).st_size
         try:
@@ -64,7 +63,7 @@ class SharedFrames:
             self.make(frames.shape)[:] = frames
 
     def view(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """What the other process has put here, valid until it is asked for more."""
+        """Return what the other process has put here, valid until it is asked for more."""
         size = os.fstat(self._file).st_size
         if self._memory is None or len(self._memory) != size:
             self._array = None

@@ -21,7 +21,7 @@ those asked for."""
 
 
 def installed() -> bool:
-    """Whether torchcodec can be used here: installed, and it finds FFmpeg libraries that it was built for."""
+    """Tell whether torchcodec can be used here: installed, and it finds FFmpeg libraries that it was built for."""
     # Read once, when the library is loaded: complaints are how `read` hears of damage.
     os.environ.setdefault("TORCHCODEC_FFMPEG_LOG_LEVEL", "ERROR")
     try:
@@ -32,14 +32,12 @@ def installed() -> bool:
 
 
 def suits(index: FrameIndex) -> bool:
-    """Whether torchcodec returns the same frames as PyAV for this file; see `decord.suits`."""
+    """Tell whether torchcodec returns the same frames as PyAV for this file; see `decord.suits`."""
     return decord.suits(index, IDENTICAL)
 
 
 def read(index: FrameIndex, wanted: NDArray[np.int64]) -> NDArray[np.uint8] | None:
-    """The frames numbered `wanted` (sorted, each once) as (n, H, W, 3), or None if torchcodec fails, complains or disagrees
-    about the file: PyAV has the last word.
-    """
+    """Read the frames numbered `wanted` as `decord.read` does, or None if torchcodec fails, complains or disagrees."""
     from torchcodec.decoders import VideoDecoder
 
     before = decord.noise_bytes()

@@ -1,29 +1,30 @@
-"""The whole file decoded from its first packet to its last: what the numbers of frames mean, whatever it looks like."""
+"""The whole file decoded from its first packet to its last, which is the meaning of frame numbers, whatever it looks like."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 
 from av.error import EOFError as FFmpegEnd
 from av.error import FFmpegError
 from av.packet import Packet
 from av.video.frame import VideoFrame
 
-from revit.video.data.decode.index import VideoInfo, frames_per_second
+from revit.video.data.decode.index import frames_per_second
 from revit.video.data.decode.opening import (
     DecodeError,
+    error_text,
     num_indexed,
     open_container,
     opened_stream,
     picture_packets,
     refuse_truncated,
 )
-from revit.video.data.decode.refusal import error_text
-from revit.video.data.decode.scan.packets import scanner_for
-from revit.video.data.decode.shape import picture_shape
+from revit.video.data.decode.scan.packets import UnknownScanner, scanner_for
+from revit.video.data.decode.shape import VideoInfo, picture_shape
 
 HELD_BYTES = 128 << 20
 """Decoded pictures of files up to this size are kept until it is known which are wanted; larger ones are decoded twice."""
@@ -44,11 +45,9 @@ class PlainDecode:
         self.salvage = salvage
         self.reason: str | None = None
         """The first thing that was wrong."""
-        self._num_held = self._num_indexed = 0
         self.is_exact = False
-        """Whether it is certain how many frames the packets hold."""
-        self.num_shown = 0
-        """Frames handed out so far."""
+        """True if it is certain how many frames the packets hold; looked into to `salvage` alone."""
+        self._num_held = self._num_indexed = self._num_shown = 0
         self._container = open_container(path)
         self.stream = opened_stream(self._container)
 
@@ -65,7 +64,7 @@ class PlainDecode:
 
     def __iter__(self) -> Iterator[VideoFrame]:
         codec = self.stream.codec_context
-        scanner = scanner_for(codec)
+        scanner = scanner_for(codec) if self.salvage else UnknownScanner()
         for packet in chain(self._packets(), (None,)):
             if packet is not None:
                 held = scanner.try_scan(packet)
@@ -75,19 +74,19 @@ class PlainDecode:
             except FFmpegEnd:
                 continue
             except (FFmpegError, OSError) as error:
-                self._damaged(f"{self._at(packet.pts if packet is not None else None)}: {error_text(error)}")
+                self._found(f"damaged{self._at(None if packet is None else packet.pts)}: {error_text(error)}")
                 continue
             for frame in frames:
                 if not frame.is_corrupt:
-                    self.num_shown += 1
+                    self._num_shown += 1
                     yield frame
-                elif self.num_shown:
-                    self._damaged(f"{self._at(frame.pts)}: a frame is incomplete")
+                elif self._num_shown:
+                    self._found(f"damaged{self._at(frame.pts)}: a frame is incomplete")
         scanner.finish()
         self.is_exact = scanner.is_exact
 
     def _packets(self) -> Iterator[Packet]:
-        """All but one that is last and incomplete. Of others that are, the decoder tells what can be made of them."""
+        """Yield all but one that is last and incomplete. Of others that are, the decoder tells what can be made of them."""
         count, before = 0, None
         try:
             for packet in picture_packets(self._container):
@@ -95,7 +94,7 @@ class PlainDecode:
                     yield before
                 count, before = count + 1, packet
         except FFmpegError as error:
-            self._damaged(f": {error_text(error)} after {self._num_held} frames")
+            self._found(f"damaged: {error_text(error)} after {self._num_held} frames")
         is_cut = before is not None and before.is_corrupt
         try:
             refuse_truncated(self.path, self._container, count - is_cut)
@@ -108,16 +107,13 @@ class PlainDecode:
         elif before is not None:
             yield before
 
-    def _damaged(self, what: str) -> None:
-        self._found(f"damaged{what}")
-
     def _found(self, reason: str) -> None:
         self.reason = self.reason or reason
         if not self.salvage:
             raise DecodeError(self.path, reason)
 
     def _at(self, pts: int | None) -> str:
-        """What to say of the time, by the stream's own unit of time: frames that come out at the end may have none."""
+        """Format a time, by the stream's own unit of time: frames that come out at the end may have none."""
         unit = self.stream.time_base
         return "" if pts is None or unit is None else f" at {float(pts * unit):.2f} s"
 
@@ -137,25 +133,18 @@ class WholeFile:
     """All frames, or None if they are too large to be kept."""
 
     def read(self, wanted: set[int]) -> Iterator[tuple[int, VideoFrame]]:
-        """The frames numbered `wanted`, in order."""
-        if self.frames is not None:
-            yield from ((number, self.frames[number]) for number in sorted(wanted))
-            return
-        with PlainDecode(self.path, self.salvage) as frames:
-            yield from _chosen(frames, wanted)
-
-
-def _chosen(frames: Iterable[VideoFrame], wanted: set[int]) -> Iterator[tuple[int, VideoFrame]]:
-    last = max(wanted)
-    for number, frame in enumerate(frames):
-        if number in wanted:
-            yield number, frame
-        if number == last:
-            return
+        """Yield the frames numbered `wanted`, in order."""
+        with (
+            PlainDecode(self.path, self.salvage)
+            if self.frames is None
+            else nullcontext(self.frames) as frames
+        ):
+            upto = islice(enumerate(frames), max(wanted) + 1)
+            yield from (numbered for numbered in upto if numbered[0] in wanted)
 
 
 def decode_whole(
-    path: str, salvage: bool = False, keep: bool = True, alive: Callable[[], None] = lambda: None
+    path: str, salvage: bool = False, keep: bool = True, alive: Callable[[], object] = lambda: None
 ) -> WholeFile:
     """Decode every frame of `path`, see `PlainDecode`; with `salvage`, `info.num_lost` counts those left out.
 
@@ -184,14 +173,5 @@ def decode_whole(
         fps, unit = frames_per_second(decode.stream, known if usable else None), decode.stream.time_base
         is_known = decode.reason is not None or decode.is_exact
         num_lost = max(0, decode.num_listed - len(stamps)) if salvage and is_known else 0
-    turned = shape.rotation in (90, 270)
-    info = VideoInfo(
-        num_frames=len(stamps),
-        fps=fps,
-        width=shape.height if turned else shape.width,
-        height=shape.width if turned else shape.height,
-        rotation=shape.rotation,
-        duration_seconds=len(stamps) / fps,
-        num_lost=num_lost,
-    )
+    info = shape.info(len(stamps), fps, len(stamps) / fps, num_lost)
     return WholeFile(path, info, known if usable else None, unit, salvage, held if keep else None)

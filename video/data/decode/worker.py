@@ -1,23 +1,22 @@
-"""The helper process: reads requests on standard input, answers on standard output, puts frames into the memory behind the
-open file that is its last argument. No torch here.
+"""The helper process: reads requests from a pipe, answers there, and puts frames into shared memory. No torch here.
 
-One request is a conversation of JSON lines, so that the caller's function can choose frames after the file is opened:
+Its last two arguments are the open file behind that memory and its end of the pipe. One request is a conversation, so that the
+caller's function can choose frames after the file is opened:
 
-    -> {"path": ..., "backend": ..., "damaged": ...}
-    <- {"info": {...}}                 (again after a recount)
-    -> {"indices": [...], "short_side": pixels or null} or {"cancel": true}
-    <- {"shape": [n, H, W, 3]} of the frames in shared memory, valid until the next request, or {"error": reason}
+    -> (path, backend, damaged)
+    <- VideoInfo                       (again after a recount)
+    -> (numbers, short side or None), or None to leave it
+    <- the shape (n, H, W, 3) of the frames in shared memory, valid until the next request, or a reason why there are none
 """
 
 from __future__ import annotations
 
-import json
-import os
+import contextlib
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import BinaryIO
+from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +26,7 @@ from revit.video.data.decode import DecodeError, VideoInfo, Wanted, read_frames
 from revit.video.data.decode.shared_frames import NoRoom, SharedFrames
 
 READ: Callable[..., NDArray[np.uint8]] = read_frames
-"""What answers a request; a test puts a decoder that hangs here."""
+"""Function that answers a request; a test puts a decoder that hangs here."""
 
 
 class _Cancelled(Exception):
@@ -35,53 +34,43 @@ class _Cancelled(Exception):
 
 
 def main() -> None:
-    """Serve requests until standard input ends."""
+    """Serve requests until the pipe is closed."""
     end_with_parent()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(
-            number, signal.SIG_IGN
-        )  # they are for the run: it finishes its update first, and ends this process
-    # Libraries that print must not write into the answers.
-    answers = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)
-    requests = sys.stdin.buffer
-    shared = SharedFrames(int(sys.argv[-1]))
-    _send(answers, {"ready": True})
-    for line in requests:
-        request = json.loads(line)
-        try:
-            frames = READ(
-                request["path"],
-                lambda info: _ask(requests, answers, info),
-                request["backend"],
-                allocate=shared.make,
-                damaged=request["damaged"],
-            )
-            shared.hold(frames)
-        except _Cancelled:
-            continue
-        except DecodeError as error:
-            _send(answers, {"error": error.reason})
-        except NoRoom as error:
-            _send(answers, {"error": str(error)})
-        except Exception as error:
-            _send(answers, {"error": f"the decoder failed: {type(error).__name__}: {error}"})
-        else:
-            _send(answers, {"shape": frames.shape})
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # for the run, which finishes its update and ends this process
+        signal.signal(number, signal.SIG_IGN)
+    file, end = map(int, sys.argv[-2:])
+    shared, pipe = SharedFrames(file), Connection(end)
+    pipe.send("ready")
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            with contextlib.suppress(_Cancelled):
+                pipe.send(_answer(pipe, shared, *pipe.recv()))
 
 
-def _ask(requests: BinaryIO, answers: BinaryIO, info: VideoInfo) -> Wanted:
-    _send(answers, {"info": asdict(info)})
-    reply = json.loads(requests.readline())
-    if reply.get("cancel"):
-        raise _Cancelled
-    return Wanted(reply["indices"], reply["short_side"])
+def _answer(
+    pipe: Connection[Any, Any], shared: SharedFrames, path: str, backend: str, damaged: str
+) -> tuple[int, ...] | str:
+    def ask(info: VideoInfo) -> Wanted:
+        pipe.send(info)
+        if (reply := pipe.recv()) is None:
+            raise _Cancelled
+        return Wanted(*reply)
 
-
-def _send(answers: BinaryIO, message: dict) -> None:
-    left = memoryview(json.dumps(message).encode() + b"\n")
-    while left:
-        left = left[answers.write(left) :]
+    try:
+        frames = READ(path, ask, backend, allocate=shared.make, damaged=damaged)
+        shared.hold(frames)
+    except DecodeError as error:
+        return error.reason
+    except NoRoom as error:
+        return str(error)
+    except (_Cancelled, EOFError, ConnectionError):
+        raise
+    except Exception as error:
+        return f"the decoder failed: {type(error).__name__}: {error}"
+    return frames.shape
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What packets of H.264 hold, from the headers of their units.
+"""Contents of packets of H.264, from the headers of their units.
 
 Sources: ITU-T H.264 (7.3.1, 7.3.2.1, 7.3.3, 7.4.1.2.4, 7.4.3, 8.2.1, D.1.8, D.1.27, E.1.1); ISO/IEC 14496-15 for their place in
 MP4 and Matroska.
@@ -13,26 +13,25 @@ from functools import cached_property
 from av.packet import Packet
 
 from revit.video.data.decode.scan.bits import (
+    START_CODE,
     BitReader,
     Bytes,
     PictureOrder,
-    has_start_code,
+    counted_units,
     messages,
     unescaped,
     unit_places,
+    units_of,
 )
 from revit.video.data.decode.scan.packets import NOTHING, Entry, Held, Scanner
 
-ORIENTATION = 47
-"""Payload type of the message that says how pictures are to be turned."""
+ORIENTATION = 47  # payload type of the message that says how pictures are to be turned
 RECOVERY_POINT = 6
 """Payload type of the message that says from where on pictures are right, though they are no IDR."""
 BEGINNING_BITS = 10
 """Bits of a slice in front of its frame number, as far as they are remembered: mostly there are 3 to 9."""
-FEW_BYTES = 14
-"""Bytes of a simple slice in which they lie."""
-HEAD_BYTES = 24
-"""Bytes of a slice in which the fields lie that are read."""
+FEW_BYTES = 14  # bytes of a simple slice in which they lie
+HEAD_BYTES = 24  # bytes of a slice in which the fields lie that are read
 
 SCALED_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
 """Profiles whose parameters name a chroma format and may hold scaling lists."""
@@ -44,30 +43,30 @@ H264_FIELDS = Held(entry=Entry.CLOSED)
 
 
 def length_size(header: bytes) -> int:
-    """Bytes of the lengths in front of units; 0 where units begin with start codes instead."""
+    """Return the bytes of lengths in front of units; 0 where units begin with start codes instead."""
     return (header[4] & 3) + 1 if len(header) > 6 and header[0] == 1 else 0
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """What of a sequence parameter set is needed to read a slice's header."""
+    """Part of a sequence parameter set that is needed to read a slice's header."""
 
     frame_num_bits: int
     order_type: int
     order_bits: int
     """Bits of the picture order count in slices, if its type is 0."""
     has_gaps: bool
-    """Whether frame numbers may be left out."""
+    """True if frame numbers may be left out."""
     has_planes: bool
-    """Whether slices name their colour plane."""
+    """True if slices name their colour plane."""
     frames_only: bool
-    """Whether no picture is a field."""
+    """True if no picture is a field."""
     num_reorder: int | None
     """Frames to be held back to put pictures in order, if that is said."""
 
     @cached_property
     def is_simple(self) -> bool:
-        """Whether slices have nothing between the number of their parameters and the picture order count but a frame number."""
+        """True if slices have but a frame number between the number of their parameters and the picture order count."""
         return self.frames_only and not self.has_planes
 
 
@@ -79,7 +78,7 @@ def read_parameters(unit: Bytes) -> Parameters:
     if profile in SCALED_PROFILES:
         chroma = bits.unsigned()
         has_planes = chroma == 3 and bits.flag()
-        bits.unsigned(), bits.unsigned(), bits.flag()  # depths, bypass
+        bits.skip("uuf")  # depths, bypass
         if bits.flag():
             for number in range(8 if chroma != 3 else 12):
                 if bits.flag():
@@ -88,19 +87,15 @@ def read_parameters(unit: Bytes) -> Parameters:
     if order_type == 0:
         order_bits = bits.unsigned() + 4
     elif order_type == 1:
-        bits.flag(), bits.signed(), bits.signed()
-        for _ in range(min(bits.unsigned(), 255)):
-            bits.signed()
+        bits.skip("fss")
+        bits.skip("s" * min(bits.unsigned(), 255))
     bits.unsigned()  # reference frames
     has_gaps = bits.flag()
-    bits.unsigned(), bits.unsigned()  # width, height
+    bits.skip("uu")  # width, height
     frames_only = bits.flag()
-    if not frames_only:
-        bits.flag()
-    bits.flag()
+    bits.skip("f" if frames_only else "ff")
     if bits.flag():  # cropping
-        for _ in range(4):
-            bits.unsigned()
+        bits.skip("uuuu")
     num_reorder = _read_num_reorder(bits) if bits.flag() else None
     return Parameters(frame_num_bits, order_type, order_bits, has_gaps, has_planes, frames_only, num_reorder)
 
@@ -114,7 +109,7 @@ def _skip_scaling_list(bits: BitReader, size: int) -> None:
 
 
 def _read_num_reorder(bits: BitReader) -> int | None:
-    """max_num_reorder_frames of the usability information (E.1.1); None if it is not there."""
+    """Read max_num_reorder_frames of the usability information (E.1.1); None if it is not there."""
     if bits.flag() and bits.bits(8) == 255:  # aspect ratio
         bits.bits(32)
     if bits.flag():  # overscan
@@ -124,31 +119,22 @@ def _read_num_reorder(bits: BitReader) -> int | None:
         if bits.flag():
             bits.bits(24)
     if bits.flag():  # place of chroma
-        bits.unsigned(), bits.unsigned()
+        bits.skip("uu")
     if bits.flag():  # timing
         bits.bits(65)
     has_buffers = False
     for _ in range(2):
         if bits.flag():
             has_buffers = True
-            _skip_buffers(bits)
-    if has_buffers:
-        bits.flag()
-    bits.flag()
+            count = min(bits.unsigned(), 31)
+            bits.bits(8)
+            bits.skip("uuf" * (count + 1))
+            bits.bits(20)
+    bits.skip("ff" if has_buffers else "f")
     if not bits.flag():
         return None
-    bits.flag()
-    for _ in range(4):
-        bits.unsigned()
+    bits.skip("fuuuu")
     return bits.unsigned()
-
-
-def _skip_buffers(bits: BitReader) -> None:
-    count = min(bits.unsigned(), 31)
-    bits.bits(8)
-    for _ in range(count + 1):
-        bits.unsigned(), bits.unsigned(), bits.flag()
-    bits.bits(20)
 
 
 class H264Scanner(Scanner):
@@ -162,12 +148,8 @@ class H264Scanner(Scanner):
         self._next_frame_num: int | None = None
         self._open_field: tuple[int, int] | None = None  # frame number and parity of a first field
         self._heads: dict[int, int] = {}  # first bits of slices, and how many lie before the frame number
-        if self._length_bytes:
-            for unit in _record_units(header):
-                self._note_parameters(unit)
-        else:
-            for begin, end in unit_places(header, 0):
-                self._note_parameters(header[begin:end])
+        for unit in _record_units(header) if self._length_bytes else units_of(header, 0):
+            self._note_parameters(unit)
 
     def scan(self, packet: Packet) -> Held:
         # The usual case at the price of one look: a packet that begins with the first slice of a frame. With lengths in front
@@ -178,7 +160,7 @@ class H264Scanner(Scanner):
         else:
             data = bytes(packet)
             at = 4 if data[:4] == b"\0\0\0\1" else 3
-            is_alone = data[at - 3 : at] == b"\0\0\1" and not has_start_code(data, at)
+            is_alone = data[at - 3 : at] == b"\0\0\1" and not START_CODE.search(data, at)
         is_simple = is_alone and len(data) > at + 1 and data[at] & 31 == 1 and data[at + 1] & 0x80
         if is_simple and self._note_frame(bytes(data[at : at + FEW_BYTES])):
             return H264_FRAME
@@ -199,7 +181,7 @@ class H264Scanner(Scanner):
         head = self._heads.get(beginning)
         if head is None:
             bits = BitReader((beginning << 16 - BEGINNING_BITS).to_bytes(2, "big"))
-            bits.unsigned(), bits.unsigned(), bits.unsigned()  # first macroblock, type, parameters
+            bits.skip("uuu")  # first macroblock, type, parameters
             head = self._heads[beginning] = 16 - bits.left
         if head > BEGINNING_BITS:
             return False
@@ -251,8 +233,7 @@ class H264Scanner(Scanner):
                 self._note_parameters(plain[at:end])
         if frames > 1:
             self.is_exact = False
-        if is_field:
-            # Whether others are built on a field is said of each, but they are decoded in pairs.
+        if is_field:  # others may be built on one field alone, but they are decoded in pairs
             held = H264_FIELDS if is_idr and frames == 1 else Held(frames)
         elif frames == 0:
             held = NOTHING
@@ -265,7 +246,7 @@ class H264Scanner(Scanner):
         return held
 
     def _begin(self, bits: BitReader, is_idr: bool, is_reference: bool) -> tuple[int, bool]:
-        """A picture begins: how many frames that makes (0: the second field of one), and whether it is a field."""
+        """Begin a picture; return how many frames that makes (0: the second field of one), and whether it is a field."""
         parameters = self._parameters
         if parameters is None:
             self.is_exact = False
@@ -310,23 +291,18 @@ def _is_exact_at_once(recovery_point: bytes) -> bool:
 
 
 def _record_units(header: bytes) -> Iterator[bytes]:
-    """The parameter sets in the configuration record: of sequences, then of pictures, each behind its length."""
+    """Yield the parameter sets in the configuration record: of sequences, then of pictures."""
     at = 5
     for mask in (31, 255):
-        if at >= len(header):
-            return
-        count, at = header[at] & mask, at + 1
-        for _ in range(count):
-            length = int.from_bytes(header[at : at + 2], "big")
-            if length and at + 2 + length <= len(header):
-                yield header[at + 2 : at + 2 + length]
-            at += 2 + length
+        if at < len(header):
+            units, at = counted_units(header, at + 1, header[at] & mask)
+            yield from filter(None, units)
 
 
 def may_be_turned(header: bytes, packet: bytes) -> bool:
-    """Whether a message in the first packet may ask for pictures to be turned. True if the layout is not that of MP4."""
+    """Tell whether a message in the first packet may ask for pictures to be turned. True if the layout is not that of MP4."""
     size = length_size(header)
     return not size or any(
-        packet[begin] & 31 == 6 and any(kind == ORIENTATION for kind, _ in messages(packet[begin + 1 : end]))
-        for begin, end in unit_places(packet, size)
+        unit[0] & 31 == 6 and any(kind == ORIENTATION for kind, _ in messages(unit[1:]))
+        for unit in units_of(packet, size)
     )

@@ -1,4 +1,4 @@
-"""What packets of HEVC hold, from the headers of their units.
+"""Contents of packets of HEVC, from the headers of their units.
 
 Sources: ITU-T H.265 (7.3.1.2, 7.3.2.2, 7.3.2.3, 7.3.3, 7.3.6.1, 7.4.2.2, 8.3.1, C.5.2, D.2.17); ISO/IEC 14496-15 for their place in
 MP4 and Matroska.
@@ -12,36 +12,41 @@ from itertools import pairwise
 
 from av.packet import Packet
 
-from revit.video.data.decode.scan.bits import BitReader, Bytes, PictureOrder, messages, unescaped, unit_places
+from revit.video.data.decode.scan.bits import (
+    BitReader,
+    Bytes,
+    PictureOrder,
+    counted_units,
+    messages,
+    unescaped,
+    unit_places,
+    units_of,
+)
 from revit.video.data.decode.scan.h264 import HEAD_BYTES, ORIENTATION
 from revit.video.data.decode.scan.packets import NOTHING, Entry, Held, Scanner
 
-SLICES = 32
-"""Types of units below this are parts of pictures."""
-RASL = (8, 9)
-"""Types of pictures that lead a random access point and are built on what lies before."""
-RADL = (6, 7)
-"""Types of pictures that lead one and are not."""
-ENTRIES = range(16, 22)
-"""Types of random access points: BLA, IDR, and CRA (the last one)."""
+SLICES = 32  # types of units below this are parts of pictures
+RASL = (8, 9)  # types of pictures that lead a random access point and are built on what lies before
+RADL = (6, 7)  # types of pictures that lead one and are not
+ENTRIES = range(16, 22)  # types of random access points: BLA, IDR, and CRA (the last one)
 IDR = (19, 20)
 CRA = 21
 
 
 def length_size(header: bytes) -> int:
-    """Bytes of the lengths in front of units; 0 where units begin with start codes instead."""
+    """Return the bytes of lengths in front of units; 0 where units begin with start codes instead."""
     is_record = len(header) > 22 and (header[0] or header[1] or header[2] > 1)  # as FFmpeg tells them
     return (header[21] & 3) + 1 if is_record else 0
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """What of a sequence parameter set is needed to read a slice's header."""
+    """Part of a sequence parameter set that is needed to read a slice's header."""
 
     order_bits: int
     """Lowest bits of the picture order count that slices hold."""
     has_planes: bool
-    """Whether slices name their colour plane."""
+    """True if slices name their colour plane."""
     num_reorder: int
     """Frames to be held back to put pictures in order, with all sub-layers."""
 
@@ -58,11 +63,10 @@ def read_parameters(unit: Bytes) -> Parameters:
             bits.bits(88 * has_profile + 8 * has_level)
     bits.unsigned()
     has_planes = bits.unsigned() == 3 and bits.flag()
-    bits.unsigned(), bits.unsigned()  # width, height
+    bits.skip("uu")  # width, height
     if bits.flag():
-        for _ in range(4):
-            bits.unsigned()
-    bits.unsigned(), bits.unsigned()  # depths
+        bits.skip("uuuu")
+    bits.skip("uu")  # depths
     order_bits, num_reorder = bits.unsigned() + 4, 0
     for _ in range(num_layers + 1 if bits.flag() else 1):
         bits.unsigned()
@@ -82,7 +86,7 @@ class HevcScanner(Scanner):
         self._order = PictureOrder()
         self._drops_leading = True
         self._has_begun = False
-        for unit in header_units(header) if self._length_bytes else _units(header):
+        for unit in header_units(header) if self._length_bytes else units_of(header, 0):
             self._note_parameters(unit)
 
     def scan(self, packet: Packet) -> Held:
@@ -151,9 +155,7 @@ class HevcScanner(Scanner):
 
     def _note_parameters(self, unit: bytes) -> None:
         kind, data = unit[0] >> 1 & 63, unit.rstrip(b"\0")
-        if kind not in (32, 33, 34) or len(data) < 3:
-            return
-        if not self.headers.note(kind, data):
+        if kind not in (32, 33, 34) or len(data) < 3 or not self.headers.note(kind, data):
             return
         if kind == 33:
             found = read_parameters(data)
@@ -163,7 +165,7 @@ class HevcScanner(Scanner):
         elif kind == 34:
             before, self._extra_bits = self._extra_bits, 0
             bits = BitReader(unescaped(data[2:]))
-            bits.unsigned(), bits.unsigned(), bits.flag()  # its number, its sequence's, dependent slices
+            bits.skip("uuf")  # its number, its sequence's, dependent slices
             if bits.flag():  # slices may say that their picture is not shown
                 self.is_exact = False
             self._extra_bits = bits.bits(3)
@@ -171,33 +173,18 @@ class HevcScanner(Scanner):
                 self.is_exact = False
 
 
-def _units(data: bytes) -> Iterator[bytes]:
-    return (data[begin:end] for begin, end in unit_places(data, 0) if end - begin > 2)
-
-
 def header_units(record: bytes) -> Iterator[bytes]:
-    """The units in the configuration record: arrays, each with a type and a count, of units behind their length."""
+    """Yield the units in the configuration record: arrays, each with a type and a count."""
     at = 23
     for _ in range(record[22]):
-        count = int.from_bytes(record[at + 1 : at + 3], "big")
-        at += 3
-        for _ in range(count):
-            length = int.from_bytes(record[at : at + 2], "big")
-            if at + 2 + length > len(record):
-                return
-            if length > 2:
-                yield record[at + 2 : at + 2 + length]
-            at += 2 + length
+        units, at = counted_units(record, at + 3, int.from_bytes(record[at + 1 : at + 3], "big"))
+        yield from (unit for unit in units if len(unit) > 2)
 
 
 def may_be_turned(header: bytes, packet: bytes) -> bool:
-    """Whether a message in the header or the first packet may ask for pictures to be turned. True if the layout is not that of
-    MP4."""
+    """Tell whether a message in the header or the first packet may ask for pictures to be turned. True if unknown layout."""
     size = length_size(header)
-    if not size:
-        return True
-    units = (*header_units(header), *(packet[begin:end] for begin, end in unit_places(packet, size)))
-    return any(
+    return not size or any(
         unit[0] >> 1 & 63 in (39, 40) and any(kind == ORIENTATION for kind, _ in messages(unit[2:]))
-        for unit in units
+        for unit in (*header_units(header), *units_of(packet, size))
     )

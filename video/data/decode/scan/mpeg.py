@@ -1,4 +1,4 @@
-"""What packets of MPEG-1, MPEG-2 and MPEG-4 hold: the types of their pictures, and what packed bitstreams make of them.
+"""Contents of packets of MPEG-1, MPEG-2 and MPEG-4: the types of their pictures, and packed bitstreams.
 
 Sources: ISO/IEC 11172-2 and 13818-2 (6.2.2.3, 6.2.2.6, 6.2.3, 6.2.3.1), 14496-2 (6.2.3, 6.2.5). Packed bitstreams are in no
 standard: DivX and XviD put a B-picture behind the reference picture that is decoded before it into one packet, and a stand-in
@@ -20,10 +20,8 @@ INTRA_TYPE, B_TYPE = 0, 2
 STAND_IN_BYTES = 19
 """Packets up to this size never hold a coded picture beside one that was kept from the packet before (FFmpeg)."""
 PICTURE = b"\0\0\1\xb6"
-VOP_BYTES = 12
-"""Of a picture, in which the fields lie that are read."""
-MOST_B = 1 << 20
-"""B-pictures between two others are fewer."""
+VOP_BYTES = 12  # of a picture, in which the fields lie that are read
+MOST_B = 1 << 20  # B-pictures between two others are fewer
 
 
 class MpegScanner(Scanner):
@@ -41,9 +39,7 @@ class MpegScanner(Scanner):
             if is_intra:
                 self.headers.note_entry()
             return INTRA if is_intra else FRAME
-        if self._references < (
-            1 if alone else 2
-        ):  # there is nothing that it could be built on: it is not decoded
+        if self._references < (1 if alone else 2):  # nothing that it could be built on: it is not decoded
             return NOTHING
         self._behind += 1
         self.keys.append((self._references - 1) * MOST_B + self._behind)
@@ -112,8 +108,7 @@ class Mpeg4Scanner(MpegScanner):
             self._kept = pictures[0]
 
     def _plain_pictures(self, data: bytes) -> list[_Vop] | None:
-        """The pictures in a packet that holds one or two and nothing else, or a stand-in, at the price of one look; None for
-        others."""
+        """Read the pictures of a packet that holds one or two and nothing else, or a stand-in, by one look; None for others."""
         if data[:4] != PICTURE or not self._time_bits:
             return [] if len(data) < 4 else None
         # What is behind the first picture, FFmpeg leaves alone unless the stream calls itself packed.
@@ -126,7 +121,7 @@ class Mpeg4Scanner(MpegScanner):
         return [self._picture(data[4 : 4 + VOP_BYTES]), self._picture(data[at + 1 : at + 1 + VOP_BYTES])]
 
     def _read_headers(self, data: bytes) -> list[_Vop]:
-        """The pictures in a packet."""
+        """Read the headers and pictures of a packet."""
         pictures: list[_Vop] = []
         self.headers.begin_packet()
         places = list(start_codes(data))
@@ -153,11 +148,8 @@ class Mpeg4Scanner(MpegScanner):
 
     def _picture(self, data: bytes) -> _Vop:
         """Read the first bytes of a picture, at most `VOP_BYTES` (14496-2, 6.2.5)."""
-        value, left, seconds = (
-            int.from_bytes(data.ljust(VOP_BYTES, b"\0"), "big"),
-            8 * VOP_BYTES - 3,
-            0,
-        )
+        value = int.from_bytes(data.ljust(VOP_BYTES, b"\0"), "big")
+        left, seconds = 8 * VOP_BYTES - 3, 0
         while value >> left & 1 and seconds < 60:
             seconds, left = seconds + 1, left - 1
         left -= 1 + self._time_bits  # behind a marker bit
@@ -165,8 +157,7 @@ class Mpeg4Scanner(MpegScanner):
         return _Vop(value >> 8 * VOP_BYTES - 2, bool(value >> left - 2 & 1), seconds, ticks)
 
     def _read_layer(self, data: bytes) -> None:
-        """Of a video object layer, the width of the times in its pictures, whether it says if there are B-pictures, and whether
-        they are interlaced (14496-2, 6.2.3)."""
+        """Read the width of times, the presence of B-pictures and interlacing off a video object layer (14496-2, 6.2.3)."""
         bits = BitReader(data)
         bits.bits(9)
         version = 1
@@ -226,9 +217,7 @@ class Mpeg2Scanner(MpegScanner):
                 self._is_closed = bool(header[3] & 0x40)
             elif code == 0xB5 and len(header) > 2 and header[0] >> 4 == 1:
                 self._has_no_delay = len(header) > 5 and bool(header[5] & 0x80)
-            elif (
-                code == 0xB5 and header[:1] and header[0] >> 4 == 3
-            ):  # other matrices, until they change again
+            elif code == 0xB5 and header[:1] and header[0] >> 4 == 3:  # matrices, until they change again
                 self.must_begin_at_start = True
             elif code == 0xB5 and len(header) > 2 and header[0] >> 4 == 8:
                 structure = header[2] & 3
@@ -244,7 +233,7 @@ class Mpeg2Scanner(MpegScanner):
         return self._shown(kinds[0] == 1, is_b, alone=self._is_closed)
 
     def _begin_field(self, structure: int) -> bool:
-        """Whether a frame begins with this field."""
+        """Tell whether a frame begins with this field."""
         if self._first_field == 3 - structure:
             self._first_field = 0
             return False

@@ -1,4 +1,4 @@
-"""What packets of VP8, VP9, AV1 and the relatives of H.263 hold.
+"""Contents of packets of VP8, VP9, AV1 and the relatives of H.263.
 
 Sources: RFC 6386 (9.1); the VP9 bitstream specification (6.2, annex B); the AV1 specification (5.3, 5.9.2); ITU-T H.263
 (5.1). Sorenson's and Microsoft's variants as FFmpeg reads them.
@@ -7,25 +7,16 @@ Sources: RFC 6386 (9.1); the VP9 bitstream specification (6.2, annex B); the AV1
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from av.packet import Packet
 
 from revit.video.data.decode.scan.bits import BitReader
-from revit.video.data.decode.scan.packets import (
-    FRAME,
-    NOTHING,
-    START,
-    Entry,
-    Held,
-    InOrderScanner,
-    Scanner,
-)
+from revit.video.data.decode.scan.packets import FRAME, NOTHING, START, Entry, Held, InOrderScanner, Scanner
 
-HIDDEN_START = Held(0, Entry.CLOSED)
-"""A picture that is not shown, with which a new sequence begins."""
+HIDDEN_START = Held(0, Entry.CLOSED)  # a picture that is not shown, with which a new sequence begins
 HEAD_BYTES = 16
-TABLE_BYTES = 2048
-"""Of a JPEG picture, in which its Huffman tables lie."""
+TABLE_BYTES = 2048  # of a JPEG picture, in which its Huffman tables lie
 
 
 class Vp8Scanner(InOrderScanner):
@@ -61,7 +52,7 @@ class Vp9Scanner(InOrderScanner):
 
 
 def _superframe(data: memoryview) -> list[memoryview]:
-    """The pictures of a packet of VP9 (annex B)."""
+    """Split a packet of VP9 into its pictures (annex B)."""
     last = data[-1]
     if last & 0xE0 == 0xC0:
         size_bytes, count = (last >> 3 & 3) + 1, (last & 7) + 1
@@ -100,7 +91,7 @@ class Av1Scanner(InOrderScanner):
 
 
 def _leb128(data: memoryview, at: int) -> tuple[int, int]:
-    """A number of AV1's variable length, and the place behind it."""
+    """Read a number of AV1's variable length; return it and the place behind it."""
     value = 0
     for number in range(8):
         if at >= len(data):
@@ -157,31 +148,23 @@ def _sorenson(bits: BitReader) -> bool:
     return bits.bits(2) == 0
 
 
-def _msmpeg4_v1(bits: BitReader) -> bool:
-    bits.bits(32 + 5)
-    return bits.bits(2) == 0
-
-
-def _msmpeg4(bits: BitReader) -> bool:
-    return bits.bits(2) == 0
-
-
-def _wmv2(bits: BitReader) -> bool:
-    return not bits.flag()
-
+INTRA_BITS: dict[str, Callable[[BitReader], bool]] = {
+    "h263": _h263,
+    "h263p": _h263,
+    "flv1": _sorenson,
+    "msmpeg4v1": lambda bits: bits.bits(32 + 5 + 2) & 3 == 0,
+    "msmpeg4v2": lambda bits: bits.bits(2) == 0,
+    "msmpeg4v3": lambda bits: bits.bits(2) == 0,
+    "wmv1": lambda bits: bits.bits(2) == 0,
+    "wmv2": lambda bits: not bits.flag(),
+}
+"""Functions that tell an intra picture by the first bits of a packet, by FFmpeg's name of the codec."""
 
 OTHERS: dict[str, Callable[[], Scanner]] = {
     "vp8": Vp8Scanner,
     "vp9": Vp9Scanner,
     "av1": Av1Scanner,
     "mjpeg": MjpegScanner,
-    "h263": lambda: H263Scanner(_h263),
-    "h263p": lambda: H263Scanner(_h263),
-    "flv1": lambda: H263Scanner(_sorenson),
-    "msmpeg4v1": lambda: H263Scanner(_msmpeg4_v1),
-    "msmpeg4v2": lambda: H263Scanner(_msmpeg4),
-    "msmpeg4v3": lambda: H263Scanner(_msmpeg4),
-    "wmv1": lambda: H263Scanner(_msmpeg4),
-    "wmv2": lambda: H263Scanner(_wmv2),
+    **{name: partial(H263Scanner, is_intra) for name, is_intra in INTRA_BITS.items()},
 }
 """Scanners by FFmpeg's name of the codec."""

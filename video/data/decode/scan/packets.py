@@ -1,4 +1,4 @@
-"""What each packet of a stream holds, read from its first bits: how many frames, in which order they are shown, and whether
+"""Contents of each packet of a stream, read from its first bits: how many frames, in which order they are shown, and whether
 decoding can begin there.
 
 Containers answer all three, and often wrongly: AVI's key-frame flags are what the writer put there, ASF's and AVI's time
@@ -22,7 +22,7 @@ PROBED_FRAMES = 7
 
 
 class Entry(IntEnum):
-    """Whether decoding can begin at a packet."""
+    """Possibility to begin decoding at a packet."""
 
     NONE = 0
     """It cannot: the picture is built on others, or those behind it are."""
@@ -33,7 +33,7 @@ class Entry(IntEnum):
 
 
 class Held(NamedTuple):
-    """What one packet holds."""
+    """Contents of one packet."""
 
     frames: int = 1
     """Frames that a decoder hands out because of this packet, now or later."""
@@ -43,14 +43,10 @@ class Held(NamedTuple):
     one of a higher layer. None where nothing is to be left out."""
 
 
-FRAME = Held()
-"""A frame that is built on others."""
-NOTHING = Held(frames=0)
-"""No frame: a stand-in, a picture that is not shown, the second field of a frame."""
-START = Held(entry=Entry.CLOSED)
-"""A frame with which a new sequence begins."""
-INTRA = Held(entry=Entry.LEADING)
-"""A frame that needs no other."""
+FRAME = Held()  # a frame that is built on others
+NOTHING = Held(frames=0)  # no frame: a stand-in, a picture that is not shown, the second field of a frame
+START = Held(entry=Entry.CLOSED)  # a frame with which a new sequence begins
+INTRA = Held(entry=Entry.LEADING)  # a frame that needs no other
 
 
 class Scanner:
@@ -58,15 +54,15 @@ class Scanner:
 
     def __init__(self) -> None:
         self.is_exact = True
-        """Whether the frames counted so far are certain. Once False, only decoding tells how many there are."""
+        """True if the frames counted so far are certain. Once False, only decoding tells how many there are."""
         self.must_begin_at_start = False
-        """Whether packets depend on those before in other ways than pictures do (packed bitstreams)."""
+        """True if packets depend on those before in other ways than pictures do (packed bitstreams)."""
         self.keys: list[int] = []
         """One for every frame in the order of their packets; they rise in the order in which frames are shown."""
         self.most_reordered: int | None = None
         """Frames that a decoder holds back at most to put them in order; None if it holds back as many as needed."""
         self.learns_reordering = False
-        """Whether a decoder learns from the first frames how many that are."""
+        """True if a decoder learns from the first frames how many that are."""
         self.headers = Headers()
 
     def scan(self, packet: Packet) -> Held:
@@ -98,14 +94,7 @@ class InOrderScanner(Scanner):
         return held
 
     def look(self, packet: Packet) -> Held:
-        """Look into the next packet."""
-        raise NotImplementedError
-
-
-class IntraScanner(InOrderScanner):
-    """Codecs without prediction between frames: every packet is a frame of its own."""
-
-    def look(self, packet: Packet) -> Held:
+        """Look into the next packet: a frame of its own, in codecs without prediction between frames."""
         return START
 
 
@@ -132,13 +121,11 @@ class Headers:
         self._entries: list[frozenset[object]] = []
 
     def begin_packet(self) -> None:
-        """Before the headers of a packet are noted."""
         self._carried = set()
         self._num_packets += 1
 
     def note(self, which: object, header: bytes) -> bool:
-        """Note a header, by its kind and number; returns whether it is not the one before. One that comes first behind the first
-        packet changes something, too."""
+        """Note a header by its kind and number; return whether it is new. One first seen behind the first packet is a change."""
         before = self._known.get(which)
         self._carried.add(which)
         if before == header:
@@ -149,7 +136,7 @@ class Headers:
         return True
 
     def note_entry(self) -> None:
-        """The packet is one at which decoding could begin, as far as its picture goes."""
+        """Note that decoding could begin at the packet, as far as its picture goes."""
         self._entries.append(frozenset(self._carried))
 
     def incomplete_entries(self) -> list[bool]:
@@ -158,7 +145,7 @@ class Headers:
 
 
 def num_reordered(keys: Sequence[int]) -> int:
-    """Frames that must be held back at most so that `keys`, which come in the order of decoding, leave in rising order."""
+    """Return how many frames must be held back at most so that `keys`, in the order of decoding, leave in rising order."""
     seen: list[int] = []
     most = 0
     for key in keys:
@@ -185,4 +172,4 @@ def scanner_for(codec: VideoCodecContext) -> Scanner:
         return Mpeg2Scanner()
     if name in OTHERS:
         return OTHERS[name]()
-    return IntraScanner() if codec.codec.intra_only else UnknownScanner()
+    return InOrderScanner() if codec.codec.intra_only else UnknownScanner()

@@ -1,0 +1,88 @@
+"""Runs side by side: a row for every way each of them answers, and which of them were tested alike."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from typing import Any
+
+from revit.common.report.runs import RunReport
+from revit.common.report.tables import interval_text
+
+COLUMNS = {
+    "run": "run",
+    "method": "method",
+    "model": "model",
+    "length": "grid",
+    "top1": "top-1 %",
+    "interval": "95 %",
+    "gmacs": "GMACs",
+    "params": "parameters",
+    "share": "share",
+    "per_second": "samples/s",
+    "seconds": "seconds",
+    "evaluated": "samples",
+    "failed": "failed",
+}
+"""Keys of `comparison_rows` and their headings. GMACs are of one view."""
+SAME = ("data", "split", "num_views", "merge")
+"""Entries of a protocol that must be equal for figures to be compared, beside the numbers of samples."""
+Protocol = tuple[Any, ...]
+
+
+def protocol_of(run: RunReport) -> Protocol:
+    """Return what the run was tested on, and how."""
+    protocol = run.content.get("protocol", {})
+    return (run.num_evaluated, run.num_failed, *(protocol.get(key) for key in SAME))
+
+
+def protocol_letters(runs: Sequence[RunReport]) -> dict[Protocol, str]:
+    """Return a letter for every different protocol, in the order they come in."""
+    different = dict.fromkeys(map(protocol_of, runs))
+    return {protocol: _letters(number) for number, protocol in enumerate(different)}
+
+
+def comparison_columns(runs: Sequence[RunReport]) -> dict[str, str]:
+    """Return the columns, one for the protocol among them where there are several."""
+    return {**COLUMNS, "protocol": "protocol"} if len(protocol_letters(runs)) > 1 else COLUMNS
+
+
+def comparison_rows(runs: Sequence[RunReport]) -> list[dict[str, Any]]:
+    """Return every run's rows in turn; what is said of a run as a whole stands in its first."""
+    letters, rows = protocol_letters(runs), []
+    for run in runs:
+        for number, row in enumerate(run.rows()):
+            row |= {"interval": interval_text(row), "protocol": letters[protocol_of(run)]}
+            row |= {"method": run.method, "model": run.content.get("model")}
+            row["seconds"] = _seconds(run) if number == 0 else None
+            rows.append(row)
+    return rows
+
+
+def comparison_warnings(runs: Sequence[RunReport]) -> list[str]:
+    """Return one line that says which runs cannot be compared, and in what they differ; none where all can."""
+    letters = protocol_letters(runs)
+    if len(letters) < 2:
+        return []
+    names = ("samples", "failed", *SAME)
+    different = [number for number, values in enumerate(zip(*letters)) if len(set(values)) > 1]
+    protocols = [
+        f"{letter}: " + ", ".join(f"{names[number]} {protocol[number]}" for number in different)
+        for protocol, letter in letters.items()
+    ]
+    return [
+        "NOT COMPARABLE: accuracies of different protocols, see the last column. "
+        + "; ".join(protocols).replace("None", "not recorded")
+    ]
+
+
+def _seconds(run: RunReport) -> str | None:
+    """Return the seconds of every stage but making the data, as written by the run."""
+    seconds = run.content.get("seconds", {})
+    return ", ".join(f"{stage} {value:.0f}" for stage, value in seconds.items() if stage != "data") or None
+
+
+def _letters(number: int) -> str:
+    """Return A to Z, then AA, AB, ..."""
+    more, last = divmod(number, len(string.ascii_uppercase))
+    return (_letters(more - 1) if more else "") + string.ascii_uppercase[last]

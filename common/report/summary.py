@@ -1,0 +1,170 @@
+"""All that a run's folder shows, as plain data: the JSON file, the Markdown table and the page are made from it."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from revit.common.evaluation.confusion import assigned_against_needed, by_length, confused_pairs, per_class
+from revit.common.evaluation.record import IN_RUN, Seen, load_seen
+from revit.common.report.comparison import comparison_warnings, protocol_letters, protocol_of
+from revit.common.report.runs import RunReport, resume_command
+from revit.common.system.errors import UserError
+
+TOLERANCE = 1e-4
+"""Points by which two accuracies of the same answers may differ."""
+MOST_POINTS = 400
+"""Points of a curve; of longer ones every so many are drawn."""
+COPIED = ("model", "protocol", "samples", "seconds", "versions", "speed", "cascade", "budget", "calibration")
+"""Keys of report.json that the JSON file repeats."""
+Curve = list[tuple[float, float]]
+"""Points (x, y), x rising."""
+
+
+@dataclass
+class TrainingCurves:
+    """One network's training."""
+
+    loss: dict[str, Curve] = field(default_factory=dict)
+    """Losses over updates, by name (a grid's, or the assigner)."""
+    learning_rate: Curve = field(default_factory=list)
+    """Over updates."""
+    top1: dict[str, Curve] = field(default_factory=dict)
+    """Percent on the val list over epochs, by grid."""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run's report, what lies beside it, and why some of that does not."""
+
+    run: RunReport
+    record: Seen | None = None
+    """The evaluation, sample by sample."""
+    training: dict[str, TrainingCurves] = field(default_factory=dict)
+    """Curves by stage."""
+    missing: tuple[str, ...] = ()
+    """Sentences on what is not there, and how to get it."""
+
+
+def summarize(run: RunReport) -> RunSummary:
+    """Read what lies beside the run's report.json."""
+    record, training, missing = None, {}, []
+    if run.folder is not None:
+        try:
+            record = _read_record(run, run.folder / IN_RUN)
+        except UserError as error:
+            again = resume_command(run.folder, "evaluate")
+            missing.append(
+                f"Nothing by class, by length and no examples: {error}. To have them, evaluate again: {again}"
+            )
+        training = read_training(run.folder / "log.jsonl")
+        if not training:
+            missing.append(f"No training curves: {run.folder / 'log.jsonl'} says nothing of a training.")
+    if "speed" not in run.content:
+        command = f"python tools/report.py {shlex.quote(run.name)} --measure"
+        missing.append(f"No speed: it was not measured. To have it: {command}")
+    return RunSummary(run, record, training, tuple(missing))
+
+
+def as_json(summaries: Sequence[RunSummary]) -> dict[str, Any]:
+    """Return what `report.py --json` writes: the verdict of every run first."""
+    runs = [one.run for one in summaries]
+    letters = protocol_letters(runs)
+    return {
+        "verdicts": {run.name: run.verdict for run in runs},
+        "warnings": comparison_warnings(runs),
+        "runs": [_run_json(one, letters[protocol_of(one.run)]) for one in summaries],
+    }
+
+
+def _run_json(summary: RunSummary, letter: str) -> dict[str, Any]:
+    run, record = summary.run, summary.record
+    found: dict[str, Any] = {
+        "run": run.name,
+        "verdict": run.verdict,
+        "clock": run.time_verdict,
+        "method": run.method,
+        "protocol_letter": letter,
+        "rows": run.timed_rows(),
+        **{key: run.content[key] for key in COPIED if key in run.content},
+        "training": {
+            stage: {"loss": one.loss, "learning_rate": one.learning_rate, "val_top1": one.top1}
+            for stage, one in summary.training.items()
+        },
+        "missing": list(summary.missing),
+    }
+    if record is not None:
+        found |= {"per_class": per_class(record), "confused": confused_pairs(record)}
+        if record.lengths is not None:
+            found["per_length"] = by_length(record)
+            found["assigned_against_needed"] = assigned_against_needed(record)
+    return found
+
+
+def _read_record(run: RunReport, path: Path) -> Seen:
+    """Load the evaluation's record. UserError if it cannot be read, or is of another evaluation than the report."""
+    record = load_seen(path)
+    reported = {row["grid"]: row["top1"] for row in run.content["fixed"]}
+    if len(record.ids) == run.num_evaluated and set(reported) == set(record.grids):
+        top1 = {grid: 100 * float(record.correct(grid).double().mean()) for grid in record.grids}
+        if all(abs(top1[grid] - reported[grid]) < TOLERANCE for grid in record.grids):
+            return record
+    raise UserError(f"{path}: of another evaluation than report.json")
+
+
+def read_training(log: Path) -> dict[str, TrainingCurves]:
+    """Read the curves of the stages that log.jsonl knows; none without a log.
+
+    Lines that are torn, or that no run writes, are passed over. Of an update that was logged twice, as an interrupted run
+    does that goes on from an earlier state, the later line counts.
+    """
+    points: dict[tuple[str, str, str], dict[float, float]] = {}
+    for line in _log_lines(log):
+        stage, event = line.get("stage", "model"), line.get("event")
+        if event not in ("train", "val") or not isinstance(stage, str):
+            continue
+        values = {("learning_rate", ""): line.get("lr")} if event == "train" else {}
+        at, kind = (line.get("update"), "loss") if event == "train" else (line.get("epoch"), "top1")
+        named = line.get(kind)
+        values |= {(kind, name): value for name, value in named.items()} if isinstance(named, dict) else {}
+        for (what, name), value in values.items():
+            if is_number(at) and is_number(value):
+                points.setdefault((stage, what, name), {})[float(at)] = float(value)
+    stages: dict[str, TrainingCurves] = {}
+    for (stage, what, name), curve in points.items():
+        training = stages.setdefault(stage, TrainingCurves())
+        if what == "learning_rate":
+            training.learning_rate = _thinned(sorted(curve.items()))
+        else:
+            getattr(training, what)[name] = _thinned(sorted(curve.items()))
+    return stages
+
+
+def _log_lines(log: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with open(log, encoding="utf-8", errors="replace") as file:
+            for text in file:
+                try:
+                    line = json.loads(text)
+                except (ValueError, RecursionError):
+                    continue
+                if isinstance(line, dict):
+                    yield line
+    except OSError:
+        return
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Return True for a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _thinned(curve: Curve) -> Curve:
+    """Return at most about MOST_POINTS of the points, the last one included."""
+    step = -(-len(curve) // MOST_POINTS)
+    return curve if step <= 1 else [*curve[:-1:step], curve[-1]]
