@@ -23,7 +23,7 @@ from revit.common.models.base import GridModel
 from revit.common.models.layers.normalizer import Normalizer
 from revit.common.models.load_report import LoadReport
 from revit.common.system.errors import UserError
-from revit.common.weights import hub
+from revit.common.weights.read import cache_if_offline
 from revit.common.weights.source import Source
 from revit.image.data.augment import build_batch_augment
 from revit.image.data.lists import EXTENSIONS
@@ -195,7 +195,7 @@ def load_teacher(
     if not source.startswith("timm:"):
         return teacher_from(open_classifier(source), source, label_names, given, own_size)
     try:
-        with hub.asked_once():
+        with cache_if_offline():
             network: Any = timm.create_model(source.removeprefix("timm:"), pretrained=True)
     except Exception as error:  # an unknown name, no network, a damaged file: timm has no error of its own
         reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -66,8 +66,7 @@ class Method(Generic[Own]):
 
     @classmethod
     def found_in(cls, names: Collection[str]) -> Method[Own] | None:
-        """Return the method with which weights of these names (as they are here) were trained, as far as names tell; None:
-        not with this one. For weight files that come without a configuration."""
+        """Return the method with which weights of these names were trained, as far as names tell; None: not with this one."""
         return None
 
     @property

@@ -84,8 +84,7 @@ class FlexiTeacherOptions(Options):
     source: str
     """Checkpoint or weight file of the run's own kind (pictures or clips), or for pictures timm:NAME of any classifier."""
     start: bool = True
-    """Start from the teacher's weights where the run has no start.source; the teacher then is of the model's architecture.
-    False: from scratch."""
+    """Start from the teacher's weights, which must be of the model's architecture, where the run has no start.source."""
     temperature: float = Field(default=1.0, gt=0)
     label_weight: float = Field(default=0.0, ge=0)
     """Weight of the ordinary loss of the labels, which is added. Published: 0."""

@@ -17,16 +17,16 @@ from revit.common.system.errors import UserError
 
 ENTRY_POINTS = "revit.methods"
 """The group under which an installed package names methods of its own."""
-_ADDED: dict[str, type[Method]] = {}
+_ADDED: dict[str, type[Method[Any]]] = {}
 
 
-def known_methods() -> Mapping[str, type[Method]]:
+def known_methods() -> Mapping[str, type[Method[Any]]]:
     """Name -> class."""
     return {**_installed(), **_ADDED}
 
 
 def unknown_method(name: str) -> str:
-    """What is said of a name that is not known."""
+    """Say what is wrong with a name that is not known."""
     known = known_methods()
     near = get_close_matches(name, known, n=1, cutoff=0.6)
     meant = f"; did you mean {near[0]}?" if near else ""
@@ -34,7 +34,7 @@ def unknown_method(name: str) -> str:
 
 
 def check_installed(where: str, config: Mapping[str, Any]) -> None:
-    """UserError if the configuration in a checkpoint, which `where` names, has methods that there are not here."""
+    """Raise UserError if the configuration in the checkpoint `where` has methods that are not installed."""
     named = config.get("methods") or {}
     if not isinstance(named, Mapping):
         raise UserError(f"{where}: the methods in its header are {named!r}, no mapping; copy it again")
@@ -46,15 +46,15 @@ def check_installed(where: str, config: Mapping[str, Any]) -> None:
         )
 
 
-def methods_found(names: Collection[str]) -> tuple[Method, ...]:
+def methods_found(names: Collection[str]) -> tuple[Method[Any], ...]:
     """Return the methods with which weights of these names were trained, as far as names tell."""
     found = (method.found_in(names) for method in known_methods().values())
     return tuple(method for method in found if method is not None)
 
 
 @contextmanager
-def added(name: str, method: type[Method]) -> Iterator[None]:
-    """Inside, there is one method more: for tests, and for trying one out."""
+def added(name: str, method: type[Method[Any]]) -> Iterator[None]:
+    """Add a method inside: for tests, and for trying one out."""
     _ADDED[name] = method
     try:
         yield
@@ -63,8 +63,8 @@ def added(name: str, method: type[Method]) -> Iterator[None]:
 
 
 @cache
-def _installed() -> Mapping[str, type[Method]]:
-    found: dict[str, type[Method]] = {}
+def _installed() -> Mapping[str, type[Method[Any]]]:
+    found: dict[str, type[Method[Any]]] = {}
     for module in pkgutil.iter_modules(methods.__path__):
         method = getattr(importlib.import_module(f"{methods.__name__}.{module.name}"), "METHOD", None)
         if method is not None:

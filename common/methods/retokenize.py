@@ -14,7 +14,7 @@ from revit.common.costs.flops import Count, count
 from revit.common.methods.base import Method, MethodOptions, Setting, refuse
 from revit.common.methods.task import Progress, Task, TaskAround
 from revit.common.models.base import GridModel
-from revit.common.models.embed.retokenize import ReTokenizing
+from revit.common.models.embed.patches import ReTokenizing
 from revit.common.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class RetokenizeOptions(MethodOptions):
     phases: tuple[Phase, ...] = Field(
         default=(Phase(until=0.4, coarser=4), Phase(until=0.7, coarser=2)), min_length=1
     )
-    """In order; the learning rate and everything else go on as if nothing happened (paper)."""
+    """Phases in order; the learning rate and everything else go on as if nothing happened (paper)."""
 
     @model_validator(mode="after")
     def _in_order(self) -> RetokenizeOptions:
@@ -56,8 +56,7 @@ class RetokenizeOptions(MethodOptions):
         return self
 
     def saving(self, relative_costs: Mapping[int, float]) -> float:
-        """Return the share of the training's cost that the phases save; `relative_costs`: times the stride -> cost of a
-        sample, where full resolution is 1."""
+        """Return the share of the training's cost that is saved; `relative_costs`: factor of the stride -> cost, 1 for factor 1."""
         begins = (0.0, *(phase.until for phase in self.phases))
         shares = (phase.until - begin for begin, phase in zip(begins, self.phases))
         return sum(share * (1 - relative_costs[phase.coarser]) for share, phase in zip(shares, self.phases))

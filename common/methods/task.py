@@ -29,8 +29,7 @@ class Progress:
     fraction: float
     """Share of the whole training's samples that were trained on, from 0 to 1."""
     after: float | None = None
-    """Share t / T, where this is update t, from 1, of T that the training is planned to make (those skipped for gradients
-    that overflowed count); None: not known."""
+    """Share t / T, where this is update t, from 1, of T planned ones (skipped ones count); None: not known."""
 
 
 class Task(Protocol):
@@ -65,8 +64,7 @@ class LengthExchange(Protocol):
         ...
 
     def teacher_logits(self, like: Tensor) -> Tensor:
-        """Return the longest grid's logits of this batch; `like` (B, K) has their shape, type and device. Waits if they
-        are not here yet, so it is best asked after the own forward pass."""
+        """Return the longest grid's logits of this batch, shaped as `like` (B, K). Waits for them: ask after the own forward pass."""
         ...
 
 

@@ -21,7 +21,7 @@ from revit.common.system.errors import UserError
 from revit.common.weights.adapt import TABLE
 from revit.common.weights.checkpoint import Checkpoint, checkpoint_file, is_checkpoint, load_checkpoint
 from revit.common.weights.source import read_source
-from revit.common.weights.start import check_without_trace
+from revit.common.weights.start import check_architecture
 
 INPUT_SIZES = ("data.pixels.img_size", "data.pixels.crop_size", "data.frames.num_frames")
 """Keys of the data section that decide about the shapes of a model."""
@@ -123,7 +123,7 @@ def fill_classifier(
     configuration and `options`.
     """
     checkpoint.load_into("model", model, source, trained_otherwise(checkpoint, options, "model"))
-    check_without_trace(model, checkpoint.extra.get("architecture") or {}, source)
+    check_architecture(model, checkpoint.extra.get("architecture") or {}, source)
     assigner = None
     if "assigner" in checkpoint.parts:
         assigner = build_assigner(options.assigner, len(model.grids))

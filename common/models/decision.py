@@ -24,8 +24,7 @@ class Decision(Protocol):
         ...
 
     def slot_map(self) -> Tensor:
-        """Return (B, S) long: where, in the sequence afterwards, the token is that stands for each position, which is its
-        own or the one that it was merged into; -1 where it was dropped."""
+        """Return (B, S) long: where the token is afterwards that stands for each position, its own or another's; -1: dropped."""
         ...
 
 
@@ -41,8 +40,7 @@ class Shorter:
     """Slot, of K, that each position went into (B, S), a kept one into its own; None: those not kept are dropped."""
 
     def apply(self, x: Tensor) -> Tensor:
-        """Take the kept positions, (B, S, ...) -> (B, K, ...); where others were merged, the plain mean over a position and
-        all that went into it. Gradients pass."""
+        """Take the kept positions, (B, S, ...) -> (B, K, ...), each the mean of what was merged into it. Gradients pass."""
         if self.slots is None:
             return rows_of(x, self.kept)
         B, K = self.kept.shape

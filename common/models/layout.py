@@ -28,7 +28,6 @@ class TokenLayout:
     """Positions that are left."""
     num_frames: int = 1
     keep: Tensor | None = field(default=None, compare=False)
-    """Weights (B, S): 1 where a position still counts, 0 where the others must not see it (DynamicViT's training). None:
-    all count."""
+    """Weights (B, S): 0 where the others must not see a position (DynamicViT's training), else 1. None: all count."""
     decisions: tuple[Decision, ...] = field(default=(), compare=False)
     """Decisions of reducers about the positions so far."""

@@ -17,8 +17,7 @@ class Reduction(NamedTuple):
     """The work of a reducer on the S positions of B samples in one forward pass."""
 
     token_source_maps: tuple[Tensor, ...] = ()
-    """After every decision, (B, S) long: the position whose token stands for each; itself: kept, another: merged, -1:
-    dropped."""
+    """Position (B, S), long, whose token stands for each, after every decision; itself: kept, -1: dropped."""
     kept: tuple[Tensor, ...] = ()
     """Positions (B, K) that went on, in the order of their tokens, for every time the sequence became shorter."""
     weights: tuple[Tensor, ...] = ()
@@ -49,11 +48,11 @@ class ModelOutput(NamedTuple):
     """
 
     logits: Tensor
-    """Of the class token, (B, K)."""
+    """Logits (B, K) of the class token."""
     distill_logits: Tensor | None = None
-    """Of the distillation token, (B, K); None where the grid has none (the teacher, a plain model)."""
+    """Logits (B, K) of the distillation token; None where the grid has none (the teacher, a plain model)."""
     patch_logits: Tensor | None = None
-    """Of the patch tokens in row order, (B, S, K); None where the model classifies no patches (all but LV-ViT)."""
+    """Logits (B, S, K) of the patch tokens in row order; None where the model classifies no patches (all but LV-ViT)."""
     patch_features: Tensor | None = None
     """Patch tokens (B, S * T, D) that are left, after the final norm."""
     reduction: Reduction | None = None

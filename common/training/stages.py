@@ -36,7 +36,7 @@ from revit.common.timing.speed import measure_speed
 from revit.common.training.state import random_states, restore_random_states, seed_all, states_folder
 from revit.common.training.trainer import Trainer, Weights
 from revit.common.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from revit.common.weights.start import without_trace
+from revit.common.weights.start import architecture_facts
 
 
 class Run:
@@ -128,7 +128,7 @@ def model_trainer(run: Run) -> Trainer[GridModel]:
     if start.source is not None:
         started = options.model_copy(update={"start": start})
         run.log.say(str(modality.start(model, started, start.source)))
-    run.model_facts = {"architecture": without_trace(model)}
+    run.model_facts = {"architecture": architecture_facts(model)}
     if run.world.is_main and not states_folder(options.run.dir, "model").exists():
         run.best_file.unlink(missing_ok=True)  # an earlier training's
     return Trainer(

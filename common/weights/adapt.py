@@ -109,15 +109,11 @@ def take_positions(
         elif wanted < rows:
             fitted = torch.cat([table[:, :1], table[:, 2:]], dim=1)
         fitted = resize_positions(fitted, wanted, known, grid, method)
-        how = method
-        if known.num_positions == grid.num_positions:
-            how = (
-                "without the distillation row"
-                if rows > wanted
-                else "with a distillation row like the class row"
-            )
+        row = (
+            "without the distillation row" if rows > wanted else "with a distillation row like the class row"
+        )
         if told:
-            fitting.put(name, fitted, table, how)
+            fitting.put(name, fitted, table, row if known.num_positions == grid.num_positions else method)
         else:
             ready[name] = fitted
 

@@ -26,7 +26,7 @@ from revit.common.system.errors import UserError, reason_of
 FORMAT = "revit"
 VERSION = 1
 IN_RUN = "checkpoint.safetensors"
-"""What a run's folder calls its result."""
+"""Name of the result in a run's folder."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,7 @@ def _misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write the file whole or not at all; make the folder. Raise UserError if the place cannot be written to, ValueError for
-    a header that JSON cannot hold."""
+    """Write the file whole or not at all; make the folder. Raise UserError if the place cannot be written to."""
     path = Path(path)
     header = {
         "version": VERSION,

@@ -15,10 +15,9 @@ from torch import Tensor
 from revit.common.methods.registry import known_methods
 from revit.common.models.grid import TokenGrid
 from revit.common.system.errors import UserError
-from revit.common.weights import hub
 from revit.common.weights.adapt import KERNEL, TABLE
 from revit.common.weights.checkpoint import Checkpoint, checkpoint_file, is_checkpoint, load_checkpoint
-from revit.common.weights.read import WeightFile, read_weights
+from revit.common.weights.read import WeightFile, cache_if_offline, download, read_folder, read_weights
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,7 @@ class Source:
 
 
 Dialect = Callable[[str, WeightFile, Mapping[str, Any]], "Source | None"]
-"""Recognises one project's way of storing weights: (what the user gave, the file, config.json beside it) -> the source,
-or None where it is not this project's."""
+"""Recognises one way of storing weights: (what the user gave, the file, config.json) -> the source, or None."""
 
 
 def read_source(where: str, dialects: Sequence[Dialect] = ()) -> Source:
@@ -60,10 +58,10 @@ def read_source(where: str, dialects: Sequence[Dialect] = ()) -> Source:
         content, config = _from_timm(where)
     else:
         is_hub = where.startswith("hf-hub:")
-        path = hub.download(where) if is_hub else Path(checkpoint_file(where)).expanduser()
+        path = download(where) if is_hub else Path(checkpoint_file(where)).expanduser()
         if path.is_file() and is_checkpoint(path):
             return _believed(_from_checkpoint(where, load_checkpoint(path)))
-        content, config = hub.read_folder(path) if path.is_dir() else (read_weights(path), {})
+        content, config = read_folder(path) if path.is_dir() else (read_weights(path), {})
     for dialect in (*dialects, image_transformer):
         source = dialect(where, content, config)
         if source is not None:
@@ -187,7 +185,7 @@ def _from_timm(where: str) -> tuple[WeightFile, dict[str, Any]]:
             f"{where}: timm has no model of this name{f'; there are {near}, ...' if near else ''}"
         )
     try:
-        with hub.asked_once():
+        with cache_if_offline():
             model = timm.create_model(name, pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(

@@ -59,7 +59,7 @@ def start_from_source(
     Raise UserError for weights that do not fit, with every tensor at fault; the model is then unchanged.
     """
     report = LoadReport(source.where, label_names=source.label_names, notes=list(source.notes))
-    check_without_trace(model, source.facts, source.where)
+    check_architecture(model, source.facts, source.where)
     report.notes += pixel_notes(source, pixels)
     own = model.state_dict()
     fitting = Fitting(dict(source.tensors), own, report)
@@ -144,7 +144,7 @@ def pixel_notes(source: Source, pixels: Pixels | None) -> list[str]:
     return notes
 
 
-def without_trace(model: nn.Module) -> dict[str, Any]:
+def architecture_facts(model: nn.Module) -> dict[str, Any]:
     """Return what a model computes with and its tensors' shapes do not show: `num_heads`, and `skip_lam`, by which residual
     branches are divided; weights made with others would load and answer nonsense. And a FlexiViT's `position_grid`."""
     facts: dict[str, Any] = _of_blocks(model)
@@ -158,7 +158,7 @@ def _of_blocks(model: nn.Module) -> dict[str, float]:
     return {} if first is None else {"num_heads": first.attn.num_heads, "skip_lam": first.skip_lam}
 
 
-def check_without_trace(model: nn.Module, written: Mapping[str, Any], where: str) -> None:
+def check_architecture(model: nn.Module, written: Mapping[str, Any], where: str) -> None:
     """Raise UserError where `written`, beside the weights that `where` names, has another `num_heads` or `skip_lam` than
     the model: the tensors would fit and answer nonsense."""
     for key, ours in _of_blocks(model).items():

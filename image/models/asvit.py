@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from revit.common.models.base import GridModel
-from revit.common.models.embed.patches import Sides, sides_of
+from revit.common.models.embed.patches import ReTokenizing, Sides, sides_of, strided_convolution
 from revit.common.models.embed.resize import resize_positions
-from revit.common.models.embed.retokenize import ReTokenizing, strided_convolution
 from revit.common.models.grid import TokenGrid, longest_first
 from revit.common.models.layers.block import Block, drop_path_rates
 from revit.common.models.layout import TokenLayout

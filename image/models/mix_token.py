@@ -28,7 +28,7 @@ class Box:
         return 1 - (self.bottom - self.top) * (self.right - self.left) / self.grid.num_positions
 
     def mask(self, device: torch.device) -> Tensor:
-        """(rows, cols) bool, true inside."""
+        """Return (rows, cols) bool, true inside."""
         rows = torch.arange(self.grid.rows, device=device)
         cols = torch.arange(self.grid.cols, device=device)
         inside = (rows >= self.top) & (rows < self.bottom)
@@ -53,13 +53,13 @@ class MixDraw:
 
     @classmethod
     def draw(cls, alpha: float = 1.0) -> MixDraw:
-        """lambda ~ Beta(alpha, alpha), 1 as published; the centre uniform; from torch's global generator."""
+        """Draw lambda ~ Beta(alpha, alpha), 1 as published, and a uniform centre, from torch's global generator."""
         lam = torch.distributions.Beta(alpha, alpha).sample()
         row, col = torch.rand(2).tolist()
         return cls(float(lam), row, col)
 
     def box(self, grid: TokenGrid) -> Box:
-        """The box in a map of `grid` (the real one, where it is not the nominal): sides int(side * sqrt(1 - lambda)),
+        """Return the box in a map of `grid` (the real one, where it is not the nominal): sides int(side * sqrt(1 - lambda)),
         half of each, rounded down, on either side of the centre token; what lies outside is cut off."""
 
         def span(side: int, centre: float) -> tuple[int, int]:
@@ -72,11 +72,11 @@ class MixDraw:
 
 
 def mix_map(feature_map: Tensor, box: Box) -> Tensor:
-    """(B, D, rows, cols) -> same: inside the box each map gets that of its partner, i with B - 1 - i."""
+    """Give each map of (B, D, rows, cols), inside the box, that of its partner, i with B - 1 - i."""
     return torch.where(box.mask(feature_map.device), feature_map.flip(0), feature_map)
 
 
 def unmix(patch_logits: Tensor, box: Box) -> Tensor:
-    """(B, S, K) in row order -> same: what `mix_map` exchanged goes back to the pictures it came from."""
+    """Give what `mix_map` exchanged back to the pictures it came from; (B, S, K) in row order."""
     inside = box.mask(patch_logits.device).flatten()[:, None]
     return torch.where(inside, patch_logits.flip(0), patch_logits)

@@ -37,8 +37,7 @@ class DynamicViTOptions(MethodOptions):
     """
 
     keep_rate: Rate | tuple[Rate, ...] = 0.7
-    """Share rho of the original patch tokens that is left after the first stage; rho^2 after the second, and so on. A list
-    says for each stage what share of the original is left."""
+    """Share rho of the patch tokens left after the first stage; rho^2 after the second, and so on. A list: after each stage."""
     before_blocks: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     """Blocks (the first is 0) before which tokens are dropped. Null: three stages at the quarters of the depth, which
     is 3, 6, 9 for a depth of 12, as published, and fewer stages at a depth below 4."""
@@ -47,8 +46,7 @@ class DynamicViTOptions(MethodOptions):
     distill_weight: float = Field(default=0.5, ge=0)
     """Weight of the teacher's class probabilities, and of its tokens."""
     teacher: Literal["start", "none"] | None = None
-    """start: the model that training starts from, frozen and with all its tokens. Null: that, where there is a start.source,
-    else none."""
+    """start: the model training starts from, frozen, with all its tokens. Null: that, where there is a start.source, else none."""
     backbone_lr_scale: float = Field(default=0.01, ge=0)
     """Learning rate of all but the predictors, times that of the predictors. Without start.source 1."""
     frozen_epochs: float = Field(default=5, ge=0)

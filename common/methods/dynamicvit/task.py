@@ -33,8 +33,7 @@ def token_error(tokens: Tensor, teacher_tokens: Tensor, keep: Tensor) -> Tensor:
 
 
 def token_divergence(logits: Tensor, teacher_logits: Tensor, keep: Tensor) -> Tensor:
-    """Average KL(teacher || student) of class logits (B, N, K) over the tokens that `keep` (B, N) has at 1 -> scalar, 0 for
-    none."""
+    """Average KL(teacher || student) of logits (B, N, K) over the tokens that `keep` (B, N) has at 1 -> scalar, 0 for none."""
     student, teacher = (F.log_softmax(one.float(), dim=-1) for one in (logits, teacher_logits.detach()))
     divergences = F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=-1)
     return _mean_over_kept(divergences, keep)

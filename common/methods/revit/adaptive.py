@@ -34,8 +34,7 @@ class AdaptiveOutput:
     """Inputs that ran together, (n,) long, and what a reducer did to theirs."""
 
     def reductions(self) -> list[Reduction | None]:
-        """Return what a reducer did to each of the B inputs, None where there was none: a `Reduction` of that input alone, or
-        of its frames where they were decided about one by one."""
+        """Return what a reducer did to each of the B inputs, or to its frames where they were decided about one by one."""
         found: list[Reduction | None] = [None] * len(self.grid_index)
         for rows, reduction in self.groups:
             if reduction is not None:
@@ -68,8 +67,7 @@ class AdaptiveClassifier(nn.Module):
         grids: Sequence[TokenGrid] | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        """`grids`: those to choose from, longest first, instead of the model's own. `facts`: what a checkpoint keeps beside
-        the weights."""
+        """Take `grids`, longest first, instead of the model's own, and `facts` that a checkpoint keeps beside the weights."""
         super().__init__()
         self.model = model
         self.grids = model.grids if grids is None else tuple(grids)

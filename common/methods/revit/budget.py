@@ -127,8 +127,7 @@ class BudgetCurve(Options):
 
     @classmethod
     def read(cls, facts: Mapping[str, Any], grids: Sequence[TokenGrid]) -> BudgetCurve | None:
-        """Read the curve among a checkpoint's extra facts, None where there is none. Raise ValueError if it is damaged or of
-        other grids."""
+        """Read the curve among a checkpoint's facts, None without. Raise ValueError if it is damaged or of other grids."""
         if KEY not in facts:
             return None
         try:

@@ -75,8 +75,7 @@ class Steps:
 
     @classmethod
     def of(cls, scores: Tensor, prices: Sequence[float], assigner: float) -> Steps:
-        """Make steps of the dithered scores (M, k - 1) of calibration. Every score is one, where one input gets one grid
-        shorter; of more than 2000 every so many-th is kept."""
+        """Make a step of every dithered score (M, k - 1) of calibration, where one input gets one grid shorter; thin them out."""
         drops = torch.tensor([longer - shorter for longer, shorter in pairwise(prices)]).double()
         flat, order = scores.double().flatten().sort(descending=True)
         saved = drops.repeat(len(scores))[order].cumsum(0) / len(scores)
@@ -114,7 +113,7 @@ class LengthPolicy:
         steps: Steps | None,
         hold: bool = True,
     ) -> None:
-        """prices: GMACs of every grid, longest first, which fall."""
+        """Take the GMACs of every grid, longest first, as `prices`, which fall."""
         self.target = target
         self.prices = tuple(prices)
         self.assigner_price = assigner_price if steps is not None else 0.0

@@ -27,8 +27,7 @@ BATCH = 1024
 PASSES = 3
 """Cost of an iteration in forward passes: one, and a backward pass that costs twice as much."""
 THOP_NORM, FVCORE_NORM, FVCORE_BATCH_NORM = 4, 5, 2
-"""Operations that thop counts for each number that a norm with scale and shift puts out, and fvcore for LayerNorm and for
-BatchNorm."""
+"""Operations for each number that a norm with scale and shift puts out: in thop, and in fvcore for both kinds of norm."""
 
 
 class ToEOptions(MethodOptions):
@@ -112,8 +111,7 @@ class ToETask(TaskAround):
     reducer: TokenExpansion
     stages: Stages
     forget_compiled: bool = False
-    """Drop what was compiled for a stage when it is over, so that each stage may compile as often as any model: compilers
-    give up after a number of shapes."""
+    """Drop what was compiled for a stage when it is over: compilers give up after a number of shapes."""
 
     def begin(self, progress: Progress) -> None:
         stage = self.stages.at(progress)

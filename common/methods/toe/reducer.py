@@ -143,7 +143,7 @@ class TokenExpansion(Reducer):
     def __init__(
         self, growth: Growth, width: int, before_block: int = 1, evaluation_stage: int | None = None
     ) -> None:
-        """`evaluation_stage`: the stage whose tokens evaluation has; None: all tokens."""
+        """Take the stage whose tokens evaluation has; None: all tokens."""
         super().__init__()
         self.growth = growth
         self.width = width

@@ -9,9 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from revit.common.models.embed.lvvit_stem import LVViTStem
-from revit.common.models.embed.patches import PatchEmbed, Remainder, Sides, pad_to_patches, patch_of, sides_of
+from revit.common.models.embed.patches import (
+    PatchEmbed,
+    Remainder,
+    ReTokenizing,
+    Sides,
+    pad_to_patches,
+    patch_of,
+    sides_of,
+    strided_convolution,
+)
 from revit.common.models.embed.resize import resize_patch_kernel
-from revit.common.models.embed.retokenize import ReTokenizing, strided_convolution
 from revit.common.models.grid import TokenGrid
 
 

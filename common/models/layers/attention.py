@@ -131,8 +131,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(inner, width)
 
     def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
-        """Attend, (..., N, D) -> (..., N, D); all leading axes are batch. keys (..., N): by how much each token is seen by the
-        others, see `masked_softmax`; None: an ordinary softmax, fused."""
+        """Attend, (..., N, D) -> (..., N, D). keys (..., N): how much each token is seen, see `masked_softmax`; None: fully."""
         leading = x.shape[:-2]
         # (..., N, 3D) -> (B, N, 3, heads, head width)
         qkv = self.qkv(x).flatten(0, -3).unflatten(-1, (3, self.num_heads, -1))

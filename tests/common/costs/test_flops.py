@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from revit.common.costs import fvcore_count
 from revit.common.costs.flops import CountError, count
 from revit.common.costs.fvcore_count import fvcore_macs
 from revit.common.methods.revit.assigner import TokenLengthAssigner
@@ -41,13 +42,10 @@ def test_explicit_and_fused_attention_cost_the_same():
     fused = count(model, (1, 3, 16, 16))
     with explicit_attention(model):
         assert count(model, (1, 3, 16, 16)).macs == fused.macs
-    assert fused.gflops == 2 * fused.gmacs
 
 
 def test_attention_left_out_is_caught(monkeypatch):
-    monkeypatch.setattr(
-        "revit.common.costs.fvcore_count._attention_macs", lambda inputs, outputs: {"attention": 0.0}
-    )
+    monkeypatch.setattr(fvcore_count, "_attention_macs", lambda inputs, outputs: {"attention": 0.0})
     with pytest.raises(
         CountError, match=r"disagree by more than 1% on attention.*fvcore .*torch .*closed formula"
     ):

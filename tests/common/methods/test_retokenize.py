@@ -12,7 +12,7 @@ from revit.common.methods.retokenize import METHOD, PUBLISHED_COSTS, RetokenizeO
 from revit.common.methods.revit.task import ResizableTask
 from revit.common.methods.task import Progress
 from revit.common.models.embed.patch_embed import Patchify
-from revit.common.models.embed.retokenize import re_tokenized, strided_convolution
+from revit.common.models.embed.patches import re_tokenized, strided_convolution
 from revit.common.models.grid import TokenGrid
 from revit.common.system.errors import UserError
 from revit.image.models.asvit import AsViT

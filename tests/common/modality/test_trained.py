@@ -11,7 +11,7 @@ from revit.common.config.load import load
 from revit.common.modality.load import check_same_classes, fill_classifier, trained_otherwise
 from revit.common.system.errors import UserError
 from revit.common.weights.checkpoint import Checkpoint, save_checkpoint
-from revit.common.weights.start import check_without_trace
+from revit.common.weights.start import check_architecture
 from revit.image.demo import DIGITS
 from revit.image.modality import ImageModality, open_classifier
 from revit.image.models.deit import DeiT
@@ -126,7 +126,7 @@ def test_a_header_that_makes_no_model_is_named_with_its_file(tmp_path):
 
 def test_heads_that_leave_no_trace_in_the_shapes_are_compared():
     model = DeiT(32, [4], num_classes=3, embed_dim=16, depth=1, num_heads=2)
-    check_without_trace(model, {"num_heads": 2, "skip_lam": 1.0}, "a.safetensors")
-    check_without_trace(model, {}, "a.safetensors")
+    check_architecture(model, {"num_heads": 2, "skip_lam": 1.0}, "a.safetensors")
+    check_architecture(model, {}, "a.safetensors")
     with pytest.raises(UserError, match="made with num_heads 4, the model has 2"):
-        check_without_trace(model, {"num_heads": 4}, "a.safetensors")
+        check_architecture(model, {"num_heads": 4}, "a.safetensors")

@@ -41,7 +41,7 @@ def test_attention_by_products_equals_the_fused_kernel(num_tokens, dtype, error,
     qkv = torch.randn(5, num_tokens, 3, 4, 16).to(dtype)
     exact = fused_attention(qkv.double())
     assert torch.allclose(attention_by_products(qkv).double(), exact, atol=error)
-    monkeypatch.setattr("revit.common.models.layers.attention.SCORES_AT_ONCE", 1)  # sequence by sequence
+    monkeypatch.setattr(attention_layer, "SCORES_AT_ONCE", 1)  # sequence by sequence
     assert torch.allclose(attention_by_products(qkv).double(), exact, atol=error)
 
 

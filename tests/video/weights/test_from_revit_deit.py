@@ -12,7 +12,7 @@ from revit.common.models.load_report import LoadReport
 from revit.common.models.vit import ResizableTransformer
 from revit.common.system.errors import UserError
 from revit.common.weights.checkpoint import Checkpoint, save_checkpoint
-from revit.common.weights.start import without_trace
+from revit.common.weights.start import architecture_facts
 from revit.image.models.deit import DeiT
 from revit.image.models.lvvit import LVViT
 from revit.video.models.timesformer import TimeSformer
@@ -47,7 +47,7 @@ def saved(model: ResizableTransformer, path: Path) -> str:
         "model": {"grids": [grid.name for grid in model.grids], "num_heads": None},
         "data": {"pixels": {"mean": [0.5, 0.5, 0.5]}},
     }
-    extra = {"architecture": without_trace(model)}
+    extra = {"architecture": architecture_facts(model)}
     save_checkpoint(path, Checkpoint("image", config, NAMES, {"model": model.state_dict()}, extra))
     return str(path)
 
