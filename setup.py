@@ -47,14 +47,7 @@ setup(
     extras_require={
         "train": ["deepspeed>=0.19.8; sys_platform == 'linux'", "tensorboard>=2.14"],
         "peers": ["transformers>=4.46"],
-        "dev": [
-            "pytest>=8",
-            "pytest-xdist>=3.6",
-            "ruff>=0.8",
-            "mypy>=1.13",
-            "types-PyYAML",
-            "pip-tools>=7.4",
-        ],
+        "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.8", "mypy>=1.13", "types-PyYAML", "pip-tools>=7.4"],
         "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
     },
 )

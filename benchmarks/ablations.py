@@ -34,11 +34,7 @@ ROWS = {
     "deit_small": ("one grid alone: 14x14", "deit_small.yaml", (79.85, None, None)),
     "deit_small_10x10": ("one grid alone: 10x10", "ablations/deit_small_10x10.yaml", (None, 74.68, None)),
     "deit_small_7x7": ("one grid alone: 7x7", "ablations/deit_small_7x7.yaml", (None, None, 72.41)),
-    "no_distillation": (
-        "without self-distillation",
-        "ablations/no_distillation.yaml",
-        (80.12, 74.24, 70.15),
-    ),
+    "no_distillation": ("without self-distillation", "ablations/no_distillation.yaml", (80.12, 74.24, 70.15)),
     "lambda_0.5": ("lambda 0.5", "ablations/lambda_0.5.yaml", (79.92, 76.16, 71.33)),
     "revit_deit_small": ("lambda 0.9: the method", "revit_deit_small.yaml", (79.83, 76.86, 74.21)),
     "shared_patch": ("shared patch embedding", "ablations/shared_patch.yaml", (65.14, 61.30, 58.35)),
@@ -103,9 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; default all")
     values = parse(arguments, argv)
     check_rows(values.rows, ROWS)
-    results = {
-        row: [measure(row, seed, values.runs) for seed in range(values.seeds)] for row in values.rows or ROWS
-    }
+    results = {row: [measure(row, seed, values.runs) for seed in range(values.seeds)] for row in values.rows or ROWS}
     print(table(results))
     return finish(__file__, argv, values, [{"row": row, "seeds": found} for row, found in results.items()])
 

@@ -58,9 +58,7 @@ def by_engine(classifier: Classifier, paths: Sequence[str], dtype: str) -> Itera
             yield Verdict(answer.guesses[0].number, answer.grid)
 
 
-def row_of(
-    dtype: str, expected: Sequence[Verdict], found: Sequence[Verdict], labels: Sequence[int]
-) -> dict[str, Any]:
+def row_of(dtype: str, expected: Sequence[Verdict], found: Sequence[Verdict], labels: Sequence[int]) -> dict[str, Any]:
     """Return the row of one dtype: the share of equal classes, for int8 the accuracy lost."""
 
     def percent(hits: Iterator[bool]) -> float:

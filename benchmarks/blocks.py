@@ -133,9 +133,7 @@ def measure_block(name: str, dtype: str, batch: int, rounds: int) -> list[dict[s
     kind = DTYPES.get(dtype, torch.bfloat16)
     tokens = torch.randn(batch, 1 + GRID.num_positions * num_frames, width).to(kind)
     yardstick = Yardstick(CPU, kind)
-    marked = {
-        way: Marked(network) for way, network in ways(make(width, heads, (GRID,)).eval(), dtype).items()
-    }
+    marked = {way: Marked(network) for way, network in ways(make(width, heads, (GRID,)).eval(), dtype).items()}
     passes: dict[str, list[tuple[Counter[str], Counter[str]]]] = {way: [] for way in marked}
     for _ in range(WARM_UP + rounds):
         for way, one in marked.items():

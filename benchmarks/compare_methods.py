@@ -55,10 +55,7 @@ class Bench:
     """Name -> a configuration below `configs/KIND`, and what makes it this row."""
 
 
-BENCHES = {
-    "image": Bench(4, 6, {**PLAIN, "asvit": ("demo.yaml", {"model": ASVIT})}),
-    "video": Bench(3, 5, PLAIN),
-}
+BENCHES = {"image": Bench(4, 6, {**PLAIN, "asvit": ("demo.yaml", {"model": ASVIT})}), "video": Bench(3, 5, PLAIN)}
 Run = tuple[Any, Modality[Any]]
 
 
@@ -88,9 +85,7 @@ class Protocol:
         }
         if "model" not in changes:
             everything["model.depth"] = self.bench.depth
-        return load_run(
-            path, [*(f"{key}={json.dumps(value)}" for key, value in everything.items()), *self.others]
-        )
+        return load_run(path, [*(f"{key}={json.dumps(value)}" for key, value in everything.items()), *self.others])
 
     def runs(self, values: argparse.Namespace) -> Iterator[Run]:
         """Return the rows asked for, with every seed. UserError for one that is not known, or two of one name."""
@@ -100,9 +95,7 @@ class Protocol:
         plan += [(path.stem, path, {}) for path in values.own]
         every = [name for name, _, _ in plan]
         if len(set(every)) < len(every):
-            raise UserError(
-                f"two rows of one name: {', '.join(every)}; leave one out, or rename the file of --cfg"
-            )
+            raise UserError(f"two rows of one name: {', '.join(every)}; leave one out, or rename the file of --cfg")
         return (self.run_of(*row, seed) for seed in range(values.seeds) for row in plan)
 
 
@@ -113,13 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "python benchmarks/compare_methods.py plain dynamicvit --kind video --cfg configs/video/demos/toe.yaml"
     )
     arguments = arguments_of(__doc__, example, seeds=1, runs=Path("runs/methods"))
-    arguments.add_argument(
-        "rows", nargs="*", metavar="ROW", help="rows, and settings of all as key.path=value"
-    )
+    arguments.add_argument("rows", nargs="*", metavar="ROW", help="rows, and settings of all as key.path=value")
     arguments.add_argument("--kind", choices=list(BENCHES), default="image")
-    arguments.add_argument(
-        "--cfg", dest="own", type=Path, action="append", default=[], help="one configuration more"
-    )
+    arguments.add_argument("--cfg", dest="own", type=Path, action="append", default=[], help="one configuration more")
     values = parse(arguments, argv)
     overrides = [text for text in values.rows if "=" in text]
     values.rows = [text for text in values.rows if "=" not in text]

@@ -49,11 +49,7 @@ def arguments_of(doc: str | None, example: str, **defaults: Any) -> argparse.Arg
     for name, default in defaults.items():
         said = f"{HELP[name]} ({default})" if name in HELP else f"default: {default}"
         arguments.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=type(default),
-            default=default,
-            choices=CHOICES.get(name),
-            help=said,
+            f"--{name.replace('_', '-')}", type=type(default), default=default, choices=CHOICES.get(name), help=said
         )
     return arguments
 
@@ -130,9 +126,7 @@ def print_times(title: str, times: Mapping[str, Times]) -> list[dict[str, Any]]:
 def held_out_files(run: Path) -> tuple[list[str], list[int]]:
     """Return paths and labels of the test files that a run made. UserError for a run that made none."""
     if not (run / "data" / "test").is_dir():
-        raise UserError(
-            f"{run}: no data/test in it; give the folder of a run that made its own data, as the demos do"
-        )
+        raise UserError(f"{run}: no data/test in it; give the folder of a run that made its own data, as the demos do")
     made = MadeData.under(run / "data")
     listed = read_list(str(made.test), "files", prefix=str(made.root))
     numbers = range(len(listed))
@@ -140,12 +134,7 @@ def held_out_files(run: Path) -> tuple[list[str], list[int]]:
 
 
 def goal(
-    work: str,
-    target: str | None,
-    values: Sequence[float],
-    number: str = "{:.2f}",
-    unit: str = "",
-    **more: Any,
+    work: str, target: str | None, values: Sequence[float], number: str = "{:.2f}", unit: str = "", **more: Any
 ) -> dict[str, Any]:
     """Return a row of what was to be reached, if anything was, and what was: the median of `values`, and their range."""
     low, middle, high = (number.format(one) for one in (min(values), statistics.median(values), max(values)))

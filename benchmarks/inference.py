@@ -225,18 +225,12 @@ def adaptive(values: argparse.Namespace, device: torch.device) -> dict[str, Any]
             mixed = seconds_of(assigned(chosen.to(device)), device)
             slices.append(Slice(len(chosen), prices.saving(chosen.tolist()), (longest,), (mixed,)))
             update_bar(advance=1)
-    work = (
-        f"ReViT-TimeSformer-B 8x224, {values.dtype}: {num_clips} clips in memory with an even mix of lengths"
-    )
+    work = f"ReViT-TimeSformer-B 8x224, {values.dtype}: {num_clips} clips in memory with an even mix of lengths"
     return saving_row(work, 90, slices)
 
 
 def files(
-    values: argparse.Namespace,
-    device: torch.device,
-    changes: Sequence[str] = (),
-    num_files: int = 12,
-    **size: int,
+    values: argparse.Namespace, device: torch.device, changes: Sequence[str] = (), num_files: int = 12, **size: int
 ) -> dict[str, Any]:
     """Measure the share of the promised saving that the clock shows, from files to labels.
 
@@ -246,8 +240,7 @@ def files(
     num_clips, target = values.clips or 512, prices.grids[0] * PAPER[0] / PAPER[1]
     with tempfile.TemporaryDirectory() as folder:
         paths = [
-            make_clip(Path(folder) / f"{seed}.mp4", seed, KEY_FRAMES[seed % 2], **size)
-            for seed in range(num_files)
+            make_clip(Path(folder) / f"{seed}.mp4", seed, KEY_FRAMES[seed % 2], **size) for seed in range(num_files)
         ]
         serving = Serving(device=str(device), dtype=values.dtype, compile="eager")
         slices = stream(classifier, prices, paths, target, num_clips, values.runs, serving)

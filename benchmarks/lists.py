@@ -120,9 +120,7 @@ def show(long: Found, short: Found) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     example = "python benchmarks/lists.py --runs 5 --json lists.json"
     arguments = arguments_of(__doc__, example, samples=1_000_000, workers=2, runs=1)
-    arguments.add_argument(
-        "--start", choices=["fork", "spawn"], default="fork", help="how workers are started"
-    )
+    arguments.add_argument("--start", choices=["fork", "spawn"], default="fork", help="how workers are started")
     values = parse(arguments, argv)
     if min(values.runs, values.workers) < 1:
         arguments.error("--runs and --workers must be at least 1")

@@ -181,9 +181,7 @@ def compare(what: str, path: str, peers: dict[str, Reader], values: argparse.Nam
     expected = bare_pyav(path)
     right = {name: read for name, read in peers.items() if np.array_equal(read(path), expected)}
     helped, alone = FrameReader("auto", 30.0), FrameReader("auto", 0.0)
-    own: dict[str, Reader] = {
-        name: partial(_read, reader) for name, reader in ((OURS, helped), (IN_PROCESS, alone))
-    }
+    own: dict[str, Reader] = {name: partial(_read, reader) for name, reader in ((OURS, helped), (IN_PROCESS, alone))}
     for name, read in own.items():
         if not np.array_equal(read(path), expected):
             raise RuntimeError(f"{what}: {name} returned other frames than a plain decode")

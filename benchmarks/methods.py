@@ -99,8 +99,7 @@ def dynamicvit_models(keep_rate: float) -> dict[str, ResizableTransformer]:
 @torch.inference_mode()
 def dynamicvit(values: argparse.Namespace, device: torch.device) -> Rows:
     models = {
-        name: model.to(device, DTYPES[values.dtype])
-        for name, model in dynamicvit_models(values.keep_rate).items()
+        name: model.to(device, DTYPES[values.dtype]) for name, model in dynamicvit_models(values.keep_rate).items()
     }
     costs = {name: count(models[name], SHAPE).gmacs for name in ("plain", "gather")}
     pictures = noise(SHAPE, values.batch, device, values.dtype)
@@ -129,9 +128,7 @@ def dynamicvit(values: argparse.Namespace, device: torch.device) -> Rows:
     ]
 
 
-def training_step(
-    options: Any, modality: Any, device: torch.device, batch_size: int
-) -> Callable[[Progress], None]:
+def training_step(options: Any, modality: Any, device: torch.device, batch_size: int) -> Callable[[Progress], None]:
     """Return the trainer's step on noise: the run's untrained model with its methods, at a given progress of the training."""
     model = build(options, modality)[0].to(device).train()
     task = task_of(options, modality.task(options), modality, model)
@@ -140,10 +137,7 @@ def training_step(
         device, options.run.dtype, clip_grad_norm=options.train.clip_grad_norm, options=options.parallel
     )
     schedule = build_scheduler(optimizer, ScheduleOptions(name="constant"), 1)
-    called, normalizer = (
-        backend.prepare(model, optimizer, schedule),
-        modality.normalizer(options).to(device),
-    )
+    called, normalizer = (backend.prepare(model, optimizer, schedule), modality.normalizer(options).to(device))
     pixels = torch.randint(
         256, (batch_size, *modality.input_shape(options)[1:]), generator=torch.Generator().manual_seed(0)
     )
@@ -191,9 +185,7 @@ def toe(values: argparse.Namespace, device: torch.device) -> Rows:
     by_stage = [statistics.median(a / b for a, b in zip(spent["all tokens"], stage)) for stage in each]
     return [
         *print_times(what, times),
-        goal(
-            f"{what}: mean of the stages", "1.24 times as fast", gains, "{:.2f}", " times", by_stage=by_stage
-        ),
+        goal(f"{what}: mean of the stages", "1.24 times as fast", gains, "{:.2f}", " times", by_stage=by_stage),
         goal(f"{what}: the choice of tokens, over the stages", "under 3 % of a step", shares, "{:.2f}", " %"),
     ]
 
@@ -201,9 +193,7 @@ def toe(values: argparse.Namespace, device: torch.device) -> Rows:
 def flexivit(values: argparse.Namespace, device: torch.device) -> Rows:
     grid, size = TokenGrid.parse(values.grid), TokenGrid(7, 7)
     changes = [f"methods.flexivit.grids=[{grid}]", "methods.flexivit.teacher=null"]
-    options, modality = load_run(
-        CONFIGS / "image" / "flexivit_small.yaml", [*changes, f"run.dtype={values.dtype}"]
-    )
+    options, modality = load_run(CONFIGS / "image" / "flexivit_small.yaml", [*changes, f"run.dtype={values.dtype}"])
     step = training_step(options, modality, device, values.batch)
     model = build(options, modality)[0].to(device).eval()
     kernel, table = model.get_parameter("patch_embed.proj.weight"), model.get_parameter("pos_embed")

@@ -74,9 +74,7 @@ def look_at(page: Path, width: int, shot: Path | None) -> tuple[dict[str, Any], 
         if shot is not None:
             shot.parent.mkdir(parents=True, exist_ok=True)
             frame.write_text(FRAME.format(**given, height=found["height"]))
-            chromium(
-                f"--screenshot={shot.resolve()}", f"--window-size={width},{found['height']}", frame.as_uri()
-            )
+            chromium(f"--screenshot={shot.resolve()}", f"--window-size={width},{found['height']}", frame.as_uri())
     asked = [url for url in found.pop("asked") if not url.startswith("data:")]
     problems = [f"asks for {url}" for url in asked]
     problems += [f"console: {line}" for line in done.stderr.splitlines() if ":CONSOLE" in line]

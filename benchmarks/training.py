@@ -49,9 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         file, changes = WORKS[work]
         # One rank has all grids: replicas are not measured.
         options, modality = load_run(CONFIGS / file, [*changes, "parallel.replicas.ranks_per_group=1"])
-        (case,) = training_cases(
-            options, modality, device, [len(options.grids)], [values.dtype], [values.batch]
-        )
+        (case,) = training_cases(options, modality, device, [len(options.grids)], [values.dtype], [values.batch])
         measured = [measure_training(case, values.rounds) for _ in range(values.runs)]
         figures = [statistics.median(over_plain(one, device.type == "cpu")) for one in measured]
         grids = ", ".join(map(str, case.grids))

@@ -22,12 +22,7 @@ MARKS = {
 
 def draw(report: dict[str, Any], out: Path) -> None:
     """Draw top-1 against GMACs. The card is light, so that the picture reads on light and on dark pages."""
-    plt.rcParams |= {
-        "svg.hashsalt": "revit",
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-    }
+    plt.rcParams |= {"svg.hashsalt": "revit", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
     figure, axes = plt.subplots(figsize=(7.2, 3.6), layout="constrained", facecolor="#fafafa")
     axes.set_facecolor("#fafafa")
     fixed = sorted((row["gmacs"], row["top1"], row["grid"]) for row in report["fixed"])

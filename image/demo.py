@@ -57,9 +57,7 @@ class ImageDemoOptions(Options):
         for name in ("easy_pixels", "hard_pixels"):
             low, high = getattr(self, name)
             if low > high:
-                raise ValueError(
-                    f"{name}: the lower limit {low:g} is above the upper limit {high:g}; swap them"
-                )
+                raise ValueError(f"{name}: the lower limit {low:g} is above the upper limit {high:g}; swap them")
             if high > self.picture_pixels:
                 raise ValueError(
                     f"{name}: a digit of {high:g} pixels is larger than the picture of {self.picture_pixels}; "
@@ -127,8 +125,6 @@ def _make_pictures(options: ImageDemoOptions, root: Path, split: str, first: int
         path = f"{split}/{DIGITS[label]}/{index:05d}.png"
         pixels = render(picture, opacities[digit], options)
         Image.fromarray(pixels).save(root / path)
-        places = (
-            round(value, 4) for value in (picture.digit_pixels, picture.turns, picture.across, picture.down)
-        )
+        places = (round(value, 4) for value in (picture.digit_pixels, picture.turns, picture.across, picture.down))
         rows.append(dict(zip(COLUMNS, (path, split, label, int(picture.hard), *places, digit))))
     return rows

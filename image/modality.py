@@ -92,9 +92,7 @@ class ImageModality(Modality[ImageRun]):
 
     def start(self, model: GridModel, options: ImageRun, source: str) -> LoadReport:
         resize, names = options.start.position_resize, self.label_names(options)
-        return start_from(
-            model, source, position_resize=resize, label_names=names, pixels=options.data.pixels
-        )
+        return start_from(model, source, position_resize=resize, label_names=names, pixels=options.data.pixels)
 
     def normalizer(self, options: ImageRun) -> Normalizer:
         return Normalizer(options.data.pixels.mean, options.data.pixels.std)
@@ -184,9 +182,7 @@ def open_classifier(where: str) -> Classifier:
     return load.open_classifier(where, (IMAGE,))
 
 
-def load_teacher(
-    source: str, label_names: Sequence[str], given: Normalizer, key: str, own_size: bool
-) -> Teacher:
+def load_teacher(source: str, label_names: Sequence[str], given: Normalizer, key: str, own_size: bool) -> Teacher:
     """Load the network at `source`, whatever timm has or `open_classifier` opens, for pictures that are normalised as `given`;
     resized to what it was trained at where `own_size`.
 

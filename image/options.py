@@ -80,9 +80,7 @@ class ImageModel(ModelOptions):
         if self.skip_lam is not None and not self.is_lvvit:
             raise ValueError(f"skip_lam is for LV-ViT, not {self.name}")
         if self.distillation == "every_grid" and self.is_lvvit:
-            raise ValueError(
-                f"distillation every_grid is DeiT's, not {self.name}'s; choose shared, per_grid or none"
-            )
+            raise ValueError(f"distillation every_grid is DeiT's, not {self.name}'s; choose shared, per_grid or none")
         if self.stem_widths is not None and self.patch_embed not in ("stem", "lvvit"):
             raise ValueError(f"stem_widths is for patch_embed stem or lvvit, not {self.patch_embed}")
         return self
@@ -184,7 +182,5 @@ class ImageRun(RecipeOptions):
                 "model.name deit_..._distilled or model.distillation every_grid"
             )
         if self.assigner.num_frames != 1:
-            raise ValueError(
-                f"assigner.num_frames is {self.assigner.num_frames}, but a picture has one frame"
-            )
+            raise ValueError(f"assigner.num_frames is {self.assigner.num_frames}, but a picture has one frame")
         return self

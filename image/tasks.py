@@ -125,9 +125,7 @@ class TeacherDistillation:
         if self.kind == "hard":
             distilled = F.cross_entropy(taught, teacher_logits.argmax(dim=1))
         else:
-            student_log, teacher_log = (
-                F.log_softmax(logits / self.tau, dim=1) for logits in (taught, teacher_logits)
-            )
+            student_log, teacher_log = (F.log_softmax(logits / self.tau, dim=1) for logits in (taught, teacher_logits))
             divergence = F.kl_div(student_log, teacher_log, reduction="sum", log_target=True)
             distilled = self.tau**2 * divergence / taught.numel()
         return (1 - self.alpha) * supervised + self.alpha * distilled

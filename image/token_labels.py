@@ -42,9 +42,7 @@ def densify(label_maps: Tensor, num_classes: int) -> Tensor:
     return dense.scatter_add_(1, numbers.clamp(min=0).long(), values.masked_fill(numbers < 0, 0.0))
 
 
-def region_align(
-    dense: Tensor, crop: Tensor, rows: int, cols: int, axis_order: AxisOrder = "corrected"
-) -> Tensor:
+def region_align(dense: Tensor, crop: Tensor, rows: int, cols: int, axis_order: AxisOrder = "corrected") -> Tensor:
     """Return the part of dense maps (B, K, H, W) under the crops (B, 4), resampled to (B, K, rows, cols).
 
     crop: (top, left, height, width) of the random-resized crop as fractions of the map. Every output cell is the mean

@@ -35,21 +35,12 @@ PASSING = {
 }
 """Keys whose values are measured and differ from run to run."""
 
-CLIPS = [
-    f"data.demo.{name}={count}"
-    for name, count in (("train_clips", 96), ("val_clips", 24), ("test_clips", 50))
-]
+CLIPS = [f"data.demo.{name}={count}" for name, count in (("train_clips", 96), ("val_clips", 24), ("test_clips", 50))]
 PICTURES = [
     f"data.demo.{name}={count}"
     for name, count in (("train_pictures", 192), ("val_pictures", 48), ("test_pictures", 50))
 ]
-SMALL = [
-    "model.embed_dim=32",
-    "model.depth=2",
-    "model.num_heads=2",
-    "train.schedule.epochs=2",
-    "run.speed_seconds=0",
-]
+SMALL = ["model.embed_dim=32", "model.depth=2", "model.num_heads=2", "train.schedule.epochs=2", "run.speed_seconds=0"]
 ASSIGNER = ["assigner.train.schedule.epochs=2"]
 THREE_GRIDS = "model.grids=[6x6,4x4,3x3]"
 RUNS: dict[str, tuple[str, int, list[str]]] = {
@@ -60,11 +51,7 @@ RUNS: dict[str, tuple[str, int, list[str]]] = {
         2,
         [*CLIPS, *SMALL, *ASSIGNER, "parallel.backend=deepspeed", "parallel.zero_stage=2"],
     ),
-    "two replicas": (
-        "image/demo",
-        2,
-        [*PICTURES, *SMALL, *ASSIGNER, THREE_GRIDS, "parallel.backend=replicas"],
-    ),
+    "two replicas": ("image/demo", 2, [*PICTURES, *SMALL, *ASSIGNER, THREE_GRIDS, "parallel.backend=replicas"]),
     "two groups": (
         "image/demo",
         2,
@@ -103,13 +90,7 @@ def start(*command: str, processes: int = 1) -> None:
     if processes == 1:
         first = [sys.executable]
     else:
-        first = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc-per-node={processes}",
-        ]
+        first = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([*first, *command], cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode != 0:
@@ -133,15 +114,7 @@ def predict(run: Path, suffix: str, out: Path) -> object:
     """Classify the test files of a run."""
     files = sorted(str(path) for path in (run / "data" / "test").rglob(f"*{suffix}"))[:50]
     fixed = ("--dtype", "float32", "--compile", "eager", "--batch", "4")  # what is left open is measured
-    start(
-        "tools/predict.py",
-        "--checkpoint",
-        str(run / "checkpoint.safetensors"),
-        *files,
-        *fixed,
-        "--json",
-        str(out),
-    )
+    start("tools/predict.py", "--checkpoint", str(run / "checkpoint.safetensors"), *files, *fixed, "--json", str(out))
     return json.loads(json.dumps(lasting(json.loads(out.read_text()))).replace(str(run), "RUN"))
 
 
@@ -165,9 +138,7 @@ def differences(old: object, new: object, where: str = "") -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--against", type=Path, help="an earlier record")
     args = parser.parse_args()

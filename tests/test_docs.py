@@ -165,14 +165,11 @@ def test_commands_inside_lines_know_their_arguments(page: Path, only_parse):
 
 
 @pytest.mark.parametrize(
-    "block",
-    [block for block in BLOCKS if block.language == "yaml" and block.page.startswith("docs")],
-    ids=str,
+    "block", [block for block in BLOCKS if block.language == "yaml" and block.page.startswith("docs")], ids=str
 )
 def test_settings_are_settings(block: Block):
     overrides = [
-        f"{key}={yaml.safe_dump(value, default_flow_style=True)}"
-        for key, value in yaml.safe_load(block.text).items()
+        f"{key}={yaml.safe_dump(value, default_flow_style=True)}" for key, value in yaml.safe_load(block.text).items()
     ]
     load(ImageRun, ROOT / "configs" / "image" / "deit_small.yaml", overrides)
 
@@ -232,9 +229,7 @@ def test_links_lead_somewhere(page: Path):
 def test_paths_exist(page: Path):
     named = set(PATH.findall(page.read_text(encoding="utf-8"))) - EXAMPLES
     places = (ROOT, ROOT / "configs")  # tables of methods leave the first folder out
-    assert [
-        path for path in named if not any([*at.glob(path), *at.glob(f"{path}.yaml")] for at in places)
-    ] == []
+    assert [path for path in named if not any([*at.glob(path), *at.glob(f"{path}.yaml")] for at in places)] == []
 
 
 def script(name: str) -> ModuleType:

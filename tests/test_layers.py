@@ -59,9 +59,7 @@ def violations(source: str, folder: str, room: str | None = None) -> list[str]:
             found.append(f"{name}: import without the root makes a second copy; write revit.{name}")
         elif parts[0] == "revit" and len(parts) > 1 and parts[1] not in MAY_IMPORT[folder]:
             found.append(f"{name}: {folder} may not import {parts[1]}")
-        elif (
-            room is not None and parts[:2] == ["revit", "common"] and len(parts) > 2 and later(parts[2], room)
-        ):
+        elif room is not None and parts[:2] == ["revit", "common"] and len(parts) > 2 and later(parts[2], room):
             found.append(f"{name}: {room} comes before {parts[2]} in common/")
     return found
 

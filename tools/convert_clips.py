@@ -35,9 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.add_argument("--short-side", type=int, default=256, metavar="PIXELS", help="(256)")
     arguments.add_argument("--gop", type=int, default=16, metavar="FRAMES", help="between key frames (16)")
     arguments.add_argument("--crf", type=int, default=18, help="quality: 1 large, 40 poor (18)")
-    arguments.add_argument(
-        "--workers", type=int, default=_cores(), metavar="N", help="processes (%(default)s)"
-    )
+    arguments.add_argument("--workers", type=int, default=_cores(), metavar="N", help="processes (%(default)s)")
     arguments.add_argument("--separator", default=" ", help="of the list, as data.source.separator")
     arguments.add_argument("--prefix", default="", help="of the list's paths, as data.source.prefix")
     arguments.add_argument("--label-names", metavar="FILE", help="as data.source.label_names")
@@ -55,11 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     settings = ConvertSettings(values.short_side, values.gop, values.crf)
     plan = plan_conversion(
-        values.data,
-        values.out,
-        separator=values.separator,
-        prefix=values.prefix,
-        label_names=values.label_names,
+        values.data, values.out, separator=values.separator, prefix=values.prefix, label_names=values.label_names
     )
     try:
         result = convert_data_set(plan, settings, values.workers)
@@ -68,19 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
     counts, reading, broken = result["files"], result["reading"], result["broken"]
     num_files = counts["converted"] + counts["already_there"]
-    rows = [
-        {"": when, "files": num_files, "megabytes": result["bytes"][when] / 1e6}
-        for when in ("before", "after")
-    ]
+    rows = [{"": when, "files": num_files, "megabytes": result["bytes"][when] / 1e6} for when in ("before", "after")]
     if reading is not None:
         rows[0] |= {"clips/s": reading["before_per_second"], "times as fast": 1.0}
         rows[1] |= {"clips/s": reading["after_per_second"], "times as fast": reading["speed_up"]}
     title = f"{counts['converted']} clips converted, {counts['already_there']} were there, {counts['broken']} broken"
     print_table(title, {key: key for key in ("", "files", "megabytes", "clips/s", "times as fast")}, rows)
     if reading is not None:
-        print(
-            f"clips/s: 8 frames of 224 pixels, one in 32, by one processor ({reading['files']} clips, read in turn)"
-        )
+        print(f"clips/s: 8 frames of 224 pixels, one in 32, by one processor ({reading['files']} clips, read in turn)")
     for one in broken[:SHOWN_BROKEN]:
         print(f"left out: {one['path']}: {one['reason']}", file=sys.stderr)
     if len(broken) > SHOWN_BROKEN:

@@ -12,8 +12,5 @@ if importlib.util.find_spec("revit") is None:
     own = root / ".venv" / "bin" / "python"
     command = shlex.join([str(own), *sys.argv])
     first = "" if own.exists() else f"make -C {shlex.quote(str(root))} install && "
-    print(
-        f"error: {sys.executable} does not have this project installed; use\n  {first}{command}",
-        file=sys.stderr,
-    )
+    print(f"error: {sys.executable} does not have this project installed; use\n  {first}{command}", file=sys.stderr)
     sys.exit(2)

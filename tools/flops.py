@@ -27,12 +27,7 @@ COLUMNS = {
     "views": "views",
     "gmacs_total": "GMACs, all views",
 }
-MORE_COLUMNS = {
-    "config": "config",
-    "grid": "of",
-    "gmacs": "GMACs",
-    "rule": "counted how",
-}
+MORE_COLUMNS = {"config": "config", "grid": "of", "gmacs": "GMACs", "rule": "counted how"}
 
 
 @tool

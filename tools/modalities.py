@@ -30,7 +30,5 @@ DECODERS: dict[str, Decoders] = {"video": CLIP_DECODERS}
 
 def load_run(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Any, Modality[Any]]:
     """Read the run that a configuration describes, and its modality. UserError for mistakes in it."""
-    options = load_by_kind(
-        {name: modality.run_options for name, modality in MODALITIES.items()}, path, overrides
-    )
+    options = load_by_kind({name: modality.run_options for name, modality in MODALITIES.items()}, path, overrides)
     return options, MODALITIES[options.kind]

@@ -42,9 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "folder; hf-hub:NAME or timm:NAME",
     )
     arguments.add_argument("--topk", type=int, default=5, help="classes to name for each file (default 5)")
-    arguments.add_argument(
-        "--grid", metavar="7x7", help="this token length for all files, not the assigner's"
-    )
+    arguments.add_argument("--grid", metavar="7x7", help="this token length for all files, not the assigner's")
     arguments.add_argument(
         "--budget",
         metavar="UNIT:X",
@@ -77,9 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         choices=get_args(Compile),
         help="auto (default): torch.compile where it saves more time than it takes",
     )
-    arguments.add_argument(
-        "--batch", type=int, metavar="N", help="views at the longest grid that run together"
-    )
+    arguments.add_argument("--batch", type=int, metavar="N", help="views at the longest grid that run together")
     arguments.add_argument("--readers", type=int, metavar="N", help="files that are read at once")
     arguments.add_argument(
         "--damaged",

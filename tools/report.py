@@ -29,13 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "python tools/report.py runs/demo --html runs/demo/report.html\n"
         "python tools/report.py runs/image_demo runs/image_toe --markdown table.md --json report.json",
     )
-    arguments.add_argument(
-        "runs", nargs="+", metavar="RUN_DIR", help="folder of a run, or of several, however deep"
-    )
+    arguments.add_argument("runs", nargs="+", metavar="RUN_DIR", help="folder of a run, or of several, however deep")
     arguments.add_argument("--html", type=Path, metavar="OUT", help="also write one self-contained page")
-    arguments.add_argument(
-        "--markdown", type=Path, metavar="OUT", help="also write a table for a paper or a README"
-    )
+    arguments.add_argument("--markdown", type=Path, metavar="OUT", help="also write a table for a paper or a README")
     arguments.add_argument("--json", type=Path, metavar="OUT", help="also write everything as JSON")
     arguments.add_argument(
         "--measure",

@@ -81,17 +81,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.add_argument(
         "--compile", action="store_true", help="also time torch.compile of each served model and peer"
     )
-    arguments.add_argument(
-        "--rounds", type=int, default=5, metavar="N", help="times each case is measured (5)"
-    )
+    arguments.add_argument("--rounds", type=int, default=5, metavar="N", help="times each case is measured (5)")
     arguments.add_argument(
         "--training", action="store_true", help="time a training step against the number of token lengths"
     )
     arguments.add_argument(
-        "--lengths",
-        type=_counts,
-        metavar="N,...",
-        help="with --training: the first N grids; default: all numbers",
+        "--lengths", type=_counts, metavar="N,...", help="with --training: the first N grids; default: all numbers"
     )
     arguments.add_argument(
         "--data",
@@ -100,18 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "what to set",
     )
     arguments.add_argument(
-        "--workers",
-        type=_workers,
-        default=None,
-        metavar="N,...",
-        help="with --data: loading processes (0,1,2,4)",
+        "--workers", type=_workers, default=None, metavar="N,...", help="with --data: loading processes (0,1,2,4)"
     )
     arguments.add_argument(
-        "--seconds",
-        type=float,
-        default=None,
-        metavar="S",
-        help="with --data: about how long it may take (60)",
+        "--seconds", type=float, default=None, metavar="S", help="with --data: about how long it may take (60)"
     )
     values = parse(arguments, argv)
     values.command = command_line("tools/throughput.py", argv)
@@ -164,9 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Before our own cases, as it fills parameters that start at zero.
         for twin in peers[modality.name].twins:
             try:
-                cases += peer_cases(
-                    twin.name, twin.make, name, model, dtypes=dtypes, compiled=compiled, **settings
-                )
+                cases += peer_cases(twin.name, twin.make, name, model, dtypes=dtypes, compiled=compiled, **settings)
             except UserError as error:
                 print(f"{name}: no {twin.name} beside ours: {error}", file=sys.stderr)
         references |= {peer.name: (peer, device) for peer in peers[modality.name].references}
@@ -183,10 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     kinds = {name: modality.name for name, _, modality in runs}
     kinds |= {peer.name: kind for kind, those in peers.items() for peer in those.references}
     for row in rows:
-        row |= {
-            "kind": kinds[row["name"] if row["name"] in kinds else row["config"]],
-            "command": values.command,
-        }
+        row |= {"kind": kinds[row["name"] if row["name"] in kinds else row["config"]], "command": values.command}
     print_table(f"Speed on {device_name(device)}, median of {values.rounds} rounds or more", COLUMNS, rows)
     if values.json:
         write_json(values.json, rows)
@@ -238,9 +220,7 @@ def _training(values: argparse.Namespace) -> int:
 
 def _data(arguments: argparse.ArgumentParser, values: argparse.Namespace) -> int:
     if values.training or values.peers is not None or values.compile:
-        arguments.error(
-            "--data measures loading beside our own model; leave out --training, --peers and --compile"
-        )
+        arguments.error("--data measures loading beside our own model; leave out --training, --peers and --compile")
     if len(values.cfg) > 1:
         arguments.error("--data measures one configuration")
     seconds = 60.0 if values.seconds is None else values.seconds
@@ -257,9 +237,7 @@ def _data(arguments: argparse.ArgumentParser, values: argparse.Namespace) -> int
     options, modality = load_run(values.cfg[0], values.overrides)
     device, workers = pick_device(options.run.device), values.workers or [0, 1, 2, 4]
     with dead_workers_explained():
-        found = measure_data(
-            options, modality, DECODERS.get(modality.name), values.data, device, workers, seconds
-        )
+        found = measure_data(options, modality, DECODERS.get(modality.name), values.data, device, workers, seconds)
     print_data(found)
     if values.json:
         write_json(values.json, found.as_json())
@@ -275,9 +253,7 @@ def _workers(text: str) -> list[int]:
 def _dtypes(text: str) -> list[str]:
     names = text.split(",")
     if any(name not in ("float32", "bfloat16", INT8) for name in names):
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: choose from float32, bfloat16 and int8, with commas between"
-        )
+        raise argparse.ArgumentTypeError(f"{text!r}: choose from float32, bfloat16 and int8, with commas between")
     return names
 
 

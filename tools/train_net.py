@@ -42,8 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_config(arguments, required=False)
     arguments.add_argument(
         "--stage",
-        help="do this stage only, again if it was done: data, model, lengths, assigner, calibrate or"
-        " evaluate",
+        help="do this stage only, again if it was done: data, model, lengths, assigner, calibrate or evaluate",
     )
     arguments.add_argument(
         "--print-config",

@@ -20,11 +20,7 @@ if __name__ == "video":
 
 
 def read_frames(
-    path: str | os.PathLike[str],
-    numbers: ArrayLike,
-    decoder: Backend = "auto",
-    *,
-    damaged: Damaged = "refuse",
+    path: str | os.PathLike[str], numbers: ArrayLike, decoder: Backend = "auto", *, damaged: Damaged = "refuse"
 ) -> NDArray[np.uint8]:
     """Read frames of a video file by their numbers: uint8 (n, H, W, 3), RGB, upright.
 

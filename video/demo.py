@@ -81,12 +81,8 @@ class MotionOptions(Options):
     frames_per_second: int = Field(default=12, ge=1)
     hard_share: float = Field(default=0.4, ge=0, le=1)
     """Fraction of the clips whose digit is drawn by `hard`."""
-    easy: Difficulty = Difficulty(
-        digit_pixels=(16, 26), travel=(0.25, 0.5), growth=(1.9, 2.4), turn=(0.3, 0.5)
-    )
-    hard: Difficulty = Difficulty(
-        digit_pixels=(4, 6), travel=(0.05, 0.1), growth=(1.4, 1.7), turn=(0.25, 0.4)
-    )
+    easy: Difficulty = Difficulty(digit_pixels=(16, 26), travel=(0.25, 0.5), growth=(1.9, 2.4), turn=(0.3, 0.5))
+    hard: Difficulty = Difficulty(digit_pixels=(4, 6), travel=(0.05, 0.1), growth=(1.4, 1.7), turn=(0.25, 0.4))
     border: float = Field(default=0.4, ge=0, le=1)
     """Least distance of a digit's centre from the border, as a fraction of the digit's side."""
     texture: float = Field(default=15.0, ge=0)
@@ -114,9 +110,7 @@ class MotionOptions(Options):
     def _known_motions(self) -> MotionOptions:
         unknown = [name for name in self.motions if name not in MOTIONS]
         if unknown or len(set(self.motions)) < max(2, len(self.motions)):
-            raise ValueError(
-                f"motions: {list(self.motions)} must be two or more different names of {list(MOTIONS)}"
-            )
+            raise ValueError(f"motions: {list(self.motions)} must be two or more different names of {list(MOTIONS)}")
         return self
 
 
@@ -150,8 +144,7 @@ def draw_clip(motion: str, options: MotionOptions, rng: np.random.Generator) -> 
     hard = bool(rng.random() < options.hard_share)
     limits = options.hard if hard else options.easy
     digit_pixels, travel, growth, turn = (
-        float(rng.uniform(*limit))
-        for limit in (limits.digit_pixels, limits.travel, limits.growth, limits.turn)
+        float(rng.uniform(*limit)) for limit in (limits.digit_pixels, limits.travel, limits.growth, limits.turn)
     )
     across, down = (float(phase) for phase in rng.random(2))
     # All of the way of a moving digit is in the frame, and resting digits keep to the same places as moving ones.
@@ -193,12 +186,7 @@ def write_clip(frames: NDArray[np.uint8], path: Path, options: MotionOptions) ->
         stream.width = stream.height = options.frame_pixels
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1
-        stream.options = {
-            "crf": str(options.quality),
-            "preset": "veryfast",
-            "bf": "0",
-            "x264-params": "mbtree=0",
-        }
+        stream.options = {"crf": str(options.quality), "preset": "veryfast", "bf": "0", "x264-params": "mbtree=0"}
         for pixels in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())

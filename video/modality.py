@@ -85,9 +85,7 @@ def parse_views(text: str) -> ViewOptions:
     try:
         return ViewOptions(num_temporal_views=int(stretches or 1), num_crops=int(crops))  # type: ignore[arg-type]
     except ValueError:
-        raise UserError(
-            f"--views {text}: write CROPS or STRETCHESxCROPS with 1 or 3 crops, such as 3 or 4x3"
-        ) from None
+        raise UserError(f"--views {text}: write CROPS or STRETCHESxCROPS with 1 or 3 crops, such as 3 or 4x3") from None
 
 
 class VideoModality(Modality[VideoRun]):
@@ -153,9 +151,7 @@ class VideoModality(Modality[VideoRun]):
     ) -> Loader:
         views = ONE_VIEW if one_view else None
         data, clips = self.data(options), self.split(options, split)
-        return build_eval_loader(
-            data, split, batch_size, views=views, clips=clips, rank=rank, num_ranks=num_ranks
-        )
+        return build_eval_loader(data, split, batch_size, views=views, clips=clips, rank=rank, num_ranks=num_ranks)
 
     def inputs(self, options: VideoRun) -> Clips:
         return Clips(options.data)

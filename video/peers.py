@@ -35,9 +35,7 @@ class HuggingFaceTimeSformer(nn.Module):
                 "transformers is not installed, so there is no peer to time; pip install transformers"
             ) from None
         if model.attention == "space_only":
-            raise UserError(
-                "Hugging Face's TimeSformer has another space_only attention; nothing to compare with"
-            )
+            raise UserError("Hugging Face's TimeSformer has another space_only attention; nothing to compare with")
         ours = fixed_at_longest(model, "Hugging Face's TimeSformer")
         if len(set(ours.sides)) > 1 or len(set(ours.patch)) > 1:
             raise UserError(

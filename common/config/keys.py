@@ -20,14 +20,7 @@ from pydantic_core import PydanticUndefined, to_jsonable_python
 from revit.common.config.options import Options
 
 SECTION = "section"
-_TYPES = {
-    bool: "true or false",
-    int: "whole number",
-    float: "number",
-    str: "text",
-    Path: "path",
-    type(None): "null",
-}
+_TYPES = {bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path", type(None): "null"}
 _LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
@@ -81,12 +74,7 @@ def as_markdown(keys: Iterable[Key]) -> str:
         if rows := [key for key in members if key.path != name]:
             lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
             for key in rows:
-                cells = (
-                    f"`{key.path.rpartition('.')[2]}`",
-                    key.type,
-                    f"`{key.default}`" if key.default else "",
-                    "",
-                )
+                cells = (f"`{key.path.rpartition('.')[2]}`", key.type, f"`{key.default}`" if key.default else "", "")
                 text = [cell.replace("|", "\\|") for cell in (*cells[:3], _with_kinds(key, kinds))]
                 lines.append(f"| {' | '.join(text)} |")
             lines.append("")
@@ -151,9 +139,7 @@ def _keys_of(cls: type[Options], prefix: str, kind: str) -> Iterator[Key]:
         inner = _without_null(info.annotation)
         is_list = get_origin(inner) is tuple
         what = f"list of {SECTION}s" if is_list else SECTION
-        whole = (
-            " The default is for a section of which nothing is written." if default.startswith("{") else ""
-        )
+        whole = " The default is for a section of which nothing is written." if default.startswith("{") else ""
         members = cls.members(name)
         for model in models:
             label = f"{kind} ({model.model_config.get('title', model.__name__)})" if len(models) > 1 else kind
@@ -203,9 +189,7 @@ def _yaml(value: Any) -> str:
         value = value.model_dump(mode="json", exclude_defaults=True) or PydanticUndefined
     if value is PydanticUndefined or value == {}:
         return ""
-    text = yaml.safe_dump(
-        to_jsonable_python(value), default_flow_style=True, width=1 << 30, allow_unicode=True
-    )
+    text = yaml.safe_dump(to_jsonable_python(value), default_flow_style=True, width=1 << 30, allow_unicode=True)
     return text.strip().removesuffix("...").strip()
 
 

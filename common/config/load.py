@@ -16,15 +16,7 @@ from pydantic import ValidationError
 from revit.common.config.keys import nearest_key
 from revit.common.config.options import Options
 from revit.common.config.problems import describe, flags_taken_as_numbers, line
-from revit.common.config.yaml_source import (
-    COMMAND_LINE,
-    Source,
-    apply_overrides,
-    dotted,
-    read,
-    set_value,
-    walk,
-)
+from revit.common.config.yaml_source import COMMAND_LINE, Source, apply_overrides, dotted, read, set_value, walk
 from revit.common.system.errors import UserError
 
 OptionsT = TypeVar("OptionsT", bound=Options)
@@ -45,9 +37,7 @@ def load(cls: type[OptionsT], path: str | Path, overrides: Sequence[str] = ()) -
     return _check(cls, source, problems)
 
 
-def load_by_kind(
-    classes: Mapping[str, type[OptionsT]], path: str | Path, overrides: Sequence[str] = ()
-) -> OptionsT:
+def load_by_kind(classes: Mapping[str, type[OptionsT]], path: str | Path, overrides: Sequence[str] = ()) -> OptionsT:
     """Load with the class that the top-level key `kind` chooses. UserError also when it is absent or not one of `classes`."""
     source, problems = _read(path, overrides)
     kind = source.data.get("kind")

@@ -59,9 +59,7 @@ class OptimOptions(Options):
     @model_validator(mode="after")
     def _are_its_own(self) -> OptimOptions:
         foreign = {"sgd": {"betas", "eps"}, "adamw": {"momentum"}}[self.name] & self.model_fields_set
-        changed = sorted(
-            name for name in foreign if getattr(self, name) != type(self).model_fields[name].default
-        )
+        changed = sorted(name for name in foreign if getattr(self, name) != type(self).model_fields[name].default)
         if changed:
             raise ValueError(f"{self.name} has no {' and '.join(changed)}; leave out what it does not use")
         return self
@@ -224,9 +222,7 @@ class ParallelOptions(Options):
                 "zero_stage 2 or less, or compile false"
             )
         if self.deepspeed_config is not None and self.backend in ("local", "replicas"):
-            raise ValueError(
-                f"deepspeed_config has no meaning for backend {self.backend}; remove one of the two"
-            )
+            raise ValueError(f"deepspeed_config has no meaning for backend {self.backend}; remove one of the two")
         return self
 
 

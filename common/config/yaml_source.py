@@ -82,9 +82,7 @@ def read(path: Path, above: Sequence[Path] = ()) -> Source:
         return source
     name, place = source.data.pop(BASE), source.places.pop((BASE,))
     if not isinstance(name, str):
-        raise UserError(
-            f"{place}: {BASE}: found {name!r}; allowed: the path of one YAML file, relative to this file"
-        )
+        raise UserError(f"{place}: {BASE}: found {name!r}; allowed: the path of one YAML file, relative to this file")
     base = path.parent / name
     if not base.is_file():
         raise UserError(
@@ -197,9 +195,7 @@ def _use_present_names(source: Source) -> list[str]:
             continue
         _note_former_name(place, former)
         source.data = with_present_names(source.data)
-        source.places = {
-            (present, *path[1:]) if path[0] == former else path: at for path, at in source.places.items()
-        }
+        source.places = {(present, *path[1:]) if path[0] == former else path: at for path, at in source.places.items()}
     return repeated
 
 
@@ -239,7 +235,9 @@ def set_value(source: Source, names: Sequence[str], value: Any) -> str | None:
         key: str | int = name
         if isinstance(holder, list):
             if not name.isdigit() or int(name) >= len(holder):
-                return f"found {name!r}; allowed: a position in the list {dotted(path)}, which has {len(holder)}, from 0"
+                return (
+                    f"found {name!r}; allowed: a position in the list {dotted(path)}, which has {len(holder)}, from 0"
+                )
             key = int(name)
         path.append(key)
         if position == len(names) - 1:

@@ -57,11 +57,7 @@ def transformer_macs(
 
 
 def encoder_macs(
-    lengths: Sequence[int],
-    width: int,
-    mlp_ratio: float = 4.0,
-    inner: int | None = None,
-    num_sequences: int = 1,
+    lengths: Sequence[int], width: int, mlp_ratio: float = 4.0, inner: int | None = None, num_sequences: int = 1
 ) -> Macs:
     """Count blocks over sequences of tokens, one length for each block; `inner` is heads times head width (default: width).
 

@@ -94,9 +94,7 @@ def _traceable_convolution() -> Iterator[None]:
         if transposed:
             raise NotImplementedError("transposed convolutions are not counted")
         sides = zip(images.shape[2:], weight.shape[2:], stride, padding, dilation)
-        out = [
-            (size + 2 * pad - gap * (kernel - 1) - 1) // step + 1 for size, kernel, step, pad, gap in sides
-        ]
+        out = [(size + 2 * pad - gap * (kernel - 1) - 1) // step + 1 for size, kernel, step, pad, gap in sides]
         return images.new_empty((images.shape[0], weight.shape[0], *out))
 
     library = torch.library.Library("aten", "IMPL", "Meta")

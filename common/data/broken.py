@@ -73,9 +73,7 @@ class BrokenFiles:
         """Number of samples that were tried, broken ones included."""
         return self._num_seen
 
-    def record(
-        self, ids: Iterable[int], failures: Iterable[Failure], remarks: Iterable[Failure] = ()
-    ) -> None:
+    def record(self, ids: Iterable[int], failures: Iterable[Failure], remarks: Iterable[Failure] = ()) -> None:
         """Note the samples of one batch. UserError with the list once more than `max_share` are broken.
 
         `remarks` are samples that were read, but not whole; each is logged once and is not broken.

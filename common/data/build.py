@@ -27,9 +27,7 @@ def read_split(source: SourceOptions, split: Split, read: ReadList) -> SampleLis
     """
     where = source.val if split == "test" and source.test is None else getattr(source, split)
     if where is None:
-        raise UserError(
-            f"data.source.{split} is not set: give a list file or a folder with one subfolder per class"
-        )
+        raise UserError(f"data.source.{split} is not set: give a list file or a folder with one subfolder per class")
     names: Sequence[str] | None = read_label_names(source.label_names) if source.label_names else None
     if names is None and split != "train" and source.train is not None:
         names = read_split(source, "train", read).names
@@ -53,13 +51,7 @@ def train_loader(
     an epoch is dropped, unless it is the only one.
     """
     sampler = EpochSampler(
-        len(samples),
-        seed=seed,
-        shuffle=True,
-        rank=rank,
-        num_ranks=num_ranks,
-        equal_lengths=True,
-        repeats=repeats,
+        len(samples), seed=seed, shuffle=True, rank=rank, num_ranks=num_ranks, equal_lengths=True, repeats=repeats
     )
     return Loader(
         RobustDataset(load, len(samples), seed=seed, training=True, max_tries=loading.max_tries),

@@ -22,9 +22,7 @@ def check_label(label: str, number_of: Mapping[str, int] | None) -> int:
     if number < 0:
         raise ValueError(f"label {number} is negative")
     if number_of is not None and number >= len(number_of):
-        raise ValueError(
-            f"label {number} is outside 0..{len(number_of) - 1} (there are {len(number_of)} class names)"
-        )
+        raise ValueError(f"label {number} is outside 0..{len(number_of) - 1} (there are {len(number_of)} class names)")
     return number
 
 
@@ -44,9 +42,7 @@ def read_label_names(path: str) -> tuple[str, ...]:
         else:
             names = [line.strip() for line in text.splitlines() if line.strip()]
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot read the class names ({(error.strerror or str(error)).lower()})"
-        ) from None
+        raise UserError(f"{path}: cannot read the class names ({(error.strerror or str(error)).lower()})") from None
     except ValueError as error:
         raise UserError(f"{path}: not a list of class names: {error}") from None
     if not names:

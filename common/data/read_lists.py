@@ -93,9 +93,7 @@ def read_list(
     return SampleList(paths.flat(), numbers[places], known, source, root=prefix)
 
 
-def read_tree(
-    source: str, noun: str, extensions: tuple[str, ...], names: Sequence[str] | None = None
-) -> SampleList:
+def read_tree(source: str, noun: str, extensions: tuple[str, ...], names: Sequence[str] | None = None) -> SampleList:
     """Read a folder with one subfolder per class; its files may lie deeper. Class numbers follow the folder names' order.
 
     Samples are the files with these extensions, in any case. With `names`, those of the training tree, folders must be among

@@ -30,9 +30,7 @@ class TokenCells:
         """top, left, bottom, right of the picture and all cells together; above and left of the picture it is negative."""
         ends = (
             max(side, count * patch - origin)
-            for side, count, patch, origin in zip(
-                self.sides, (self.map.rows, self.map.cols), self.patch, self.origin
-            )
+            for side, count, patch, origin in zip(self.sides, (self.map.rows, self.map.cols), self.patch, self.origin)
         )
         bottom, right = ends
         return -self.origin[0], -self.origin[1], bottom, right
@@ -54,7 +52,5 @@ def cells_of(model: nn.Module, grid: TokenGrid, sides: Sides) -> TokenCells:
     """
     embed = getattr(model, "patch_embed", None)
     if isinstance(embed, PatchEmbed):
-        return TokenCells(
-            sides, embed.map_of(sides, grid), embed.patch_at(sides, grid), embed.origin(sides, grid)
-        )
+        return TokenCells(sides, embed.map_of(sides, grid), embed.patch_at(sides, grid), embed.origin(sides, grid))
     return TokenCells(sides, grid, (math.ceil(sides[0] / grid.rows), math.ceil(sides[1] / grid.cols)))

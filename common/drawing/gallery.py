@@ -37,9 +37,7 @@ class Gallery:
 
     def holds(self, file: str) -> bool:
         """Whether a file is a drawing in the folder: a search for inputs that comes by leaves them out."""
-        return file.endswith(ENDING) and os.path.realpath(os.path.dirname(file)) == os.path.realpath(
-            self.folder
-        )
+        return file.endswith(ENDING) and os.path.realpath(os.path.dirname(file)) == os.path.realpath(self.folder)
 
     def save(self, source: str, drawing: Image.Image) -> str:
         """Writes the drawing of the file `source`, whole or not at all -> its path. UserError if it cannot be."""
@@ -66,6 +64,4 @@ class Gallery:
         return name + ENDING
 
     def _refused(self, error: OSError) -> UserError:
-        return UserError(
-            f"{self.folder}: drawings cannot be written there ({reason_of(error)}); choose another folder"
-        )
+        return UserError(f"{self.folder}: drawings cannot be written there ({reason_of(error)}); choose another folder")

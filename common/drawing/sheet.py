@@ -110,9 +110,7 @@ def _clip(look: Look) -> list[Image.Image]:
     for heading, fates in _stages(look):
         if heading:
             parts.append(_text(heading, 13, GREY))
-        tiles = [
-            paint(look.pixels[frame], look.cells, _of_frame(fates, int(frame)), scale) for frame in shown
-        ]
+        tiles = [paint(look.pixels[frame], look.cells, _of_frame(fates, int(frame)), scale) for frame in shown]
         parts.append(_beside(tiles))
     return parts
 
@@ -135,9 +133,7 @@ def _scale(cells: TokenCells, pixels: tuple[int, int]) -> float:
 
 
 def _stacked(parts: Sequence[Image.Image]) -> Image.Image:
-    sheet = _blank(
-        max(part.width for part in parts), sum(part.height for part in parts) + GAP * len(parts) - GAP
-    )
+    sheet = _blank(max(part.width for part in parts), sum(part.height for part in parts) + GAP * len(parts) - GAP)
     y = 0
     for part in parts:
         sheet.paste(part, (0, y))
@@ -146,9 +142,7 @@ def _stacked(parts: Sequence[Image.Image]) -> Image.Image:
 
 
 def _beside(parts: Sequence[Image.Image]) -> Image.Image:
-    sheet = _blank(
-        sum(part.width for part in parts) + GAP * len(parts) - GAP, max(part.height for part in parts)
-    )
+    sheet = _blank(sum(part.width for part in parts) + GAP * len(parts) - GAP, max(part.height for part in parts))
     x = 0
     for part in parts:
         sheet.paste(part, (x, 0))
@@ -166,9 +160,7 @@ def _blank(width: int, height: int) -> Image.Image:
     return Image.new("RGB", (width, height), "white")
 
 
-def _text(
-    text: str, size: int, colour: tuple[int, int, int], width: int = 0, bold: bool = False
-) -> Image.Image:
+def _text(text: str, size: int, colour: tuple[int, int, int], width: int = 0, bold: bool = False) -> Image.Image:
     """One line as a picture; smaller letters where `width` is too narrow for it."""
     asked, font = size, _font(size, bold)
     while width and font.getlength(text) > width and size > 8:

@@ -69,9 +69,7 @@ def _fill(
     merged = (stands >= 0) & (sizes[np.maximum(stands, 0)] > 1)
     seen = merged & inside
     count = np.bincount(stands[seen], minlength=num)
-    means = np.stack(
-        [np.bincount(stands[seen], colours[seen][:, c], num) / np.maximum(count, 1) for c in range(3)], 1
-    )
+    means = np.stack([np.bincount(stands[seen], colours[seen][:, c], num) / np.maximum(count, 1) for c in range(3)], 1)
     means[count == 0] = PADDING
     # The right and lower side too where a token's neighbour is gone.
     border = _border(stands, 1, both_sides=False) | _border((stands >= 0).astype(np.int64), 1)
@@ -81,9 +79,7 @@ def _fill(
     out[stands == NOBODY] += PALE * (255 - out[stands == NOBODY])
     # Grid lines: lighter than a dark cell, darker than a light one.
     line = border & ~merged & (stands >= 0)
-    light = np.bincount(stands[line], out[line].mean(1), num) / np.maximum(
-        np.bincount(stands[line], None, num), 1
-    )
+    light = np.bincount(stands[line], out[line].mean(1), num) / np.maximum(np.bincount(stands[line], None, num), 1)
     out[line] += LINE * (np.where(light > 127, 0, 255)[stands[line]][:, None] - out[line])
     rim = merged & _border(stands, thick)
     out[rim] = np.array([_colour(number) for number in range(num)])[stands[rim]]

@@ -76,12 +76,7 @@ def adaptive_report(
         per_grid = torch.stack([evaluation.answers[name].logits for name in names])  # (k, N, V, K)
         drawn = _random_draws(evaluation, per_grid, answers.lengths, merge, num_draws)
         draws = [_percent(correct) for correct in drawn]
-        report["random"] = {
-            "top1": sum(draws) / len(draws),
-            "gmacs": mean_price,
-            "share": share,
-            "draws": draws,
-        }
+        report["random"] = {"top1": sum(draws) / len(draws), "gmacs": mean_price, "share": share, "draws": draws}
         report["oracle"] = _oracle(evaluation, per_grid, prices, merge, names)
         report["cascade"] = cascade_figures(
             per_grid,
@@ -103,9 +98,7 @@ def adaptive_report(
     return report
 
 
-def _random_draws(
-    evaluation: Evaluation, per_grid: Tensor, lengths: Tensor, merge: str, num_draws: int
-) -> Tensor:
+def _random_draws(evaluation: Evaluation, per_grid: Tensor, lengths: Tensor, merge: str, num_draws: int) -> Tensor:
     """Which samples are right with the assigned lengths dealt out in random order, once per draw: (draws, N) bool."""
     generator = torch.Generator().manual_seed(SEED)
     draws = []
@@ -133,9 +126,7 @@ def verdict(report: Mapping[str, Any], asks: bool = True) -> str:
     """What the assigner is worth, the worst news first. Where nobody asked it, it is not judged."""
     adaptive, longest, cascade = report["adaptive"], report["fixed"][0], report["cascade"]
     gain, (low, high) = adaptive["gain_over_random"], adaptive["interval"]
-    worth = (
-        f"{gain:+.2f} points over random lengths at the same shares (95 % interval {low:+.2f} to {high:+.2f})"
-    )
+    worth = f"{gain:+.2f} points over random lengths at the same shares (95 % interval {low:+.2f} to {high:+.2f})"
     text = (
         f"adaptive {adaptive['top1']:.2f} % at {adaptive['gmacs'] / longest['gmacs']:.0%} of the GMACs of {longest['grid']}"
         f" ({adaptive['top1'] - longest['top1']:+.2f} points)"
@@ -172,10 +163,7 @@ def _percent(correct: Tensor) -> float:
 
 def versions() -> dict[str, str]:
     """Versions of what the figures depend on."""
-    found = {
-        "python": platform.python_version(),
-        "machine": machine_name(),
-    }
+    found = {"python": platform.python_version(), "machine": machine_name()}
     for package in PACKAGES:
         try:
             found[package] = version(package)

@@ -86,17 +86,13 @@ class CascadeTable(Options):
         rows: list[tuple[float, tuple[float, ...]]] = []
         for ratio in np.linspace(0, 1, NUM_RATIOS):
             number = np.arange(len(prices))
-            weights = ratio**number * (1 - ratio) ** (
-                len(prices) - 1 - number
-            )  # as q^k, without dividing by 0
+            weights = ratio**number * (1 - ratio) ** (len(prices) - 1 - number)  # as q^k, without dividing by 0
             found = thresholds_for(confidence, weights / weights.sum())
             cost = float(paid[exits(confidence, found)].mean())
             if not rows or cost > rows[-1][0]:
                 rows.append((cost, tuple(round(value, 9) for value in found)))
         return cls(
-            split=split,
-            gmacs=tuple(round(cost, 9) for cost, _ in rows),
-            thresholds=tuple(found for _, found in rows),
+            split=split, gmacs=tuple(round(cost, 9) for cost, _ in rows), thresholds=tuple(found for _, found in rows)
         )
 
     def at(self, gmacs: float) -> list[float]:
@@ -115,12 +111,7 @@ def probabilities(thresholds: Sequence[float]) -> list[float]:
 
 
 def cascade_figures(
-    per_grid: Tensor,
-    prices: Sequence[float],
-    names: Sequence[str],
-    table: CascadeTable,
-    gmacs: float,
-    top1: Any,
+    per_grid: Tensor, prices: Sequence[float], names: Sequence[str], table: CascadeTable, gmacs: float, top1: Any
 ) -> dict[str, Any]:
     """The cascade at the mean cost `gmacs`, and its curve, on the logits (k, N, V, K) of the samples that are reported on.
 

@@ -63,17 +63,9 @@ def by_length(seen: Seen) -> list[dict[str, Any]]:
     for position, grid in enumerate(seen.grids):
         given = seen.lengths == position
         num = int(given.sum())
-        right = {
-            name: 100 * float(one[given].double().mean()) if num else None for name, one in correct.items()
-        }
+        right = {name: 100 * float(one[given].double().mean()) if num else None for name, one in correct.items()}
         rows.append(
-            {
-                "length": grid,
-                "inputs": num,
-                "share": num / given.numel(),
-                "top1": right.pop(ADAPTIVE),
-                "top1_at": right,
-            }
+            {"length": grid, "inputs": num, "share": num / given.numel(), "top1": right.pop(ADAPTIVE), "top1_at": right}
         )
     return rows
 

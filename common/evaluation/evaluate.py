@@ -153,9 +153,7 @@ def _cat(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(tensors)) if tensors else torch.empty(0, dtype=torch.int64)
 
 
-def _run(
-    runner: Callable[[Tensor], AdaptiveOutput], inputs: Tensor, num_views: int, into: _Collected
-) -> None:
+def _run(runner: Callable[[Tensor], AdaptiveOutput], inputs: Tensor, num_views: int, into: _Collected) -> None:
     _wait(inputs.device)
     start = time.perf_counter()
     output = runner(inputs)

@@ -12,12 +12,7 @@ from revit.common.costs.per_grid import Costs, count_costs
 from revit.common.data.build import Split
 from revit.common.evaluation.adaptive import adaptive_report, versions
 from revit.common.evaluation.evaluate import Evaluation, Runner, evaluate, grid_runners
-from revit.common.evaluation.operating_points import (
-    Calibration,
-    calibrated,
-    calibration_of,
-    calibration_runners,
-)
+from revit.common.evaluation.operating_points import Calibration, calibrated, calibration_of, calibration_runners
 from revit.common.evaluation.streamed import Streamed
 from revit.common.methods.registry import check_installed
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
@@ -81,24 +76,18 @@ class Evaluator:
             )
         return AdaptiveClassifier(model.to(self.device).eval(), max_batch=self.options.test.batch_size)
 
-    def serve(
-        self, classifier: AdaptiveClassifier, dtype: str | None = None, compile: Compile = "auto"
-    ) -> Plan:
+    def serve(self, classifier: AdaptiveClassifier, dtype: str | None = None, compile: Compile = "auto") -> Plan:
         """Has `report` measure `classifier`, which `load` gave, as the inference engine serves it; before `choose`.
 
         dtype: of `revit.common.serving.choices.PRECISIONS`, or auto; None is the run's own precision. UserError for one
         that the device does not have.
         """
         test, model = self.options.test, classifier.model
-        num_inputs = len(self.modality.paths(self.options, test.split)) * self.modality.num_views(
-            self.options
-        )
+        num_inputs = len(self.modality.paths(self.options, test.split)) * self.modality.num_views(self.options)
         shape = self.modality.input_shape(self.options)
         # What is measured differs from process to process; all have to serve alike.
         plan = self.world.on_main(
-            lambda: choose_plan(
-                model, shape, self.device, dtype or self.dtype, compile, test.batch_size, num_inputs
-            )
+            lambda: choose_plan(model, shape, self.device, dtype or self.dtype, compile, test.batch_size, num_inputs)
         )
         runtime = Runtime(model, self.device, plan.dtype, plan.compiled, plan.max_batch)
         self._served = classifier.served_by(runtime).to(self.device), plan
@@ -110,24 +99,15 @@ class Evaluator:
         return self.dtype if self._served is None else str(self._served[1])
 
     def evaluate(
-        self,
-        runners: dict[str, Runner],
-        split: Split,
-        name: str,
-        one_view: bool = False,
-        dtype: str | None = None,
+        self, runners: dict[str, Runner], split: Split, name: str, one_view: bool = False, dtype: str | None = None
     ) -> Evaluation:
         """Every runner's answers on a split; on another rank than 0 only to its share. dtype: of autocast, instead of the
         run's. UserError if no sample can be read."""
         options, world = self.options, self.world
-        loader = self.modality.eval_loader(
-            options, split, options.test.batch_size, one_view, world.rank, world.size
-        )
+        loader = self.modality.eval_loader(options, split, options.test.batch_size, one_view, world.rank, world.size)
         pixels = self.modality.normalizer(self.options).to(self.device)
         try:
-            return evaluate(
-                runners, loader, pixels, self.device, dtype or self.dtype, loader.num_samples, name, world
-            )
+            return evaluate(runners, loader, pixels, self.device, dtype or self.dtype, loader.num_samples, name, world)
         except ValueError as error:
             with world.own_errors():  # another process may have good answers
                 raise UserError(f"split {split}: {error}") from error
@@ -160,9 +140,7 @@ class Evaluator:
         if calibration is not None and not calibration.curve.is_of(costs.grids):
             calibration = None  # of inputs of another size, as the settings may say
         cascade = None if calibration is None else calibration.cascade
-        report = adaptive_report(
-            evaluation, costs, test.merge, test.num_random_draws, cascade=cascade, asks=asks
-        )
+        report = adaptive_report(evaluation, costs, test.merge, test.num_random_draws, cascade=cascade, asks=asks)
         if calibration is not None:
             report["calibration"] = calibration.curve.summary()
         views = next(iter(evaluation.answers.values())).logits.shape[1]
@@ -225,10 +203,7 @@ class Evaluator:
         return costs
 
     def watch(
-        self,
-        model: GridModel,
-        log: RunLog,
-        keep: Callable[[int, float], None] = lambda epoch, top1: None,
+        self, model: GridModel, log: RunLog, keep: Callable[[int, float], None] = lambda epoch, top1: None
     ) -> Callable[[int], None] | None:
         """What to call after every epoch: evaluation on the val list, one line each. None if none is wanted.
 
@@ -259,9 +234,7 @@ class Evaluator:
             failed = len(evaluation.failures)
             log.write("val", epoch=epoch, top1=top1, failed=failed)
             shown = "  ".join(f"{name} {value:.2f} %" for name, value in top1.items())
-            log.say(
-                f"val: epoch {epoch}  top-1 {shown}  ({evaluation.num_evaluated} evaluated, {failed} failed)"
-            )
+            log.say(f"val: epoch {epoch}  top-1 {shown}  ({evaluation.num_evaluated} evaluated, {failed} failed)")
             keep(epoch, top1[model.grids[0].name])
 
         return evaluate_epoch

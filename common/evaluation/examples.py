@@ -43,9 +43,7 @@ def choose(seen: Seen, per_cell: int, num_classes: int = NUM_CLASSES, seed: int 
         if len(cell) < per_cell:
             cell.append(row)
     drawn = torch.randperm(len(seen.label_names), generator=generator).tolist()
-    most = sorted(
-        (number for number in drawn if number in found), key=lambda number: -sum(map(bool, found[number]))
-    )
+    most = sorted((number for number in drawn if number in found), key=lambda number: -sum(map(bool, found[number])))
     return [row for number in sorted(most[:num_classes]) for cell in found[number] for row in cell]
 
 

@@ -10,20 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from revit.common.evaluation.adaptive import Costs
+from revit.common.costs.per_grid import Costs
 from revit.common.evaluation.cascade import CascadeTable, gather_answers
 from revit.common.evaluation.evaluate import Evaluation, Runner, grid_runners
 from revit.common.evaluation.intervals import wilson
 from revit.common.methods.revit.adaptive import AdaptiveClassifier, AdaptiveOutput
 from revit.common.methods.revit.budget import KEY, BudgetCurve, Point
-from revit.common.methods.revit.policy import (
-    Steps,
-    assign_at_random,
-    dither,
-    dithered,
-    grid_index_at,
-    score_grids,
-)
+from revit.common.methods.revit.policy import Steps, assign_at_random, dither, dithered, grid_index_at, score_grids
 
 SCORES = "scores"
 CASCADE_KEY = "cascade"
@@ -109,13 +102,10 @@ def calibrated(evaluation: Evaluation, costs: Costs, merge: str, split: str, num
     from_dealing = dict(zip(wanted, np.interp(wanted, prices[::-1], fixed_top1[::-1]).tolist()))
     first = _first_worth({cost: point.measured - from_dealing[cost] for cost, point in asked.items()})
     between = [
-        asked[cost] if cost >= first else measured(assign_at_random(spread, prices, cost), "dealt")
-        for cost in wanted
+        asked[cost] if cost >= first else measured(assign_at_random(spread, prices, cost), "dealt") for cost in wanted
     ]
     points = _rising([cheapest, *between, dearest])
-    dealt_up_to = (
-        max([prices[-1], *(cost for cost in wanted if cost < first)]) if first in asked else prices[0]
-    )
+    dealt_up_to = max([prices[-1], *(cost for cost in wanted if cost < first)]) if first in asked else prices[0]
     return Calibration(
         BudgetCurve(
             split=split,
@@ -145,9 +135,7 @@ def _first_worth(gains: Mapping[float, float]) -> float:
 def _rising(points: Sequence[Point]) -> tuple[Point, ...]:
     """In the order of their costs, each once, within those of the fixed grids, with fitted accuracies."""
     low, high = points[0], points[-1]
-    inner = sorted(
-        (one for one in points[1:-1] if low.gmacs < one.gmacs < high.gmacs), key=lambda one: one.gmacs
-    )
+    inner = sorted((one for one in points[1:-1] if low.gmacs < one.gmacs < high.gmacs), key=lambda one: one.gmacs)
     kept = [low]
     for point in [*inner, high]:
         if point.gmacs > kept[-1].gmacs:
@@ -156,6 +144,4 @@ def _rising(points: Sequence[Point]) -> tuple[Point, ...]:
     from sklearn.isotonic import isotonic_regression
 
     fitted = isotonic_regression([point.measured for point in kept], y_min=0, y_max=100)
-    return tuple(
-        point.model_copy(update={"top1": float(value)}) for point, value in zip(kept, fitted, strict=True)
-    )
+    return tuple(point.model_copy(update={"top1": float(value)}) for point, value in zip(kept, fitted, strict=True))

@@ -137,12 +137,7 @@ def save_seen(path: str | Path, seen: Seen) -> None:
         # Names of files that are no text come as surrogates, which JSON writes as it writes any other character.
         shown.append({"row": example.row, "name": example.name, "frames": ends})
     tensors["pictures"] = torch.frombuffer(pictures or bytearray(1), dtype=torch.uint8)
-    header = {
-        "version": VERSION,
-        "label_names": list(seen.label_names),
-        "grids": list(seen.grids),
-        "examples": shown,
-    }
+    header = {"version": VERSION, "label_names": list(seen.label_names), "grids": list(seen.grids), "examples": shown}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         temporary.touch()

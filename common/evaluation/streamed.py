@@ -43,9 +43,7 @@ class Streamed:
     def add(self, views: Tensor, num_views: int) -> None:
         """uint8 (B * V, C, ...) of B inputs. MemoryError where a single view does not fit."""
         # Copies: an input that waits must not keep its whole batch in memory.
-        new = [
-            InFlight(Reading(None, views=one.clone())) for one in views.cpu().unflatten(0, (-1, num_views))
-        ]
+        new = [InFlight(Reading(None, views=one.clone())) for one in views.cpu().unflatten(0, (-1, num_views))]
         self._all += new
         self._open += new
         with self._clocked():

@@ -116,9 +116,7 @@ def refuse(faults: Mapping[str, bool], error: type[Exception] = ValueError) -> N
 def transformer_without_reducer(model: GridModel, name: str, does: str) -> ResizableTransformer:
     """Return the model if the method `name`, which `does` something to tokens, can reduce them. Raise UserError if not."""
     if not isinstance(model, ResizableTransformer):
-        raise UserError(
-            f"methods.{name} {does} tokens of a DeiT, an LV-ViT or a TimeSformer; choose one of them"
-        )
+        raise UserError(f"methods.{name} {does} tokens of a DeiT, an LV-ViT or a TimeSformer; choose one of them")
     if model.reducer is not None:
         raise UserError(f"methods.{name}: another method reduces the tokens already; name one of the two")
     return model

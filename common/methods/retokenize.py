@@ -43,9 +43,7 @@ class RetokenizeOptions(MethodOptions):
     until 80 / 300 and 140 / 300, and until 40 / 300 and 70 / 300. What follows the last phase is at full resolution.
     """
 
-    phases: tuple[Phase, ...] = Field(
-        default=(Phase(until=0.4, coarser=4), Phase(until=0.7, coarser=2)), min_length=1
-    )
+    phases: tuple[Phase, ...] = Field(default=(Phase(until=0.4, coarser=4), Phase(until=0.7, coarser=2)), min_length=1)
     """Phases in order; the learning rate and everything else go on as if nothing happened (paper)."""
 
     @model_validator(mode="after")
@@ -89,8 +87,8 @@ class Retokenize(Method[RetokenizeOptions]):
         faults = {
             f"methods.retokenize widens the stride of one convolution, which a patch embedding by {stem} is not; choose "
             "model.patch_embed patchify, or an As-ViT": stem not in (None, "patchify"),
-            "methods.retokenize and methods.flexivit both say how many tokens a picture has; leave one "
-            "out": "flexivit" in run.methods,
+            "methods.retokenize and methods.flexivit both say how many tokens a picture has; leave one out": "flexivit"
+            in run.methods,
         }
         refuse(faults)
 

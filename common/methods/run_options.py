@@ -10,23 +10,12 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self
 
 from revit.common.config.options import Options, with_present_names
-from revit.common.config.sections import (
-    ParallelOptions,
-    RunOptions,
-    StartOptions,
-    TestOptions,
-    TrainOptions,
-)
+from revit.common.config.sections import ParallelOptions, RunOptions, StartOptions, TestOptions, TrainOptions
 from revit.common.data.options import SourceOptions
 from revit.common.methods.base import Method, MethodOptions
 from revit.common.methods.registry import known_methods, unknown_method
 from revit.common.methods.revit.budget import Budget
-from revit.common.methods.revit.options import (
-    AssignerOptions,
-    CalibrationOptions,
-    DistillOptions,
-    LengthOptions,
-)
+from revit.common.methods.revit.options import AssignerOptions, CalibrationOptions, DistillOptions, LengthOptions
 from revit.common.models.grid import TokenGrid, longest_first
 
 
@@ -39,9 +28,7 @@ class DataOptions(Options):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        lists = [
-            name for name in ("train", "val", "test", "label_names") if getattr(self.source, name) is not None
-        ]
+        lists = [name for name in ("train", "val", "test", "label_names") if getattr(self.source, name) is not None]
         if self.demo is not None and lists:
             raise ValueError(f"demo makes its own lists; remove source.{', source.'.join(lists)} or demo")
         return self
@@ -112,7 +99,7 @@ class RecipeOptions(Options):
         return self.data.demo is not None
 
     @property
-    def active_methods(self) -> list[Method]:
+    def active_methods(self) -> list[Method[Any]]:
         """The methods that this run names."""
         known = known_methods()
         return [known[name](options) for name, options in self.methods.items()]

@@ -118,7 +118,5 @@ class TaskAround(Task):
     @exchange.setter
     def exchange(self, exchange: LengthExchange) -> None:
         if not isinstance(self.task, SharesLengths):
-            raise TypeError(
-                f"{type(self.task).__name__} has no exchange, so its token grids cannot be shared out"
-            )
+            raise TypeError(f"{type(self.task).__name__} has no exchange, so its token grids cannot be shared out")
         self.task.exchange = exchange

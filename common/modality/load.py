@@ -74,15 +74,9 @@ def _from_checkpoint(path: Path, checkpoint: Checkpoint, modality: Modality[Any]
         model = modality.build_model(run, len(checkpoint.label_names))
     except UserError as error:
         raise UserError(f"{path}: the configuration in it makes no model: {error}") from error
-    except (
-        RuntimeError,
-        MemoryError,
-        OverflowError,
-    ) as error:  # torch has no error of its own for too large tensors
+    except (RuntimeError, MemoryError, OverflowError) as error:  # torch has no error of its own for too large tensors
         reason = str(error).splitlines()[0] if str(error) else "out of memory"
-        raise UserError(
-            f"{path}: the model of its header cannot be built ({reason}); copy it again"
-        ) from error
+        raise UserError(f"{path}: the model of its header cannot be built ({reason}); copy it again") from error
     networks = fill_classifier(checkpoint, str(path), model, run)
     names = () if are_numbers(checkpoint.label_names) else tuple(checkpoint.label_names)
     return Classifier(
@@ -152,9 +146,7 @@ def trained_otherwise(checkpoint: Checkpoint, options: RecipeOptions, part: str)
 def _shaping(config: Mapping[str, Any], part: str) -> dict[str, Any]:
     """Return the settings of a configuration that decide about a part's tensors, by key, the more telling ones first."""
     flat: dict[str, Any] = {
-        key: value
-        for name in ("model", "methods", "assigner", "data")
-        for key, value in _flat(config.get(name), name)
+        key: value for name in ("model", "methods", "assigner", "data") for key, value in _flat(config.get(name), name)
     }
     if part == "assigner":
         return {key: flat[key] for key in ("model.grids", *ASSIGNER_SIZES) if key in flat}

@@ -92,9 +92,7 @@ class Modality(ABC, Generic[Run]):
         if options.makes_data and wanted is None:
             return self.made_names(options)
         splits: tuple[Split, ...] = ("train", "val", "test")
-        samples = self._samples(
-            options, next((one for one in splits if self.has_split(options, one)), "train")
-        )
+        samples = self._samples(options, next((one for one in splits if self.has_split(options, one)), "train"))
         names = samples.names or tuple(str(number) for number in range(samples.num_classes))
         if wanted is None or wanted == len(names):
             return names
@@ -109,26 +107,16 @@ class Modality(ABC, Generic[Run]):
         return options.model.num_classes or len(self.label_names(options))
 
     @abstractmethod
-    def train_loader(
-        self, options: Run, split: Split, batch_size: int, rank: int = 0, num_ranks: int = 1
-    ) -> Loader:
+    def train_loader(self, options: Run, split: Split, batch_size: int, rank: int = 0, num_ranks: int = 1) -> Loader:
         """Load a split shuffled and augmented, broken samples replaced."""
 
-    def assigner_loader(
-        self, options: Run, split: Split, batch_size: int, rank: int = 0, num_ranks: int = 1
-    ) -> Loader:
+    def assigner_loader(self, options: Run, split: Split, batch_size: int, rank: int = 0, num_ranks: int = 1) -> Loader:
         """Load a split shuffled, to train the assigner; augmented only so far as its labels stay true."""
         return self.train_loader(options, split, batch_size, rank, num_ranks)
 
     @abstractmethod
     def eval_loader(
-        self,
-        options: Run,
-        split: Split,
-        batch_size: int,
-        one_view: bool = False,
-        rank: int = 0,
-        num_ranks: int = 1,
+        self, options: Run, split: Split, batch_size: int, one_view: bool = False, rank: int = 0, num_ranks: int = 1
     ) -> Loader:
         """Load a split in order, nothing replaced, with the configuration's views or with one."""
 

@@ -18,9 +18,7 @@ from revit.common.models.outputs import ModelOutput
 class Teacher(nn.Module):
     """Is shown inputs that were normalised, and sized, for another network, and answers with logits alone."""
 
-    def __init__(
-        self, network: nn.Module, own: Normalizer, given: Normalizer, sides: Sides | None = None
-    ) -> None:
+    def __init__(self, network: nn.Module, own: Normalizer, given: Normalizer, sides: Sides | None = None) -> None:
         """`own`: the normalisation it was trained with; `given`: that of the inputs it will see. `sides`: its own picture
         size, to which inputs are resized (bicubic, antialiased when shrinking); None: shown as they are."""
         super().__init__()

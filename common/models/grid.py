@@ -22,9 +22,7 @@ class TokenGrid:
 
     def __post_init__(self) -> None:
         if self.rows < 1 or self.cols < 1:
-            raise ValueError(
-                f"a token grid needs at least one row and one column, not {self.rows}x{self.cols}"
-            )
+            raise ValueError(f"a token grid needs at least one row and one column, not {self.rows}x{self.cols}")
 
     @classmethod
     def parse(cls, value: TokenGrid | int | str) -> TokenGrid:

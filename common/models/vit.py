@@ -211,10 +211,7 @@ class ResizableTransformer(GridModel):
         if layout.num_prefix == 2:
             distilled = self.distilled.own(self.head_dist, layout.grid)(normed[:, 1])
         return ModelOutput(
-            logits,
-            distilled,
-            patch_features=normed[:, layout.num_prefix :],
-            reduction=Reduction.of(layout.decisions),
+            logits, distilled, patch_features=normed[:, layout.num_prefix :], reduction=Reduction.of(layout.decisions)
         )
 
     @torch.no_grad()

@@ -6,13 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from revit.common.evaluation.confusion import (
-    NONE_RIGHT,
-    assigned_against_needed,
-    by_length,
-    confused_pairs,
-    per_class,
-)
+from revit.common.evaluation.confusion import NONE_RIGHT, assigned_against_needed, by_length, confused_pairs, per_class
 from revit.common.evaluation.record import Seen
 from revit.common.report.comparison import (
     comparison_columns,
@@ -112,8 +106,7 @@ def _record_parts(record: Seen) -> dict[str, Any]:
     """Return what the template shows of classes, token lengths and examples."""
     parts: dict[str, Any] = {
         "classes": [
-            {**row, "top1": _points_text(row["top1"]), "interval": interval_text(row)}
-            for row in per_class(record)
+            {**row, "top1": _points_text(row["top1"]), "interval": interval_text(row)} for row in per_class(record)
         ],
         "confused": [{**row, "share": f"{row['share']:.1f} %"} for row in confused_pairs(record)],
         "policy": record.policy,
@@ -141,8 +134,7 @@ def _record_parts(record: Seen) -> dict[str, Any]:
     }
     needed = [*(f"needs {grid}" for grid in record.grids), NONE_RIGHT]
     parts["needed"] = [
-        {"assigned": grid, **dict(zip(needed, counts))}
-        for grid, counts in assigned_against_needed(record).items()
+        {"assigned": grid, **dict(zip(needed, counts))} for grid, counts in assigned_against_needed(record).items()
     ]
     parts["needed_columns"] = {name: name for name in ("assigned", *needed)}
     return parts

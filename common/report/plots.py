@@ -147,10 +147,7 @@ def _points(values: Any) -> Curve:
 
 
 def _draw_policies(
-    axes: Any,
-    rows: Sequence[Mapping[str, Any]],
-    x: Callable[[Mapping[str, Any]], float],
-    hollow: Collection[str] = (),
+    axes: Any, rows: Sequence[Mapping[str, Any]], x: Callable[[Mapping[str, Any]], float], hollow: Collection[str] = ()
 ) -> None:
     fixed = [row for row in rows if row["length"] not in BASELINES]
     axes.errorbar(**_bars(fixed, x), fmt="o-", color="C0", capsize=3, label="fixed length")

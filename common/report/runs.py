@@ -67,9 +67,7 @@ class RunReport:
         assigner's. `low` and `high` are the 95 % interval of top-1, in percent.
         """
         shares = self.content.get("adaptive", {}).get("share", {})
-        rows = [
-            {"length": one["grid"], **one, "share": shares.get(one["grid"])} for one in self.content["fixed"]
-        ]
+        rows = [{"length": one["grid"], **one, "share": shares.get(one["grid"])} for one in self.content["fixed"]]
         for name in BASELINES:
             if name in self.content:
                 params = self.content["fixed"][0].get("params")
@@ -232,9 +230,7 @@ def unfinished(folders: Sequence[str | Path]) -> list[str]:
 def resume_command(folder: Path, stage: str | None = None) -> str:
     """Return the command that goes on with the run in a folder, wherever it was moved, or does one stage of it again."""
     config, place = shlex.quote(str(folder / "config.yaml")), shlex.quote(f"run.dir={folder}")
-    return (
-        f"python tools/train_net.py --cfg {config}{f' --stage {stage}' if stage is not None else ''} {place}"
-    )
+    return f"python tools/train_net.py --cfg {config}{f' --stage {stage}' if stage is not None else ''} {place}"
 
 
 def _read(file: Path) -> dict[str, Any]:

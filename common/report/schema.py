@@ -118,9 +118,7 @@ def check_content(content: object) -> dict[str, Any]:
         first, more = error.errors()[0], error.error_count() - 1
         place = ".".join(map(str, first["loc"]))
         rest = f", and {more} more" if more else ""
-        raise ValueError(
-            f"{place}: {first['msg']}{rest}" if place else "no mapping of keys to values"
-        ) from None
+        raise ValueError(f"{place}: {first['msg']}{rest}" if place else "no mapping of keys to values") from None
     assert isinstance(content, dict)
     for place, value in _leaves(content):
         if isinstance(value, float) and not math.isfinite(value):

@@ -26,11 +26,7 @@ def print_table(title: str, columns: Mapping[str, str], rows: Sequence[Mapping[s
         words = [heading, *cells] if numeric else [*heading.split(), *cells]
         width = max(map(len, words)) if numeric else min(12, max(map(len, words)))
         table.add_column(
-            heading,
-            justify="right" if numeric else "left",
-            no_wrap=numeric,
-            overflow="fold",
-            min_width=width,
+            heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold", min_width=width
         )
     for row in rows:
         table.add_row(*(Text(shown(row.get(key))) for key in columns))

@@ -17,10 +17,7 @@ class LengthBuckets(Generic[Item]):
     """
 
     def __init__(
-        self,
-        limits: Sequence[int],
-        max_wait_seconds: float = float("inf"),
-        clock: Callable[[], float] = time.monotonic,
+        self, limits: Sequence[int], max_wait_seconds: float = float("inf"), clock: Callable[[], float] = time.monotonic
     ) -> None:
         """limits: items that make each bucket full. Raises ValueError for one below 1."""
         if not limits or min(limits) < 1:

@@ -22,9 +22,7 @@ def curve_of(classifier: AdaptiveClassifier, source: str) -> BudgetCurve:
     try:
         curve = BudgetCurve.read(classifier.facts, classifier.grids)
     except ValueError as error:
-        raise UserError(
-            f"{source}: its budget curve cannot be used ({error}); calibrate it again: {HOW}"
-        ) from None
+        raise UserError(f"{source}: its budget curve cannot be used ({error}); calibrate it again: {HOW}") from None
     if classifier.assigner is None:
         raise UserError(f"{source}: budgets are for models with a token-length assigner, which it has not")
     if curve is None:
@@ -36,9 +34,7 @@ def check_costs(curve: BudgetCurve, costs: Mapping[str, float], source: str) -> 
     """UserError unless the grids cost (GMACs by name, one view) what they did when the checkpoint `source` was calibrated: with
     other frames or pixels a budget would be kept in the wrong currency."""
     if not curve.is_of(costs):
-        then, now = (
-            ", ".join(f"{name} {gmacs:.4g}" for name, gmacs in one.items()) for one in (curve.grids, costs)
-        )
+        then, now = (", ".join(f"{name} {gmacs:.4g}" for name, gmacs in one.items()) for one in (curve.grids, costs))
         raise UserError(
             f"{source}: its budget curve is of inputs of another size (GMACs then: {then}; now: {now}); restore the settings of "
             f"its run, or calibrate it again: {HOW}"
@@ -64,19 +60,13 @@ def choose(
     except ValueError as error:
         raise UserError(f"budget: {error}; this checkpoint reaches {curve.ranges()}") from None
     try:
-        return curve.choose(
-            budget, lambda: measure_milliseconds(classifier, input_shape, device, dtype, batch, served)
-        )
+        return curve.choose(budget, lambda: measure_milliseconds(classifier, input_shape, device, dtype, batch, served))
     except ValueError as error:
         raise UserError(f"budget: {error}") from None
 
 
 def budget_figures(
-    choice: Choice,
-    curve: BudgetCurve,
-    report: Mapping[str, Any],
-    policy: LengthPolicy | None,
-    num_views: int = 1,
+    choice: Choice, curve: BudgetCurve, report: Mapping[str, Any], policy: LengthPolicy | None, num_views: int = 1
 ) -> dict[str, Any]:
     """What was asked for, predicted and achieved, for a report that has the rows of `adaptive_report`.
 
@@ -100,9 +90,7 @@ def budget_figures(
     return figures if choice.milliseconds is None else figures | {"milliseconds": choice.milliseconds.how}
 
 
-def achieved(
-    choice: Choice, curve: BudgetCurve, policy: LengthPolicy, ms_clock: float | None = None
-) -> dict[str, Any]:
+def achieved(choice: Choice, curve: BudgetCurve, policy: LengthPolicy, ms_clock: float | None = None) -> dict[str, Any]:
     """What the inputs cost that a policy was asked about so far. ms_clock: what one took by the clock, for a budget in
     milliseconds; see `budget_figures`."""
     share = dict(zip(curve.grids, (count / max(policy.num_inputs, 1) for count in policy.counts)))

@@ -76,9 +76,7 @@ class Engine:
         if topk < 1:
             raise UserError(f"topk {topk}: name at least 1 class")
         if grid is not None and budget is not None:
-            raise UserError(
-                f"grid {grid} and budget {budget} both say what is spent on an input; give one of them"
-            )
+            raise UserError(f"grid {grid} and budget {budget} both say what is spent on an input; give one of them")
         serving = serving or Serving()
         self.classifier, self.serving = classifier, serving
         self.views, self.topk, self.gallery = views, topk, gallery
@@ -86,22 +84,12 @@ class Engine:
         networks = classifier.networks if grid is None else _at(classifier.networks, grid)
         # Before anything is measured: the views may be wrong. It starts helpers with the first files only.
         self._reader = self._open_reader(serving.readers)
-        self._computing = (
-            threading.Lock()
-        )  # a server asks from several threads; each batch has the whole machine
+        self._computing = threading.Lock()  # a server asks from several threads; each batch has the whole machine
         shape = classifier.input_shape
         self.plan = choose_plan(
-            networks.model,
-            shape,
-            self.device,
-            serving.dtype,
-            serving.compile,
-            serving.max_batch,
-            serving.num_inputs,
+            networks.model, shape, self.device, serving.dtype, serving.compile, serving.max_batch, serving.num_inputs
         )
-        runtime = Runtime(
-            networks.model, self.device, self.plan.dtype, self.plan.compiled, self.plan.max_batch
-        )
+        runtime = Runtime(networks.model, self.device, self.plan.dtype, self.plan.compiled, self.plan.max_batch)
         self.networks = networks.served_by(runtime).to(self.device)
         self._limits = [runtime.limit(one) for one in networks.grids]
         self._normalise = classifier.normalizer.to(self.device)
@@ -209,12 +197,7 @@ class Engine:
 
     def _batches(self) -> StreamBatches:
         return StreamBatches(
-            self.networks,
-            self._normalise,
-            self._transfer,
-            self._limits,
-            self.serving.max_wait_seconds,
-            self._computing,
+            self.networks, self._normalise, self._transfer, self._limits, self.serving.max_wait_seconds, self._computing
         )
 
     def _patience(self, batches: StreamBatches, are_fresh: bool) -> float | None:
@@ -253,9 +236,7 @@ class Engine:
         drawing = None if self.gallery is None else self._drawn(path, one, guesses[0])
         times = (one.reading.milliseconds, 1000 * one.seconds)
         warning = one.reading.warning
-        return Answer(
-            path, guesses, names, *times, warning=warning, drawing=drawing, gmacs=self._spent_on(names)
-        )
+        return Answer(path, guesses, names, *times, warning=warning, drawing=drawing, gmacs=self._spent_on(names))
 
     def _merged(self, logits: Tensor) -> Tensor:
         """(V, K) -> probabilities (K,)."""

@@ -26,9 +26,7 @@ def opened(reading: Reading, wanted: Sequence[int]) -> InFlight:
     """What was read, ready to be computed: with views, or with the reason why not. wanted: C, ... of a view."""
     if isinstance(reading.item, Tensor):
         reading.views = reading.item
-    return InFlight(
-        reading, error=reading.error or _fault(reading.item) or _fault_of_pixels(reading.views, wanted)
-    )
+    return InFlight(reading, error=reading.error or _fault(reading.item) or _fault_of_pixels(reading.views, wanted))
 
 
 def _fault(item: Any) -> str | None:

@@ -32,6 +32,4 @@ def engine_of(
         except ValueError as error:
             raise UserError(f"grid: {error}") from None
     said = None if budget is None else str(budget)  # a number alone is refused with what a budget looks like
-    return Engine(
-        classifier, Serving(**serving), views=str(views), grid=grid, topk=topk, budget=said, gallery=gallery
-    )
+    return Engine(classifier, Serving(**serving), views=str(views), grid=grid, topk=topk, budget=said, gallery=gallery)

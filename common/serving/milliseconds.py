@@ -49,9 +49,7 @@ def measure_milliseconds(
             f"shorter grids take no less time here ({shown}, batches of {batch}); ask for gmacs: or drop:, or for larger batches"
         )
     where = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{device}, {torch.get_num_threads()} threads"
+        torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device}, {torch.get_num_threads()} threads"
     )
     return Milliseconds(
         grids=tuple(medians[: len(model.grids)]),

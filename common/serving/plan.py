@@ -122,9 +122,7 @@ def _check(dtype: str, compile: str, device: torch.device) -> None:
 class _Timer:
     """Times candidates that were not timed yet, taking turns, on a copy of the model's first blocks."""
 
-    def __init__(
-        self, model: GridModel, input_shape: Sequence[int], device: torch.device, measured: Measured
-    ) -> None:
+    def __init__(self, model: GridModel, input_shape: Sequence[int], device: torch.device, measured: Measured) -> None:
         self._probe, self._share = _probe_of(model)
         self._shape = tuple(input_shape[1:])
         self._device = device

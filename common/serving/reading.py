@@ -68,9 +68,7 @@ class ReadAhead:
     may be endless and slow. Decoding happens in processes of the readers' own, or outside the interpreter lock.
     """
 
-    def __init__(
-        self, items: Iterable[Any], open_reader: Callable[[], Reader], num_readers: int, window: int
-    ) -> None:
+    def __init__(self, items: Iterable[Any], open_reader: Callable[[], Reader], num_readers: int, window: int) -> None:
         self._items = items
         self._room = threading.Semaphore(window)
         self._work: queue.SimpleQueue[Reading | None] = queue.SimpleQueue()
@@ -78,9 +76,7 @@ class ReadAhead:
         self._first: deque[Reading | _End] = deque(maxlen=1)
         self._stopped = threading.Event()
         self._readers = [open_reader() for _ in range(num_readers)]
-        self._threads = [
-            threading.Thread(target=self._read, args=(reader,), daemon=True) for reader in self._readers
-        ]
+        self._threads = [threading.Thread(target=self._read, args=(reader,), daemon=True) for reader in self._readers]
         threads = torch.get_num_threads()
         started = threading.Barrier(num_readers + 1)
         self._started = started

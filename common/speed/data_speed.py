@@ -95,9 +95,7 @@ def measure_data(
         sources = list(_sources(options, modality, workers, loading))
         try:
             measure_loaders([one for pair in sources for one in pair], shares["loaders"])
-            loaders = [
-                LoaderRate(train.workers, train.per_second, test.per_second) for train, test in sources
-            ]
+            loaders = [LoaderRate(train.workers, train.per_second, test.per_second) for train, test in sources]
             batch = next(sources[0][0].batches)
         finally:
             for source in (one for pair in sources for one in pair):
@@ -212,9 +210,7 @@ def _sources(
         )
 
 
-def _with_list(
-    options: Run, samples: SampleList, positions: Sequence[int], checked: CheckedFiles, path: Path
-) -> Run:
+def _with_list(options: Run, samples: SampleList, positions: Sequence[int], checked: CheckedFiles, path: Path) -> Run:
     """Return options with a list of the files that can be read, over and over, under the names that they have."""
     good = set(checked.good)
     kept = [position for position in positions if samples.path(position) in good]

@@ -73,9 +73,7 @@ class DecoderRate:
     @property
     def ms(self) -> float | None:
         """Mean over files, each with its median."""
-        return (
-            statistics.mean(map(statistics.median, self.milliseconds.values())) if self.milliseconds else None
-        )
+        return statistics.mean(map(statistics.median, self.milliseconds.values())) if self.milliseconds else None
 
 
 def best_decoder(rates: Sequence[DecoderRate]) -> str | None:
@@ -96,9 +94,7 @@ class CheckedFiles:
     """Path -> reason."""
 
 
-def check_files(
-    paths: Sequence[str], read: Callable[[str], Any], seconds: float, at_least: int = 4
-) -> CheckedFiles:
+def check_files(paths: Sequence[str], read: Callable[[str], Any], seconds: float, at_least: int = 4) -> CheckedFiles:
     """Read one after the other until the time is over, but so many that can be read, if there are."""
     good: list[str] = []
     broken: dict[str, str] = {}
@@ -115,9 +111,7 @@ def check_files(
     return CheckedFiles(tuple(good), broken)
 
 
-def compare_decoders(
-    decoders: Decoders[Run], options: Run, paths: Sequence[str], seconds: float
-) -> list[DecoderRate]:
+def compare_decoders(decoders: Decoders[Run], options: Run, paths: Sequence[str], seconds: float) -> list[DecoderRate]:
     """Compare every decoder's frames of every file with those of a plain decode, then time the decoders in turn.
 
     Comparing takes half of the time, and one file in any case.

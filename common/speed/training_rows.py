@@ -89,6 +89,4 @@ def training_rows(config: str, case: TrainingCase, measured: Measured) -> list[d
 
 def over_plain(measured: Measured, by_processor: bool) -> list[float]:
     """Return for every round a whole step of Algorithm 1 over the passes of its grids' plain models."""
-    return [
-        step[by_processor] / apart[by_processor] for step, apart in zip(measured.sequential, measured.apart)
-    ]
+    return [step[by_processor] / apart[by_processor] for step, apart in zip(measured.sequential, measured.apart)]

@@ -189,10 +189,7 @@ class Measured:
 def measure_training(case: TrainingCase, num_rounds: int) -> Measured:
     """Time `case` in processes of its own, `num_rounds` steps of each kind after two to warm up."""
     ranks = case.dealing.size
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        progress(f"{len(case.grids)} token lengths", None) as update_bar,
-    ):
+    with tempfile.TemporaryDirectory() as folder, progress(f"{len(case.grids)} token lengths", None) as update_bar:
         update_bar(advance=0, note=f"{ranks} processes")
         mp.start_processes(_measure_rank, (case, num_rounds, folder), nprocs=ranks, start_method="spawn")
         return Measured(**json.loads((Path(folder) / "measured.json").read_text()))

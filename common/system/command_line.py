@@ -61,9 +61,7 @@ def parser(description: str, example: str) -> argparse.ArgumentParser:
     """Make a parser whose help ends with `example`: one command per line, each of which works as it stands."""
     commands = "\n".join(f"  {line.strip()}" for line in example.strip().splitlines())
     return argparse.ArgumentParser(
-        description=description,
-        epilog=f"example:\n{commands}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=description, epilog=f"example:\n{commands}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
 
 
@@ -72,18 +70,13 @@ def add_config(arguments: argparse.ArgumentParser, *, several: bool = False, req
     kind: dict[str, Any] = {"nargs": "+", "action": "extend"} if several else {}
     arguments.add_argument("--cfg", required=required, metavar="FILE.yaml", help="configuration file", **kind)
     arguments.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key.path=value",
-        help="settings that replace the file's, values as in YAML",
+        "overrides", nargs="*", metavar="key.path=value", help="settings that replace the file's, values as in YAML"
     )
 
 
 def add_json(arguments: argparse.ArgumentParser) -> None:
     """Add `--json OUT`."""
-    arguments.add_argument(
-        "--json", type=Path, metavar="OUT", help="also write the result as JSON to this file"
-    )
+    arguments.add_argument("--json", type=Path, metavar="OUT", help="also write the result as JSON to this file")
 
 
 def parse(arguments: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -128,8 +121,7 @@ def _parse_intermixed(arguments: argparse.ArgumentParser, argv: list[str]) -> ar
 def on_one_line(text: str) -> str:
     """Escape what would break the line, or is no letter at all."""
     return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode()
-        for letter in text
+        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode() for letter in text
     )
 
 

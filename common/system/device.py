@@ -45,6 +45,4 @@ def allow_graphs(network: nn.Module, at_least: int = 0) -> None:
     dynamo = torch._dynamo.config
     dynamo.recompile_limit = max(dynamo.recompile_limit, wanted)
     # Of functions that all blocks share, over all their copies.
-    dynamo.accumulated_recompile_limit = max(
-        dynamo.accumulated_recompile_limit, wanted * len(list(network.modules()))
-    )
+    dynamo.accumulated_recompile_limit = max(dynamo.accumulated_recompile_limit, wanted * len(list(network.modules())))

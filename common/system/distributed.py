@@ -200,14 +200,7 @@ def stop_world() -> None:
 
 def is_lost_connection(error: BaseException) -> bool:
     """Say whether torch.distributed means by this error that another process is gone or late."""
-    words = (
-        "connection closed",
-        "connection reset",
-        "connection refused",
-        "timed out",
-        "broken pipe",
-        "nccl",
-    )
+    words = ("connection closed", "connection reset", "connection refused", "timed out", "broken pipe", "nccl")
     return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)
 
 

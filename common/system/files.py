@@ -24,9 +24,7 @@ def locked(path: Path, refusal: str | None = None) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+", encoding="utf-8", errors="replace")  # what its holder wrote must stay
     except OSError as error:
-        raise UserError(
-            f"{path.parent}: cannot be written to ({reason_of(error)}); choose another folder"
-        ) from error
+        raise UserError(f"{path.parent}: cannot be written to ({reason_of(error)}); choose another folder") from error
     with file:
         try:
             import fcntl
@@ -39,9 +37,7 @@ def locked(path: Path, refusal: str | None = None) -> Iterator[None]:
             file.seek(0)
             holder = file.readline().strip()
             by = f" ({holder})" if holder else ""
-            raise UserError(
-                f"{path.parent}: {refusal}{by}; wait for it, end it, or choose another folder"
-            ) from error
+            raise UserError(f"{path.parent}: {refusal}{by}; wait for it, end it, or choose another folder") from error
         except OSError:  # a file system without locks
             pass
         with contextlib.suppress(OSError):  # a full disk; the lock holds all the same

@@ -64,9 +64,7 @@ def address_of(environment: Mapping[str, str]) -> dict[str, str]:
     if address is None and nodes:
         address = first_host(nodes)
     job = environment.get("SLURM_JOB_ID", "")
-    port = environment.get("MASTER_PORT") or (
-        str(FIRST_PORT + int(job) % NUM_PORTS) if job.isdigit() else None
-    )
+    port = environment.get("MASTER_PORT") or (str(FIRST_PORT + int(job) % NUM_PORTS) if job.isdigit() else None)
     if address is None or port is None:
         raise UserError(
             "several processes, but MASTER_ADDR and MASTER_PORT do not say where they meet; start them by torchrun, "

@@ -98,9 +98,7 @@ def reference_cases(
         torch.manual_seed(0)
         model = reference.make().eval()
     shape, what = reference.input_shape, (reference.name, OTHER_ARCHITECTURE, reference.input_name)
-    yield from _foreign_cases(
-        what, model, foreign_gmacs(model, shape), shape, device, dtypes, batches, compiled
-    )
+    yield from _foreign_cases(what, model, foreign_gmacs(model, shape), shape, device, dtypes, batches, compiled)
 
 
 DEFAULTS = ("float32", False)

@@ -57,9 +57,7 @@ class Peers:
     @property
     def names(self) -> list[str]:
         """What `--peers` may name."""
-        return list(
-            dict.fromkeys([*(one.name for one in self.twins), *(one.name for one in self.references)])
-        )
+        return list(dict.fromkeys([*(one.name for one in self.twins), *(one.name for one in self.references)]))
 
     def only(self, names: Collection[str]) -> Peers:
         """Those of these names; all where none is named."""

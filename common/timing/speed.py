@@ -90,9 +90,7 @@ def measure_speed(
         if shares is not None and classifier.assigner is not None:
             in_order = [shares.get(grid.name, 0.0) for grid in classifier.grids]
             best = max(case.batch for case in cases)
-            cases += [
-                _adaptive_case(classifier, inputs(batch), in_order) for batch in dict.fromkeys((1, best))
-            ]
+            cases += [_adaptive_case(classifier, inputs(batch), in_order) for batch in dict.fromkeys((1, best))]
         for case in cases:
             for call in case.calls:
                 call()

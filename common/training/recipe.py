@@ -74,14 +74,7 @@ def stages_of(options: RecipeOptions, modality: Modality[Any]) -> list[Stage]:
     calibration, labelled = options.calibration, options.lengths.split
     found = [Stage("data", data, work=stages.make_data)] if options.makes_data else []
     found.append(
-        Stage(
-            "model",
-            model,
-            "train",
-            ["model.safetensors"],
-            trainer=stages.model_trainer,
-            save=stages.save_model,
-        )
+        Stage("model", model, "train", ["model.safetensors"], trainer=stages.model_trainer, save=stages.save_model)
     )
     checkpoint = ["checkpoint.safetensors"]
     if options.has_lengths:
@@ -90,10 +83,7 @@ def stages_of(options: RecipeOptions, modality: Modality[Any]) -> list[Stage]:
         found.append(Stage("assigner", assigner, labelled, checkpoint, trainer=make, save=save))
         if calibration is not None and modality.has_split(options, calibration.split):
             found.append(Stage("calibrate", calibrate, calibration.split, checkpoint, stages.calibrate))
-    return [
-        *found,
-        Stage("evaluate", evaluate, options.test.split, ["report.json", *checkpoint], stages.evaluate),
-    ]
+    return [*found, Stage("evaluate", evaluate, options.test.split, ["report.json", *checkpoint], stages.evaluate)]
 
 
 class Recipe:
@@ -172,9 +162,7 @@ class Recipe:
     def _check_before(self, stage: Stage, book: StageBook) -> None:
         for before in self.stages[: self.stages.index(stage)]:
             if not book.is_done(before.name):
-                raise UserError(
-                    f"stage {stage.name!r} builds on {before.name!r}, which is not done in {self.folder}"
-                )
+                raise UserError(f"stage {stage.name!r} builds on {before.name!r}, which is not done in {self.folder}")
 
     @contextmanager
     def _alone_in_folder(self) -> Iterator[None]:

@@ -100,10 +100,7 @@ class Run:
         }
 
     def checkpoint(
-        self,
-        label_names: Sequence[str],
-        parts: Mapping[str, Mapping[str, Tensor]],
-        extra: Mapping[str, Any],
+        self, label_names: Sequence[str], parts: Mapping[str, Mapping[str, Tensor]], extra: Mapping[str, Any]
     ) -> Checkpoint:
         """Make a checkpoint with the run's configuration."""
         config = self.options.model_dump(mode="json")
@@ -135,9 +132,7 @@ def model_trainer(run: Run) -> Trainer[GridModel]:
         "model",
         model,
         task_of(options, modality.task(options), modality, model),
-        lambda rank, num_ranks: modality.train_loader(
-            options, "train", options.train.batch_size, rank, num_ranks
-        ),
+        lambda rank, num_ranks: modality.train_loader(options, "train", options.train.batch_size, rank, num_ranks),
         options.train.model_copy(update={"optim": optim_of(options)}),
         **run.trainer_settings(),
         augment=modality.batch_augment(options, len(run.label_names)),
@@ -218,9 +213,7 @@ def save_assigner(run: Run, weights: dict[str, Weights]) -> None:
     """Write checkpoint.safetensors with both networks."""
     model = load_checkpoint(run.model_file)
     parts = {**model.parts, "assigner": weights["model"]}
-    run.save(
-        run.checkpoint_file, model.label_names, parts, {**model.extra, "length_shares": run.length_shares}
-    )
+    run.save(run.checkpoint_file, model.label_names, parts, {**model.extra, "length_shares": run.length_shares})
 
 
 def calibrate(run: Run) -> None:
@@ -265,9 +258,7 @@ def evaluate(run: Run) -> None:
         run.save(run.checkpoint_file, checkpoint.label_names, checkpoint.parts, checkpoint.extra)
 
 
-def _write_report(
-    run: Run, report: dict[str, Any], evaluation: Evaluation, classifier: AdaptiveClassifier
-) -> None:
+def _write_report(run: Run, report: dict[str, Any], evaluation: Evaluation, classifier: AdaptiveClassifier) -> None:
     """Write report.json, with the speed measured, and the record of every sample that its page needs."""
     options, modality = run.options, run.modality
     grids = [grid.name for grid in classifier.model.grids]

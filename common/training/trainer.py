@@ -144,13 +144,7 @@ class Trainer(Generic[Network]):
                 while self.position.epoch < self.num_epochs:
                     for number, batch in self._read_epoch():
                         losses = forward_backward(
-                            self.model,
-                            self.task,
-                            self.backend,
-                            self.normalizer,
-                            batch,
-                            self.now,
-                            self.augment,
+                            self.model, self.task, self.backend, self.normalizer, batch, self.now, self.augment
                         )
                         ends_update = number % self.backend.accumulate == 0
                         wish = self._check(losses, batch, ends_update)
@@ -159,11 +153,7 @@ class Trainer(Generic[Network]):
                         bar(note=self._note())
                         if updated and self.backend.num_updates % self.log_every == 0:
                             self._log_interval(number)
-                        if (
-                            ends_update
-                            and number < self.num_batches
-                            and (wish == STOP or self._saves(updated))
-                        ):
+                        if ends_update and number < self.num_batches and (wish == STOP or self._saves(updated)):
                             self._read_late_losses()
                             states.save()
                             if wish == STOP:
@@ -246,9 +236,7 @@ class Trainer(Generic[Network]):
         everyone = self._everyones_meter()
         position.epoch, position.samples = position.epoch + 1, 0
         position.losses.append(everyone.means())
-        self._write(
-            "epoch", position.epoch, everyone, (self.num_epochs - position.epoch) * self.batches_per_epoch
-        )
+        self._write("epoch", position.epoch, everyone, (self.num_epochs - position.epoch) * self.batches_per_epoch)
         # Of an epoch that another number of processes began there may be less left than these read at once.
         trained = str(everyone) if done else "what is left of it fills no update here and is left out"
         self.log.say(f"{self.name}: epoch {position.epoch}/{self.num_epochs}  {trained}")
@@ -259,9 +247,7 @@ class Trainer(Generic[Network]):
         if self.average is None:
             return {"model": trained}
         averaged = to_cpu(dict(self.average.module.state_dict()))
-        return (
-            {"model": averaged, "raw": trained} if self.uses_average else {"model": trained, "ema": averaged}
-        )
+        return {"model": averaged, "raw": trained} if self.uses_average else {"model": trained, "ema": averaged}
 
     # -- what they need ----------------------------------------------------------------------------------------------
 

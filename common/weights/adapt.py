@@ -50,10 +50,7 @@ class Fitting:
 
 
 def rename_grids(
-    source: dict[str, Tensor],
-    source_grids: Sequence[TokenGrid],
-    grids: Sequence[TokenGrid],
-    report: LoadReport,
+    source: dict[str, Tensor], source_grids: Sequence[TokenGrid], grids: Sequence[TokenGrid], report: LoadReport
 ) -> None:
     """Give the source's parts of every grid to the model's grid of the same rank, where both have equally many.
 
@@ -98,9 +95,7 @@ def take_positions(
         # As it is resized on the fly, and nothing added to the class token: at any grid the source's own answers.
         table, num_prefix, method = F.pad(table, (0, 0, 1, 0)), 1, "linear"
         grids = {position_grid.num_positions: position_grid}
-        report.notes.append(
-            "the source adds no position to its class token; that row of the table starts at zero"
-        )
+        report.notes.append("the source adds no position to its class token; that row of the table starts at zero")
 
     def fit(name: str, table: Tensor, rows: int, grid: TokenGrid, told: bool = True) -> None:
         known, wanted, fitted = _grid_of(table.shape[1] - rows, grids, report), model.num_prefix(grid), table
@@ -109,9 +104,7 @@ def take_positions(
         elif wanted < rows:
             fitted = torch.cat([table[:, :1], table[:, 2:]], dim=1)
         fitted = resize_positions(fitted, wanted, known, grid, method)
-        row = (
-            "without the distillation row" if rows > wanted else "with a distillation row like the class row"
-        )
+        row = "without the distillation row" if rows > wanted else "with a distillation row like the class row"
         if told:
             fitting.put(name, fitted, table, row if known.num_positions == grid.num_positions else method)
         else:

@@ -36,16 +36,12 @@ def take_heads(fitting: Fitting, label_names: tuple[str, ...]) -> set[str]:
     if before == after and (not wanted or not names or theirs == sought):
         report.label_names = wanted or names
         if wanted and not names:
-            report.notes.append(
-                f"the source names no classes; its head was kept because the count, {after}, agrees"
-            )
+            report.notes.append(f"the source names no classes; its head was kept because the count, {after}, agrees")
         return set()
     if before == after and sorted(theirs) == sorted(sought) and len(set(theirs)) == before:
         order = torch.tensor([theirs.index(name) for name in sought])
         source.update({name: source[name][order] for name in heads})
-        report.notes.append(
-            "the source's classes come in another order; the head's rows were put in the model's"
-        )
+        report.notes.append("the source's classes come in another order; the head's rows were put in the model's")
         report.label_names = wanted
         return set()
     why = "other class names" if before == after else f"{before} -> {after} classes"

@@ -96,9 +96,7 @@ def _load(path: Path) -> Mapping[str, Any]:
         raise UserError(f"{path}: {_why_refused(path, error)}") from error
     except Exception as error:  # bytes that are no pickle break its reader in any way there is
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"{path}: not a weight file, or a damaged one ({reason}); copy or download it again"
-        ) from error
+        raise UserError(f"{path}: not a weight file, or a damaged one ({reason}); copy or download it again") from error
     if not isinstance(content, Mapping):
         raise UserError(f"{path}: holds a {type(content).__name__}, not a dictionary of weights")
     return content
@@ -152,9 +150,7 @@ def _read_shards(folder: Path, index: Path) -> WeightFile:
         tensors.update(read_weights(folder / shard).tensors)
     lost = [name for name in strip_prefixes(dict.fromkeys(where)) if name not in tensors]  # type: ignore[arg-type]
     if lost:
-        raise UserError(
-            f"{index}: {len(lost)} tensors are in no shard, {lost[0]} for one; download the folder again"
-        )
+        raise UserError(f"{index}: {len(lost)} tensors are in no shard, {lost[0]} for one; download the folder again")
     return WeightFile(tensors)
 
 
@@ -189,9 +185,7 @@ def cache_if_offline() -> Iterator[None]:
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         if before:  # the user's own setting, which the error names
             raise
-        raise ConnectionError(
-            f"{host} cannot be reached, and its cache on this machine has no copy"
-        ) from error
+        raise ConnectionError(f"{host} cannot be reached, and its cache on this machine has no copy") from error
     finally:
         constants.HF_HUB_OFFLINE = before
 

@@ -169,9 +169,7 @@ def _section(where: str, content: Mapping[str, Any], key: str) -> dict[str, Any]
     """Return a group of settings, empty where there is none. Raise UserError if it is something else."""
     found = content.get(key, {})
     if not isinstance(found, dict):
-        raise UserError(
-            f"{where}: the {key} of its header is {found!r:.60}, no group of settings; copy it again"
-        )
+        raise UserError(f"{where}: the {key} of its header is {found!r:.60}, no group of settings; copy it again")
     return found
 
 
@@ -181,9 +179,7 @@ def _from_timm(where: str) -> tuple[WeightFile, dict[str, Any]]:
     name = where.removeprefix("timm:")
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*", pretrained=True)[:5])
-        raise UserError(
-            f"{where}: timm has no model of this name{f'; there are {near}, ...' if near else ''}"
-        )
+        raise UserError(f"{where}: timm has no model of this name{f'; there are {near}, ...' if near else ''}")
     try:
         with cache_if_offline():
             model = timm.create_model(name, pretrained=True)

@@ -98,9 +98,7 @@ def _take_reducer(fitting: Fitting) -> set[str]:
     theirs = [name for name in fitting.source if name.startswith(REDUCER)]
     if own and not theirs:
         fitting.source.update({name: tensor.detach().clone() for name, tensor in own.items()})
-        fitting.report.remade.append(
-            f"reducer: the source has none; {len(own)} tensors keep their own random start"
-        )
+        fitting.report.remade.append(f"reducer: the source has none; {len(own)} tensors keep their own random start")
         return set(own)
     if not own:
         fitting.leave_out("parts that decide about tokens, where this model keeps all of them", theirs)
@@ -164,6 +162,4 @@ def check_architecture(model: nn.Module, written: Mapping[str, Any], where: str)
     for key, ours in _of_blocks(model).items():
         theirs = written.get(key, ours)
         if theirs != ours:
-            raise UserError(
-                f"{where}: made with {key} {theirs:g}, the model has {ours:g}; set model.{key}={theirs:g}"
-            )
+            raise UserError(f"{where}: made with {key} {theirs:g}, the model has {ours:g}; set model.{key}={theirs:g}")

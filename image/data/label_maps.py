@@ -25,9 +25,7 @@ class LabelMaps:
     classes count as not named.
     """
 
-    def __init__(
-        self, options: TokenLabelOptions, num_classes: int, kept: Sequence[int] | None = None
-    ) -> None:
+    def __init__(self, options: TokenLabelOptions, num_classes: int, kept: Sequence[int] | None = None) -> None:
         if kept is not None and len(kept) > num_classes:
             raise ValueError(f"{len(kept)} classes kept, but the model has {num_classes}")
         self.options = options
@@ -55,9 +53,7 @@ class LabelMaps:
         path = self.path(name)
         stored = _only_tensor(_load(path), path)
         if stored.ndim != 4 or stored.shape[0] != 2 or 0 in stored.shape:
-            raise BrokenSample(
-                str(path), f"shape {tuple(stored.shape)} is no label map (2, k, rows, columns)"
-            )
+            raise BrokenSample(str(path), f"shape {tuple(stored.shape)} is no label map (2, k, rows, columns)")
         label_map = stored.float()
         if not label_map.isfinite().all():
             raise BrokenSample(str(path), "label map with values that are not finite")
@@ -85,9 +81,7 @@ class LabelMaps:
         if lowest < 0 or not torch.equal(numbers, numbers.round()):
             raise BrokenSample(str(path), "label map whose second half is no class numbers")
         if self._new_number is None and highest >= self.num_classes:
-            raise BrokenSample(
-                str(path), f"label map names class {highest}; the model has {self.num_classes} classes"
-            )
+            raise BrokenSample(str(path), f"label map names class {highest}; the model has {self.num_classes} classes")
         # Half precision counts to 2048, then by twos.
         if stored.is_floating_point() and highest >= (exact := int(2 / torch.finfo(stored.dtype).eps)):
             reason = f"class {highest}, but {stored.dtype} holds numbers exactly only below {exact}"

@@ -49,9 +49,7 @@ def keep_classes(samples: SampleList, classes: int | str | Sequence[str | int]) 
     numbers = _class_numbers(samples, classes)
     positions = np.flatnonzero(np.isin(samples.labels, numbers))
     if not len(positions):
-        raise UserError(
-            f"{samples.source}: none of its pictures is of the {len(numbers)} classes of source.classes"
-        )
+        raise UserError(f"{samples.source}: none of its pictures is of the {len(numbers)} classes of source.classes")
     names = [samples.names[number] if samples.names is not None else str(number) for number in numbers]
     return samples.take(positions, numbers, names)
 

@@ -43,9 +43,7 @@ def read_split(options: PictureOptions, split: Split) -> SampleList:
     return pictures if source.classes is None else keep_classes(pictures, source.classes)
 
 
-def train_load(
-    options: PictureOptions, pictures: SampleList, num_classes: int
-) -> TrainPictures | MappedPictures:
+def train_load(options: PictureOptions, pictures: SampleList, num_classes: int) -> TrainPictures | MappedPictures:
     """Return the reader of augmented pictures, with label maps if there are `token_labels`; num_classes: the model's."""
     if options.token_labels is None:
         return TrainPictures(pictures, train_transform(options.pixels, options.augment))

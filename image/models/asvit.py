@@ -218,9 +218,7 @@ class AsViT(GridModel):
         tokens = self.norm(self.feature_maps(images, grid)[-1].flatten(1, 2))
         return ModelOutput(self.head(tokens.mean(dim=1)), patch_features=tokens)
 
-    def closed_form_macs(
-        self, images_shape: Sequence[int], grid: TokenGrid | None = None
-    ) -> dict[str, float]:
+    def closed_form_macs(self, images_shape: Sequence[int], grid: TokenGrid | None = None) -> dict[str, float]:
         """Count multiply-accumulates of one picture (1, C, H, W) by formula, by kind: linear, attention, convolution."""
         stride = self.stride_of(self.check_grid(grid)) * self.patch_embed.times
         return closed_form(self.genotype, images_shape, stride, self.num_classes)
@@ -241,9 +239,7 @@ class AsViTFeatures(nn.Module):
         super().__init__()
         dims = model.genotype.dims
         if not maps or sorted(set(maps) & set(range(len(dims)))) != list(maps):
-            raise ValueError(
-                f"maps are {list(maps)}; choose some of 0 to {len(dims) - 1}, in order, each once"
-            )
+            raise ValueError(f"maps are {list(maps)}; choose some of 0 to {len(dims) - 1}, in order, each once")
         model.norm = nn.Identity()  # type: ignore[assignment]
         model.head = nn.Identity()
         self.body = model

@@ -11,9 +11,7 @@ from revit.common.models.layers.block import Block
 from revit.common.models.vit import ResizableTransformer
 
 
-def closed_form(
-    model: ResizableTransformer, images_shape: Sequence[int], grid: TokenGrid | None = None
-) -> Macs:
+def closed_form(model: ResizableTransformer, images_shape: Sequence[int], grid: TokenGrid | None = None) -> Macs:
     """Count the multiply-accumulates of one picture of shape (1, C, H, W) at `grid`, by kind of work.
 
     Raise ValueError for a batch other than 1.

@@ -42,16 +42,7 @@ class DeiT(ResizableTransformer):
     ) -> None:
         super().__init__(img_size, grids, num_classes, embed_dim, layer_norm_eps=layer_norm_eps, **embedding)
         self.blocks.extend(
-            Block(
-                embed_dim,
-                num_heads,
-                self.norm_grids,
-                mlp_ratio,
-                qkv_bias,
-                rate,
-                layer_norm_eps,
-                head_dim=head_dim,
-            )
+            Block(embed_dim, num_heads, self.norm_grids, mlp_ratio, qkv_bias, rate, layer_norm_eps, head_dim=head_dim)
             for rate in drop_path_rates(drop_path_rate, depth)
         )
         self.init_weights()
@@ -68,8 +59,6 @@ class DeiT(ResizableTransformer):
         tokens, layout = self.run_blocks(tokens, layout)
         return self.classify(tokens, layout)
 
-    def closed_form_macs(
-        self, images_shape: Sequence[int], grid: TokenGrid | None = None
-    ) -> dict[str, float]:
+    def closed_form_macs(self, images_shape: Sequence[int], grid: TokenGrid | None = None) -> dict[str, float]:
         """Count the multiply-accumulates of one picture (1, C, H, W) by formula, by kind of work."""
         return closed_form(self, images_shape, grid)

@@ -62,9 +62,7 @@ class LVViT(ResizableTransformer):
     def heads(self) -> list[nn.Module]:
         return [*super().heads(), *([] if self.aux_head is None else [self.aux_head])]
 
-    def forward(
-        self, images: Tensor, grid: TokenGrid | None = None, mix: MixDraw | None = None
-    ) -> ModelOutput:
+    def forward(self, images: Tensor, grid: TokenGrid | None = None, mix: MixDraw | None = None) -> ModelOutput:
         """Classify normalised pictures (B, C, H, W) -> logits (B, K) and patch logits (B, S, K), at `grid` (default: the
         longest).
 
@@ -92,8 +90,6 @@ class LVViT(ResizableTransformer):
         patch_logits = self.aux_head(patches)
         return output._replace(patch_logits=patch_logits if box is None else unmix(patch_logits, box))
 
-    def closed_form_macs(
-        self, images_shape: Sequence[int], grid: TokenGrid | None = None
-    ) -> dict[str, float]:
+    def closed_form_macs(self, images_shape: Sequence[int], grid: TokenGrid | None = None) -> dict[str, float]:
         """Count the multiply-accumulates of one picture (1, C, H, W) by formula, by kind of work."""
         return closed_form(self, images_shape, grid)

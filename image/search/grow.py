@@ -31,9 +31,7 @@ class Choice:
 
     def record(self) -> dict[str, Any]:
         """Return JSON values; measures that were not taken, or do not exist, are null."""
-        measures = (
-            {"complexity": None, "condition": None} if self.measured is None else self.measured.record()
-        )
+        measures = {"complexity": None, "condition": None} if self.measured is None else self.measured.record()
         genotypes = {"genotype": str(self.genotype), "measured_as": str(self.narrow)}
         return {**genotypes, "params": self.params, "gmacs": self.gmacs, **measures}
 
@@ -138,8 +136,7 @@ def grown_genotypes(genotype: Genotype, ratios: Sequence[float]) -> list[Genotyp
     """Return all genotypes of one block more in one stage, times one of the wider widths; widths that round alike are one."""
     widths = list(dict.fromkeys(round(genotype.width * (1 + ratio)) for ratio in ratios))
     deeper = [
-        tuple(depth + (number == stage) for number, depth in enumerate(genotype.depths))
-        for stage in range(NUM_STAGES)
+        tuple(depth + (number == stage) for number, depth in enumerate(genotype.depths)) for stage in range(NUM_STAGES)
     ]
     return [genotype.grown(depths, width) for depths in deeper for width in widths]
 

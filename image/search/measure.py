@@ -241,9 +241,7 @@ class Evaluations:
             with self.file.open("ab", buffering=0) as file:
                 file.write(json.dumps(line).encode() + b"\n")
         except OSError as error:
-            raise UserError(
-                f"{self.file}: cannot be written ({reason_of(error)}); the same command goes on"
-            ) from error
+            raise UserError(f"{self.file}: cannot be written ({reason_of(error)}); the same command goes on") from error
 
 
 _measurer: Measurer

@@ -40,9 +40,7 @@ def ntk(model: AsViT, images: Tensor) -> Tensor:
 
     # The stem is one layer: it uses its convolution's weight by itself.
     stem, inside = model.patch_embed, set(model.patch_embed.modules())
-    layers = [
-        one for one in model.modules() if isinstance(one, nn.Linear | nn.LayerNorm) and one not in inside
-    ]
+    layers = [one for one in model.modules() if isinstance(one, nn.Linear | nn.LayerNorm) and one not in inside]
     hooks = [layer.register_forward_hook(note) for layer in [stem, *layers]]
     try:
         with torch.enable_grad():

@@ -39,9 +39,7 @@ GROWN = {
 }
 
 
-def print_results(
-    searches: Sequence[Search], comparisons: Sequence[Comparison], growth: Growth | None
-) -> None:
+def print_results(searches: Sequence[Search], comparisons: Sequence[Comparison], growth: Growth | None) -> None:
     """Print tables of the search, of random topologies, and of the growth, as far as there are any."""
     if searches:
         found = statistics([one.genotype for one in searches])
@@ -61,8 +59,7 @@ def print_results(
         print_table("Found against random topologies", COMPARED, rows)
     if growth is not None:
         rows = [
-            {**one.record(), "step": number, "params": one.params / 1e6}
-            for number, one in enumerate(growth.models)
+            {**one.record(), "step": number, "params": one.params / 1e6} for number, one in enumerate(growth.models)
         ]
         print_table("Growth" if growth.complete else "Growth, cut short", GROWN, rows)
 

@@ -33,8 +33,7 @@ class Policy:
         self.seed = seed
         generator = torch.Generator().manual_seed(seed)
         self.logits = [
-            (0.001 * torch.randn(size, generator=generator, dtype=torch.float64)).requires_grad_()
-            for size in sizes
+            (0.001 * torch.randn(size, generator=generator, dtype=torch.float64)).requires_grad_() for size in sizes
         ]
         self.optimizer = torch.optim.Adam(self.logits, lr=lr)
 

@@ -56,9 +56,7 @@ def infer(source: Source) -> Inferred:
         UserError: no image model, or shapes that make none.
     """
     if source.kind != "image":
-        raise UserError(
-            f"{source.where}: weights of a video model cannot classify pictures; give an image model"
-        )
+        raise UserError(f"{source.where}: weights of a video model cannot classify pictures; give an image model")
     known = Known(source.facts)
     mean, std, whose, crop_pct = IMAGENET_MEAN, IMAGENET_STD, "ImageNet's", 0.875
     family: type[DeiT] | type[LVViT] = LVViT if source.is_lvvit else DeiT
@@ -94,12 +92,7 @@ def _deit(source: Source, known: Known) -> dict[str, Any]:
     common = _common(shapes, shapes.kernel, heads_of(source, known, shapes.embed_dim))
     if flexible is None:
         return {**common, "distillation": "every_grid" if distilled else "none"}
-    return {
-        **common,
-        "patch_embed": "flexi",
-        "kernel_size": shapes.kernel,
-        "position_grid": flexible,
-    }
+    return {**common, "patch_embed": "flexi", "kernel_size": shapes.kernel, "position_grid": flexible}
 
 
 def _lvvit(source: Source, known: Known) -> dict[str, Any]:

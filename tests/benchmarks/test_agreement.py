@@ -20,12 +20,7 @@ def test_classes_and_lengths_are_compared_one_by_one():
 
 
 def test_int8_is_judged_by_the_accuracy_it_loses():
-    other = [
-        Verdict(0, "4x4"),
-        Verdict(2, "4x4"),
-        Verdict(2, "2x2"),
-        Verdict(1, "2x2"),
-    ]  # one worse, one better
+    other = [Verdict(0, "4x4"), Verdict(2, "4x4"), Verdict(2, "2x2"), Verdict(1, "2x2")]  # one worse, one better
     row = row_of("int8", PLAIN, other, LABELS)
     assert (row["target"], row["measured"]) == ("at most 0.5 points", "0.00 points")
     assert row["spread"].startswith("50.00 % got the same class")

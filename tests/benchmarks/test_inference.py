@@ -53,9 +53,7 @@ def test_lengths_are_dealt_in_whole_inputs():
 
 
 def test_slices_together():
-    all_of_them = together(
-        [Slice(1, 0.2, (10.0, 8.0), (8.0, 7.0)), Slice(3, 0.4, (30.0, 24.0), (20.0, 14.0))]
-    )
+    all_of_them = together([Slice(1, 0.2, (10.0, 8.0), (8.0, 7.0)), Slice(3, 0.4, (30.0, 24.0), (20.0, 14.0))])
     assert all_of_them == Slice(4, pytest.approx(0.35), (40.0, 32.0), (28.0, 21.0))
     assert all_of_them.saved() == pytest.approx(0.3)
     assert all_of_them.saved(1) == pytest.approx(11 / 32)
@@ -103,14 +101,10 @@ def test_a_clip_without_an_answer_ends_the_run(tmp_path):
 def test_batch_and_adaptive_write_rows(tmp_path, monkeypatch):
     monkeypatch.setitem(SIDES, "cpu", 64)
     monkeypatch.setattr(inference, "SHAPE", (1, 3, 2, 64, 64))
-    monkeypatch.setattr(
-        inference, "TimeSformer", lambda grids=(8,): TimeSformer(64, grids, num_frames=2, **SMALL)
-    )
+    monkeypatch.setattr(inference, "TimeSformer", lambda grids=(8,): TimeSformer(64, grids, num_frames=2, **SMALL))
     monkeypatch.setattr(inference, "GRIDS", (8, 4, 2))
     monkeypatch.delitem(inference.PARTS, "files")
-    monkeypatch.setattr(
-        inference, "TokenLengthAssigner", lambda num: TokenLengthAssigner(num, size=32, width=0.25)
-    )
+    monkeypatch.setattr(inference, "TokenLengthAssigner", lambda num: TokenLengthAssigner(num, size=32, width=0.25))
     out = tmp_path / "rows.json"
     arguments = ["--dtype", "float32", "--rounds", "2", "--clips", "20", "--device", "cpu"]
     assert inference.main([*arguments, "--json", str(out)]) == 0

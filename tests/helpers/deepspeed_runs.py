@@ -82,12 +82,7 @@ def distributed(kind: str, stage: int, dtype: str = "float32", **changes) -> Run
     rank, world = dist.get_rank(), dist.get_world_size()
     size = BATCH // world
     settings = SETTINGS[kind]
-    options = {
-        "backend": "deepspeed",
-        "zero_stage": stage,
-        "activation_checkpointing": kind == "adamw",
-        **changes,
-    }
+    options = {"backend": "deepspeed", "zero_stage": stage, "activation_checkpointing": kind == "adamw", **changes}
     if stage == 3 and "deepspeed_config" not in options:
         options["deepspeed_config"] = FOLDER / "split_small_weights.json"
     backend = DeepSpeedBackend(
@@ -100,9 +95,7 @@ def difference(one: dict, two: dict) -> float:
     """The largest between two states, over weights and what the optimiser keeps; infinite where keys differ."""
 
     def flat(state: dict) -> dict[str, torch.Tensor]:
-        kept = {
-            f"{name} {key}": value for name, own in state["optimizer"].items() for key, value in own.items()
-        }
+        kept = {f"{name} {key}": value for name, own in state["optimizer"].items() for key, value in own.items()}
         return {**state["model"], **kept}
 
     one, two = flat(one), flat(two)
@@ -192,13 +185,8 @@ def low_precision(dtype: str) -> None:
         state = run.backend.state_dict()
         note(f"{dtype} {stage} skipped", FEW - run.backend.num_updates)
         note(f"{dtype} {stage} finite", not torch.tensor(losses).isfinite().all())
-        note(
-            f"{dtype} {stage} types", any(weight.dtype != torch.float32 for weight in state["model"].values())
-        )
-        note(
-            f"{dtype} {stage} close",
-            difference({**state, "optimizer": {}}, {**reference, "optimizer": {}}) / moved,
-        )
+        note(f"{dtype} {stage} types", any(weight.dtype != torch.float32 for weight in state["model"].values()))
+        note(f"{dtype} {stage} close", difference({**state, "optimizer": {}}, {**reference, "optimizer": {}}) / moved)
 
 
 def overflow() -> None:
@@ -216,9 +204,7 @@ def overflow() -> None:
         note(f"overflow {stage} never trains", not flags[-1])
         note(f"overflow {stage} miscounted", abs(run.backend.num_updates - sum(flags)))
         state = run.backend.state_dict()
-        note(
-            f"overflow {stage} scaler", abs(state["scaler"]["scale"] * 2 ** flags.count(False) / 2.0**25 - 1)
-        )
+        note(f"overflow {stage} scaler", abs(state["scaler"]["scale"] * 2 ** flags.count(False) / 2.0**25 - 1))
         again = distributed("adamw", stage, "float16")
         again.backend.load_state_dict(state)
         note(f"overflow {stage} kept", again.backend.state_dict()["scaler"] != state["scaler"])

@@ -94,20 +94,14 @@ def main(folder: Path) -> None:
     found: dict[str, float] = {}
     for stage in (1, 3):
         extra = {"deepspeed_config": split} if stage == 3 else {}
-        options = ParallelOptions(
-            backend="deepspeed", zero_stage=stage, activation_checkpointing=stage == 3, **extra
-        )
+        options = ParallelOptions(backend="deepspeed", zero_stage=stage, activation_checkpointing=stage == 3, **extra)
         share = slice(2 * rank, 2 * rank + 2)
         run = Run(DeepSpeedBackend(CPU, "float32", 1, None, options, batch_size=2), share)
         run.updates(0, HALF)
         half = run.backend.state_dict()
         frozen = [name for name in start if not name.startswith("reducer.")]
-        found[f"{stage} frozen"] = max(
-            float((half["model"][name] - start[name]).abs().max()) for name in frozen
-        )
-        still = [
-            name for name in start if name not in frozen and torch.equal(half["model"][name], start[name])
-        ]
+        found[f"{stage} frozen"] = max(float((half["model"][name] - start[name]).abs().max()) for name in frozen)
+        still = [name for name in start if name not in frozen and torch.equal(half["model"][name], start[name])]
         found[f"{stage} predictors stand still"] = len(still)
         run.updates(HALF, UPDATES)
         end = run.backend.state_dict()

@@ -63,11 +63,7 @@ class Attempt:
                     one_process(folder, parallel, number, watcher, hangs_at)
                     status = 0
                 except BaseException as error:
-                    print(
-                        f"{folder.name}, attempt {number}, rank {rank}: {error!r}",
-                        file=sys.stderr,
-                        flush=True,
-                    )
+                    print(f"{folder.name}, attempt {number}, rank {rank}: {error!r}", file=sys.stderr, flush=True)
                 os._exit(status)
             self.children.append(child)
         os.close(watcher)
@@ -182,17 +178,14 @@ def killed_and_not(folder: Path, name: str, seed: int) -> dict[str, Any]:
         "statuses": {"undisturbed": undisturbed, "killed": ended, "finished": finished},
         "half written": half_written,
         "begun at": [
-            json.loads(line)["epoch"]
-            for line in (killed / "log.jsonl").read_text().splitlines()
-            if "resumed" in line
+            json.loads(line)["epoch"] for line in (killed / "log.jsonl").read_text().splitlines() if "resumed" in line
         ],
         "same weights": same(one.weights, other.weights),
         "same state": all(
             same(one.state[key], other.state[key]) for key in ("backend", "average", "random", "schedule")
         ),
         "same batches": one.updates == other.updates,
-        "same batches in a group": all(ranks[0] == ranks[-1] for ranks in other.updates)
-        == (groups_of(parallel) == 1),
+        "same batches in a group": all(ranks[0] == ranks[-1] for ranks in other.updates) == (groups_of(parallel) == 1),
         "updates": len(other.updates),
         "epochs": epochs_of(other.updates, groups_of(parallel)),
     }

@@ -45,11 +45,7 @@ class Noted(ResizableTask):
 
     def __init__(self, notes: Path, watcher: int) -> None:
         super().__init__()
-        self.notes, self.watcher, self.update = (
-            os.open(notes, os.O_WRONLY | os.O_APPEND | os.O_CREAT),
-            watcher,
-            0,
-        )
+        self.notes, self.watcher, self.update = (os.open(notes, os.O_WRONLY | os.O_APPEND | os.O_CREAT), watcher, 0)
 
     def begin(self, progress: Any) -> None:
         self.update = progress.update
@@ -91,13 +87,7 @@ def one_process(folder: Path, parallel: dict[str, Any], attempt: int, watcher: i
     state.torch = slow_disk(watcher, hangs_at)  # type: ignore[attr-defined]
     state.seed_all(5)
     network = VARIANTS["deit_small"].build(
-        img_size=24,
-        grids=["3x3", "2x2"],
-        num_classes=3,
-        embed_dim=8,
-        depth=1,
-        num_heads=2,
-        drop_path_rate=0.3,
+        img_size=24, grids=["3x3", "2x2"], num_classes=3, embed_dim=8, depth=1, num_heads=2, drop_path_rate=0.3
     )
     groups = groups_of(parallel)
     options = TrainOptions.model_validate(
@@ -115,13 +105,7 @@ def one_process(folder: Path, parallel: dict[str, Any], attempt: int, watcher: i
         network,
         Noted(folder / f"notes-{attempt}-{world.rank}", watcher),
         lambda rank, num_ranks: train_loader(
-            load,
-            SAMPLES,
-            LoadingOptions(num_workers=0),
-            options.batch_size,
-            1,
-            rank=rank,
-            num_ranks=num_ranks,
+            load, SAMPLES, LoadingOptions(num_workers=0), options.batch_size, 1, rank=rank, num_ranks=num_ranks
         ),
         options,
         RunOptions(dir=folder, save_every=1, keep_states=2, dtype="float32"),

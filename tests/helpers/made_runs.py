@@ -58,8 +58,7 @@ def content_of(seen, top1=None):
     costs = {"6x6": 1.0, "3x3": 0.3}
     content = {
         "fixed": [
-            {"grid": grid, "top1": percent(grid), "top5": 99.0, "gmacs": costs[grid], "params": 1000}
-            for grid in GRIDS
+            {"grid": grid, "top1": percent(grid), "top5": 99.0, "gmacs": costs[grid], "params": 1000} for grid in GRIDS
         ],
         "samples": {"evaluated": len(seen.ids), "failed": 1},
         "failures": [{"path": "clips/<b>odd</b>.mp4", "reason": "empty file"}],
@@ -73,9 +72,7 @@ def content_of(seen, top1=None):
             "dtype": "float32",
             "inputs": "clips",
             "calls": 20,
-            "rows": [
-                speed_row(grid, batch, ms) for grid, ms in (("6x6", 10.0), ("3x3", 4.0)) for batch in (1, 8)
-            ],
+            "rows": [speed_row(grid, batch, ms) for grid, ms in (("6x6", 10.0), ("3x3", 4.0)) for batch in (1, 8)],
         },
     }
     if seen.lengths is not None:

@@ -32,16 +32,11 @@ def number_of(picture: np.ndarray) -> int:
     scale = picture.shape[1] / WIDTH
     middle = picture.shape[0] // 2
     row = picture[middle - 3 : middle + 3].mean(axis=(0, 2))
-    bars = [
-        row[int((LEFT + bit * BAR + 6) * scale) : int((LEFT + bit * BAR + 14) * scale)]
-        for bit in range(NUM_BITS)
-    ]
+    bars = [row[int((LEFT + bit * BAR + 6) * scale) : int((LEFT + bit * BAR + 14) * scale)] for bit in range(NUM_BITS)]
     return sum(int(bar.mean() > 127) << bit for bit, bar in enumerate(bars))
 
 
-PICTURES = [
-    av.VideoFrame.from_ndarray(numbered_picture(number), format="rgb24") for number in range(NUM_FRAMES)
-]
+PICTURES = [av.VideoFrame.from_ndarray(numbered_picture(number), format="rgb24") for number in range(NUM_FRAMES)]
 
 
 @dataclass(frozen=True)
@@ -119,9 +114,7 @@ CONTAINERS: dict[str, tuple[str, str | None, dict[str, str]]] = {
 def _options(structure: Structure) -> dict[str, str]:
     codec, num_b, is_open = structure.codec, structure.num_b, structure.is_open
     if codec in ("h264", "hevc"):
-        groups = (
-            f"keyint={GROUP}:min-keyint={GROUP}:scenecut=0:bframes={num_b}:b-adapt=0:open-gop={int(is_open)}"
-        )
+        groups = f"keyint={GROUP}:min-keyint={GROUP}:scenecut=0:bframes={num_b}:b-adapt=0:open-gop={int(is_open)}"
         if codec == "h264":
             return {"preset": "ultrafast", "x264-params": groups + (":tff=1" if structure.interlaced else "")}
         return {"preset": "ultrafast", "x265-params": f"log-level=none:pools=1:{groups}"}
@@ -140,12 +133,7 @@ def _options(structure: Structure) -> dict[str, str]:
     return {"g": str(GROUP), "b": "800k"}
 
 
-def write_video(
-    path: Path,
-    structure: Structure,
-    container: str = "mp4",
-    num_frames: int = NUM_FRAMES,
-) -> bool:
+def write_video(path: Path, structure: Structure, container: str = "mp4", num_frames: int = NUM_FRAMES) -> bool:
     """Write a file; returns whether FFmpeg can put this codec into this container and read it back."""
     _, name, container_options = CONTAINERS[container]
     encoder = ENCODERS[structure.codec]

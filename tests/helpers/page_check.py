@@ -26,9 +26,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         values = dict(attributes)
         self.tags.append(tag)
-        self.pointers += [
-            values[name] for name in ("src", "href", "xlink:href", "srcset", "data") if name in values
-        ]
+        self.pointers += [values[name] for name in ("src", "href", "xlink:href", "srcset", "data") if name in values]
         self.pointers += re.findall(r"url\(([^)]*)\)", " ".join(filter(None, values.values())))
         if tag == "img":
             self.images.append(values)

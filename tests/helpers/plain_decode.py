@@ -35,9 +35,7 @@ def questions(num_frames: int, seed: int) -> Iterator[list[int]]:
         yield random.integers(0, num_frames, count).tolist()
 
 
-def check(
-    path: Path, seed: int = 0, decoders: tuple[str, ...] = DECODERS, may_refuse: bool = False
-) -> list[str]:
+def check(path: Path, seed: int = 0, decoders: tuple[str, ...] = DECODERS, may_refuse: bool = False) -> list[str]:
     """List what is wrong with a file's frames. may_refuse: whether the file is damaged, so that a reason is as good as its frames."""
     try:
         expected = plain_decode(path)

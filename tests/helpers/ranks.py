@@ -51,8 +51,7 @@ def run_ranks(
     said = [folder / f"said by rank {rank} of {size}.txt" for rank in range(size)]
     processes = [
         context.Process(
-            target=_rank,
-            args=(inherited | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, path, work, arguments),
+            target=_rank, args=(inherited | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, path, work, arguments)
         )
         for rank, path in enumerate(said)
     ]
@@ -88,9 +87,7 @@ def start_server() -> None:
         os.environ |= before
 
 
-def _rank(
-    environment: Mapping[str, str], said: Path, work: Callable[..., int | None], arguments: Any
-) -> None:
+def _rank(environment: Mapping[str, str], said: Path, work: Callable[..., int | None], arguments: Any) -> None:
     os.environ.clear()
     os.environ.update(environment)
     with said.open("w") as file:

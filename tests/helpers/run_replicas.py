@@ -31,10 +31,7 @@ GRIDS = {2: ["6x6", "3x3"], 3: ["6x6", "4x4", "3x3"]}
 
 def network(name: str, num_grids: int, drop_path: float = 0.0, seed: int = 0) -> Any:
     """Small, with BatchNorm in a stem per grid."""
-    stem = {
-        "deit_small": {"patch_embed": "stem", "stem_widths": (4, 8, 8)},
-        "lvvit_s": {"stem_widths": (4, 4, 4)},
-    }
+    stem = {"deit_small": {"patch_embed": "stem", "stem_widths": (4, 8, 8)}, "lvvit_s": {"stem_widths": (4, 4, 4)}}
     torch.manual_seed(seed)
     return VARIANTS[name].build(
         img_size=48,
@@ -61,16 +58,12 @@ def prepare(backend: LocalBackend, model: nn.Module, optimizer: str) -> None:
     backend.prepare(model, made, build_scheduler(made, ScheduleOptions(name="cosine", epochs=9), 1))
 
 
-def train(
-    backend: LocalBackend, model: nn.Module, task: Any, numbers: Sequence[int]
-) -> list[dict[str, float]]:
+def train(backend: LocalBackend, model: nn.Module, task: Any, numbers: Sequence[int]) -> list[dict[str, float]]:
     """The losses of every batch."""
     losses: list[dict[str, float]] = []
     for number in numbers:
         inputs, target = batch(number)
-        torch.manual_seed(
-            number
-        )  # mixing draws from here; one process moves it on in other ways than a group
+        torch.manual_seed(number)  # mixing draws from here; one process moves it on in other ways than a group
         losses.append({})
         with backend.autocast():
             for name, loss in task.losses(model.train(), inputs, target):
@@ -169,9 +162,7 @@ def random_numbers_of_a_grid_do_not_depend_on_who_runs_it() -> float:
     ):
         options = ReplicaOptions.model_validate({"grids_per_rank": grids_per_rank})
         parallel = ParallelOptions(activation_checkpointing=again)
-        _, model, _ = replicas(
-            "deit_small", ResizableTask(), options, 3, "sgd", 1, parallel=parallel, drop_path=0.5
-        )
+        _, model, _ = replicas("deit_small", ResizableTask(), options, 3, "sgd", 1, parallel=parallel, drop_path=0.5)
         results.append(weights(model))
     _, other, _ = replicas("deit_small", ResizableTask(), ReplicaOptions(), 3, "sgd", 1)
     assert distance(results[0], weights(other)) > 1e-3  # stochastic depth does something

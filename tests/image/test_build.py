@@ -37,8 +37,7 @@ def pictures(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "num_params"),
-    [("deit_tiny", 5_717_416), ("lvvit_t", 8_534_720), ("deit_small_distilled", 22_436_432)],
+    ("name", "num_params"), [("deit_tiny", 5_717_416), ("lvvit_t", 8_534_720), ("deit_small_distilled", 22_436_432)]
 )
 def test_what_is_null_is_the_published_models(name, num_params):
     model = build_model(ImageModel(name=name), run(data={}).data, 1000)
@@ -107,9 +106,7 @@ def test_a_distilled_model_without_teacher_learns_the_labels_with_both_heads():
     batch = Batch(torch.empty(0, dtype=torch.uint8), targets, targets)
     ((_, loss),) = modality.task(options).losses(model, inputs, batch)
     output = model(inputs)
-    both = [
-        torch.nn.functional.cross_entropy(head, targets) for head in (output.logits, output.distill_logits)
-    ]
+    both = [torch.nn.functional.cross_entropy(head, targets) for head in (output.logits, output.distill_logits)]
     torch.testing.assert_close(loss, sum(both) / 2)
 
 

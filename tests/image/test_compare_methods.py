@@ -24,13 +24,7 @@ def test_rows_differ_in_their_method_alone(kind, tmp_path):
         for name, (config, changes) in protocol.bench.rows.items()
     }
     names = {name: run.method_name for name, run in runs.items()}
-    assert {name for name in names if names[name] == name} >= {
-        "plain",
-        "revit",
-        "flexivit",
-        "dynamicvit",
-        "toe",
-    }
+    assert {name for name in names if names[name] == name} >= {"plain", "revit", "flexivit", "dynamicvit", "toe"}
     assert len({run.data.model_dump_json() for run in runs.values()}) == 1
     assert {run.train.schedule.epochs for run in runs.values()} == {protocol.bench.epochs}
     assert {run.run.seed for run in runs.values()} == {3}

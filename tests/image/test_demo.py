@@ -56,9 +56,7 @@ def test_metadata_tells_the_truth_and_no_handwritten_digit_is_in_two_splits(made
 def test_equal_options_give_equal_files(made, tmp_path):
     assert files(make_digit_pictures(SMALL, tmp_path / "again").root) == files(made.root)
     other = files(make_digit_pictures(SMALL.model_copy(update={"seed": 1}), tmp_path / "other").root)
-    assert not any(
-        other.get(path) == pixels for path, pixels in files(made.root).items() if path.suffix == ".png"
-    )
+    assert not any(other.get(path) == pixels for path, pixels in files(made.root).items() if path.suffix == ".png")
 
 
 def test_limits_are_kept_and_digits_lie_inside():

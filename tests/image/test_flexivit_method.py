@@ -51,9 +51,7 @@ def batch() -> tuple[torch.Tensor, Batch]:
 @pytest.mark.parametrize("kind", [ImageRun, VideoRun])
 def test_one_key_makes_a_configuration_flexible(kind):
     name = "image" if kind is ImageRun else "video"
-    options = kind.model_validate(
-        {"kind": name, "data": {}, "methods": {"flexivit": None}, "run": {"dir": "x"}}
-    )
+    options = kind.model_validate({"kind": name, "data": {}, "methods": {"flexivit": None}, "run": {"dir": "x"}})
     assert [grid.rows for grid in options.grids] == [30, 24, 20, 16, 15, 12, 10, 8, 6, 5]
     arguments = options.active_methods[0].model_arguments(options)
     assert (arguments["kernel_size"], arguments["position_grid"]) == (32, "7x7")
@@ -190,9 +188,7 @@ def test_divergence_by_formula_beside_the_labels():
 
 def test_the_teacher_sees_its_own_resolution(tmp_path):
     file = teacher_file(tmp_path)
-    options = run(
-        data={"demo": {"train_pictures": 4}, "pixels": {"img_size": 36, "mean": [0.1] * 3, "std": [0.2] * 3}}
-    )
+    options = run(data={"demo": {"train_pictures": 4}, "pixels": {"img_size": 36, "mean": [0.1] * 3, "std": [0.2] * 3}})
     teacher = ImageModality().teacher(options, file, "key")
     seen = []
     teacher.network.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
@@ -213,11 +209,7 @@ def test_a_teacher_of_other_classes_is_refused(tmp_path):
 def test_a_curriculum_ends_at_one_size():
     options = FlexiViTOptions(
         grids=(6, 4, 3),
-        curriculum=[
-            {"share": 0.25, "weights": {3: 1}},
-            {"share": 0.5},
-            {"share": 0.25, "weights": {"6x6": 2}},
-        ],  # type: ignore[arg-type]
+        curriculum=[{"share": 0.25, "weights": {3: 1}}, {"share": 0.5}, {"share": 0.25, "weights": {"6x6": 2}}],  # type: ignore[arg-type]
     )
     sizes = SizeSchedule(0, options.stages())
     early, middle, late = (

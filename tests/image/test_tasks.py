@@ -38,9 +38,7 @@ class Answers(nn.Module):
     def forward(self, inputs: Tensor, grid: TokenGrid, mix: MixDraw | None) -> ModelOutput:
         self.seen.append(mix)
         number = self.grids.index(grid)
-        return ModelOutput(
-            self.cls[number], self.dist[number] if number else None, patch_logits=self.patch[number]
-        )
+        return ModelOutput(self.cls[number], self.dist[number] if number else None, patch_logits=self.patch[number])
 
 
 def labelled(batch: int = 4, maps: bool = True) -> Batch:
@@ -57,9 +55,7 @@ def soft_ce(logits: Tensor, targets: Tensor) -> Tensor:
     return torch.stack([-(target * (row - row.logsumexp(0))).sum() for row, target in rows]).mean()
 
 
-def run(
-    task: TokenLabelTask, network: nn.Module, batch: Batch, inputs: Tensor | None = None
-) -> dict[str, Tensor]:
+def run(task: TokenLabelTask, network: nn.Module, batch: Batch, inputs: Tensor | None = None) -> dict[str, Tensor]:
     return dict(task.losses(network, torch.empty(len(batch)) if inputs is None else inputs, batch))
 
 
@@ -118,9 +114,7 @@ def test_without_label_maps_every_patch_learns_the_class_target(soft):
     one_hot = batch.targets if soft else torch.eye(CLASSES)[batch.targets]
     target = 0.8 * one_hot + 0.2 / CLASSES
     losses = run(TokenLabelTask(SelfDistillation(0.0, label_smoothing=0.2), mix_token=False), network, batch)
-    expected = soft_ce(network.cls[0], target) + soft_ce(
-        network.patch[0], target[:, None].expand_as(network.patch[0])
-    )
+    expected = soft_ce(network.cls[0], target) + soft_ce(network.patch[0], target[:, None].expand_as(network.patch[0]))
     assert torch.allclose(losses["4x4"], expected, atol=1e-5)
 
 
@@ -141,9 +135,7 @@ def test_ground_truth_moves_the_class_target_towards_the_label():
         share = 0.5 if target.argmax() == label else 0.9
         corrected.append(share * target + (1 - share) * ((ON - OFF) * torch.eye(CLASSES)[label] + OFF))
     losses = run(
-        TokenLabelTask(mix_token=False, labels=TokenLabelOptions(folder="", ground_truth=True)),
-        network,
-        batch,
+        TokenLabelTask(mix_token=False, labels=TokenLabelOptions(folder="", ground_truth=True)), network, batch
     )
     expected = soft_ce(network.cls[0], torch.stack(corrected)) + soft_ce(network.patch[0], patches)
     assert torch.allclose(losses["4x4"], expected, atol=1e-5)
@@ -158,14 +150,7 @@ def test_a_model_without_the_grids_patches_is_refused():
 
 def tiny() -> LVViT:
     network = LVViT(
-        (32, 48),
-        [TokenGrid(4, 6), TokenGrid(2, 2)],
-        CLASSES,
-        24,
-        2,
-        2,
-        drop_path_rate=0.0,
-        stem_widths=(4, 4, 4),
+        (32, 48), [TokenGrid(4, 6), TokenGrid(2, 2)], CLASSES, 24, 2, 2, drop_path_rate=0.0, stem_widths=(4, 4, 4)
     )
     return network.train()
 
@@ -173,9 +158,7 @@ def tiny() -> LVViT:
 @pytest.mark.parametrize("maps", [True, False])
 def test_every_parameter_of_a_resizable_lvvit_learns(maps):
     network, batch = tiny(), labelled(maps=maps)
-    for loss in run(
-        TokenLabelTask(SelfDistillation(0.5)), network, batch, torch.randn(4, 3, 32, 48)
-    ).values():
+    for loss in run(TokenLabelTask(SelfDistillation(0.5)), network, batch, torch.randn(4, 3, 32, 48)).values():
         loss.backward()
     without = [name for name, parameter in network.named_parameters() if parameter.grad is None]
     assert without == []
@@ -204,10 +187,7 @@ def test_a_picture_that_learns_its_map_answers_with_it():
     label_map = torch.stack([torch.full_like(cells, 9.0), cells], dim=1)[:, :, None]
     whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(4, 4)
     batch = Batch(
-        inputs,
-        torch.zeros(4, dtype=torch.int64),
-        torch.arange(4),
-        extras={"label_map": label_map, "crop": whole},
+        inputs, torch.zeros(4, dtype=torch.int64), torch.arange(4), extras={"label_map": label_map, "crop": whole}
     )
     task, optimiser = TokenLabelTask(SelfDistillation(0.5)), torch.optim.AdamW(network.parameters(), lr=1e-2)
     for _ in range(40):

@@ -83,12 +83,7 @@ def test_an_unknown_teacher_is_one_message():
 
 
 def test_a_teacher_wants_a_distillation_token():
-    settings = {
-        "kind": "image",
-        "data": {},
-        "run": {"dir": "x"},
-        "distill": {"teacher": {"source": "timm:x"}},
-    }
+    settings = {"kind": "image", "data": {}, "run": {"dir": "x"}, "distill": {"teacher": {"source": "timm:x"}}}
     with pytest.raises(ValidationError, match=r"distill\.teacher"):
         ImageRun.model_validate(settings)
     for model in ({"name": "deit_small_distilled"}, {"distillation": "every_grid"}):

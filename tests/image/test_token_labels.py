@@ -66,9 +66,7 @@ def test_whole_cells_are_cut_out_and_averaged(shrink, official):
     boxes = [(2, 4, 6, 8), (0, 0, 6, 8), (12, 10, 6, 8)]  # top, left, height, width in cells of 18
     found = region_align(
         dense,
-        torch.tensor(boxes)
-        / 18
-        * torch.tensor([1, 1, 1 - 1e-6, 1 - 1e-6]),  # more samples from a whole number on
+        torch.tensor(boxes) / 18 * torch.tensor([1, 1, 1 - 1e-6, 1 - 1e-6]),  # more samples from a whole number on
         *((8 // shrink, 6 // shrink) if official else (6 // shrink, 8 // shrink)),
         axis_order="official" if official else "corrected",
     )

@@ -30,10 +30,7 @@ def write(folder: Path, width: int, height: int, cells: int = 18) -> None:
         Image.fromarray(COLOURS[quarter[rows[:, None], cols]]).save(picture.with_suffix(".png"))
         half = np.arange(cells) * 2 // cells
         numbers = torch.from_numpy(quarter[half[:, None], half]).float()
-        torch.save(
-            torch.stack([torch.full_like(numbers, 9.0), numbers])[:, None].half(),
-            label_map.with_suffix(".pt"),
-        )
+        torch.save(torch.stack([torch.full_like(numbers, 9.0), numbers])[:, None].half(), label_map.with_suffix(".pt"))
 
 
 def options(folder: Path) -> PictureOptions:
@@ -50,9 +47,7 @@ def options(folder: Path) -> PictureOptions:
 
 def shown(pixels: Tensor, rows: int, cols: int) -> tuple[Tensor, Tensor]:
     """uint8 (B, C, H, W) -> per patch the colour most seen there (B, S) and its share of the patch's pixels."""
-    distance = (pixels[:, None].float() - torch.from_numpy(COLOURS).float()[None, :, :, None, None]).norm(
-        dim=2
-    )
+    distance = (pixels[:, None].float() - torch.from_numpy(COLOURS).float()[None, :, :, None, None]).norm(dim=2)
     nearest = torch.nn.functional.one_hot(distance.argmin(1), len(COLOURS)).permute(0, 3, 1, 2).float()
     share, colour = torch.nn.functional.adaptive_avg_pool2d(nearest, (rows, cols)).max(dim=1)
     return colour.flatten(1), share.flatten(1)

@@ -96,9 +96,7 @@ def _of_curve(curve: Curve, name: str, case: Case) -> Mapping[str, Tensor]:
         f"LE_kappa_norm_constant_{name}": float((curve.a.norm(dim=1) / curve.v.norm(dim=1)).sum()),
     }
     independent = {f"independent_{key}": value for key, value in measures.items()}
-    return {
-        key: torch.tensor(value, dtype=torch.float64) for key, value in {**measures, **independent}.items()
-    }
+    return {key: torch.tensor(value, dtype=torch.float64) for key, value in {**measures, **independent}.items()}
 
 
 def _ntk(case: Case, model: AsViT) -> Tensor:

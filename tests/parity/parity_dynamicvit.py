@@ -54,9 +54,7 @@ def dynamicvit_losses(case: Case) -> Answer:
     """`dynamicvit_losses`: everything is stored, inputs too."""
     config = case.config
     given = {name: torch.from_numpy(array) for name, array in case.expected.items()}
-    arrays = {
-        name: tensor for name, tensor in given.items() if not name.startswith(("attn_out", "loss_", "parts_"))
-    }
+    arrays = {name: tensor for name, tensor in given.items() if not name.startswith(("attn_out", "loss_", "parts_"))}
     arrays["attn_out"] = masked_softmax(given["attn_logits"], given["policy"].squeeze(-1), config["eps"])
     rates = tuple(config["keep_ratio"])
     weights = tuple(given[f"decision_{stage}"] for stage in range(len(rates)))

@@ -38,11 +38,7 @@ def targets_and_losses(case: Case) -> Answer:
         dense_term = soft_cross_entropy(stored["aux_logits"], patches)
         return config.get("cls_weight", 1.0) * class_term + config.get("dense_weight", 1.0) * dense_term
 
-    answers = {
-        "target": target,
-        "loss_nomix": loss(whole),
-        "loss_ground_truth": loss(correct_by_label(whole, label)),
-    }
+    answers = {"target": target, "loss_nomix": loss(whole), "loss_ground_truth": loss(correct_by_label(whole, label))}
     if config.get("mix_box_rows_cols") is not None:
         top, left, bottom, right = config["mix_box_rows_cols"]
         keep_share = 1 - (bottom - top) * (right - left) / grid.num_positions

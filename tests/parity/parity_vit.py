@@ -60,9 +60,7 @@ def _facts(config: Mapping[str, Any]) -> dict[str, Any]:
     act, norm = facts.pop("act", "GELU exact"), facts.pop("norm", None)
     kind = (facts.pop("pre_norm", True), facts.pop("class_token", True))
     if "gelu exact" not in act.lower() or kind != (True, True):
-        raise ValueError(
-            f"no picture model here has activation {act!r}, pre-norm {kind[0]} and class token {kind[1]}"
-        )
+        raise ValueError(f"no picture model here has activation {act!r}, pre-norm {kind[0]} and class token {kind[1]}")
     if norm is not None:
         read = re.fullmatch(r"LayerNorm,? eps[ =]([\d.e+-]+)", norm)
         if read is None:

@@ -31,10 +31,7 @@ def shapes_of(config: Mapping[str, Any]) -> dict[str, list[int]]:
         shapes[f"{name}.weight"], shapes[f"{name}.bias"] = [size], [size]
 
     kernel = config["stages"][0][0]
-    shapes |= {
-        "patch_embed.proj.weight": [width, chans, kernel, kernel],
-        "patch_embed.proj.bias": [width],
-    }
+    shapes |= {"patch_embed.proj.weight": [width, chans, kernel, kernel], "patch_embed.proj.bias": [width]}
     norm("patch_embed.norm", width)
     for n, (_, _, expansion, depth) in enumerate(config["stages"]):
         inner = dims[n] // (heads >> (3 - n)) * (heads >> (3 - n))

@@ -10,9 +10,7 @@ from torch import Tensor
 EPS = 1e-5
 
 
-def lvvit(
-    state: State, images: Tensor, num_heads: int, skip_lam: float, kernel: tuple[int, int]
-) -> dict[str, Tensor]:
+def lvvit(state: State, images: Tensor, num_heads: int, skip_lam: float, kernel: tuple[int, int]) -> dict[str, Tensor]:
     """Pictures (B, C, H, W) -> logits of both heads and the prediction; `kernel` is half a patch."""
     x = embed(state, images, kernel)
     for own in blocks(state):

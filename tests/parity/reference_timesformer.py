@@ -20,9 +20,7 @@ def nearest_rows(count: int, wanted: int) -> np.ndarray:
     return np.array([i * count // wanted for i in range(wanted)])
 
 
-def timesformer(
-    state: State, clips: Tensor, num_heads: int, attention: str, patch: tuple[int, int]
-) -> Tensor:
+def timesformer(state: State, clips: Tensor, num_heads: int, attention: str, patch: tuple[int, int]) -> Tensor:
     """Clips (B, C, T, H, W) -> logits (B, K)."""
     B, _, T, height, width = clips.shape
     rows, cols = height // patch[0], width // patch[1]

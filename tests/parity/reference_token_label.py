@@ -62,10 +62,7 @@ def published_target(config: Mapping[str, Any], inputs: Mapping[str, Array]) -> 
     on, off = config["on_value"], config["off_value"]
     columns = []
     for values, numbers, crop, label in zip(
-        inputs["label_value"],
-        inputs["label_index"],
-        inputs["crop_top_left_h_w"].astype(np.float64),
-        inputs["y"],
+        inputs["label_value"], inputs["label_index"], inputs["crop_top_left_h_w"].astype(np.float64), inputs["y"]
     ):
         dense = dense_map(values, numbers, classes)
         cells = dense.shape[-1]
@@ -85,9 +82,7 @@ def cross_entropy(logits: Array, target: Array) -> float:
     return float(-(target * (logits - logits.max() - np.log(np.exp(logits - logits.max()).sum()))).sum())
 
 
-def published_losses(
-    config: Mapping[str, Any], inputs: Mapping[str, Array], target: Array
-) -> dict[str, float]:
+def published_losses(config: Mapping[str, Any], inputs: Mapping[str, Array], target: Array) -> dict[str, float]:
     """loss_nomix, loss_mix, loss_ground_truth."""
     count = len(target)
     dense = np.mean(
@@ -99,9 +94,7 @@ def published_losses(
     )
 
     def loss(class_targets: list[Array]) -> float:
-        return float(
-            dense + np.mean([cross_entropy(inputs["cls_logits"][b], class_targets[b]) for b in range(count)])
-        )
+        return float(dense + np.mean([cross_entropy(inputs["cls_logits"][b], class_targets[b]) for b in range(count)]))
 
     plain = [target[b, :, 1] for b in range(count)]
     row0, col0, row1, col1 = config["mix_box_rows_cols"]

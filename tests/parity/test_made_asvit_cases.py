@@ -92,13 +92,7 @@ def measures(v: Tensor, a: Tensor, batches: list[int]) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("genotype", "thetas", "batches", "pictures", "grid"),
     [
-        (
-            "5,2,2,1|2,1,2,1|3,2,2,1|2,1,3,1|8,8",
-            3,
-            [2, 1],
-            3,
-            "linspace from 0 to 2*pi with both ends included",
-        ),
+        ("5,2,2,1|2,1,2,1|3,2,2,1|2,1,3,1|8,8", 3, [2, 1], 3, "linspace from 0 to 2*pi with both ends included"),
         ("8,1,3,1|3,2,2,2|2,1,2,1|4,1,2,1|8,9", 2, [2], 5, "linspace from 0 to 2*pi without the last"),
     ],
 )

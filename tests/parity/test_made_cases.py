@@ -100,18 +100,13 @@ def make_case(
         ({}, [2, 3, 4, 32, 32]),
         ({"mlp_ratio": 3, "qkv_bias": False, "depth": 1}, [1, 3, 4, 32, 32]),
         ({"in_chans": 1, "num_classes": 0}, [1, 1, 4, 32, 32]),
-        (
-            {"patch_size": 8, "num_frames": 6},
-            [1, 3, 5, 40, 24],
-        ),  # resized at run time, not square, other frames
+        ({"patch_size": 8, "num_frames": 6}, [1, 3, 5, 40, 24]),  # resized at run time, not square, other frames
         ({"num_frames": 3}, [1, 3, 8, 56, 70]),  # a remainder that the published code cuts off
         ({"img_size": 70}, [1, 3, 4, 70, 70]),  # a remainder in the model's own size
         ({"img_size": 64}, [1, 3, 4, 32, 128]),  # as many patches in another shape: the table stays as it is
     ],
 )
-def test_any_config_is_built(
-    tmp_path: Path, attention: str, changes: dict[str, Any], input_shape: list[int]
-) -> None:
+def test_any_config_is_built(tmp_path: Path, attention: str, changes: dict[str, Any], input_shape: list[int]) -> None:
     config = {**TINY, "attention_type": attention, **changes}
     state = filled(shapes_of(config))
     check_case(make_case(tmp_path / "case", "timesformer", config, state, input_shape))
@@ -121,9 +116,7 @@ def test_any_config_is_built(
     ("source_size", "target_size", "patch"), [(32, 48, 16), (224, 160, 16), (48, 32, 16), (320, 192, 16)]
 )
 @pytest.mark.parametrize("source_frames", [4, 8, 3])
-def test_load_time_resizing(
-    tmp_path: Path, source_size: int, target_size: int, patch: int, source_frames: int
-) -> None:
+def test_load_time_resizing(tmp_path: Path, source_size: int, target_size: int, patch: int, source_frames: int) -> None:
     config = {**TINY, "img_size": target_size, "embed_dim": 16, "depth": 1}
     source = shapes_of({**config, "img_size": source_size, "num_frames": source_frames})
     state = filled(source)
@@ -133,10 +126,7 @@ def test_load_time_resizing(
         rows = np.floor(np.arange(144, dtype=np.float32) * np.float32(400 / 144)).astype(int)
         assert (rows != nearest_rows(400, 144)).sum() == 3
     pos_index, time_index = np.array([0, *(1 + rows)]), nearest_rows(source_frames, 4)
-    state["pos_embed"], state["time_embed"] = (
-        state["pos_embed"][:, pos_index],
-        state["time_embed"][:, time_index],
-    )
+    state["pos_embed"], state["time_embed"] = (state["pos_embed"][:, pos_index], state["time_embed"][:, time_index])
     case = make_case(
         tmp_path / "case",
         "timesformer_resized",

@@ -50,9 +50,7 @@ def deit_shapes(config: dict[str, Any]) -> dict[str, list[int]]:
     return shapes | {"norm.weight": [D], "norm.bias": [D]}
 
 
-def check(
-    folder: Path, config: dict[str, Any], shapes: dict[str, list[int]], kernel: int, **more: Any
-) -> None:
+def check(folder: Path, config: dict[str, Any], shapes: dict[str, list[int]], kernel: int, **more: Any) -> None:
     size, stages = pair(config["image_size"]), config["pruning_before_blocks"]
     shapes = {**shapes, **predictor_shapes(config["embed_dim"], len(stages))}
     counted = [shape for name, shape in shapes.items() if not re.search("running|tracked", name)]
@@ -78,12 +76,7 @@ def check(
         {"token_ratio": [0.9, 0.81, 0.729]},
         {"token_ratio": [0.5], "pruning_before_blocks": [2]},
         {"token_ratio": [1.0, 1.0], "pruning_before_blocks": [0, 3]},
-        {
-            "patch_size": 8,
-            "image_size": 80,
-            "embed_dim": 24,
-            "heads": 2,
-        },  # 100 tokens
+        {"patch_size": 8, "image_size": 80, "embed_dim": 24, "heads": 2},  # 100 tokens
     ],
 )
 def test_any_dynamicvit_deit_is_built(tmp_path: Path, changes: dict[str, Any]) -> None:

@@ -54,13 +54,7 @@ def test_many_random_configs_are_answered(tmp_path: Path) -> None:
         rates = np.sort(draw.uniform(0.15, 1, stages + 1)).round(2).tolist()
         if draw.random() < 0.5:
             rates[-1] = 1.0
-        config = {
-            **CASE,
-            "N_patch_tokens": N,
-            "r0": rates[0],
-            "keep_rates": rates[1:],
-            "k": int(draw.integers(1, 4)),
-        }
+        config = {**CASE, "N_patch_tokens": N, "r0": rates[0], "keep_rates": rates[1:], "k": int(draw.integers(1, 4))}
         check_case(made(tmp_path / str(number), config, batch=1, width=8))
 
 

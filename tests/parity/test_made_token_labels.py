@@ -31,9 +31,7 @@ def made_inputs(config: dict[str, Any], batch: int) -> dict[str, np.ndarray]:
     height_width = draw.uniform(0.05, 1.0, (batch, 2))  # down to less than a cell
     corner = draw.random((batch, 2)) * (1 - height_width)
     return {
-        "label_value": np.sort(draw.normal(2, 4, (batch, k, cells, cells)), axis=1)[:, ::-1].astype(
-            np.float32
-        ),
+        "label_value": np.sort(draw.normal(2, 4, (batch, k, cells, cells)), axis=1)[:, ::-1].astype(np.float32),
         "label_index": order.astype(np.int16),
         "crop_top_left_h_w": np.concatenate([corner, height_width], axis=1).astype(np.float32),
         "y": draw.integers(0, classes, batch),
@@ -48,20 +46,8 @@ def made_inputs(config: dict[str, Any], batch: int) -> dict[str, np.ndarray]:
         ({}, 4),
         ({}, 1),  # the published helper fails here
         ({"classes": 30, "top_k": 3, "label_map": 12, "token_label_size": 5}, 3),
-        (
-            {"classes": 5, "label_map": 4, "token_label_size": 10},
-            2,
-        ),  # every class named; fewer cells than tokens
-        (
-            {
-                "classes": 8,
-                "top_k": 1,
-                "label_map": 18,
-                "token_label_size": 4,
-                "mix_box_rows_cols": [0, 0, 4, 4],
-            },
-            2,
-        ),
+        ({"classes": 5, "label_map": 4, "token_label_size": 10}, 2),  # every class named; fewer cells than tokens
+        ({"classes": 8, "top_k": 1, "label_map": 18, "token_label_size": 4, "mix_box_rows_cols": [0, 0, 4, 4]}, 2),
         ({"smoothing": 0.3, "on_value": 1.0, "off_value": 0.0}, 2),
         ({"on_value": 0.8, "off_value": 0.05, "mix_box_rows_cols": [2, 2, 2, 5]}, 2),  # an empty box
     ],

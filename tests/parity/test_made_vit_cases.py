@@ -162,9 +162,7 @@ def lvvit_shapes(config: dict[str, Any], width: int, chans: int) -> dict[str, li
         ("deit", {"rotary": True}),
         (
             "lvvit",
-            {
-                "stem": "conv 3x3 stride 2 pad 1 (3->64, no bias), BN, ReLU; then conv 8x8 stride 8 (64->embed_dim)"
-            },
+            {"stem": "conv 3x3 stride 2 pad 1 (3->64, no bias), BN, ReLU; then conv 8x8 stride 8 (64->embed_dim)"},
         ),
         ("lvvit", {"stem": STEM.format(chans=3, width=64, kernel=4)}),
     ],

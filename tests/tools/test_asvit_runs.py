@@ -53,18 +53,13 @@ def test_it_learns_the_digits(finished):
 def test_test_net_and_predict_give_the_reports_answers(finished):
     out, checkpoint = finished / "again.json", str(finished / "run" / "checkpoint.safetensors")
     assert (
-        tool_test_net.main(
-            ["--cfg", str(finished / "config.yaml"), "--checkpoint", checkpoint, "--json", str(out)]
-        )
+        tool_test_net.main(["--cfg", str(finished / "config.yaml"), "--checkpoint", checkpoint, "--json", str(out)])
         == 0
     )
     assert json.loads(out.read_text())["fixed"][0]["top1"] == report_of(finished)["fixed"][0]["top1"]
     answers = finished / "answers.json"
     assert (
-        predict.main(
-            ["--checkpoint", checkpoint, str(finished / "run" / "data" / "test"), "--json", str(answers)]
-        )
-        == 0
+        predict.main(["--checkpoint", checkpoint, str(finished / "run" / "data" / "test"), "--json", str(answers)]) == 0
     )
     told = json.loads(answers.read_text())
     right = sum(str(answer["top"][0]["class"]) in answer["path"].split("/") for answer in told)

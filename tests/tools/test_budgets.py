@@ -190,9 +190,7 @@ def test_a_checkpoint_without_a_curve_says_how_to_get_one(finished, tmp_path, ca
     capsys.readouterr()
     assert predict.main(["--checkpoint", old, picture, "--budget", "drop:1"]) == 2
     assert "train_net.py --cfg FILE.yaml --stage calibrate" in capsys.readouterr().err
-    status = tool_test_net.main(
-        ["--cfg", str(finished / "config.yaml"), "--checkpoint", old, "--budget", "drop:1"]
-    )
+    status = tool_test_net.main(["--cfg", str(finished / "config.yaml"), "--checkpoint", old, "--budget", "drop:1"])
     assert status == 2
     damaged = {**checkpoint.extra, KEY: {**checkpoint.extra[KEY], "points": []}}
     save_checkpoint(tmp_path / "old.safetensors", replace(checkpoint, extra=damaged))

@@ -81,10 +81,7 @@ def test_a_folder_stays_a_folder_of_classes(tree, tmp_path, capsys):
     assert found["reading"]["files"] == 2
     assert min(found["reading"].values()) > 0
     # A class has no clip left, so its number is kept by the list of names.
-    assert found["set"] == [
-        f"data.source.train|val|test={out}",
-        f"data.source.label_names={out / 'classes.txt'}",
-    ]
+    assert found["set"] == [f"data.source.train|val|test={out}", f"data.source.label_names={out / 'classes.txt'}"]
     said = capsys.readouterr()
     assert "2 clips converted, 0 were there, 2 broken" in said.out
     assert "left out" in said.err
@@ -120,10 +117,7 @@ def test_a_list_keeps_its_order_its_labels_and_its_repeats(tmp_path, monkeypatch
     lines = [f"{three},dance", "a/x.mp4,walk", f"{folder}/gone.mp4,sleep", "a/x.avi,walk", f"{three},sit"]
     (tmp_path / "val.csv").write_text("\n".join(lines))
     out, report = tmp_path / "new", tmp_path / "out.json"
-    run(
-        *("--data", tmp_path / "val.csv", "--out", out, "--prefix", folder),
-        *("--separator", ",", "--json", report),
-    )
+    run(*("--data", tmp_path / "val.csv", "--out", out, "--prefix", folder), *("--separator", ",", "--json", report))
     assert files_under(out) == ["val/a/x.avi.mp4", "val/a/x.mp4.mp4", "val/b/a, b.mp4"]
     names = (out / "val_classes.txt").read_text().split()
     clips = read_clips(str(out / "val.csv"), separator=",", names=names)
@@ -151,10 +145,7 @@ def test_a_list_keeps_its_order_its_labels_and_its_repeats(tmp_path, monkeypatch
     # The sources may go once they are converted.
     for path in (one, two, three):
         path.unlink()
-    run(
-        *("--data", tmp_path / "val.csv", "--out", out, "--prefix", folder),
-        *("--separator", ",", "--json", report),
-    )
+    run(*("--data", tmp_path / "val.csv", "--out", out, "--prefix", folder), *("--separator", ",", "--json", report))
     found = json.loads(report.read_text())
     assert (found["files"]["already_there"], found["reading"]) == (3, None)
     assert len(read_clips(str(out / "val.csv"), separator=",", names=names)) == 4

@@ -133,11 +133,7 @@ def full_disk():
 
 @pytest.mark.parametrize(
     ("call", "trouble", "reason"),
-    [
-        (1, full_disk, "File too large"),
-        (3, read_only, "Read-only file system"),
-        (5, full_disk, "File too large"),
-    ],
+    [(1, full_disk, "File too large"), (3, read_only, "Read-only file system"), (5, full_disk, "File too large")],
 )
 def test_a_state_that_cannot_be_written(folder, whole, monkeypatch, capfd, trouble, reason, call):
     with monkeypatch.context() as patch:
@@ -152,11 +148,7 @@ def test_a_state_that_cannot_be_written(folder, whole, monkeypatch, capfd, troub
 
 @pytest.mark.parametrize(
     ("call", "trouble", "reason"),  # the best model, the last, and the evaluated one
-    [
-        (1, read_only, "Read-only file system"),
-        (2, full_disk, "File too large"),
-        (3, full_disk, "File too large"),
-    ],
+    [(1, read_only, "Read-only file system"), (2, full_disk, "File too large"), (3, full_disk, "File too large")],
 )
 def test_a_model_that_cannot_be_written(folder, whole, monkeypatch, capfd, trouble, reason, call):
     with monkeypatch.context() as patch:

@@ -72,18 +72,14 @@ def test_its_report_is_drawn(runs: Path):
 @pytest.mark.parametrize("name", sorted(EXPECTED["predictions"]))
 def test_a_checkpoint_answers_as_before(name: str, runs: Path, tmp_path: Path):
     checkpoint = (
-        FIRST_BUILD / name
-        if (FIRST_BUILD / name).is_dir()
-        else FIRST_BUILD / "methods" / f"{name}.safetensors"
+        FIRST_BUILD / name if (FIRST_BUILD / name).is_dir() else FIRST_BUILD / "methods" / f"{name}.safetensors"
     )
     data = runs / ("clips" if name == "clips" else "pictures") / "data" / "test"
     files = sorted(str(path) for path in data.glob("*/*.*"))
     out = tmp_path / "answers.json"
     fixed = ["--dtype", "float32", "--compile", "eager"]  # what is left open is measured
     assert predict.main(["--checkpoint", str(checkpoint), *files, *fixed, "--json", str(out)]) == 0
-    for answer, (grid, probabilities) in zip(
-        json.loads(out.read_text()), EXPECTED["predictions"][name], strict=True
-    ):
+    for answer, (grid, probabilities) in zip(json.loads(out.read_text()), EXPECTED["predictions"][name], strict=True):
         assert answer["grid"] == grid
         now = {str(guess["class"]): guess["probability"] for guess in answer["top"]}
         assert now == pytest.approx(probabilities, abs=1e-5)
@@ -94,9 +90,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path):
     config = run_again("stopped", tmp_path)
     assert train_net.main(["--cfg", str(config)]) == 0
     weights = load_file(tmp_path / "stopped" / "model.safetensors")
-    total = sum(
-        float(tensor.double().abs().sum()) for tensor in weights.values() if torch.is_floating_point(tensor)
-    )
+    total = sum(float(tensor.double().abs().sum()) for tensor in weights.values() if torch.is_floating_point(tensor))
     assert total == pytest.approx(EXPECTED["resumed"], rel=1e-5)
     log = [json.loads(line) for line in (tmp_path / "stopped" / "log.jsonl").read_text().splitlines()]
     assert [event["stage"] for event in log if event["event"] == "stage"].count("data") == 1

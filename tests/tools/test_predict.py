@@ -125,14 +125,7 @@ def test_status_is_0_when_every_path_led_somewhere(place: Path) -> None:
 @pytest.mark.parametrize("grid", ["4x4", "2"])
 def test_a_grid_can_be_chosen(place: Path, grid: str) -> None:
     _, rows = run_tool(
-        place,
-        "--checkpoint",
-        place / "run",
-        place / "clips" / "inner",
-        "--grid",
-        grid,
-        "--views",
-        "2x3",
+        place, "--checkpoint", place / "run", place / "clips" / "inner", "--grid", grid, "--views", "2x3"
     )
     assert {row["grid"] for row in rows} == {TokenGrid.parse(grid).name}
     assert all(len(row["grids"]) == 6 for row in rows)
@@ -216,9 +209,7 @@ def test_names_can_be_given(place: Path, capsys: Any) -> None:
 
 
 def test_a_bare_published_file(place: Path, capsys: Any) -> None:
-    run = VideoRun.model_validate(
-        {**CONFIG, "model": {"grids": ["2x2"], "embed_dim": 64, "depth": 1, "num_heads": 1}}
-    )
+    run = VideoRun.model_validate({**CONFIG, "model": {"grids": ["2x2"], "embed_dim": 64, "depth": 1, "num_heads": 1}})
     state = {f"model.{name}": t for name, t in build_model(run.model, run.data, 4).state_dict().items()}
     torch.save({"model_state": state, "epoch": 14}, place / "published.pyth")
     clip = place / "clips" / "inner" / "clip 0.mp4"
@@ -315,9 +306,7 @@ def test_a_damaged_clip_is_answered_by_its_whole_frames_with_a_warning(
     assert rows[1]["warning"].startswith("9 of 10 frames")
     assert len(rows[1]["top"]) == len(NAMES)
     assert capsys.readouterr().out.count("warning: 9 of 10 frames") == 1
-    status, rows = run_tool(
-        place, "--checkpoint", place / "run", *every_frame, "--damaged", "refuse", damaged
-    )
+    status, rows = run_tool(place, "--checkpoint", place / "run", *every_frame, "--damaged", "refuse", damaged)
     assert status == 2
     assert "damaged at 0.20 s" in rows[0]["error"]
 

@@ -105,9 +105,7 @@ def test_the_answer_is_the_model_s(place: Path) -> None:
 
 def test_bare_files_of_others(place: Path, capsys: Any) -> None:
     picture = place / "pictures" / "inner" / "picture 0.png"
-    vit = timm.create_model(
-        "deit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=64, depth=1, num_heads=1
-    )
+    vit = timm.create_model("deit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=64, depth=1, num_heads=1)
     torch.save({"model": vit.state_dict()}, place / "deit.pth")
     lvvit = LVViT(32, (4,), 1000, 64, 1, 1, stem_widths=(8, 8, 8))
     torch.save(lvvit.state_dict(), place / "lvvit.pth.tar")

@@ -186,10 +186,7 @@ def test_one_process_where_slurm_has_several_tasks_says_so(copy, monkeypatch, ca
     assert "SLURM" not in capsys.readouterr().err
     assert train(copy, stage="assigner") == 0
     said = capsys.readouterr().err
-    assert (
-        "SLURM_NTASKS says 8, but this is one process that trains by itself; for several start it by srun"
-        in said
-    )
+    assert "SLURM_NTASKS says 8, but this is one process that trains by itself; for several start it by srun" in said
 
 
 def test_other_settings_of_a_later_stage_repeat_it_alone(copy):
@@ -203,9 +200,7 @@ def test_other_settings_of_a_later_stage_repeat_it_alone(copy):
 def test_starting_over_gives_the_same_report(copy, finished):
     """Same seed, same numbers: two whole runs agree in every figure that is not a time."""
     assert train(copy, "run.resume=never") == 0
-    again, first = (
-        json.loads((folder / "run" / "report.json").read_text()) for folder in (copy.parent, finished)
-    )
+    again, first = (json.loads((folder / "run" / "report.json").read_text()) for folder in (copy.parent, finished))
     for report in (again, first):
         for row in [*report["fixed"], report["adaptive"]]:
             del row["per_second"]
@@ -252,9 +247,7 @@ def test_broken_files_are_reported_not_hidden(copy):
         (folder / "lists" / f"{split}.csv").write_text("\n".join(f"{clips}/{line}" for line in lines) + "\n")
         (clips / lines[3].rsplit(" ", 1)[0]).write_text("not a video")
     del settings["data"]["demo"]
-    settings["data"]["source"] = {
-        split: str(folder / "lists" / f"{split}.csv") for split in ("train", "test")
-    }
+    settings["data"]["source"] = {split: str(folder / "lists" / f"{split}.csv") for split in ("train", "test")}
     settings["lengths"]["split"] = "test"
     settings["run"]["dir"] = str(folder / "broken")
     copy.write_text(yaml.safe_dump(settings))
@@ -263,9 +256,7 @@ def test_broken_files_are_reported_not_hidden(copy):
     assert report["samples"] == {"evaluated": 15, "failed": 1}
     assert len(report["failures"]) == 1
     log = [json.loads(line) for line in (folder / "broken" / "log.jsonl").read_text().splitlines()]
-    assert [line["broken_files"] for line in log if line["event"] == "epoch" and line["stage"] == "model"][
-        -1
-    ] == 1
+    assert [line["broken_files"] for line in log if line["event"] == "epoch" and line["stage"] == "model"][-1] == 1
     assert len((folder / "broken" / "lengths.csv").read_text().splitlines()) == 1 + 15
 
 
@@ -316,15 +307,9 @@ def test_a_list_that_changed_is_another_run(finished, tmp_path, capsys):
     lines = (lists_of(finished)[0] / "train.csv").read_text().splitlines()
     changed.write_text("\n".join(lines))
     assert (
-        train(
-            path, *overrides, f"data.source.train={changed}", "lengths.split=train", "train.schedule.epochs=1"
-        )
-        == 0
+        train(path, *overrides, f"data.source.train={changed}", "lengths.split=train", "train.schedule.epochs=1") == 0
     )
-    before = {
-        file: file.read_bytes()
-        for file in (tmp_path / "run" / "config.yaml", tmp_path / "run" / "stages.json")
-    }
+    before = {file: file.read_bytes() for file in (tmp_path / "run" / "config.yaml", tmp_path / "run" / "stages.json")}
     changed.write_text("\n".join(reversed(lines)))
     capsys.readouterr()
     again = [f"data.source.train={changed}", "lengths.split=train", "train.schedule.epochs=1"]
@@ -361,9 +346,7 @@ def test_the_best_model_of_the_val_list_is_kept(finished):
     }
     if best.extra["val"]["epoch"] == len(accuracies):
         last = load_checkpoint(finished / "run" / "model.safetensors")
-        assert all(
-            torch.equal(weight, last.parts["model"][name]) for name, weight in best.parts["model"].items()
-        )
+        assert all(torch.equal(weight, last.parts["model"][name]) for name, weight in best.parts["model"].items())
 
 
 def test_only_a_better_model_replaces_the_best(finished, tmp_path):

@@ -71,25 +71,13 @@ def test_flops_adaptive_row_from_a_finished_run(tiny, tmp_path):
     assert tool("flops")(["--cfg", str(tiny), "--json", str(out)]) == 0
     long, short, assigner, adaptive = json.loads(out.read_text())
     assert adaptive["grid"] == "adaptive"
-    assert adaptive["gmacs"] == pytest.approx(
-        0.25 * long["gmacs"] + 0.75 * short["gmacs"] + assigner["gmacs"]
-    )
+    assert adaptive["gmacs"] == pytest.approx(0.25 * long["gmacs"] + 0.75 * short["gmacs"] + assigner["gmacs"])
     assert adaptive["params"] == long["params"] + assigner["params"]
 
 
 def test_throughput_rows(tiny, tmp_path, capsys):
     out = tmp_path / "out.json"
-    arguments = [
-        "--dtypes",
-        "float32",
-        "--batches",
-        "1,2",
-        "--rounds",
-        "1",
-        "--json",
-        str(out),
-        "run.device=cpu",
-    ]
+    arguments = ["--dtypes", "float32", "--batches", "1,2", "--rounds", "1", "--json", str(out), "run.device=cpu"]
     assert tool("throughput")(["--cfg", str(tiny), *arguments]) == 0
     rows = json.loads(out.read_text())
     assert [(row["name"], row["grid"], row["batch"]) for row in rows] == [
@@ -147,18 +135,7 @@ def test_peers_by_name(tiny, tmp_path, capsys, monkeypatch):
     references = (Reference("x", _none, (1,)), Reference("y", make, (1, 3, 1, 2, 2)))
     monkeypatch.setitem(modalities.PEERS, "video", Peers(modalities.PEERS["video"].twins, references))
     out = tmp_path / "out.json"
-    arguments = [
-        "--cfg",
-        str(tiny),
-        "--dtypes",
-        "bfloat16",
-        "--batches",
-        "1",
-        "--rounds",
-        "1",
-        "--json",
-        str(out),
-    ]
+    arguments = ["--cfg", str(tiny), "--dtypes", "bfloat16", "--batches", "1", "--rounds", "1", "--json", str(out)]
     assert tool("throughput")([*arguments, "run.device=cpu", "--peers", "y,huggingface"]) == 0
     rows = [(row["name"], row["dtype"]) for row in json.loads(out.read_text())]
     both = ("float32", "bfloat16")
@@ -204,10 +181,7 @@ def test_report_tool(tmp_path, capsys):
     assert tool("report")([str(tmp_path)]) == 2
     assert "no report.json" in capsys.readouterr().err
     report = {
-        "fixed": [
-            {"grid": "4x4", "top1": 50.0, "gmacs": 1.0},
-            {"grid": "2x2", "top1": 40.0, "gmacs": 0.3},
-        ],
+        "fixed": [{"grid": "4x4", "top1": 50.0, "gmacs": 1.0}, {"grid": "2x2", "top1": 40.0, "gmacs": 0.3}],
         "samples": {"evaluated": 10, "failed": 0},
     }
     (tmp_path / "report.json").write_text(json.dumps(report))
@@ -261,12 +235,7 @@ PUBLISHED = {
 def test_the_published_recipe(name):
     options = load(VideoRun, ROOT / "configs" / "video" / f"{name}.yaml")
     frames, pixels, train = options.data.frames, options.data.pixels, options.train
-    found = (
-        frames.num_frames,
-        frames.sampling_rate,
-        pixels.crop_size,
-        (pixels.jitter_min, pixels.jitter_max),
-    )
+    found = (frames.num_frames, frames.sampling_rate, pixels.crop_size, (pixels.jitter_min, pixels.jitter_max))
     assert found == PUBLISHED[name]
     assert (train.optim.name, train.optim.momentum, train.optim.lr, train.optim.weight_decay) == (
         "sgd",

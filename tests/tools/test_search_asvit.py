@@ -76,9 +76,7 @@ def test_what_was_found_is_trained(run):
 def test_again_it_finds_the_same_without_measuring(run, config, monkeypatch):
     before = {name: read(run / name) for name in ("search.json", "growth.json")}
     monkeypatch.setattr(Measurer, "network", None)
-    assert (
-        search_asvit.main(["--cfg", str(config), "train=null", f"run.dir={run}2"]) == 1
-    )  # nothing known there
+    assert search_asvit.main(["--cfg", str(config), "train=null", f"run.dir={run}2"]) == 1  # nothing known there
     (run / "search.json").unlink()
     assert search_asvit.main(["--cfg", str(config)]) == 0
     assert {name: read(run / name) for name in before} == before

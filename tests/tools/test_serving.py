@@ -63,12 +63,7 @@ def tool(folder: Path, *arguments: str) -> tuple[int, Any]:
 
 @pytest.mark.parametrize(
     ("dtype", "compile", "limit"),
-    [
-        ("float32", "compile", 1e-5),
-        (None, "eager", 1e-5),
-        ("bfloat16", "eager", 3e-2),
-        ("int8", "eager", 0.1),
-    ],
+    [("float32", "compile", 1e-5), (None, "eager", 1e-5), ("bfloat16", "eager", 3e-2), ("int8", "eager", 0.1)],
 )
 def test_what_is_served_answers_as_the_float32_network_at_every_length(
     finished: Path,
@@ -100,9 +95,7 @@ def test_what_is_served_answers_as_the_float32_network_at_every_length(
     assert report["adaptive"]["gmacs"] == expected["adaptive"]["gmacs"]
 
 
-def test_without_options_it_is_the_run_s_own_figures(
-    finished: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_options_it_is_the_run_s_own_figures(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = json.loads((finished / "run" / "report.json").read_text())
     capsys.readouterr()
     status, report = tool(finished)

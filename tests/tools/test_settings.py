@@ -42,9 +42,7 @@ def fits(value: Any, schema: dict[str, Any], definitions: dict[str, Any]) -> boo
     def is_a(name: str) -> bool:
         return isinstance(value, TYPES[name]) and (name == "boolean" or not isinstance(value, bool))
 
-    if "type" in schema and not any(
-        map(is_a, [schema["type"]] if isinstance(schema["type"], str) else schema["type"])
-    ):
+    if "type" in schema and not any(map(is_a, [schema["type"]] if isinstance(schema["type"], str) else schema["type"])):
         return False
     checks = {
         "$ref": lambda name: suits(value, definitions[name.removeprefix("#/$defs/")]),
@@ -160,17 +158,12 @@ def test_a_schema_knows_the_methods_and_what_is_required():
     assert fits({"base": "demo.yaml", "run": {"dir": "a"}}, schema, schema["$defs"])
 
 
-def test_the_printed_configuration_is_the_one_that_is_read(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-):
+def test_the_printed_configuration_is_the_one_that_is_read(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     assert train_net.main(["--cfg", DEMO, "run.seed=3", "--print-config"]) == 0
     copy = tmp_path / "copy.yaml"
     copy.write_text(capsys.readouterr().out)
     assert load_by_kind(KINDS, copy) == load_by_kind(KINDS, DEMO, ["run.seed=3"])
-    assert (
-        train_net.main(["--cfg", DEMO, "--print-config", "train.optim.lr", "lengths", "train.optim.lr=2"])
-        == 0
-    )
+    assert train_net.main(["--cfg", DEMO, "--print-config", "train.optim.lr", "lengths", "train.optim.lr=2"]) == 0
     assert yaml.safe_load(capsys.readouterr().out) == {
         "train": {"optim": {"lr": 2.0}},
         "lengths": {"split": "train", "none_correct": "longest"},

@@ -123,15 +123,9 @@ def test_a_loss_that_is_not_finite_on_one_process_stops_all(found):
 def test_every_training_says_what_it_runs_on(config, found):
     main, _ = found["said"]
     update = "an update is 8 samples"
-    assert (
-        f"model: 2 processes on 1 machine, cpu, DeepSpeed ZeRO 2, float32; {update} = 4 x 2 processes x 1\n"
-        in main
-    )
+    assert f"model: 2 processes on 1 machine, cpu, DeepSpeed ZeRO 2, float32; {update} = 4 x 2 processes x 1\n" in main
     groups = "1 group of 2 with token grids 6x6; 3x3"
-    assert (
-        f"model: 2 processes on 1 machine, cpu, replicas ({groups}), float32; {update} = 4 x 1 group x 2\n"
-        in main
-    )
+    assert f"model: 2 processes on 1 machine, cpu, replicas ({groups}), float32; {update} = 4 x 1 group x 2\n" in main
     assert "assigner: 2 processes on 1 machine, cpu, replicas, float32; " in main
     log = [json.loads(line) for line in (config.parent / "deepspeed" / "log.jsonl").read_text().splitlines()]
     (start,) = (line for line in log if line["event"] == "start" and line["stage"] == "model")
@@ -139,14 +133,10 @@ def test_every_training_says_what_it_runs_on(config, found):
 
 
 def test_replicas_train_with_coarse_tokens(config, found):
-    log = [
-        json.loads(line) for line in (config.parent / "retokenized" / "log.jsonl").read_text().splitlines()
-    ]
+    log = [json.loads(line) for line in (config.parent / "retokenized" / "log.jsonl").read_text().splitlines()]
     epochs = [line for line in log if line["event"] == "epoch" and line["stage"] == "model"]
     assert [set(line["loss"]) for line in epochs] == [{"6x6", "3x3"}] * 2
-    assert (
-        json.loads((config.parent / "retokenized" / "report.json").read_text())["samples"]["evaluated"] == 21
-    )
+    assert json.loads((config.parent / "retokenized" / "report.json").read_text())["samples"]["evaluated"] == 21
 
 
 def test_processes_that_do_not_belong_together_are_told_so(config, found):

@@ -14,17 +14,7 @@ TOOLS = sorted(
     for path in (Path(__file__).parents[2] / "tools").glob("*.py")
     if path.stem not in ("modalities", "settings", "environment")
 )
-SLOW = (
-    "torch",
-    "torchvision",
-    "timm",
-    "numpy",
-    "transformers",
-    "pytorchvideo",
-    "deepspeed",
-    "matplotlib",
-    "av",
-)
+SLOW = ("torch", "torchvision", "timm", "numpy", "transformers", "pytorchvideo", "deepspeed", "matplotlib", "av")
 RUN = """
 import runpy, sys
 sys.path.insert(0, sys.argv[1].rpartition("/")[0])
@@ -42,9 +32,7 @@ def tool(name: str) -> str:
 
 
 def run(*command: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, **settings}
-    )
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **settings})
 
 
 @pytest.mark.parametrize("name", TOOLS)

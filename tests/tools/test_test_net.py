@@ -73,9 +73,7 @@ def test_a_published_file_is_tested_with_the_configs_views(run):
 
 def test_a_head_for_other_classes_is_refused(run, capfd):
     model = TimeSformer(48, [6], 2, 5, 128, 1, 2)
-    torch.save(
-        {"model_state": {f"model.{name}": w for name, w in model.state_dict().items()}}, run / "five.pyth"
-    )
+    torch.save({"model_state": {f"model.{name}": w for name, w in model.state_dict().items()}}, run / "five.pyth")
     capfd.readouterr()
     assert figures(run, run / "five.pyth") == 2
     said = capfd.readouterr().err

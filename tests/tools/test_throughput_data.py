@@ -75,10 +75,7 @@ def test_clips(config, clips, tmp_path, capfd, monkeypatch):
     assert list(found["model"]["inputs_per_second"]) == ["4x4", "even mix"]
     assert found["model"]["training_per_second"] > 0
     assert found["model"]["views"] == 3
-    assert found["set"] == {
-        "data.loading.decoder": found["set"]["data.loading.decoder"],
-        "data.loading.num_workers": 1,
-    }
+    assert found["set"] == {"data.loading.decoder": found["set"]["data.loading.decoder"], "data.loading.num_workers": 1}
     printed = capfd.readouterr().out
     assert printed.rstrip().endswith(found["advice"])
     assert "2 of the 4 files tried cannot be read:" in printed

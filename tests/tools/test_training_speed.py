@@ -72,12 +72,7 @@ def test_rows_of_one_process_and_of_replicas(tiny, tmp_path, capfd, monkeypatch)
 def test_a_method_is_measured_beside_the_plain_model_and_its_replicas(forked, tiny, tmp_path):
     out = tmp_path / "out.json"
     arguments = ["--training", "--lengths", "2", "--dtypes", "float32", "--batches", "2", "--rounds", "3"]
-    assert (
-        throughput.main(
-            ["--cfg", str(tiny), *arguments, "model.depth=2", "methods.toe={}", "--json", str(out)]
-        )
-        == 0
-    )
+    assert throughput.main(["--cfg", str(tiny), *arguments, "model.depth=2", "methods.toe={}", "--json", str(out)]) == 0
     rows = json.loads(out.read_text())
     assert [(row["name"], row["method"], row["grid"]) for row in rows] == [
         ("one process", "revit + toe", "4x4+3x3"),

@@ -54,9 +54,5 @@ def test_equal_options_give_equal_files_whoever_makes_them(made, tmp_path):
 
 def test_another_seed_gives_other_clips(made, tmp_path):
     other = files(make_motion_clips(SMALL.model_copy(update={"seed": 1}), tmp_path / "clips").root)
-    same = [
-        path
-        for path, content in files(made.root).items()
-        if path.suffix == ".mp4" and other.get(path) == content
-    ]
+    same = [path for path, content in files(made.root).items() if path.suffix == ".mp4" and other.get(path) == content]
     assert not same

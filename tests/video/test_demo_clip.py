@@ -10,17 +10,7 @@ import pytest
 from pydantic import ValidationError
 from sklearn.datasets import load_digits
 
-from revit.video.demo import (
-    MOTIONS,
-    SIZE,
-    Clip,
-    Difficulty,
-    MotionOptions,
-    draw_clip,
-    phases,
-    render,
-    write_clip,
-)
+from revit.video.demo import MOTIONS, SIZE, Clip, Difficulty, MotionOptions, draw_clip, phases, render, write_clip
 
 OPTIONS = MotionOptions(frames=7, motions=tuple(MOTIONS))
 NAMES = list(MOTIONS)

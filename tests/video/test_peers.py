@@ -45,10 +45,7 @@ def test_no_peer_without_transformers(monkeypatch):
         ({"attention": "space_only"}, "space_only attention"),
         ({"patch_embed": "stem", "stem_widths": (4, 4, 8)}, "with ConvStem as its patch embedding"),
         ({"grids": (5,)}, "5x5 tokens are not whole patches of 32x32 pixels"),
-        (
-            {"img_size": (32, 48), "grids": ("4x6",)},
-            "square frames in square patches, and these are of 32x48",
-        ),
+        ({"img_size": (32, 48), "grids": ("4x6",)}, "square frames in square patches, and these are of 32x48"),
     ],
 )
 def test_models_that_the_port_lacks(settings, message):

@@ -74,9 +74,7 @@ PUBLISHED = {"slowfast_r50": 65.7, "x3d_s": 1.96, "x3d_m": 4.73, "mvit_base_16x4
 def test_published_costs(reference):
     if reference.name == "slowfast_r50":
         reference = replace(reference, input_shape=(1, 3, 32, 256, 256))
-    assert foreign_gmacs(reference.make(), reference.input_shape) == pytest.approx(
-        PUBLISHED[reference.name], rel=3e-3
-    )
+    assert foreign_gmacs(reference.make(), reference.input_shape) == pytest.approx(PUBLISHED[reference.name], rel=3e-3)
 
 
 def test_costs_are_counted_or_unknown():

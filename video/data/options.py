@@ -71,9 +71,7 @@ class PixelOptions(NotedOptions):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.jitter_min > self.jitter_max:
-            raise ValueError(
-                f"jitter_min {self.jitter_min} is larger than jitter_max {self.jitter_max}; swap them"
-            )
+            raise ValueError(f"jitter_min {self.jitter_min} is larger than jitter_max {self.jitter_max}; swap them")
         if self.crop_size > self.jitter_min:
             raise ValueError(
                 f"crop_size {self.crop_size} does not fit into a short side of jitter_min {self.jitter_min}; "

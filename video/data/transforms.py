@@ -39,9 +39,7 @@ def random_short_side(
     return round(1 / (1 / high + share * (1 / low - 1 / high)))
 
 
-def random_crop(
-    clip: Tensor, size: int, offsets: Literal["all", "published"], generator: Generator
-) -> Tensor:
+def random_crop(clip: Tensor, size: int, offsets: Literal["all", "published"], generator: Generator) -> Tensor:
     """Cut a square of `size` pixels at a random place from (T, C, H, W); `published` never takes the last offset."""
 
     def offset(room: int) -> int:

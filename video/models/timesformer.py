@@ -56,21 +56,16 @@ class TimeSformer(ResizableTransformer):
         **embedding: Unpack[EmbeddingArguments],
     ) -> None:
         if attention not in get_args(AttentionKind):
-            raise ValueError(
-                f"attention {attention!r} is unknown; choose from {', '.join(get_args(AttentionKind))}"
-            )
+            raise ValueError(f"attention {attention!r} is unknown; choose from {', '.join(get_args(AttentionKind))}")
         super().__init__(img_size, grids, num_classes, embed_dim, layer_norm_eps=layer_norm_eps, **embedding)
         self.attention = attention
         self.num_frames = num_frames
         self.time_resize = time_resize
-        self.time_embed = (
-            nn.Parameter(torch.zeros(1, num_frames, embed_dim)) if attention != "space_only" else None
-        )
+        self.time_embed = nn.Parameter(torch.zeros(1, num_frames, embed_dim)) if attention != "space_only" else None
         block = DividedBlock if attention == "divided_space_time" else Block
         rates = drop_path_rates(drop_path_rate, depth)
         self.blocks.extend(
-            block(embed_dim, num_heads, self.norm_grids, mlp_ratio, qkv_bias, rate, layer_norm_eps)
-            for rate in rates
+            block(embed_dim, num_heads, self.norm_grids, mlp_ratio, qkv_bias, rate, layer_norm_eps) for rate in rates
         )
         self.init_weights()
         if self.time_embed is not None and time_std > 0:

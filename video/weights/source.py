@@ -38,9 +38,7 @@ _BLOCK = re.compile(r"timesformer\.encoder\.layer\.(\d+)\.(.+)\.(weight|bias)")
 
 def is_timesformer(tensors: Mapping[str, Tensor]) -> bool:
     """Tell whether the names are those of the port, its classification head in front or not."""
-    return any(
-        name.startswith(("timesformer.embeddings.", "embeddings.position_embeddings")) for name in tensors
-    )
+    return any(name.startswith(("timesformer.embeddings.", "embeddings.position_embeddings")) for name in tensors)
 
 
 def to_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -81,9 +79,7 @@ def port_label_names(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the class names; none where there are none or only the port's fillers (LABEL_0, LABEL_1, ...)."""
     table = config.get("id2label")
     try:
-        by_number = (
-            {int(number): str(name) for number, name in table.items()} if isinstance(table, Mapping) else {}
-        )
+        by_number = {int(number): str(name) for number, name in table.items()} if isinstance(table, Mapping) else {}
     except ValueError:
         return ()
     names = tuple(by_number[number] for number in sorted(by_number))

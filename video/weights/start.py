@@ -103,9 +103,7 @@ def _time_from_space(tensors: dict[str, Tensor], own: Collection[str], report: L
     return {*copies, *zeros}
 
 
-def _time_table(
-    tensors: dict[str, Tensor], model: TimeSformer, report: LoadReport, time_resize: str
-) -> set[str]:
+def _time_table(tensors: dict[str, Tensor], model: TimeSformer, report: LoadReport, time_resize: str) -> set[str]:
     table, own = tensors.get("time_embed"), model.time_embed
     if own is None:
         if table is not None:

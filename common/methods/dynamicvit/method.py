@@ -102,10 +102,14 @@ class DynamicViT(Method[DynamicViTOptions]):
             {
                 f"methods.dynamicvit drops tokens of one grid, and the model has {names}; leave one in "
                 "model.grids": len(run.grids) > 1,
-                "methods.dynamicvit trains LV-ViT by its class head alone; leave out "
-                "data.token_labels": getattr(run.data, "token_labels", None) is not None,
-                "methods.dynamicvit has a teacher of its own, start.source; leave out "
-                "distill.teacher": getattr(run.distill, "teacher", None) is not None,
+                "methods.dynamicvit trains LV-ViT by its class head alone; leave out data.token_labels": getattr(
+                    run.data, "token_labels", None
+                )
+                is not None,
+                "methods.dynamicvit has a teacher of its own, start.source; leave out distill.teacher": getattr(
+                    run.distill, "teacher", None
+                )
+                is not None,
                 "methods.dynamicvit.teacher start is the model of start.source, and there is none; give one, or teacher "
                 "none": self.options.teacher == "start" and no_start,
                 f"methods.dynamicvit.frozen_epochs {frozen:g} leaves nothing of {epochs} epochs to train the backbone in; "

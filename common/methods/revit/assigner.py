@@ -60,9 +60,7 @@ class TokenLengthAssigner(nn.Module):
             return self.net(self._shrink(inputs))
         B, _, T = inputs.shape[:3]
         share = T / self.num_frames
-        moments = torch.tensor(
-            [int((index + 0.5) * share) for index in range(self.num_frames)], device=inputs.device
-        )
+        moments = torch.tensor([int((index + 0.5) * share) for index in range(self.num_frames)], device=inputs.device)
         frames = inputs.index_select(2, moments).transpose(1, 2).flatten(0, 1)  # (B * frames, C, H, W)
         return self.net(self._shrink(frames)).unflatten(0, (B, self.num_frames)).mean(dim=1)
 

@@ -131,9 +131,7 @@ class LengthLabels:
                 none_correct=none_correct,
             )
         except (OSError, ValueError, IndexError, RuntimeError) as error:
-            raise UserError(
-                f"{path} holds no token-length labels ({error}); run the stage 'lengths' again"
-            ) from error
+            raise UserError(f"{path} holds no token-length labels ({error}); run the stage 'lengths' again") from error
 
 
 def _tail(path: str) -> list[str]:

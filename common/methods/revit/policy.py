@@ -106,12 +106,7 @@ class LengthPolicy:
     """
 
     def __init__(
-        self,
-        target: float,
-        prices: Sequence[float],
-        assigner_price: float,
-        steps: Steps | None,
-        hold: bool = True,
+        self, target: float, prices: Sequence[float], assigner_price: float, steps: Steps | None, hold: bool = True
     ) -> None:
         """Take the GMACs of every grid, longest first, as `prices`, which fall."""
         self.target = target

@@ -67,9 +67,7 @@ class ToEOptions(MethodOptions):
                 raise ValueError(f"{key} and keep_rates both say {what}; leave one out")
         rates = (self.growth.initial_rate, *self.growth.keep_rates)
         if list(rates) != sorted(rates):
-            raise ValueError(
-                f"the rates {', '.join(f'{rate:g}' for rate in rates)} fall; tokens are only added"
-            )
+            raise ValueError(f"the rates {', '.join(f'{rate:g}' for rate in rates)} fall; tokens are only added")
         if self.evaluation_stage is not None and self.evaluation_stage > self.growth.num_stages:
             raise ValueError(f"evaluation_stage {self.evaluation_stage} of {self.growth.num_stages} stages")
         return self

@@ -140,9 +140,7 @@ class TokenExpansion(Reducer):
 
     merges = True
 
-    def __init__(
-        self, growth: Growth, width: int, before_block: int = 1, evaluation_stage: int | None = None
-    ) -> None:
+    def __init__(self, growth: Growth, width: int, before_block: int = 1, evaluation_stage: int | None = None) -> None:
         """Take the stage whose tokens evaluation has; None: all tokens."""
         super().__init__()
         self.growth = growth
@@ -174,9 +172,7 @@ class TokenExpansion(Reducer):
         if self.evaluation_stage is None:
             return {}
         kept = self.growth.num_kept(num_positions, self.evaluation_stage)
-        compared = (
-            0 if kept == num_positions else num_positions * kept
-        )  # every position with every selected one
+        compared = 0 if kept == num_positions else num_positions * kept  # every position with every selected one
         return {"attention": float(compared * num_frames * self.width)}
 
 

@@ -74,9 +74,7 @@ class SharedPatchify(PatchEmbed):
     kernels of once-for-all networks. It costs about 14 points in the paper's Table 3.
     """
 
-    def __init__(
-        self, img_size: int | Sides, grids: Sequence[TokenGrid], width: int, in_chans: int = 3
-    ) -> None:
+    def __init__(self, img_size: int | Sides, grids: Sequence[TokenGrid], width: int, in_chans: int = 3) -> None:
         super().__init__()
         self.patches = {grid.name: patch_of(img_size, grid) for grid in grids}
         heights, widths = zip(*self.patches.values())

@@ -39,17 +39,13 @@ def resize_patch_kernel(
 
 
 @torch.compiler.disable  # a compiled model would compute the pseudo-inverses in every pass
-def _factors(
-    kernel: Tensor, size: tuple[int, int], mode: str, antialias: bool, dtype: torch.dtype
-) -> list[Tensor]:
+def _factors(kernel: Tensor, size: tuple[int, int], mode: str, antialias: bool, dtype: torch.dtype) -> list[Tensor]:
     pairs = zip(kernel.shape[-2:], size)
     return [_pseudo_inverse(*pair, mode, antialias, kernel.device, dtype) for pair in pairs]
 
 
 @lru_cache(maxsize=128)
-def _pseudo_inverse(
-    old: int, new: int, mode: str, antialias: bool, device: torch.device, dtype: torch.dtype
-) -> Tensor:
+def _pseudo_inverse(old: int, new: int, mode: str, antialias: bool, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Compute (new, old): pinv(B^T) in float64, then as `dtype`; column j of B is the j-th of `old` unit vectors, resized."""
     # Made in a forward pass under whatever mode, kept for all later ones: also for those that need gradients.
     with torch.inference_mode(False), torch.no_grad():
@@ -58,9 +54,7 @@ def _pseudo_inverse(
         return torch.linalg.pinv(resized.flatten(1)).to(device, dtype)
 
 
-def resize_positions(
-    table: Tensor, num_prefix: int, source: TokenGrid, target: TokenGrid, method: str
-) -> Tensor:
+def resize_positions(table: Tensor, num_prefix: int, source: TokenGrid, target: TokenGrid, method: str) -> Tensor:
     """Resize a position table, (1, P + source, D) -> (1, P + target, D); the P prefix rows are kept.
 
     Methods:
@@ -75,9 +69,7 @@ def resize_positions(
     Raise ValueError for another method or a table that does not match `source`.
     """
     if method not in POSITION_METHODS:
-        raise ValueError(
-            f"position resizing {method!r} is unknown; choose from {', '.join(POSITION_METHODS)}"
-        )
+        raise ValueError(f"position resizing {method!r} is unknown; choose from {', '.join(POSITION_METHODS)}")
     if table.shape[1] != num_prefix + source.num_positions:
         raise ValueError(
             f"a position table of {table.shape[1]} rows is not {num_prefix} prefix rows and a {source} grid"
@@ -138,9 +130,7 @@ def resize_times(table: Tensor, num_frames: int, method: str) -> Tensor:
         return table
     if method == "nearest":
         return _nearest(table, num_frames)
-    resized = F.interpolate(
-        table.transpose(1, 2).float(), size=num_frames, mode="linear", align_corners=False
-    )
+    resized = F.interpolate(table.transpose(1, 2).float(), size=num_frames, mode="linear", align_corners=False)
     return resized.transpose(1, 2).to(table.dtype)
 
 

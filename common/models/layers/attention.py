@@ -118,9 +118,7 @@ class Attention(nn.Module):
     width to the power of -0.5. The head width is width / heads unless `head_dim` says otherwise.
     """
 
-    def __init__(
-        self, width: int, num_heads: int, qkv_bias: bool = True, head_dim: int | None = None
-    ) -> None:
+    def __init__(self, width: int, num_heads: int, qkv_bias: bool = True, head_dim: int | None = None) -> None:
         super().__init__()
         if head_dim is None and width % num_heads:
             raise ValueError(f"embed_dim {width} is not a multiple of num_heads {num_heads}")

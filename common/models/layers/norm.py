@@ -29,9 +29,7 @@ class LengthAwareLayerNorm(nn.LayerNorm):
         if self.longest is None or grid == self.longest:
             return super().forward(x)
         if grid.name not in self.short:
-            raise KeyError(
-                f"no LayerNorm for grid {grid}; this model has {self.longest}, {', '.join(self.short)}"
-            )
+            raise KeyError(f"no LayerNorm for grid {grid}; this model has {self.longest}, {', '.join(self.short)}")
         return self.short[grid.name](x)
 
     @torch.no_grad()

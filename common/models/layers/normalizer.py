@@ -25,6 +25,4 @@ class Normalizer(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Normalise uint8 (B, C, ...) to float (B, C, ...)."""
         per_channel = (1, -1, *[1] * (pixels.ndim - 2))
-        return torch.addcmul(
-            self.shift.view(per_channel), pixels.to(self.scale.dtype), self.scale.view(per_channel)
-        )
+        return torch.addcmul(self.shift.view(per_channel), pixels.to(self.scale.dtype), self.scale.view(per_channel))

@@ -139,9 +139,7 @@ def _any_batch_in_evaluation(network: nn.Module) -> None:
 class LocalBackend(Backend):
     """One process, one device, plain PyTorch."""
 
-    def __init__(
-        self, device: torch.device, dtype: str = "float32", *arguments: Any, **settings: Any
-    ) -> None:
+    def __init__(self, device: torch.device, dtype: str = "float32", *arguments: Any, **settings: Any) -> None:
         """Make the backend; `dtype` auto is float32, the other arguments are those of `Backend`."""
         super().__init__(device, "float32" if dtype == "auto" else dtype, *arguments, **settings)
         # Of float16 the program asks the scale, and so waits, in any case.

@@ -59,12 +59,7 @@ def divide(options: ParallelOptions, network: nn.Module, world: World) -> Divisi
 
 
 def make_backend(
-    division: Division,
-    options: ParallelOptions,
-    train: TrainOptions,
-    task: Task,
-    device: torch.device,
-    dtype: str,
+    division: Division, options: ParallelOptions, train: TrainOptions, task: Task, device: torch.device, dtype: str
 ) -> Backend:
     """Make the backend, not yet prepared; `task` is told which grids it runs here.
 

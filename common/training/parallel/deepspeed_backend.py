@@ -55,9 +55,7 @@ class DeepSpeedBackend(Backend):
         effective_given: bool = True,
     ) -> None:
         """Make the backend; effective_given: `accumulate` comes from the user's effective_batch, for what is said of it."""
-        super().__init__(
-            device, "bfloat16" if dtype == "auto" else dtype, accumulate, clip_grad_norm, options
-        )
+        super().__init__(device, "bfloat16" if dtype == "auto" else dtype, accumulate, clip_grad_norm, options)
         self.deepspeed = import_deepspeed(device)
         self.batch_size = batch_size
         self.effective_given = effective_given
@@ -81,9 +79,7 @@ class DeepSpeedBackend(Backend):
         )
         path = self.options.deepspeed_config
         theirs = {} if path is None else read_config(path)
-        merged, scaling = merge(
-            ours, theirs, path, optimizer, self.device.type, training, self.effective_given
-        )
+        merged, scaling = merge(ours, theirs, path, optimizer, self.device.type, training, self.effective_given)
         check_settings(self.deepspeed, merged, path)
         return merged, scaling
 
@@ -137,11 +133,7 @@ class DeepSpeedBackend(Backend):
             optimizer.grad_partitions_flat_buffer.zero_()
         if self.options.offload == "none":
             return
-        flat = (
-            optimizer.fp32_partitioned_groups_flat
-            if self.stage == 3
-            else optimizer.single_partition_of_fp32_groups
-        )
+        flat = optimizer.fp32_partitioned_groups_flat if self.stage == 3 else optimizer.single_partition_of_fp32_groups
         on_host = [] if self.stage == 3 else list(optimizer.accumulated_grads_in_cpu.values())
         for buffer in [*on_host, *(piece.grad for piece in flat if piece.grad is not None)]:
             buffer.zero_()

@@ -101,9 +101,7 @@ def read_config(path: Path) -> Json:
     except (OSError, ValueError) as error:
         raise UserError(f"parallel.deepspeed_config: {path} cannot be read as JSON ({error})") from error
     if not isinstance(content, dict):
-        raise UserError(
-            f'parallel.deepspeed_config: {path} is not a JSON object like {{"zero_optimization": ...}}'
-        )
+        raise UserError(f'parallel.deepspeed_config: {path} is not a JSON object like {{"zero_optimization": ...}}')
     return content
 
 
@@ -136,9 +134,7 @@ def merge(
         ("fp16", {"enabled", "loss_scale", "min_loss_scale", "auto_cast", *SCALE_KEYS}),
     ):
         for key in sorted(set(_section(theirs, section)) - known):
-            problems.append(
-                f"{section}.{key}: has no meaning where weights stay float32; remove it from the file"
-            )
+            problems.append(f"{section}.{key}: has no meaning where weights stay float32; remove it from the file")
     if problems:
         listed = "".join(f"\n  {problem}" for problem in problems)
         raise UserError(
@@ -159,9 +155,7 @@ def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return section if isinstance(section, Mapping) else {}
 
 
-def _differences(
-    theirs: Mapping[str, Any], ours: Mapping[str, Any], path: str = ""
-) -> Iterator[tuple[str, Any, Any]]:
+def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yield the key paths that both have with different values: path, theirs, ours."""
     for key in theirs.keys() & ours.keys():
         where, value = f"{path}{key}", theirs[key]

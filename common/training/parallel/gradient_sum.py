@@ -167,9 +167,7 @@ class BufferMean:
 def _bucket(parameters: list[nn.Parameter]) -> _Bucket:
     first = parameters[0]
     flat = torch.zeros(sum(one.numel() for one in parameters), dtype=first.dtype, device=first.device)
-    views = [
-        piece.view_as(one) for one, piece in zip(parameters, flat.split([one.numel() for one in parameters]))
-    ]
+    views = [piece.view_as(one) for one, piece in zip(parameters, flat.split([one.numel() for one in parameters]))]
     for parameter, view in zip(parameters, views):
         if parameter.grad is not None:
             view.copy_(parameter.grad)

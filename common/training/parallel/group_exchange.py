@@ -31,9 +31,7 @@ class GroupExchange:
         self.dealing = dealing
         self.devices = [torch.cuda.current_device()] if device.type == "cuda" else []
         # Every rank has to make all groups.
-        groups = [
-            dist.new_group(dealing.ranks_of(number), timeout=timeout) for number in range(dealing.num_groups)
-        ]
+        groups = [dist.new_group(dealing.ranks_of(number), timeout=timeout) for number in range(dealing.num_groups)]
         own = groups[dealing.group]
         assert isinstance(own, dist.ProcessGroup)
         self._group = own
@@ -59,9 +57,7 @@ class GroupExchange:
 
     def publish(self, logits: Tensor) -> None:
         """Start sending the longest grid's logits."""
-        message = torch.cat(
-            [logits.float().flatten(), logits.new_full((1,), self._seed, dtype=torch.float32)]
-        )
+        message = torch.cat([logits.float().flatten(), logits.new_full((1,), self._seed, dtype=torch.float32)])
         # Tensors on their way have to live until they have left.
         self._sent = [(work, tensor) for work, tensor in self._sent if not work.is_completed()]
         work = dist.broadcast(message, self._source, self._group, async_op=True)

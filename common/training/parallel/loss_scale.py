@@ -44,9 +44,7 @@ def load_scaler(scaler: GradScaler, state: dict[str, float]) -> None:
     """Go on with a scale that was saved; one that another dtype did not need starts anew."""
     if state and scaler.is_enabled():
         good_updates = min(int(state["good_updates"]), scaler.get_growth_interval() - 1)
-        scaler.load_state_dict(
-            {**scaler.state_dict(), "scale": state["scale"], "_growth_tracker": good_updates}
-        )
+        scaler.load_state_dict({**scaler.state_dict(), "scale": state["scale"], "_growth_tracker": good_updates})
 
 
 def zero_scaler_state(scaler: Any) -> dict[str, float]:
@@ -56,11 +54,7 @@ def zero_scaler_state(scaler: Any) -> dict[str, float]:
 
 def load_zero_scaler(scaler: Any, state: dict[str, float]) -> None:
     if state:
-        scaler.cur_scale, scaler.cur_iter, scaler.last_overflow_iter = (
-            state["scale"],
-            int(state["good_updates"]),
-            -1,
-        )
+        scaler.cur_scale, scaler.cur_iter, scaler.last_overflow_iter = (state["scale"], int(state["good_updates"]), -1)
 
 
 def scaler_arguments(fp16: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,10 +35,6 @@ def load_optimizer_state(optimizer: Optimizer, network: nn.Module, state: NamedS
             if names.get(parameter) in state:
                 by_number[number] = {key: value.clone() for key, value in state[names[parameter]].items()}
     if len(by_number) != len(state):
-        unknown = sorted(
-            set(state) - {names.get(p) for group in optimizer.param_groups for p in group["params"]}
-        )
-        raise ValueError(
-            f"the state is of other parameters than the optimiser's: {', '.join(map(str, unknown))}"
-        )
+        unknown = sorted(set(state) - {names.get(p) for group in optimizer.param_groups for p in group["params"]})
+        raise ValueError(f"the state is of other parameters than the optimiser's: {', '.join(map(str, unknown))}")
     optimizer.load_state_dict({"state": by_number, "param_groups": own["param_groups"]})

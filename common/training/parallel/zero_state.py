@@ -89,9 +89,7 @@ def _keys(inner: torch.optim.Optimizer) -> dict[str, bool]:
     return {key: is_tensor for one in everywhere for key, is_tensor in one.items()}
 
 
-def _fragments(
-    engine: Any, stage: int, network: nn.Module
-) -> Iterator[tuple[str, nn.Parameter, _Fragment | None]]:
+def _fragments(engine: Any, stage: int, network: nn.Module) -> Iterator[tuple[str, nn.Parameter, _Fragment | None]]:
     """Yield every trained parameter, in the same order on all ranks, with this rank's part of it, if any."""
     optimizer = engine.optimizer
     for name, parameter in network.named_parameters():

@@ -60,9 +60,7 @@ def problems(folder: Path, text: str, *overrides: str) -> str:
 def test_file_and_overrides(tmp_path):
     path = write(tmp_path, "width: 8\noptim: {lr: 1e-3}\ntask: {kind: revit, temperature: 1}\n")
     run = load(
-        Run,
-        path,
-        ["optim.steps=[1, 2]", "heads=4", "folder=runs/a", "optim.lr=5E2", "sources=[{}]", "sources.0.lr=2"],
+        Run, path, ["optim.steps=[1, 2]", "heads=4", "folder=runs/a", "optim.lr=5E2", "sources=[{}]", "sources.0.lr=2"]
     )
     assert run.optim == Optim(lr=500.0, steps=(1, 2))
     assert run.heads == 4
@@ -86,19 +84,12 @@ def test_everything_wrong_is_reported_together(tmp_path):
     lines = message.splitlines()
     assert lines[0] == f"{len(lines) - 1} problems in the configuration"
     file = tmp_path / "run.yaml"
-    assert (
-        f"  {file}:1: width: found broad; allowed: a valid integer, unable to parse string as an integer"
-        in lines
-    )
+    assert f"  {file}:1: width: found broad; allowed: a valid integer, unable to parse string as an integer" in lines
     assert f"  {file}:4: optim.lr: found -1; allowed: greater than 0" in lines
     assert any(line.startswith(f"  {file}:5: optim.nane:") and "did you mean name?" in line for line in lines)
-    assert any(
-        line.startswith(f"  {file}:6: optim.name: found lion; allowed: 'sgd' or 'adamw'") for line in lines
-    )
+    assert any(line.startswith(f"  {file}:6: optim.name: found lion; allowed: 'sgd' or 'adamw'") for line in lines)
     assert any(line.startswith(f"  {file}:7: temperature:") and "task.temperature" in line for line in lines)
-    assert any(
-        line.startswith("  command line: optim.momentum: found 0.9; unknown key; allowed:") for line in lines
-    )
+    assert any(line.startswith("  command line: optim.momentum: found 0.9; unknown key; allowed:") for line in lines)
     assert any(line.startswith("  command line: no_equals_sign: not of the form") for line in lines)
 
 
@@ -116,9 +107,7 @@ def test_union_paths_are_as_written(tmp_path):
     message = problems(tmp_path, "width: 8\ntask:\n  kind: revit\n  temprature: 1\n")
     assert "run.yaml:4: task.temprature: found 1; unknown key; did you mean temperature?" in message
     assert "run.yaml:2: task.temperature: not given; it is required" in message
-    assert "task: kind is 'flexi'; allowed: 'plain', 'revit'" in problems(
-        tmp_path, "width: 8\ntask: {kind: flexi}\n"
-    )
+    assert "task: kind is 'flexi'; allowed: 'plain', 'revit'" in problems(tmp_path, "width: 8\ntask: {kind: flexi}\n")
     assert "run.yaml:2: task: the key 'kind' is not given" in problems(tmp_path, "width: 8\ntask: {}\n")
 
 
@@ -128,9 +117,7 @@ def test_list_elements_are_numbered(tmp_path):
 
 
 def test_an_override_takes_the_blame(tmp_path):
-    assert "command line: optim.lr: found 0;" in problems(
-        tmp_path, "width: 8\noptim:\n  lr: 1\n", "optim={lr: 0}"
-    )
+    assert "command line: optim.lr: found 0;" in problems(tmp_path, "width: 8\noptim:\n  lr: 1\n", "optim={lr: 0}")
 
 
 @pytest.mark.parametrize(
@@ -189,9 +176,7 @@ def test_a_file_is_laid_over_its_base(tmp_path):
     base = "width: 8\nheads: 4\noptim:\n  lr: 2\n  steps: [1, 2]\nfolder: a\ntask: {kind: revit, temperature: 3}\n"
     path = write_with_base(tmp_path, base, "optim:\n  steps: [5]\nfolder: null\ntask: {temperature: 1}\n")
     run = load(Run, path, ["heads=2"])
-    assert run == Run(
-        width=8, heads=2, optim=Optim(lr=2, steps=(5,)), task=Distilled(temperature=1), folder=None
-    )
+    assert run == Run(width=8, heads=2, optim=Optim(lr=2, steps=(5,)), task=Distilled(temperature=1), folder=None)
     assert "base" not in dump(run)
     top = tmp_path / "top.yaml"
     top.write_text("base: run.yaml\nheads: 8\n")
@@ -220,10 +205,7 @@ def test_what_is_wrong_is_found_where_it_was_written(tmp_path):
 @pytest.mark.parametrize(
     ("own", "expected"),
     [
-        (
-            "base: bases/bas.yaml\n",
-            r"run\.yaml:1: base: .*bas\.yaml: no such file; did you mean .*base\.yaml\?",
-        ),
+        ("base: bases/bas.yaml\n", r"run\.yaml:1: base: .*bas\.yaml: no such file; did you mean .*base\.yaml\?"),
         ("width: 8\nbase: [a, b]\n", r"run\.yaml:2: base: found \['a', 'b'\]; allowed"),
         ("base: run.yaml\n", r"run\.yaml:1: base: .*circle \(.*run\.yaml -> .*run\.yaml\)"),
         ("base: bases/around.yaml\n", r"around\.yaml:1: base: .*circle"),

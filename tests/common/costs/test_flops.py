@@ -46,9 +46,7 @@ def test_explicit_and_fused_attention_cost_the_same():
 
 def test_attention_left_out_is_caught(monkeypatch):
     monkeypatch.setattr(fvcore_count, "_attention_macs", lambda inputs, outputs: {"attention": 0.0})
-    with pytest.raises(
-        CountError, match=r"disagree by more than 1% on attention.*fvcore .*torch .*closed formula"
-    ):
+    with pytest.raises(CountError, match=r"disagree by more than 1% on attention.*fvcore .*torch .*closed formula"):
         count(Known(), (1, 3, 32, 32))
 
 

@@ -30,9 +30,7 @@ def test_a_path_is_logged_and_counted_once(caplog):
 def test_more_than_the_share_stops_with_the_list():
     ledger = BrokenFiles(1000, max_share=0.1, min_samples=20)
     ledger.record(range(90), [failure(id_) for id_ in range(90, 100)])  # exactly a tenth
-    with pytest.raises(
-        UserError, match=r"11 of the 101 samples(.|\n)*share of 0.1(.|\n)*clip90.mp4: is empty"
-    ):
+    with pytest.raises(UserError, match=r"11 of the 101 samples(.|\n)*share of 0.1(.|\n)*clip90.mp4: is empty"):
         ledger.record([], [failure(100)])
 
 

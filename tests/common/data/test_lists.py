@@ -108,14 +108,7 @@ def test_names_that_are_not_text_survive(tmp_path):
 
 @pytest.fixture
 def tree(tmp_path):
-    for name in (
-        "jump/b.mp4",
-        "jump/deep/a.webm",
-        "run/c.MKV",
-        "run/notes.txt",
-        "empty/x.txt",
-        ".cache/d.mp4",
-    ):
+    for name in ("jump/b.mp4", "jump/deep/a.webm", "run/c.MKV", "run/notes.txt", "empty/x.txt", ".cache/d.mp4"):
         path = tmp_path / "tree" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

@@ -134,9 +134,7 @@ def run_epochs(loader: Loader, num_epochs: int) -> None:
 
 
 def test_a_data_set_without_one_good_sample_ends_its_tries():
-    dataset = RobustDataset(
-        Noise(broken=frozenset(range(NUM_SAMPLES))), NUM_SAMPLES, training=True, max_tries=5
-    )
+    dataset = RobustDataset(Noise(broken=frozenset(range(NUM_SAMPLES))), NUM_SAMPLES, training=True, max_tries=5)
     item = dataset[0, 3]
     assert item.inputs is None
     assert len(item.failures) == 5
@@ -188,20 +186,14 @@ def test_ranks_share_the_samples(num_ranks, training):
 
 
 def test_seeds_differ_in_every_coordinate():
-    seeds = {
-        sample_seed(seed, epoch, index) for seed in range(5) for epoch in range(5) for index in range(40)
-    }
+    seeds = {sample_seed(seed, epoch, index) for seed in range(5) for epoch in range(5) for index in range(40)}
     assert len(seeds) == 1000
 
 
 def test_seeds_and_order_are_those_of_earlier_versions():
     """Runs can be repeated across versions: numbers as they were before samples could be repeated."""
     keys = ((0, 0, 0), (7, 1, 3), (2**40, 300, 1281166))
-    assert [sample_seed(*key) for key in keys] == [
-        7896617691693857887,
-        7964965305340474863,
-        44322119426822828,
-    ]
+    assert [sample_seed(*key) for key in keys] == [7896617691693857887, 7964965305340474863, 44322119426822828]
     sampler = EpochSampler(10, seed=7, shuffle=True)
     sampler.set_position(2)
     assert [key[1:] for key in sampler] == [(index, 0) for index in [1, 6, 0, 7, 8, 9, 4, 3, 2, 5]]
@@ -209,12 +201,7 @@ def test_seeds_and_order_are_those_of_earlier_versions():
 
 def test_all_global_generators_follow_the_sample_and_are_left_alone():
     def load(index, generator):
-        drawn = [
-            random.random(),
-            np.random.rand(),
-            float(torch.rand(())),
-            float(torch.rand((), generator=generator)),
-        ]
+        drawn = [random.random(), np.random.rand(), float(torch.rand(())), float(torch.rand((), generator=generator))]
         return Sample((torch.tensor(drawn) * 255).byte().view(1, 4, 1, 1), 0)
 
     dataset = RobustDataset(load, 5, seed=3)

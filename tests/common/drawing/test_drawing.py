@@ -57,9 +57,7 @@ def test_every_pixel_lies_in_the_cell_of_the_token_that_it_changes(name, size, g
 
 def test_stems_begin_where_they_pad():
     lvvit = Embedded("lvvit", 224, ["14x14", "10x10"], stem_widths=(2, 2, 2))
-    assert cells_of(lvvit, TokenGrid(10, 10), (224, 224)) == TokenCells(
-        (224, 224), TokenGrid(10, 10), (24, 24), (8, 8)
-    )
+    assert cells_of(lvvit, TokenGrid(10, 10), (224, 224)) == TokenCells((224, 224), TokenGrid(10, 10), (24, 24), (8, 8))
     stem = Embedded("stem", 52, ["7x7"], stem_widths=(2, 2, 2, 2))
     assert cells_of(stem, TokenGrid(7, 7), (52, 52)).origin == (0, 0)
     model = torch.nn.Identity()  # says nothing of its cells
@@ -129,16 +127,7 @@ def test_frames_may_have_fates_of_their_own():
 
 def test_names_do_not_meet(tmp_path):
     gallery, dot = Gallery(tmp_path / "made" / "here"), Image.new("RGB", (1, 1))
-    sources = [
-        "a/x.png",
-        "b/x.jpg",
-        "b/X.png",
-        "x-2.png",
-        "a\nb.png",
-        "n" * 250 + ".png",
-        "\udcff.png",
-        "é" * 120,
-    ]
+    sources = ["a/x.png", "b/x.jpg", "b/X.png", "x-2.png", "a\nb.png", "n" * 250 + ".png", "\udcff.png", "é" * 120]
     names = [os.path.basename(gallery.save(source, dot)) for source in sources]
     assert names[:5] == [f"{name}.tokens.png" for name in ("x", "x-2", "X-3", "x-2-2", "a_b")]
     assert len({name.casefold() for name in names}) == len(sources)

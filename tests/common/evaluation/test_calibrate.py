@@ -119,9 +119,7 @@ def reported(classifier, calibration, budget=None):
     classifier.policy = None
     costs, choice = COSTS, None
     if budget is not None:
-        choice = calibration.curve.choose(
-            Budget.parse(budget), lambda: Milliseconds((8.0, 2.0), 1.0, "made up")
-        )
+        choice = calibration.curve.choose(Budget.parse(budget), lambda: Milliseconds((8.0, 2.0), 1.0, "made up"))
         classifier.policy = calibration.curve.policy(choice.point, hold=choice.holds)
         if not classifier.policy.asks:
             costs = replace(COSTS, assigner=0.0)

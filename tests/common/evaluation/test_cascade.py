@@ -122,9 +122,7 @@ def test_a_useless_assigner_is_called_useless(choice):
 
 def test_shuffled_assigners_are_seldom_called_good():
     """One in forty by the interval's own promise."""
-    reports = [
-        adaptive_report(made(200, seed=seed, choice="shuffled"), COSTS, "logits") for seed in range(60)
-    ]
+    reports = [adaptive_report(made(200, seed=seed, choice="shuffled"), COSTS, "logits") for seed in range(60)]
     assert sum(report["adaptive"]["interval"][0] > 0 for report in reports) <= 5
 
 
@@ -163,9 +161,7 @@ def test_the_paired_interval_is_the_bootstraps_where_many_samples_differ():
     generator = np.random.default_rng(0)
     differences = generator.choice([-1, -0.4, 0, 0.2, 1], 2000, p=[0.1, 0.1, 0.4, 0.2, 0.2])
     means = [generator.choice(differences, 2000).mean() for _ in range(2000)]
-    assert paired_interval(torch.from_numpy(differences)) == pytest.approx(
-        np.percentile(means, [2.5, 97.5]), abs=0.003
-    )
+    assert paired_interval(torch.from_numpy(differences)) == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.003)
 
 
 @pytest.mark.parametrize("num", [20, 100])

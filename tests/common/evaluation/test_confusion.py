@@ -8,13 +8,7 @@ import pytest
 import torch
 from made_runs import made_seen
 
-from revit.common.evaluation.confusion import (
-    assigned_against_needed,
-    by_length,
-    confused_pairs,
-    confusion,
-    per_class,
-)
+from revit.common.evaluation.confusion import assigned_against_needed, by_length, confused_pairs, confusion, per_class
 from revit.common.report.summary import MOST_POINTS, read_training
 
 
@@ -27,13 +21,9 @@ def test_classes():
             assert table[target, answer] == answers.count((target, answer))
     rows = per_class(seen)
     assert [row["top1"] for row in rows] == sorted(row["top1"] for row in rows)
-    assert sum(row["top1"] * row["samples"] for row in rows) == pytest.approx(
-        100 * int(seen.correct("adaptive").sum())
-    )
+    assert sum(row["top1"] * row["samples"] for row in rows) == pytest.approx(100 * int(seen.correct("adaptive").sum()))
     pairs = confused_pairs(seen, most=100)
-    found = {
-        (seen.label_names.index(row["class"]), seen.label_names.index(row["answered"])): row for row in pairs
-    }
+    found = {(seen.label_names.index(row["class"]), seen.label_names.index(row["answered"])): row for row in pairs}
     assert len(found) == len(pairs)
     assert sum(row["samples"] for row in pairs) == int((~seen.correct("adaptive")).sum())
     for (target, answer), row in found.items():
@@ -46,9 +36,7 @@ def test_classes():
 def test_classes_without_samples_and_without_mistakes():
     seen = made_seen(num=6, classes=3)
     right = dict.fromkeys(seen.predictions, seen.targets)
-    perfect = type(seen)(
-        ("a", "b", "c", "none"), seen.grids, seen.ids, seen.targets, right, seen.probabilities
-    )
+    perfect = type(seen)(("a", "b", "c", "none"), seen.grids, seen.ids, seen.targets, right, seen.probabilities)
     assert confused_pairs(perfect) == []
     assert [row["class"] for row in per_class(perfect)] == ["a", "b", "c"]
 
@@ -63,10 +51,7 @@ def test_lengths(views):
     table = assigned_against_needed(seen)
     for position, row in enumerate(rows):
         inputs = [
-            (sample, view)
-            for sample in range(200)
-            for view in range(views)
-            if seen.lengths[sample, view] == position
+            (sample, view) for sample in range(200) for view in range(views) if seen.lengths[sample, view] == position
         ]
         assert row["inputs"] == len(inputs)
         for grid in seen.grids:
@@ -92,10 +77,7 @@ def test_a_length_that_was_never_given():
 
 def test_curves_of_an_interrupted_run(tmp_path):
     log = tmp_path / "log.jsonl"
-    lines = [
-        {"event": "train", "stage": "model", "update": 10 * n, "lr": 0.1, "loss": {"6x6": n}}
-        for n in range(5)
-    ]
+    lines = [{"event": "train", "stage": "model", "update": 10 * n, "lr": 0.1, "loss": {"6x6": n}} for n in range(5)]
     again = {"event": "train", "stage": "model", "update": 30, "lr": 0.2, "loss": {"6x6": 7.0}}
     odd = [
         {"event": "val", "epoch": 1, "error": "no samples"},
@@ -106,9 +88,7 @@ def test_curves_of_an_interrupted_run(tmp_path):
         ["no", "object"],
     ]
     text = "\n".join(map(json.dumps, [*lines, again, *odd]))
-    log.write_text(
-        text + '\n{"event": "train", "stage": "mod\n' + '{"event": "val", "epoch": 3, "top1": {"6x6": NaN}}'
-    )
+    log.write_text(text + '\n{"event": "train", "stage": "mod\n' + '{"event": "val", "epoch": 3, "top1": {"6x6": NaN}}')
     (training,) = read_training(log).values()
     assert training.loss == {"6x6": [(0, 0), (10, 1), (20, 2), (30, 7), (40, 4)]}
     assert training.learning_rate[3] == (30, 0.2)

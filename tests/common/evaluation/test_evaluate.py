@@ -13,10 +13,7 @@ from revit.common.methods.revit.adaptive import AdaptiveOutput
 
 def batches(count: int) -> list[Batch]:
     ids = torch.arange(2)
-    return [
-        Batch(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), ids % 2, ids + 2 * number)
-        for number in range(count)
-    ]
+    return [Batch(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), ids % 2, ids + 2 * number) for number in range(count)]
 
 
 def answering(value: float):
@@ -29,9 +26,7 @@ def answering(value: float):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_answers_that_are_not_numbers_are_no_accuracy(value: float):
     with pytest.raises(ValueError, match="not all numbers"):
-        evaluate(
-            {"good": answering(0.0), "bad": answering(value)}, batches(1), nn.Identity(), torch.device("cpu")
-        )
+        evaluate({"good": answering(0.0), "bad": answering(value)}, batches(1), nn.Identity(), torch.device("cpu"))
 
 
 def test_every_sample_is_answered_once_in_order():

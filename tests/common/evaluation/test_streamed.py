@@ -54,9 +54,7 @@ def batches(number: int, samples: int = 4) -> list[Batch]:
 def test_the_answers_are_those_of_every_batch_alone(dtype: str) -> None:
     networks = classifier()
     ran: list[tuple[str, int]] = []
-    networks.model.register_forward_hook(
-        lambda model, inputs, output: ran.append((inputs[1].name, len(inputs[0])))
-    )
+    networks.model.register_forward_hook(lambda model, inputs, output: ran.append((inputs[1].name, len(inputs[0]))))
     plain = evaluate({"adaptive": networks}, batches(20), PIXELS, CPU, dtype).answers["adaptive"]
     ran.clear()
     found = evaluate({"adaptive": Streamed(networks, PIXELS, CPU)}, batches(20), PIXELS, CPU, dtype)
@@ -64,9 +62,7 @@ def test_the_answers_are_those_of_every_batch_alone(dtype: str) -> None:
     assert streamed.logits.shape == (80, VIEWS, 5)
     assert torch.equal(streamed.lengths, plain.lengths)
     assert set(plain.lengths.flatten().tolist()) == {0, 1, 2}
-    torch.testing.assert_close(
-        streamed.logits, plain.logits, atol=1e-5 if dtype == "float32" else 0.1, rtol=0
-    )
+    torch.testing.assert_close(streamed.logits, plain.logits, atol=1e-5 if dtype == "float32" else 0.1, rtol=0)
     assert streamed.seconds > 0
     limits = {"4x4": 4, "2x2": 16, "1x1": 64}
     assert sum(count for _, count in ran) == 80 * VIEWS

@@ -39,9 +39,7 @@ class CheckerboardReducer(Reducer):
         return Shorter(kept.expand(B, -1), S)
 
     def positions_per_block(self, num_positions: int, depth: int) -> Sequence[int]:
-        return [
-            num_positions if number < self.before else (num_positions + 1) // 2 for number in range(depth)
-        ]
+        return [num_positions if number < self.before else (num_positions + 1) // 2 for number in range(depth)]
 
 
 class Checkerboard(Method[CheckerboardOptions]):

@@ -24,10 +24,7 @@ def reduced(model, rate: float):
     return model
 
 
-PUBLISHED = {
-    "deit_small": {0.9: 4.050, 0.8: 3.471, 0.6: 2.571, 0.5: 2.234},
-    "lvvit_s": {0.5: 3.801},
-}
+PUBLISHED = {"deit_small": {0.9: 4.050, 0.8: 3.471, 0.6: 2.571, 0.5: 2.234}, "lvvit_s": {0.5: 3.801}}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -60,9 +57,7 @@ def test_formula_and_counters_agree_for_clips(attention, size):
 @pytest.mark.parametrize("sides", [(64, 64), (64, 96)])
 def test_formula_and_counters_agree_for_pictures(name, sides):
     grid = TokenGrid(sides[0] // 16, sides[1] // 16)
-    model = VARIANTS[name].build(
-        img_size=sides, grids=[grid], embed_dim=32, num_heads=2, depth=5, num_classes=7
-    )
+    model = VARIANTS[name].build(img_size=sides, grids=[grid], embed_dim=32, num_heads=2, depth=5, num_classes=7)
     check(reduced(model, 0.7), (1, 3, *sides))
 
 

@@ -13,12 +13,7 @@ from torch import Tensor
 
 from revit.common.data.batch import Batch
 from revit.common.methods.base import optim_of, task_of
-from revit.common.methods.dynamicvit.task import (
-    DynamicViTTask,
-    ratio_loss,
-    token_divergence,
-    token_error,
-)
+from revit.common.methods.dynamicvit.task import DynamicViTTask, ratio_loss, token_divergence, token_error
 from revit.common.methods.revit.task import SelfDistillation, divergence
 from revit.common.system.errors import UserError
 from revit.common.training.optim import parameter_groups

@@ -224,9 +224,7 @@ def test_the_predictor_is_the_papers():
             assert torch.allclose(found[b, n], logits.log_softmax(-1), atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("depth", "stages"), [(12, (3, 6, 9)), (16, (4, 8, 12)), (20, (5, 10, 15)), (24, (6, 12, 18))]
-)
+@pytest.mark.parametrize(("depth", "stages"), [(12, (3, 6, 9)), (16, (4, 8, 12)), (20, (5, 10, 15)), (24, (6, 12, 18))])
 def test_stages_of_published_depths(depth, stages):
     assert default_stages(depth) == stages
 

@@ -108,12 +108,10 @@ def test_everything_wrong_is_reported_together_and_where_it_is_written(tmp_path)
     assert "run.yaml:9: methods.checkerbord: no such method" in lines[1]
     assert "did you mean checkerboard?" in lines[1]
     assert any(
-        "run.yaml:11: methods.checkerboard.befor: found 1; unknown key; did you mean before?" in line
-        for line in lines
+        "run.yaml:11: methods.checkerboard.befor: found 1; unknown key; did you mean before?" in line for line in lines
     )
     assert any(
-        "run.yaml:12: methods.checkerboard.before: found late; allowed: a valid integer" in line
-        for line in lines
+        "run.yaml:12: methods.checkerboard.before: found late; allowed: a valid integer" in line for line in lines
     )
     assert any("train.optim.lr: found -1; allowed: greater than 0" in line for line in lines)
 

@@ -21,17 +21,7 @@ from revit.image.models.genotype import PUBLISHED
 from revit.video.models.timesformer import TimeSformer
 
 # As-ViT's footnote 3, by hand: (kernel, times) -> dilation.
-DILATIONS = {
-    (4, 4): 5,
-    (4, 2): 2,
-    (5, 4): 5,
-    (5, 2): 2,
-    (6, 4): 5,
-    (7, 4): 5,
-    (7, 2): 2,
-    (8, 4): 4,
-    (8, 2): 2,
-}
+DILATIONS = {(4, 4): 5, (4, 2): 2, (5, 4): 5, (5, 2): 2, (6, 4): 5, (7, 4): 5, (7, 2): 2, (8, 4): 4, (8, 2): 2}
 
 
 @pytest.mark.parametrize(("kernel", "times"), DILATIONS)
@@ -134,9 +124,7 @@ TABLE_6 = {(40, 70): 18.7, (80, 140): 37.4, (120, 210): 56.2}
 
 
 def phases(first: int, second: int) -> RetokenizeOptions:
-    return RetokenizeOptions(
-        phases=[{"until": first / 300, "coarser": 4}, {"until": second / 300, "coarser": 2}]
-    )
+    return RetokenizeOptions(phases=[{"until": first / 300, "coarser": 4}, {"until": second / 300, "coarser": 2}])
 
 
 @pytest.mark.parametrize("ends", TABLE_6)
@@ -159,9 +147,7 @@ def test_the_cost_of_a_phase_is_that_of_the_coarser_map():
 
 def test_a_transformer_of_one_patch_size_has_the_cost_of_a_smaller_map():
     model = DeiT(224, [14], num_classes=10, embed_dim=32, depth=2, num_heads=2)
-    (row, *_) = METHOD(RetokenizeOptions(phases=[{"until": 0.5, "coarser": 2}])).cost_rows(
-        model, (1, 3, 224, 224)
-    )
+    (row, *_) = METHOD(RetokenizeOptions(phases=[{"until": 0.5, "coarser": 2}])).cost_rows(model, (1, 3, 224, 224))
     small = count(DeiT(112, [7], num_classes=10, embed_dim=32, depth=2, num_heads=2), (1, 3, 112, 112))
     assert row["gmacs"] == pytest.approx(small.gmacs)
 

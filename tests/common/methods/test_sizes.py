@@ -43,8 +43,7 @@ def test_successive_draws_do_not_hang_together():
 
 
 @pytest.mark.parametrize(
-    ("fraction", "grid"),
-    [(0.0, THIRD), (0.4999, THIRD), (0.5, SHORT), (0.79, SHORT), (0.8, LONG), (1.0, LONG)],
+    ("fraction", "grid"), [(0.0, THIRD), (0.4999, THIRD), (0.5, SHORT), (0.79, SHORT), (0.8, LONG), (1.0, LONG)]
 )
 def test_stages_follow_each_other(fraction, grid):
     stages = [Stage(share, (grid,), (1,)) for share, grid in ((0.5, THIRD), (0.3, SHORT), (0.2, LONG))]

@@ -64,9 +64,7 @@ def test_three_counts_agree_on_clips_at_every_stage(attention):
 @pytest.mark.parametrize("name", ["deit_tiny_distilled", "lvvit_t"])
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_three_counts_agree_on_sparse_evaluation(name, stage):
-    model = VARIANTS[name].build(
-        img_size=64, num_classes=7, embed_dim=24, depth=3, num_heads=2, grids=["8x8"]
-    )
+    model = VARIANTS[name].build(img_size=64, num_classes=7, embed_dim=24, depth=3, num_heads=2, grids=["8x8"])
     plain = count(model, (1, 3, 64, 64), model.grids[0]).gmacs
     ToE(ToEOptions(evaluation_stage=stage)).attach(model)
     sparse = count(model, (1, 3, 64, 64), model.grids[0]).gmacs

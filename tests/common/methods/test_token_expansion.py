@@ -99,9 +99,7 @@ def test_selection_equals_the_loop_written_one(rounding):
         compared += 1
         assert list(growth.seeds(N)) == seeds_of(N, rates[0], rounding)
         added = [added_at(N, rates[0], rates[1:], number, rounding) for number in range(1, stage + 1)]
-        assert [sum(growth.additions(N, number)) for number in range(1, stage + 1)] == np.cumsum(
-            added
-        ).tolist()
+        assert [sum(growth.additions(N, number)) for number in range(1, stage + 1)] == np.cumsum(added).tolist()
         features = torch.from_numpy(sample)[None]
         kept, slots = select(features, growth.seeds(N), growth.additions(N, stage))
         assert kept[0].tolist() == wanted
@@ -116,9 +114,7 @@ def test_every_position_goes_to_the_selected_one_it_is_most_similar_to():
     similarity = (unit @ unit.mT).gather(2, kept[:, None].expand(-1, 40, -1))
     similarity.scatter_(1, kept[..., None].expand(-1, -1, similarity.shape[2]), -2.0)
     own = torch.arange(kept.shape[1]).expand(3, -1)
-    similarity.scatter_(
-        1, kept[..., None].expand(-1, -1, kept.shape[1]), torch.eye(kept.shape[1]).expand(3, -1, -1)
-    )
+    similarity.scatter_(1, kept[..., None].expand(-1, -1, kept.shape[1]), torch.eye(kept.shape[1]).expand(3, -1, -1))
     assert torch.equal(slots, similarity.argmax(dim=2))
     assert torch.equal(slots.gather(1, kept), own)
     assert all(len(set(row.tolist())) == kept.shape[1] for row in kept)
@@ -186,12 +182,7 @@ def test_the_last_stage_of_rate_one_plans_nothing():
 def test_it_plans_before_its_block_and_in_training_only():
     patches, layout = torch.randn(2, 20, 1, 8), layout_of(20)
     reducer = at_stage(HALF, 1, before_block=2)
-    assert [reducer.plan(number, patches, layout) is not None for number in range(4)] == [
-        False,
-        False,
-        True,
-        False,
-    ]
+    assert [reducer.plan(number, patches, layout) is not None for number in range(4)] == [False, False, True, False]
     assert reducer.eval().plan(2, patches, layout) is None
     assert reducer.positions_per_block(20, 4) == [20] * 4
     assert reducer.macs(20) == {}

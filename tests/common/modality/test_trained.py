@@ -24,12 +24,7 @@ NUMBERS = ["0", "1", "2"]
 
 @pytest.mark.parametrize(
     ("theirs", "ours"),
-    [
-        (["a", "b"], ["a", "b"]),
-        (NUMBERS, NUMBERS),
-        (["a", "b", "c"], NUMBERS),
-        (["a", "b", "c"], NUMBERS[:2]),
-    ],
+    [(["a", "b"], ["a", "b"]), (NUMBERS, NUMBERS), (["a", "b", "c"], NUMBERS), (["a", "b", "c"], NUMBERS[:2])],
 )
 def test_equal_classes_pass(theirs, ours):
     check_same_classes("file", theirs, ours)
@@ -61,10 +56,7 @@ def checkpoint_of(options: ImageRun, **parts: dict[str, torch.Tensor]) -> Checkp
     [
         ([], ""),
         (["model.linear_std=0.5", "model.drop_path_rate=0.5", "train.batch_size=3"], ""),
-        (
-            ["methods={dynamicvit: {}}"],
-            "with methods dynamicvit, the configuration has methods toe",
-        ),
+        (["methods={dynamicvit: {}}"], "with methods dynamicvit, the configuration has methods toe"),
         (["methods={}"], "with no methods, the configuration has methods toe"),
         (["methods.toe.first_rate=0.25"], "with methods.toe.first_rate 0.25, the configuration has .* 0.5"),
         (
@@ -72,18 +64,9 @@ def checkpoint_of(options: ImageRun, **parts: dict[str, torch.Tensor]) -> Checkp
             "with model.name deit_tiny, model.grids 6x6, 3x3, model.depth 6, the configuration has model.name "
             "deit_small, model.grids 6x6, model.depth 4",
         ),
+        (["data.pixels.img_size=96"], "with data.pixels.img_size 96, the configuration has data.pixels.img_size 48"),
         (
-            ["data.pixels.img_size=96"],
-            "with data.pixels.img_size 96, the configuration has data.pixels.img_size 48",
-        ),
-        (
-            [
-                "model.depth=6",
-                "model.embed_dim=32",
-                "model.num_heads=2",
-                "model.mlp_ratio=2",
-                "model.grids=[6x6, 3x3]",
-            ],
+            ["model.depth=6", "model.embed_dim=32", "model.num_heads=2", "model.mlp_ratio=2", "model.grids=[6x6, 3x3]"],
             r".* \(and 1 more settings\)",
         ),
     ],

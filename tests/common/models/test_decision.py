@@ -132,11 +132,7 @@ def test_carrying_out_leaves_the_prefix_and_keeps_frames_together(T, P):
     tokens = torch.randn(B, P + 6 * T, 4, generator=generator)
     after, layout = decision.carry_out(tokens, layout_of(6, T, P))
     assert torch.equal(after[:, :P], tokens[:, :P])
-    assert (layout.num_positions, layout.num_frames, layout.decisions) == (
-        decision.kept.shape[1],
-        T,
-        (decision,),
-    )
+    assert (layout.num_positions, layout.num_frames, layout.decisions) == (decision.kept.shape[1], T, (decision,))
     for t in range(T):
         frame = applied_one_by_one(decision, tokens[:, P + t :: T])
         assert torch.allclose(after[:, P + t :: T], frame, atol=1e-6)
@@ -169,9 +165,7 @@ def test_source_maps_and_kept_positions_after_any_sequence_of_decisions():
         held = []
         for decision in decisions:
             if isinstance(decision, Shorter):
-                numbers = torch.tensor(
-                    [[int(row[k]) for k in kept] for row, kept in zip(numbers, decision.kept)]
-                )
+                numbers = torch.tensor([[int(row[k]) for k in kept] for row, kept in zip(numbers, decision.kept)])
                 held.append(numbers)
         found = kept_positions(decisions)
         assert len(found) == len(held)

@@ -206,9 +206,7 @@ def test_corners_are_those_of_scipys_zoom():
 
 
 def test_published_cost_of_flexivit_small(monkeypatch):
-    monkeypatch.setattr(
-        torch.nn.init, "trunc_normal_", lambda tensor, *_, **__: tensor
-    )  # costs depend on shapes
+    monkeypatch.setattr(torch.nn.init, "trunc_normal_", lambda tensor, *_, **__: tensor)  # costs depend on shapes
     model = DeiT(240, (15, 8), patch_embed="flexi")
     found = count(model, (1, 3, 240, 240), TokenGrid(15, 15))
     assert found.gmacs == pytest.approx(5.35, rel=0.02)

@@ -13,9 +13,7 @@ GRIDS = longest_first([14, 10, 7])
 
 
 def stem(**changes: object) -> LVViTStem:
-    return LVViTStem(
-        **{"img_size": 224, "grids": GRIDS, "width": 6, "stem_widths": (4, 4, 4), **changes}
-    ).eval()
+    return LVViTStem(**{"img_size": 224, "grids": GRIDS, "width": 6, "stem_widths": (4, 4, 4), **changes}).eval()
 
 
 def test_the_last_kernel_is_half_a_patch_and_the_map_is_padded_to_it():

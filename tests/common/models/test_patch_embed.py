@@ -36,12 +36,7 @@ def test_any_size_gives_a_map_that_covers_it(kind, height, width):
     grids = longest_first([14, 10, 7])
     embed = PATCH_EMBEDS[kind](224, grids, 8).eval()
     for grid, patch in zip(grids, (16, 24, 32)):
-        assert embed(torch.zeros(1, 3, height, width), grid).shape == (
-            1,
-            8,
-            -(-height // patch),
-            -(-width // patch),
-        )
+        assert embed(torch.zeros(1, 3, height, width), grid).shape == (1, 8, -(-height // patch), -(-width // patch))
 
 
 def test_padding_is_shared_by_both_sides():
@@ -93,8 +88,6 @@ def test_shared_kernel_is_cropped_around_its_centre():
 def test_stem_has_one_branch_per_grid_and_says_when_a_grid_cannot_be_reached():
     stem = ConvStem(224, longest_first([14, 10, 7]), 384)
     assert sorted(stem.stems) == ["10x10", "14x14", "7x7"]
-    assert sum(weight.numel() for weight in stem.stems["14x14"].parameters()) == pytest.approx(
-        0.29e6, rel=0.15
-    )
+    assert sum(weight.numel() for weight in stem.stems["14x14"].parameters()) == pytest.approx(0.29e6, rel=0.15)
     with pytest.raises(ValueError, match="stem_widths"):
         ConvStem(224, longest_first([14, 7]), 384, stem_widths=(24, 48))

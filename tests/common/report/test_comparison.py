@@ -10,12 +10,7 @@ import pytest
 import report
 
 from revit.common.evaluation.intervals import Z95, wilson
-from revit.common.report.comparison import (
-    comparison_columns,
-    comparison_rows,
-    comparison_warnings,
-    protocol_letters,
-)
+from revit.common.report.comparison import comparison_columns, comparison_rows, comparison_warnings, protocol_letters
 from revit.common.report.page import render
 from revit.common.report.runs import RunReport
 from revit.common.report.summary import summarize
@@ -48,9 +43,7 @@ def test_wilson_is_where_the_score_test_ends():
         assert 0 <= low <= share <= high <= 1
         for limit in (low, high):
             if 0 < limit < 1:
-                assert abs(share - limit) == pytest.approx(
-                    Z95 * math.sqrt(limit * (1 - limit) / num), rel=1e-9
-                )
+                assert abs(share - limit) == pytest.approx(Z95 * math.sqrt(limit * (1 - limit) / num), rel=1e-9)
     assert wilson(0.3, 0) == (0.0, 1.0)
     with pytest.raises(ValueError, match=r"1\.5 is no share"):
         wilson(1.5, 10)

@@ -46,9 +46,7 @@ def test_the_arithmetic(content, best, scale):
 
 def test_a_cascade_of_three_pays_for_all_that_ran(content):
     content["fixed"].insert(1, {"grid": "4x4", "top1": 70.0, "gmacs": 0.5})
-    content["speed"]["rows"] += [
-        {**row, "grid": "4x4", "per_second": 200.0} for row in content["speed"]["rows"][:1]
-    ]
+    content["speed"]["rows"] += [{**row, "grid": "4x4", "per_second": 200.0} for row in content["speed"]["rows"][:1]]
     content["cascade"]["share"] = {"6x6": 0.2, "4x4": 0.3, "3x3": 0.5}
     ms = RunReport("a", content).input_times(best_batch=False)["cascade"]["ms"]
     assert ms == pytest.approx(0.5 * 4 + 0.3 * (4 + 5) + 0.2 * (4 + 5 + 10))

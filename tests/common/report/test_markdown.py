@@ -32,11 +32,7 @@ def test_the_table(tmp_path):
     assert [row["tokens"] for row in table] == ["6x6", "3x3", "adaptive", "random", "oracle"]
     assert table[0]["model"] == r"a\|b \*c\*"
     assert table[2]["of them assigner"] == "0.01"
-    assert (table[0]["/s, batch 1"], table[0]["p50 ms, batch 1"], table[0]["best batch"]) == (
-        "100.00",
-        "10.00",
-        "8",
-    )
+    assert (table[0]["/s, batch 1"], table[0]["p50 ms, batch 1"], table[0]["best batch"]) == ("100.00", "10.00", "8")
     assert float(table[0]["GFLOPs"]) == 2 * float(table[0]["GMACs"])
     assert "split test" in text
     assert "torch 2.11" in text

@@ -50,9 +50,7 @@ def test_the_verdict_of_a_run_without_an_assigner_is_its_accuracy():
 
 def test_a_useful_assigner_and_a_useless_one():
     verdict = RunReport("a", CONTENT).verdict
-    assert verdict.startswith(
-        "adaptive 94.50 % at 61% of the GMACs of 14x14 (-0.50 points); +12.50 points over random"
-    )
+    assert verdict.startswith("adaptive 94.50 % at 61% of the GMACs of 14x14 (-0.50 points); +12.50 points over random")
     useless = copy.deepcopy(CONTENT)
     useless["random"]["top1"] = 94.0
     assert RunReport("a", useless).is_useless
@@ -162,9 +160,7 @@ def test_runs_that_are_not_finished_are_told(tmp_path, capsys):
     run = tmp_path / "a run"
     run.mkdir()
     (run / "stages.json").write_text("{}")
-    with pytest.raises(
-        UserError, match=r"a run: no report\.json, its run is not finished; go on with python tools/"
-    ):
+    with pytest.raises(UserError, match=r"a run: no report\.json, its run is not finished; go on with python tools/"):
         read_runs([run])
     save(tmp_path / "done", CONTENT)
     (tmp_path / "done" / "stages.json").write_text("{}")

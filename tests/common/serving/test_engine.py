@@ -47,9 +47,7 @@ def test_the_answers_are_those_of_each_input_alone(max_batch: int, views: int) -
             assert one.probability == pytest.approx(other.probability, abs=1e-5)
 
 
-def test_inputs_of_one_length_run_together_though_others_came_between(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_inputs_of_one_length_run_together_though_others_came_between(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[tuple[int, int]] = []
     run = StreamBatches._run
 
@@ -106,9 +104,7 @@ def test_pixels_and_answers_in_a_stream_of_paths() -> None:
         again = engine(pixels_of("2"))
     assert [answer.path for answer in answers] == ["1", "", "folder", "", "", "3"]
     assert answers[2] is ready
-    assert answers[1].guesses[0].probability == pytest.approx(
-        float(expected_of(classifier, "2")[1].max()), abs=1e-5
-    )
+    assert answers[1].guesses[0].probability == pytest.approx(float(expected_of(classifier, "2")[1].max()), abs=1e-5)
     assert answers[1].guesses == again.guesses
     assert "the model wants uint8 V x 3 x 2 x 16 x 16" in str(answers[3].error)
     assert "float32" in str(answers[4].error)

@@ -97,9 +97,7 @@ def test_what_is_no_input_is_told_in_its_place() -> None:
     assert "(0, 3, 2, 16, 16); the model wants uint8" in errors[0]
     assert "uint8 (); the model wants" in errors[1]
     kinds = ("NoneType", "ndarray", "bytes")
-    assert errors[2:5] == [
-        f"it is a {kind}; give the path of a file, or pixels as a tensor" for kind in kinds
-    ]
+    assert errors[2:5] == [f"it is a {kind}; give the path of a file, or pixels as a tensor" for kind in kinds]
     assert [error.split(";")[0] for error in errors[5:7]] == [
         f"its pixels are a {kind} tensor" for kind in ("sparse", "meta")
     ]
@@ -108,8 +106,7 @@ def test_what_is_no_input_is_told_in_its_place() -> None:
 
 
 @pytest.mark.parametrize(
-    ("views", "settings"),
-    [("3", {"max_batch": 1, "memory_mb": 0}), ("1", {"max_batch": 3, "num_readers": 3})],
+    ("views", "settings"), [("3", {"max_batch": 1, "memory_mb": 0}), ("1", {"max_batch": 3, "num_readers": 3})]
 )
 def test_two_engines_at_once_do_not_disturb_each_other(views: str, settings: dict[str, Any]) -> None:
     one = engine_of(quick(), views=views, **settings, **PLAIN)

@@ -117,18 +117,14 @@ def test_a_compiler_that_takes_longer_than_it_saves(monkeypatch: pytest.MonkeyPa
     assert not choose_plan(small(), SHAPE, CPU, dtype="bfloat16", max_batch=1, num_inputs=1000).compiled
 
 
-def test_a_home_that_cannot_be_written_to_is_no_reason_to_stop(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_home_that_cannot_be_written_to_is_no_reason_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("REVIT_CACHE", str(tmp_path / "file" / "below"))
     Times(monkeypatch)
     assert choose_plan(small(), SHAPE, CPU).dtype == "bfloat16"
 
 
-@pytest.mark.parametrize(
-    "damage", ['"float32/1/eager": NaN', '"float32/1/eager": -1.0', '"float32/1/eager": "x"']
-)
+@pytest.mark.parametrize("damage", ['"float32/1/eager": NaN', '"float32/1/eager": -1.0', '"float32/1/eager": "x"'])
 def test_kept_times_that_no_clock_shows_are_measured_again(
     damage: str, monkeypatch: pytest.MonkeyPatch, empty_cache: Path
 ) -> None:
@@ -171,8 +167,7 @@ def test_a_folder_in_the_place_of_the_file_and_a_user_without_a_home(
 
 
 @pytest.mark.parametrize(
-    ("dtype", "compile", "device"),
-    [("int8", "eager", "cuda"), ("fp16", "eager", "cpu"), ("float32", "fast", "cpu")],
+    ("dtype", "compile", "device"), [("int8", "eager", "cuda"), ("fp16", "eager", "cpu"), ("float32", "fast", "cpu")]
 )
 def test_what_cannot_be_served_is_refused(dtype: str, compile: Any, device: str) -> None:
     with pytest.raises(UserError, match=r"int8 is for CPUs|write auto or one of|write one of"):

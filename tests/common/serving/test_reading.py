@@ -58,11 +58,7 @@ def test_answers_come_in_the_order_of_the_inputs_whatever_reading_takes() -> Non
     reads = ReadAhead(map(str, range(60)), SlowReader, num_readers=4, window=7)
     for number, (item, said) in enumerate(drained(reads)):
         assert item == str(number)
-        errors = {
-            3: "cut off",
-            7: "not enough memory to read it",
-            8: "reading it failed: ZeroDivisionError: what",
-        }
+        errors = {3: "cut off", 7: "not enough memory to read it", 8: "reading it failed: ZeroDivisionError: what"}
         assert said == errors.get(number % 10, number)
     assert number == 59
     reads.close()
@@ -131,9 +127,7 @@ def test_a_slow_stream_is_waited_for_as_long_as_asked() -> None:
     reads.close()
 
 
-def test_closing_wakes_the_thread_that_waits_for_room_and_costs_one_place(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_closing_wakes_the_thread_that_waits_for_room_and_costs_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
     before = threading.active_count()
     reads = ReadAhead(map(str, itertools.count()), SlowReader, num_readers=1, window=2)
     assert reads.get(None) is not None

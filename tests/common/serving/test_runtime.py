@@ -118,9 +118,7 @@ def test_pictures_with_several_heads(dtype: str) -> None:
         for grid in model.grids:
             with torch.no_grad():
                 expected = model(pictures, grid).prediction
-            assert relative(runtime(pictures, grid).prediction, expected) < (
-                1e-5 if dtype == "float32" else 3e-2
-            )
+            assert relative(runtime(pictures, grid).prediction, expected) < (1e-5 if dtype == "float32" else 3e-2)
 
 
 def test_logits_are_not_rounded_to_the_dtype() -> None:

@@ -131,11 +131,7 @@ def test_decoders_are_compared_first_and_timed_on_what_is_equal():
     plain = Reader(missing=("3",))
     readers = {"first": Reader(), "wrong": Reader(wrong=("2",)), "fails": Reader(missing=("1", "2"))}
     decoders = Decoders(
-        "key",
-        lambda: tuple(readers),
-        lambda options, name: readers[name],
-        lambda _, path: plain.read(path),
-        "",
+        "key", lambda: tuple(readers), lambda options, name: readers[name], lambda _, path: plain.read(path), ""
     )
     rates = compare_decoders(decoders, None, ["0", "1", "2", "3"], 0.2)
     assert [rate.differs_on for rate in rates] == [[], ["2"], ["1", "2"]]

@@ -70,9 +70,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
         write_json(path / "inside_a_file.json", [])
 
 
-@pytest.mark.parametrize(
-    "place", ["file/out.json", "folder", "/proc/version/out.json", "/proc/nothing/out.json"]
-)
+@pytest.mark.parametrize("place", ["file/out.json", "folder", "/proc/version/out.json", "/proc/nothing/out.json"])
 def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path, place):
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "folder").mkdir()

@@ -74,21 +74,13 @@ def test_no_meeting_place_is_named():
 
 @pytest.mark.parametrize(
     ("nodes", "first"),
-    [
-        ("n1", "n1"),
-        ("n1,n2", "n1"),
-        ("gpu[07-09,12],big1", "gpu07"),
-        ("a[2,5]b,c", "a2b"),
-        ("r[1-2]n[03-4]", "r1n03"),
-    ],
+    [("n1", "n1"), ("n1,n2", "n1"), ("gpu[07-09,12],big1", "gpu07"), ("a[2,5]b,c", "a2b"), ("r[1-2]n[03-4]", "r1n03")],
 )
 def test_first_host_of_slurms_lists(nodes, first):
     assert first_host(nodes) == first
 
 
-@pytest.mark.parametrize(
-    "nodes", ["node[1-2", "node1-2]", "node[]", "node[a-b]", "n1,,n2", "node[1-2]]", "n 1", ","]
-)
+@pytest.mark.parametrize("nodes", ["node[1-2", "node1-2]", "node[]", "node[a-b]", "n1,,n2", "node[1-2]]", "n 1", ","])
 def test_a_list_that_is_none_is_refused(nodes):
     with pytest.raises(UserError, match=r"not of the form .* set MASTER_ADDR"):
         first_host(nodes)
@@ -175,13 +167,7 @@ def test_two_processes_talk(tmp_path):
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", CHECKS, str(tmp_path)],
-            env={
-                **own,
-                **slurm,
-                "SLURM_PROCID": str(rank),
-                "SLURM_LOCALID": str(rank),
-                "OMP_NUM_THREADS": "1",
-            },
+            env={**own, **slurm, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "OMP_NUM_THREADS": "1"},
         )
         for rank in range(2)
     ]

@@ -71,9 +71,7 @@ def test_a_rest_too_small_for_the_new_processes_ends_its_epoch(tmp_path, capsys)
     run(tmp_path, task, ranks=2, effective_batch=None, watch=lambda network: epochs.append)
     assert epochs == [1, 2, 3]
     assert len(task.ids) == (EPOCHS - 1) * (NUM_SAMPLES // 4)
-    assert (
-        len({id for ids in task.ids[:5] for id in ids}) == 10
-    )  # half of the second epoch: this process's share
+    assert len({id for ids in task.ids[:5] for id in ids}) == 10  # half of the second epoch: this process's share
     assert "epoch 1/3  what is left of it fills no update here and is left out" in capsys.readouterr().err
     assert torch.load(max((tmp_path / "states" / "model").glob("*.pt")))["position"]["epoch"] == EPOCHS
 
@@ -93,9 +91,7 @@ def test_another_batch_size_trains_the_same_updates(tmp_path, capsys, before, af
 
     assert updates(first) + updates(second.ids) == updates(whole.ids)
     assert {len(batch) for batch in second.ids} == {after}
-    assert (
-        f"going on in epoch 1, after sample 12; batch_size: {before} -> {after}\n" in capsys.readouterr().err
-    )
+    assert f"going on in epoch 1, after sample 12; batch_size: {before} -> {after}\n" in capsys.readouterr().err
 
 
 def test_the_schedule_keeps_its_place_when_updates_become_fewer(tmp_path):
@@ -148,9 +144,7 @@ def test_effective_batch_counts_all_processes():
     options = TrainOptions(batch_size=4, effective_batch=16)
     assert [options.accumulate_over(ranks) for ranks in (1, 2, 4)] == [4, 2, 1]
     assert TrainOptions(batch_size=4).accumulate_over(8) == 1
-    with pytest.raises(
-        ValueError, match="16 is not a multiple of 12, which is batch_size 4 times 3 processes"
-    ):
+    with pytest.raises(ValueError, match="16 is not a multiple of 12, which is batch_size 4 times 3 processes"):
         options.accumulate_over(3)
 
 

@@ -37,9 +37,7 @@ def make_loader() -> Loader:
         return Sample(torch.zeros(1, 3, 2, 2, dtype=torch.uint8), 0)
 
     dataset = RobustDataset(load, 6, seed=0, training=True)
-    return Loader(
-        dataset, EpochSampler(6, seed=0, shuffle=True), BrokenFiles(6), 1, num_workers=0, drop_last=True
-    )
+    return Loader(dataset, EpochSampler(6, seed=0, shuffle=True), BrokenFiles(6), 1, num_workers=0, drop_last=True)
 
 
 def run(folder, use: bool | None, network: nn.Module, **more) -> dict[str, dict[str, torch.Tensor]]:

@@ -100,9 +100,7 @@ def test_one_graph_per_token_grid_in_training_and_one_in_evaluation(monkeypatch,
     model: nn.Module = DeiT(12, grids, 3, 16, 1, 2)
     if kind == "clips":
         model = TimeSformer(12, grids, 2, 3, 16, 2, 2, drop_path_rate=0.5)
-    backend = LocalBackend(
-        CPU, dtype, accumulate=2, clip_grad_norm=1.0, options=ParallelOptions(compile=True)
-    )
+    backend = LocalBackend(CPU, dtype, accumulate=2, clip_grad_norm=1.0, options=ParallelOptions(compile=True))
     optimizer = build_optimizer(model, OptimOptions(name="adamw", lr=1e-3))
     backend.prepare(model, optimizer, build_scheduler(optimizer, ScheduleOptions(name="constant"), 1))
     for _ in range(2):
@@ -131,9 +129,7 @@ def test_bfloat16_learns_and_keeps_float32_weights(name):
     network = TimeSformer(16, [4, 2], 2, 3, 16, 2, 2)
     backend = LocalBackend(CPU, "bfloat16")
     optimizer = build_optimizer(network, OptimOptions(name=name, lr={"sgd": 0.05, "adamw": 5e-3}[name]))
-    called = backend.prepare(
-        network, optimizer, build_scheduler(optimizer, ScheduleOptions(name="constant"), 1)
-    )
+    called = backend.prepare(network, optimizer, build_scheduler(optimizer, ScheduleOptions(name="constant"), 1))
     classes = torch.arange(12) % 3
     clips = classes.view(-1, 1, 1, 1, 1) - 1 + 0.1 * torch.randn(12, 3, 2, 16, 16)
     first, last = {}, {}
@@ -146,10 +142,7 @@ def test_bfloat16_learns_and_keeps_float32_weights(name):
         assert backend.step()
     assert all(last[grid] < 0.5 * first[grid] for grid in ("4x4", "2x2"))
     state = backend.state_dict()
-    tensors = [
-        *state["model"].values(),
-        *(one for kept in state["optimizer"].values() for one in kept.values()),
-    ]
+    tensors = [*state["model"].values(), *(one for kept in state["optimizer"].values() for one in kept.values())]
     assert {tensor.dtype for tensor in tensors} == {torch.float32}
 
 

@@ -32,9 +32,7 @@ def test_what_fits_is_not_refused(tmp_path):
 
 def test_contradictions_name_the_keys_of_their_training(tmp_path):
     path = tmp_path / "ds.json"
-    path.write_text(
-        json.dumps({"train_batch_size": 8, "optimizer": {"type": "Adam"}, "scheduler": {"type": "X"}})
-    )
+    path.write_text(json.dumps({"train_batch_size": 8, "optimizer": {"type": "Adam"}, "scheduler": {"type": "X"}}))
     with pytest.raises(UserError) as raised:
         check("assigner.train", TrainOptions(batch_size=4, effective_batch=16), 2, deepspeed_config=path)
     for expected in (
@@ -94,9 +92,7 @@ def test_keys_that_the_backend_has_no_use_for_are_returned_in_words(tmp_path):
         "parallel.zero_stage and parallel.offload and parallel.deepspeed_config have no effect: one process trains by plain "
         "PyTorch; parallel.backend=deepspeed would use them"
     )
-    assert (
-        "parallel.zero_stage has no effect" in remarks(1, zero_stage=1)[0]
-    )  # given, though it is the default
+    assert "parallel.zero_stage has no effect" in remarks(1, zero_stage=1)[0]  # given, though it is the default
     assert "replicas split nothing" in remarks(2, zero_stage=3, backend="replicas")[0]
     assert "parallel.replicas has no effect" in remarks(2, replicas={"ranks_per_group": 2})[0]
     assert remarks(1) == remarks(1, offload="none", deepspeed_config=None) == remarks(2, zero_stage=2) == []

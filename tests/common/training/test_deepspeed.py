@@ -46,9 +46,7 @@ def test_algorithm_1_equals_one_process_after_20_updates(trained, optimizer, sta
     assert trained[f"{optimizer} {stage} rate"] == 0
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "stage"), [*(("sgd", stage) for stage in STAGES), ("adamw", 1), ("adamw", 3)]
-)
+@pytest.mark.parametrize(("optimizer", "stage"), [*(("sgd", stage) for stage in STAGES), ("adamw", 1), ("adamw", 3)])
 def test_a_state_goes_on_exactly_with_the_same_setting(trained, optimizer, stage):
     assert trained[f"{optimizer} {stage} loaded"] == 0
     assert trained[f"{optimizer} {stage} same"] == 0

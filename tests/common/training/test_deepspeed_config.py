@@ -23,12 +23,7 @@ def merged(tmp_path, theirs: dict, dtype: str = "bfloat16", clip: float | None =
     path = tmp_path / "ds.json"
     path.write_text(json.dumps(theirs))
     ours = our_settings(
-        ParallelOptions(**parallel),
-        batch_size=4,
-        accumulate=2,
-        world_size=3,
-        clip_grad_norm=clip,
-        dtype=dtype,
+        ParallelOptions(**parallel), batch_size=4, accumulate=2, world_size=3, clip_grad_norm=clip, dtype=dtype
     )
     return merge(ours, read_config(path), path, build_optimizer(nn.Linear(2, 2), ADAMW), "cpu")
 

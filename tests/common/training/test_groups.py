@@ -22,9 +22,7 @@ GROUPS = (
     GroupOptions(match="head"),
     GroupOptions(match="cls_token|pos_embed", lr_scale=0),
     GroupOptions(match="blocks", lr_scale=0.1, frozen_epochs=1.5, weight_decay=0.3),
-    GroupOptions(
-        match=r"blocks\.0", lr_scale=7
-    ),  # behind the one above: takes what that one leaves, which is nothing
+    GroupOptions(match=r"blocks\.0", lr_scale=7),  # behind the one above: takes what that one leaves, which is nothing
 )
 ADAMW = {"name": "adamw", "lr": 0.01, "weight_decay": 0.1, "decay_one_dimensional": False}
 
@@ -53,9 +51,7 @@ def test_the_first_match_counts_and_the_rest_is_trained_as_ever():
     assert found["blocks.0.attn.qkv.weight"] == (0.1, 1.5, 0.3)
     assert found["blocks.0.attn.qkv.bias"] == (0.1, 1.5, 0)
     assert found["patch_embed.proj.weight"] == (1, 0, 0.1)
-    everything = facts_by_name(
-        model, OptimOptions(**{**ADAMW, "decay_one_dimensional": True}, groups=GROUPS[:3])
-    )
+    everything = facts_by_name(model, OptimOptions(**{**ADAMW, "decay_one_dimensional": True}, groups=GROUPS[:3]))
     assert everything["blocks.1.norm1.bias"] == (0.1, 1.5, 0.3)
     assert everything["pos_embed"] == (0, 0, 0.1)
 
@@ -97,9 +93,7 @@ def test_frozen_epochs_are_epochs_after_a_resume_with_another_batch():
     moved = schedule(optimizer, 20)  # before: 10 updates an epoch, stopped after 12 of them
     moved.load_state_dict({"updates_per_epoch": 10, "shift": 0}, num_updates=12, epochs=1.2)
     thawed = [update for update in range(12, 30) if (moved.step_update(update), rates(moved)[0.1])[1] > 0]
-    assert thawed[0] == 12 + (
-        30 - 24
-    )  # 30 updates of the new size are one epoch and a half, and 24 are behind
+    assert thawed[0] == 12 + (30 - 24)  # 30 updates of the new size are one epoch and a half, and 24 are behind
 
 
 def trained(groups, num_updates=12, name="adamw", stop_at=None) -> tuple[DeiT, list[dict[str, torch.Tensor]]]:

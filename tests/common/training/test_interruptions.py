@@ -55,10 +55,7 @@ def test_killed_at_ten_random_moments_it_ends_with_the_same_weights(tmp_path, wh
 @pytest.mark.parametrize("batch", [1, 2, 7, 10, 25])
 def test_asked_to_end_it_finishes_the_update_and_goes_on_later(tmp_path, whole, number, batch):
     stop, first = StopRequest(), Noted(lambda now: os.kill(os.getpid(), number) if now == batch else None)
-    with (
-        pytest.raises(Stopped, match=f"stopped by {number.name}: model is saved (in|after) epoch"),
-        stop.listening(),
-    ):
+    with pytest.raises(Stopped, match=f"stopped by {number.name}: model is saved (in|after) epoch"), stop.listening():
         run(tmp_path, first, stop=stop)
     second = Noted()
     assert same(run(tmp_path, second), whole)

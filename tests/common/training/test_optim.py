@@ -38,9 +38,7 @@ def test_deit_spares_one_dimensional_parameters_tokens_and_tables(name):
     found = decayed(model, name="adamw", decay_one_dimensional=False)
     tables = ("cls_token", "dist_token", "pos_embed", "short_pos_embed", "dist_pos_embed", "time_embed")
     expected = {
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.ndim > 1 and name.split(".")[0] not in tables
+        name for name, parameter in model.named_parameters() if parameter.ndim > 1 and name.split(".")[0] not in tables
     }
     assert found == expected
     assert found
@@ -68,9 +66,7 @@ def test_settings_of_another_optimiser_are_refused(name, setting):
 
 @pytest.mark.parametrize("name", ["cosine", "multistep", "constant"])
 def test_the_rate_stays_where_it_ended_through_the_cool_down(name):
-    options = ScheduleOptions(
-        name=name, epochs=20, cooldown_epochs=10, warmup_epochs=5, min_lr=1e-5, warmup_lr=1e-6
-    )
+    options = ScheduleOptions(name=name, epochs=20, cooldown_epochs=10, warmup_epochs=5, min_lr=1e-5, warmup_lr=1e-6)
     assert options.total_epochs == 30
     optimizer = build_optimizer(nn.Linear(2, 2), OptimOptions(name="adamw", lr=1.6e-3))
     scheduler = build_scheduler(optimizer, options, updates_per_epoch=10)

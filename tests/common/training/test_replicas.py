@@ -63,9 +63,7 @@ def test_the_longest_grid_is_the_bottleneck():
 
 
 def test_what_cannot_be_balanced_is_shared_all_the_same():
-    grids = longest_first(
-        [14, 13, 12]
-    )  # three ranks would be balanced, and two processes are no multiple of three
+    grids = longest_first([14, 13, 12])  # three ranks would be balanced, and two processes are no multiple of three
     assert names(deal(grids, 384, options(), 0, 2)) == [["14x14"], ["13x13", "12x12"]]
 
 
@@ -140,14 +138,10 @@ def test_buckets_leave_while_the_last_backward_pass_runs(world_of_one, monkeypat
     assert sorted(early) == [3, 3, 9, 9]
     for one, two in zip(first[:4], second[:4]):
         assert torch.equal(one, two)
-    assert (
-        first[4:] == second[4:] == [None, None]
-    )  # what nobody needs stays without a gradient, and so unmoved
+    assert first[4:] == second[4:] == [None, None]  # what nobody needs stays without a gradient, and so unmoved
 
 
-@pytest.mark.parametrize(
-    ("late", "order"), [("second", ("first", "second")), ("unused", ("unused", "first"))]
-)
+@pytest.mark.parametrize(("late", "order"), [("second", ("first", "second")), ("unused", ("unused", "first"))])
 def test_a_gradient_that_comes_too_late_is_no_silent_error(world_of_one, late, order):
     network, x = Towers(), torch.randn(2, 3)
     sums = GradientSum(network, bucket_bytes=1)

@@ -118,9 +118,7 @@ def counted(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize(
-    ("make", "passes"), [(plain, len(GRIDS)), (token_expansion, len(GRIDS)), (flexible, 1)]
-)
+@pytest.mark.parametrize(("make", "passes"), [(plain, len(GRIDS)), (token_expansion, len(GRIDS)), (flexible, 1)])
 def test_all_grids_share_everything_but_their_passes(tmp_path, counted, make, passes):
     model, task = make()
     model.register_forward_hook(lambda *_: counted.update(["forward"]))

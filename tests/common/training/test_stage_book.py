@@ -58,8 +58,7 @@ def test_a_stage_of_which_nothing_was_saved_takes_new_settings(begun, capsys):
 
 
 @pytest.mark.parametrize(
-    "saved",
-    ["model.safetensors", "states/model/update-00000001.pt", "states/model/update-00000001.damaged"],
+    "saved", ["model.safetensors", "states/model/update-00000001.pt", "states/model/update-00000001.damaged"]
 )
 def test_one_with_a_state_or_a_result_is_refused(begun, saved):
     path = touch(begun / saved)

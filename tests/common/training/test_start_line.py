@@ -79,6 +79,4 @@ def test_machines_with_other_devices_are_counted():
         "accumulate": 1,
         "effective_batch": 3,
     }
-    assert start_line(facts).startswith(
-        "3 processes on 2 machines, 2 x A and 1 x B, DeepSpeed ZeRO 0, float32"
-    )
+    assert start_line(facts).startswith("3 processes on 2 machines, 2 x A and 1 x B, DeepSpeed ZeRO 0, float32")

@@ -7,13 +7,7 @@ import random
 import numpy as np
 import torch
 
-from revit.common.training.state import (
-    load_newest_state,
-    random_states,
-    restore_random_states,
-    save_state,
-    seed_all,
-)
+from revit.common.training.state import load_newest_state, random_states, restore_random_states, save_state, seed_all
 
 
 def test_random_states_survive_the_file(tmp_path):

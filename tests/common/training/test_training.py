@@ -22,11 +22,7 @@ from revit.common.system.errors import UserError
 from revit.common.system.log import RunLog
 from revit.common.training.optim import build_optimizer, build_scheduler
 from revit.common.training.parallel.backend import LocalBackend
-from revit.common.training.state import (
-    random_states,
-    restore_random_states,
-    seed_all,
-)
+from revit.common.training.state import random_states, restore_random_states, seed_all
 from revit.common.training.trainer import Trainer
 from revit.video.models.timesformer import TimeSformer
 
@@ -54,9 +50,7 @@ def make_loader(num_samples: int = 12, batch_size: int = 2, workers: int = 0) ->
     return Loader(dataset, sampler, BrokenFiles(num_samples), batch_size, num_workers=workers, drop_last=True)
 
 
-def make_trainer(
-    folder, epochs: int = 3, accumulate: int = 2, save_every: int | None = 1, **changes
-) -> Trainer:
+def make_trainer(folder, epochs: int = 3, accumulate: int = 2, save_every: int | None = 1, **changes) -> Trainer:
     options = TrainOptions(
         batch_size=2,
         effective_batch=2 * accumulate,
@@ -83,9 +77,7 @@ def test_algorithm_1_is_one_step_on_the_sum_of_all_grids_losses():
     task = ResizableTask(SelfDistillation(0.7, 2.0))
     for _, loss in task.losses(model, inputs, batch_of(targets)):
         loss.backward()
-    one_by_one = {
-        name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None
-    }
+    one_by_one = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
 
     model.zero_grad()
     outputs = [model(inputs, grid) for grid in model.grids]

@@ -9,13 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from revit.common.system.errors import UserError
-from revit.common.weights.checkpoint import (
-    FORMAT,
-    Checkpoint,
-    is_checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-)
+from revit.common.weights.checkpoint import FORMAT, Checkpoint, is_checkpoint, load_checkpoint, save_checkpoint
 
 
 def make(**changes: object) -> Checkpoint:
@@ -72,9 +66,7 @@ def test_load_into_is_strict_and_explains(tmp_path: Path) -> None:
     save_checkpoint(path, make())
     checkpoint = load_checkpoint(path)
     checkpoint.load_into("model", nn.Linear(3, 2), str(path))
-    with pytest.raises(
-        UserError, match=r"does not fit.*1 tensor of another size: weight \(2 x 3, there 2 x 4\)"
-    ):
+    with pytest.raises(UserError, match=r"does not fit.*1 tensor of another size: weight \(2 x 3, there 2 x 4\)"):
         checkpoint.load_into("model", nn.Linear(4, 2), str(path))
     with pytest.raises(
         UserError, match=r"safetensors was trained so: .*1 tensor without a place there: bias"

@@ -10,12 +10,7 @@ from revit.common.weights.source import believable
 def test_what_can_be_true_is_taken():
     written = {"num_heads": 12, "mean": [0.4, 0.5, 0.6], "img_size": [224, 160], "interpolation": "bicubic"}
     facts, notes = believable(written)
-    assert facts == {
-        "num_heads": 12,
-        "mean": (0.4, 0.5, 0.6),
-        "img_size": (224, 160),
-        "interpolation": "bicubic",
-    }
+    assert facts == {"num_heads": 12, "mean": (0.4, 0.5, 0.6), "img_size": (224, 160), "interpolation": "bicubic"}
     assert notes == ()
 
 

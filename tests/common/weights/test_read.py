@@ -25,10 +25,7 @@ def prefixed(prefix: str) -> dict[str, torch.Tensor]:
         (STATE, None),
         ({"model": STATE, "args": argparse.Namespace(lr=0.1)}, "model"),
         ({"state_dict": prefixed("module."), "epoch": 3}, "state_dict"),
-        (
-            {"epoch": 14, "model_state": prefixed("model."), "optimizer_state": {}, "cfg": "A: 1"},
-            "model_state",
-        ),
+        ({"epoch": 14, "model_state": prefixed("model."), "optimizer_state": {}, "cfg": "A: 1"}, "model_state"),
         ({"module": prefixed("module.model.")}, "module"),
     ],
 )
@@ -61,9 +58,7 @@ class Trap:
 @pytest.mark.parametrize("new", [True, False])
 def test_no_code_runs(tmp_path: Path, new: bool) -> None:
     path = tmp_path / "trap.pth"
-    torch.save(
-        {"model": STATE, "extra": Trap(str(tmp_path / "sprung"))}, path, _use_new_zipfile_serialization=new
-    )
+    torch.save({"model": STATE, "extra": Trap(str(tmp_path / "sprung"))}, path, _use_new_zipfile_serialization=new)
     with pytest.raises(UserError, match="would run code"):
         read_weights(path)
     assert not (tmp_path / "sprung").exists()

@@ -28,7 +28,5 @@ def tree(tmp_path) -> Path:
         folder.mkdir(parents=True)
         for number in range(4):
             size = (40 + 3 * number, 50 + label, 3)
-            Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(
-                folder / f"n{label:02d}_{number}.PNG"
-            )
+            Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(folder / f"n{label:02d}_{number}.PNG")
     return tmp_path / "train"

@@ -79,12 +79,7 @@ def test_missing_cut_and_empty_files_are_broken_samples(tmp_path):
     maps = maps_in(tmp_path, 6)
     with pytest.raises(BrokenSample, match="no label map of this picture"):
         maps.read("n01/n01_8.JPEG")
-    for name, content in {
-        "cut": whole[:300],
-        "empty": b"",
-        "text": b"not a map",
-        "zeros": bytes(500),
-    }.items():
+    for name, content in {"cut": whole[:300], "empty": b"", "text": b"not a map", "zeros": bytes(500)}.items():
         (tmp_path / f"n01/{name}.pt").write_bytes(content)
         with pytest.raises(BrokenSample, match="damaged") as raised:
             maps.read(f"n01/{name}.JPEG")
@@ -122,8 +117,7 @@ def test_a_map_of_the_central_square_is_read_where_the_crop_is(height, width):
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"axis_order": "transposed"}, {"smoothing": 1.0}, {"suffix": "pt"}, {"dense_weight": -1}, {"covers": 1}],
+    "wrong", [{"axis_order": "transposed"}, {"smoothing": 1.0}, {"suffix": "pt"}, {"dense_weight": -1}, {"covers": 1}]
 )
 def test_options_are_checked(wrong):
     with pytest.raises(ValidationError):

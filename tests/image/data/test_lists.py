@@ -17,11 +17,7 @@ from revit.image.data.pictures import read_picture
 def contents(samples: SampleList) -> list[tuple[str, int, bytes]]:
     """(name from the class folder on, label, pixels) of every sample, in the order of the names."""
     return sorted(
-        (
-            samples.name(at),
-            samples.label(at),
-            read_picture(samples.path(at), lambda at=at: samples.open(at)).tobytes(),
-        )
+        (samples.name(at), samples.label(at), read_picture(samples.path(at), lambda at=at: samples.open(at)).tobytes())
         for at in range(len(samples))
     )
 
@@ -46,10 +42,7 @@ def one_tar(tree, tmp_path) -> str:
 def tar_per_class(tree, tmp_path) -> str:
     (tmp_path / "shards").mkdir()
     for folder in tree.iterdir():
-        pack(
-            tmp_path / "shards" / f"{folder.name}.tar",
-            {file.name: file.read_bytes() for file in folder.iterdir()},
-        )
+        pack(tmp_path / "shards" / f"{folder.name}.tar", {file.name: file.read_bytes() for file in folder.iterdir()})
     return str(tmp_path / "shards")
 
 

@@ -73,9 +73,7 @@ def test_the_same_pictures_come_from_tar_files(build, tree, tmp_path):
         for file in sorted(tree.glob("*/*")):
             tar.add(file, arcname=str(file.relative_to(tree)))
     plain = train_loader(build(augment=AUGMENT), 4, seed=2)
-    packed = train_loader(
-        build({"train": str(tmp_path / "a.tar")}, num_workers=2, augment=AUGMENT), 4, seed=2
-    )
+    packed = train_loader(build({"train": str(tmp_path / "a.tar")}, num_workers=2, augment=AUGMENT), 4, seed=2)
     for left, right in zip(plain, packed):
         assert torch.equal(left.inputs, right.inputs)
         assert torch.equal(left.targets, right.targets)
@@ -114,9 +112,7 @@ def test_a_single_picture_that_cannot_be_read_says_why(build, tmp_path):
 
 def test_too_many_broken_pictures_stop_training(build):
     options = build()
-    strict = options.model_copy(
-        update={"loading": options.loading.model_copy(update={"max_broken_share": 0.1})}
-    )
+    strict = options.model_copy(update={"loading": options.loading.model_copy(update={"max_broken_share": 0.1})})
     loader = train_loader(strict, 12, seed=1)
     with pytest.raises(UserError, match="max_broken_share"):
         [list(loader) for _ in range(2)]

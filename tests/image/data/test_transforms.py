@@ -81,9 +81,7 @@ def test_no_operation_of_a_policy_fails_at_any_strength(quarters, name):
 def test_posterising_to_no_bits_is_black(quarters):
     _, changes, _ = train_parts(PicturePixelOptions(), AugmentOptions(auto_augment="rand-m10-inc1-p1"))
     (posterise,) = [
-        operation
-        for operation in operations_of(changes.transforms[0])
-        if operation.name == "PosterizeIncreasing"
+        operation for operation in operations_of(changes.transforms[0]) if operation.name == "PosterizeIncreasing"
     ]
     assert np.asarray(posterise(quarters)).max() == 0
 
@@ -107,16 +105,13 @@ def test_the_flip_takes_the_map_along(quarters, flip):
 def test_the_crop_is_told_as_fractions(quarters):
     """What the fractions cut out of the picture is what the transform returns."""
     transform = FollowedTransform(
-        PicturePixelOptions(img_size=16),
-        AugmentOptions(flip_probability=0, scale=(0.1, 0.5), interpolation="bilinear"),
+        PicturePixelOptions(img_size=16), AugmentOptions(flip_probability=0, scale=(0.1, 0.5), interpolation="bilinear")
     )
     for seed in range(10):
         with global_generators_seeded(seed):
             pixels, label_map, crop = transform(quarters, quarter_map())
         top, left, height, width = (crop * torch.tensor([48, 64, 48, 64])).round().int().tolist()
-        cut = quarters.crop((left, top, left + width, top + height)).resize(
-            (16, 16), Image.Resampling.BILINEAR
-        )
+        cut = quarters.crop((left, top, left + width, top + height)).resize((16, 16), Image.Resampling.BILINEAR)
         assert torch.equal(pixels, torch.from_numpy(np.asarray(cut).copy()).permute(2, 0, 1))
         assert torch.equal(label_map, quarter_map())
         assert 0.1 * 0.9 < float(crop[2] * crop[3]) < 0.5 * 1.1
@@ -133,17 +128,14 @@ def test_moving_operations_move_the_map_like_the_picture(name, seed):
     moved = np.asarray(operation(Image.fromarray(values)))
     random.seed(seed)
     label_map = torch.from_numpy(values.astype(np.float32)).expand(2, 5, 20, 30)
-    assert torch.equal(
-        move_map(label_map, operation), torch.from_numpy(moved.astype(np.float32)).expand(2, 5, 20, 30)
-    )
+    assert torch.equal(move_map(label_map, operation), torch.from_numpy(moved.astype(np.float32)).expand(2, 5, 20, 30))
 
 
 @pytest.mark.parametrize("policy", ["rand-m9-mstd0.5-inc1-n3-p1", "rand-m5-mstd101-tweights", "v0", "3a"])
 def test_whole_policies_move_the_map_like_the_picture(policy):
     """The picture's colours say which quarter of the map a pixel belongs to, before and after a policy."""
     transform = FollowedTransform(
-        PicturePixelOptions(img_size=(48, 64)),
-        AugmentOptions(flip_probability=0.5, auto_augment=policy, **WHOLE),
+        PicturePixelOptions(img_size=(48, 64)), AugmentOptions(flip_probability=0.5, auto_augment=policy, **WHOLE)
     )
     for operation in operations_of(transform.changes[0]):
         inner = operation.change
@@ -188,8 +180,7 @@ def test_colour_jitter_leaves_the_map_alone(quarters):
 
 
 @pytest.mark.parametrize(
-    ("policy", "follows"),
-    [(RANDAUGMENT, True), ("v0", True), ("3a", True), ("augmix-m5-w4", False)],
+    ("policy", "follows"), [(RANDAUGMENT, True), ("v0", True), ("3a", True), ("augmix-m5-w4", False)]
 )
 def test_which_policies_maps_can_follow(policy, follows):
     assert can_be_followed(policy) == follows

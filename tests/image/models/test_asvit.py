@@ -85,9 +85,7 @@ def test_no_token_leaves_its_window():
     assert not moved[:, 4:].any()
 
 
-@pytest.mark.parametrize(
-    ("side", "splits", "expected"), [(56, 8, 8), (14, 4, 2), (7, 2, 1), (14, 8, 7), (3, 8, 3)]
-)
+@pytest.mark.parametrize(("side", "splits", "expected"), [(56, 8, 8), (14, 4, 2), (7, 2, 1), (14, 8, 7), (3, 8, 3)])
 def test_splits_that_do_not_divide_become_fewer(side, splits, expected):
     assert split_side(side, splits) == expected
 

@@ -44,11 +44,7 @@ def test_the_published_rule_in_numbers():
     mix = MixDraw(0.75, 0.5, 0.99)
     corners = {grid.name: mix.box(grid) for grid in GRIDS[:3]}
     assert [(box.top, box.bottom) for box in corners.values()] == [(4, 10), (3, 7), (2, 4)]
-    assert [(box.left, box.right) for box in corners.values()] == [
-        (10, 14),
-        (7, 10),
-        (5, 7),
-    ]  # cut at the border
+    assert [(box.left, box.right) for box in corners.values()] == [(10, 14), (7, 10), (5, 7)]  # cut at the border
     assert corners["14x14"].keep_share == 1 - 6 * 4 / 196
 
 

@@ -53,10 +53,7 @@ def test_derivatives_are_differences_quotients():
     with without_norms(model), torch.no_grad():
         before, at, after = (pooled(model, round_.at(thetas + step)) for step in (-h, 0, h))
     curve = curve_of(model, round_, thetas, second=True)
-    for exact, quotient in (
-        (curve.v, (after - before) / (2 * h)),
-        (curve.a, (after - 2 * at + before) / h**2),
-    ):
+    for exact, quotient in ((curve.v, (after - before) / (2 * h)), (curve.a, (after - 2 * at + before) / h**2)):
         assert (exact - quotient).abs().max() < 1e-3 * exact.abs().max()
 
 
@@ -99,9 +96,7 @@ def test_circles_are_circles():
 
 
 def test_thetas_are_closed_or_open():
-    assert thetas_of(5, "closed").tolist() == pytest.approx(
-        [0, math.pi / 2, math.pi, 1.5 * math.pi, 2 * math.pi]
-    )
+    assert thetas_of(5, "closed").tolist() == pytest.approx([0, math.pi / 2, math.pi, 1.5 * math.pi, 2 * math.pi])
     assert thetas_of(4, "open").tolist() == pytest.approx([0, math.pi / 2, math.pi, 1.5 * math.pi])
 
 

@@ -95,9 +95,7 @@ def test_no_choice_passes_the_largest_size():
 
 def test_budgets_cut_short_and_leave_the_same_beginning():
     whole = grow(GROWTH, START, SIDES, by_rank(GROWTH, made_up))
-    cut = grow(
-        GROWTH.model_copy(update={"budget": BudgetOptions(steps=2)}), START, SIDES, by_rank(GROWTH, made_up)
-    )
+    cut = grow(GROWTH.model_copy(update={"budget": BudgetOptions(steps=2)}), START, SIDES, by_rank(GROWTH, made_up))
     assert not cut.complete
     assert cut.steps == whole.steps[:2]
     calls = 0
@@ -111,9 +109,7 @@ def test_budgets_cut_short_and_leave_the_same_beginning():
 
     assert grow(GROWTH, START, SIDES, by_rank(GROWTH, tired)).steps == whole.steps[:2]
     calls = 3
-    assert (
-        grow(GROWTH, START, SIDES, by_rank(GROWTH, tired)).models[-1].genotype.width == 16
-    )  # the start, not measured
+    assert grow(GROWTH, START, SIDES, by_rank(GROWTH, tired)).models[-1].genotype.width == 16  # the start, not measured
     calls = 0
     found = search(SEARCH, 3, tired)
     assert (len(found.steps), found.complete) == (3, False)
@@ -159,9 +155,7 @@ def test_random_topologies_are_different_and_drawn_again():
 
 
 def test_statistics_are_the_papers_kind():
-    table = statistics(
-        [Genotype.parse("8,2,3|4,1,2|4,1,4|4,1,6|32"), Genotype.parse("6,2,3|4,1,2|4,1,4|4,1,6|64")]
-    )
+    table = statistics([Genotype.parse("8,2,3|4,1,2|4,1,4|4,1,6|32"), Genotype.parse("6,2,3|4,1,2|4,1,4|4,1,6|64")])
     assert table["K1"] == pytest.approx((7.0, 1 / 7))
     assert table["heads"][0] == 48
     assert table["E4"] == (6, 0)
@@ -170,8 +164,7 @@ def test_statistics_are_the_papers_kind():
 def test_figures_are_drawn(tmp_path):
     found = search(SEARCH, 3, made_up)
     draw_searches(
-        [found, search(SEARCH.model_copy(update={"budget": BudgetOptions(steps=1)}), 4, made_up)],
-        tmp_path / "a.png",
+        [found, search(SEARCH.model_copy(update={"budget": BudgetOptions(steps=1)}), 4, made_up)], tmp_path / "a.png"
     )
     growth = grow(GROWTH, START, SIDES, by_rank(GROWTH, made_up))
     draw_growth(growth, [grow(GROWTH, START, SIDES, at_random(1))], tmp_path / "deeper" / "b.png")

@@ -56,9 +56,7 @@ def test_seeds_differ_with_every_part():
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-@pytest.mark.parametrize(
-    "complexity", ["length", "curvature", "length_curvature", "length_curvature_published"]
-)
+@pytest.mark.parametrize("complexity", ["length", "curvature", "length_curvature", "length_curvature_published"])
 def test_every_measure_can_be_chosen(complexity):
     assert measurer(complexity=complexity).complexity(START, 8, 0) > 0
 
@@ -188,13 +186,7 @@ def test_stopped_inside_the_process_it_goes_on_to_the_same(tmp_path, uninterrupt
 def test_workers_end_with_the_process_that_started_them(tmp_path):
     """Also when it is killed and can tell them nothing."""
     file = tmp_path / "measures.jsonl"
-    command = [
-        sys.executable,
-        str(Path(search_runs.__file__)),
-        str(file),
-        "1",
-        str(tmp_path / "o"),
-    ]
+    command = [sys.executable, str(Path(search_runs.__file__)), str(file), "1", str(tmp_path / "o")]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     children: list[int] = []
     end = time.monotonic() + 60

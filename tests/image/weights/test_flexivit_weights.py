@@ -19,13 +19,7 @@ from revit.image.weights.start import start_from
 from revit.video.models.timesformer import TimeSformer
 from revit.video.weights.start import start_from as start_clips
 
-SIZES: dict[str, Any] = {
-    "embed_dim": 128,
-    "depth": 2,
-    "num_heads": 2,
-    "num_classes": 4,
-    "drop_path_rate": 0.0,
-}
+SIZES: dict[str, Any] = {"embed_dim": 128, "depth": 2, "num_heads": 2, "num_classes": 4, "drop_path_rate": 0.0}
 TIMM = {"embed_dim": 128, "depth": 2, "num_heads": 2, "num_classes": 4, "img_size": 48}
 
 
@@ -153,9 +147,7 @@ def test_timms_flexivit_starts_fixed_and_flexible_models(tmp_path):
         assert any("already resized to 16x16" in note for note in report.notes)
     with torch.no_grad():
         for model in (fixed, flexi):
-            torch.testing.assert_close(
-                model(images, TokenGrid(3, 3)).logits, network(images), atol=1e-5, rtol=0
-            )
+            torch.testing.assert_close(model(images, TokenGrid(3, 3)).logits, network(images), atol=1e-5, rtol=0)
         weight = resize_patch_kernel(network.patch_embed.proj.weight, (32, 32))
         torch.testing.assert_close(wide.patch_embed.proj.weight, weight)
 

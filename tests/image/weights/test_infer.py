@@ -30,9 +30,7 @@ def same_answers(model: Any, source: Source) -> bool:
 @pytest.mark.parametrize("distillation", ["none", "every_grid"])
 @pytest.mark.parametrize("qkv_bias", [True, False])
 def test_shapes_give_a_deit(distillation: str, qkv_bias: bool) -> None:
-    model = DeiT(
-        48, (3,), 5, 128, 2, 2, mlp_ratio=3.0, qkv_bias=qkv_bias, distillation=distillation, drop_path_rate=0
-    )
+    model = DeiT(48, (3,), 5, 128, 2, 2, mlp_ratio=3.0, qkv_bias=qkv_bias, distillation=distillation, drop_path_rate=0)
     found = infer(source_of(model))
     assert found.family is DeiT
     assert found.pictures.pixels.img_size == 48
@@ -82,9 +80,7 @@ def test_what_the_source_says_goes_before_guesses() -> None:
     }
     model = DeiT(48, (3,), 5, 64, 1, 4, drop_path_rate=0)
     source = image_transformer(
-        "a folder",
-        WeightFile(dict(model.state_dict())),
-        {"pretrained_cfg": written, "label_names": list("abcde")},
+        "a folder", WeightFile(dict(model.state_dict())), {"pretrained_cfg": written, "label_names": list("abcde")}
     )
     assert source is not None
     assert source.label_names == tuple("abcde")
@@ -109,10 +105,7 @@ def test_timm_says_what_its_models_want(monkeypatch: pytest.MonkeyPatch) -> None
     wanted = create("vit_tiny_patch16_224").pretrained_cfg
     pixels = found.pictures.pixels
     assert (pixels.mean, pixels.std, pixels.crop_pct) == (wanted["mean"], wanted["std"], wanted["crop_pct"])
-    assert (found.arguments["num_heads"], found.assumed) == (
-        3,
-        ("heads 64 wide", "the classes of imagenet-1k"),
-    )
+    assert (found.arguments["num_heads"], found.assumed) == (3, ("heads 64 wide", "the classes of imagenet-1k"))
     assert found.label_names[1] == "goldfish, Carassius auratus"
     with pytest.raises(UserError, match="no vision transformer with a class token"):
         read_source("timm:resnet18")

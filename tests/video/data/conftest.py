@@ -21,9 +21,7 @@ def painted(number: int, width: int, height: int) -> np.ndarray:
     )
     top, bottom = height // 4, 3 * height // 4
     for bit in range(NUM_BITS):
-        picture[top:bottom, bit * width // NUM_BITS : (bit + 1) * width // NUM_BITS] = 255 * (
-            number >> bit & 1
-        )
+        picture[top:bottom, bit * width // NUM_BITS : (bit + 1) * width // NUM_BITS] = 255 * (number >> bit & 1)
     return picture.astype(np.uint8)
 
 

@@ -173,10 +173,7 @@ def test_a_decoder_that_is_missing_is_the_users_to_install(monkeypatch):
         ({"pixels": {"jitter_min": 300, "jitter_max": 256}}, "jitter_min 300 is larger than jitter_max 256"),
         ({"pixels": {"crop_size": 448}}, "crop_size 448 does not fit"),
         ({"pixels": {"std": (0.2, 0.0, 0.2)}}, "must be positive"),
-        (
-            {"frames": {"sampling": "segments"}, "test_views": {"num_temporal_views": 2}},
-            "every temporal view",
-        ),
+        ({"frames": {"sampling": "segments"}, "test_views": {"num_temporal_views": 2}}, "every temporal view"),
         ({"frames": {"num_frame": 8}}, "Extra inputs are not permitted"),
         ({"test_views": {"num_crops": 2}}, "Input should be 1 or 3"),
     ],

@@ -123,9 +123,7 @@ def test_constant_frame_rate_is_the_one_written(make_video):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("num_lost", [5, 20])
-def test_a_stream_cut_out_of_another_begins_at_its_first_key_frame(
-    num_lost, backend, make_video, numbers_of, tmp_path
-):
+def test_a_stream_cut_out_of_another_begins_at_its_first_key_frame(num_lost, backend, make_video, numbers_of, tmp_path):
     whole = make_video("whole.ts", options={"g": "30", "bf": "0", "sc_threshold": "0"})
     with av.open(whole) as container:
         places = [packet.pos for packet in container.demux(video=0) if packet.size]

@@ -31,9 +31,7 @@ def parameters() -> bytes:
     return bytes([0x67, 77, 0, 30]) + packed_bits(numbers + "0" + size + "0" + "0" + "0" + "0" + "0")
 
 
-def field(
-    frame_num: int, order: int, bottom: bool | None, is_idr: bool = False, is_reference: bool = True
-) -> bytes:
+def field(frame_num: int, order: int, bottom: bool | None, is_idr: bool = False, is_reference: bool = True) -> bytes:
     """The first slice of a field (top or bottom) or, with None, of a frame."""
     kind = 5 if is_idr else 1
     structure = "0" if bottom is None else f"1{int(bottom)}"

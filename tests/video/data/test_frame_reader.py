@@ -51,9 +51,7 @@ def test_frames_are_the_same_as_without_the_helper(make_video):
     path = make_video()
     reader = FrameReader()
     for numbers in ([3, 59, 3], list(range(60))):
-        assert np.array_equal(
-            reader.read(path, lambda _, n=numbers: n), read_frames(path, lambda _, n=numbers: n)
-        )
+        assert np.array_equal(reader.read(path, lambda _, n=numbers: n), read_frames(path, lambda _, n=numbers: n))
     reader.close()
 
 

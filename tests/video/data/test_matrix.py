@@ -167,9 +167,7 @@ def test_a_cut_file_is_refused_or_read_as_a_plain_decode_reads_it(container, cod
         assert check(path) == []
 
 
-@pytest.mark.parametrize(
-    "structure", [Structure("mpeg4", 2), Structure("h264", 3), Structure("mjpeg")], ids=str
-)
+@pytest.mark.parametrize("structure", [Structure("mpeg4", 2), Structure("h264", 3), Structure("mjpeg")], ids=str)
 def test_files_and_pictures_too_large_to_be_kept(structure, tmp_path, monkeypatch):
     path = tmp_path / "clip.avi"
     write_video(path, structure, "avi")

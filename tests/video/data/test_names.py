@@ -22,17 +22,7 @@ from revit.video.data.decode.reader import FrameReader
 pytestmark = pytest.mark.filterwarnings("ignore")  # the encoders' chatter
 
 NAMES = [
-    *(
-        "file:clip.mp4",
-        "pipe:",
-        "pipe:0",
-        "http:x.mp4",
-        "concat:a|b",
-        "crypto:clip.mp4",
-        "data:x",
-        "cache:a",
-        "fd:",
-    ),
+    *("file:clip.mp4", "pipe:", "pipe:0", "http:x.mp4", "concat:a|b", "crypto:clip.mp4", "data:x", "cache:a", "fd:"),
     *(
         "tee:a",
         "async:x",
@@ -45,18 +35,7 @@ NAMES = [
         "-",
         "--help",
     ),
-    *(
-        "a\nb.mp4",
-        "a\tb",
-        "%03d.mp4",
-        "x?.mp4",
-        "tile*.mp4",
-        "[a].mp4",
-        "clip#f.mp4",
-        "é.mp4",
-        "\\x.mp4",
-        "x" * 240,
-    ),
+    *("a\nb.mp4", "a\tb", "%03d.mp4", "x?.mp4", "tile*.mp4", "[a].mp4", "clip#f.mp4", "é.mp4", "\\x.mp4", "x" * 240),
     *("a b \"c\" 'd'.mp4", "$(touch x)", "~", "list.m3u8", "picture.jpg", "clip.txt"),
 ]
 
@@ -94,11 +73,7 @@ def test_a_name_that_is_no_text_is_a_file(clip):
     name = os.fsdecode(b"\xff\xfe.mp4")
     shutil.copy(clip, name)
     reader = FrameReader()
-    for frames in (
-        read_frames(name, [3]),
-        read_frames(name, [3], "decord"),
-        reader.read(name, lambda _: [3]),
-    ):
+    for frames in (read_frames(name, [3]), read_frames(name, [3], "decord"), reader.read(name, lambda _: [3])):
         assert number_of(frames[0]) == 3
     reader.close()
 

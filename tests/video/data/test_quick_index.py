@@ -68,9 +68,7 @@ def test_a_wrong_assumption_is_noticed_and_the_choice_repeated(make_video, numbe
 
 def test_one_call_suffices_where_the_header_is_right(make_video, monkeypatch):
     calls, true_index = [], index_frames
-    monkeypatch.setattr(
-        read_module, "index_frames", lambda *args: calls.append(args[1:]) or true_index(*args)
-    )
+    monkeypatch.setattr(read_module, "index_frames", lambda *args: calls.append(args[1:]) or true_index(*args))
     monkeypatch.setattr(index_module, "first_picture", None)  # would fail if it were called
     read_frames(make_video(), lambda _: [7, 3])
     assert calls == [(True,)]

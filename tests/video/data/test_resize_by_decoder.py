@@ -113,9 +113,7 @@ def test_shrunk_frames_are_the_same_from_every_route(make_video):
 
 def test_frames_that_change_size_are_refused_though_they_would_be_shrunk_to_one(make_video, tmp_path):
     both = tmp_path / "both.h264"
-    parts = [
-        make_video(f"{width}.h264", width=width, height=width // 2, num_frames=8) for width in (128, 256)
-    ]
+    parts = [make_video(f"{width}.h264", width=width, height=width // 2, num_frames=8) for width in (128, 256)]
     both.write_bytes(b"".join(Path(part).read_bytes() for part in parts))
     for short_side in (None, 48):
         with pytest.raises(DecodeError, match="change size"):

@@ -81,9 +81,7 @@ def test_a_soak_of_threads_that_come_and_go(clips):
         killer = threading.Timer(0.1, kill_one)
         if wave % 3 == 0:
             killer.start()
-        for found in in_threads(
-            num_threads, lambda number, wave=wave, num=num_threads: work(number, wave, 256 // num)
-        ):
+        for found in in_threads(num_threads, lambda number, wave=wave, num=num_threads: work(number, wave, 256 // num)):
             wrong += found
             done += 256 // num_threads
         killer.cancel()
@@ -197,6 +195,4 @@ def test_the_lasting_thread_returns_and_raises():
 def test_what_ends_a_process_is_told_from_what_ends_it_from_outside():
     assert killed_from_outside(-signal.SIGKILL) == "SIGKILL"
     assert killed_from_outside(-signal.SIGTERM) == "SIGTERM"
-    assert [killed_from_outside(code) for code in (None, 0, 1, -signal.SIGSEGV, -signal.SIGABRT)] == [
-        None
-    ] * 5
+    assert [killed_from_outside(code) for code in (None, 0, 1, -signal.SIGSEGV, -signal.SIGABRT)] == [None] * 5

@@ -25,9 +25,7 @@ def ramp(height: int, width: int, num_frames: int = 2) -> torch.Tensor:
     """uint8 (T, 3, height, width): column, row and frame number."""
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     frame = torch.stack([columns % 256, rows % 256, torch.zeros_like(rows)])
-    return torch.stack([frame + torch.tensor([0, 0, t])[:, None, None] for t in range(num_frames)]).to(
-        torch.uint8
-    )
+    return torch.stack([frame + torch.tensor([0, 0, t])[:, None, None] for t in range(num_frames)]).to(torch.uint8)
 
 
 @pytest.mark.parametrize(
@@ -81,9 +79,7 @@ def test_all_frames_get_the_same_jitter_crop_and_flip():
     options = PixelOptions(crop_size=32, jitter_min=40, jitter_max=60)
     flips = set()
     for seed in range(8):
-        clip = train_pixels(
-            ramp(90, 120, 4), options, train_short_side(options, generator(seed)), generator(seed)
-        )
+        clip = train_pixels(ramp(90, 120, 4), options, train_short_side(options, generator(seed)), generator(seed))
         assert clip.shape == (3, 4, 32, 32)
         assert clip.is_contiguous()
         assert (clip[:2] == clip[:2, :1]).all()
@@ -125,9 +121,7 @@ def test_short_sides_stay_in_range_and_the_inverse_prefers_small_ones(sampling):
 
 def test_bgr_reverses_the_channels():
     rgb, bgr = (
-        eval_pixels(
-            ramp(32, 64), PixelOptions(crop_size=24, jitter_min=32, jitter_max=40, channel_order=order), 1
-        )
+        eval_pixels(ramp(32, 64), PixelOptions(crop_size=24, jitter_min=32, jitter_max=40, channel_order=order), 1)
         for order in ("rgb", "bgr")
     )
     assert torch.equal(rgb.flip(1), bgr)

@@ -104,9 +104,7 @@ def test_marks_hold_for_their_own_sub_layer_and_those_below(make_video):
     first, wanted = min(index.pts), index.pts[10]
 
     def with_layers(layer_at: Callable[[int], int | None]) -> list[Held]:
-        return [
-            held._replace(layer=layer_at(pts)) for held, pts in zip(index.packets.held, index.packets.pts)
-        ]
+        return [held._replace(layer=layer_at(pts)) for held, pts in zip(index.packets.held, index.packets.pts)]
 
     some, held = count_decoded(path, [10])
     assert some < held
@@ -121,11 +119,7 @@ def test_marks_hold_for_their_own_sub_layer_and_those_below(make_video):
 
 
 def test_sub_layers_are_read_from_the_units():
-    message, second_view, picture = (
-        bytes([39 << 1, 4, 1]),
-        bytes([1 << 1, 1 << 3 | 6, 128]),
-        bytes([0, 3, 128]),
-    )
+    message, second_view, picture = (bytes([39 << 1, 4, 1]), bytes([1 << 1, 1 << 3 | 6, 128]), bytes([0, 3, 128]))
     units = (message, second_view, picture)
     with_lengths = b"".join(len(unit).to_bytes(4, "big") + unit for unit in units)
     with_start_codes = b"".join(b"\0\0\1" + unit for unit in units)

@@ -15,9 +15,7 @@ SMALL = {"embed_dim": 32, "depth": 2, "num_heads": 4, "num_classes": 7}
 @pytest.mark.parametrize("sides", [(96, 96), (100, 132)])
 def test_three_counts_agree(attention, patch_embed, sides):
     widths = {"stem_widths": (4, 8, 12)} if patch_embed == "stem" else {}
-    model = TimeSformer(
-        96, (12, 8), num_frames=3, attention=attention, patch_embed=patch_embed, **widths, **SMALL
-    )
+    model = TimeSformer(96, (12, 8), num_frames=3, attention=attention, patch_embed=patch_embed, **widths, **SMALL)
     longest, shortest = (count(model, (1, 3, 3, *sides), grid) for grid in model.grids)
     assert longest.gmacs > shortest.gmacs
     assert longest.params == shortest.params == sum(parameter.numel() for parameter in model.parameters())
@@ -51,9 +49,7 @@ def test_published_costs(options, frames, gmacs, params):
 
 def test_a_formula_without_attention_is_refused(monkeypatch):
     monkeypatch.setattr(
-        TimeSformer,
-        "closed_form_macs",
-        lambda self, shape, grid: {"linear": 1.0, "attention": 0.0, "convolution": 1.0},
+        TimeSformer, "closed_form_macs", lambda self, shape, grid: {"linear": 1.0, "attention": 0.0, "convolution": 1.0}
     )
     with pytest.raises(CountError, match="closed formula"):
         count(TimeSformer(64, (8,), num_frames=2, **SMALL), (1, 3, 2, 64, 64))

@@ -19,13 +19,7 @@ from revit.video.models.timesformer import TimeSformer
 from revit.video.weights.start import start_from
 
 NAMES = ("a", "b", "c", "d", "e")
-SIZES: dict[str, Any] = {
-    "img_size": 48,
-    "num_classes": len(NAMES),
-    "embed_dim": 32,
-    "depth": 2,
-    "num_heads": 4,
-}
+SIZES: dict[str, Any] = {"img_size": 48, "num_classes": len(NAMES), "embed_dim": 32, "depth": 2, "num_heads": 4}
 GRIDS = ("6x6", "4x4", "3x3")
 STEM = {"patch_embed": "stem", "stem_widths": (4, 8, 8)}
 
@@ -76,13 +70,7 @@ def assert_same(model: TimeSformer, image: ResizableTransformer, grids: tuple[An
 @pytest.mark.parametrize("distillation", ["shared", "per_grid", "none"])
 @pytest.mark.parametrize(
     "parts",
-    [
-        {},
-        STEM,
-        {"patch_embed": "shared"},
-        {"positions": "shared_zero_pad"},
-        {"positions": "shared_interpolate"},
-    ],
+    [{}, STEM, {"patch_embed": "shared"}, {"positions": "shared_zero_pad"}, {"positions": "shared_interpolate"}],
 )
 def test_every_grid_answers_the_same(tmp_path: Path, parts: dict[str, Any], distillation: str) -> None:
     parts = {**parts, "distillation": distillation}
@@ -122,9 +110,7 @@ def test_larger_clips_take_the_grid_of_the_same_rank(tmp_path: Path) -> None:
     model, report = started(image, tmp_path, img_size=96, grids=("12x12", "8x8", "6x6"))
     assert any("6x6 -> 12x12, 4x4 -> 8x8, 3x3 -> 6x6" in note for note in report.notes)
     assert torch.equal(model.patch_embed.short["6x6"].weight, image.patch_embed.short["3x3"].weight)
-    assert torch.equal(
-        model.blocks[1].temporal_norm1.short["8x8"].weight, image.blocks[1].norm1.short["4x4"].weight
-    )
+    assert torch.equal(model.blocks[1].temporal_norm1.short["8x8"].weight, image.blocks[1].norm1.short["4x4"].weight)
 
 
 def test_what_cannot_be_a_start_is_refused(tmp_path: Path) -> None:

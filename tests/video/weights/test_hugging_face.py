@@ -83,10 +83,7 @@ def write_folder(folder: Path, state: dict[str, Tensor], how: str = "whole", **c
         torch.save(state, folder / "pytorch_model.bin")
     else:
         names = list(state)
-        shards = {
-            "model-00001-of-00002.safetensors": names[:9],
-            "model-00002-of-00002.safetensors": names[9:],
-        }
+        shards = {"model-00001-of-00002.safetensors": names[:9], "model-00002-of-00002.safetensors": names[9:]}
         for shard, inside in shards.items():
             save_file({name: state[name] for name in inside}, folder / shard)
         index = {"weight_map": {name: shard for shard, inside in shards.items() for name in inside}}

@@ -29,9 +29,7 @@ def source_of(model: TimeSformer, **facts: Any) -> Source:
 @pytest.mark.parametrize("attention", ["divided_space_time", "joint_space_time", "space_only"])
 @pytest.mark.parametrize("qkv_bias", [True, False])
 def test_shapes_give_the_architecture(attention: str, qkv_bias: bool) -> None:
-    model = TimeSformer(
-        48, (3,), 6, 3, 128, 2, 2, attention=attention, mlp_ratio=3.0, qkv_bias=qkv_bias
-    ).eval()
+    model = TimeSformer(48, (3,), 6, 3, 128, 2, 2, attention=attention, mlp_ratio=3.0, qkv_bias=qkv_bias).eval()
     source = source_of(model)
     found = infer(source)
     assert found.model.attention == attention
@@ -80,11 +78,7 @@ def test_a_strange_cfg_in_a_file_still_gives_a_model(tmp_path: Path, strange: st
 
 
 def test_the_published_sizes() -> None:
-    for size, frames, rate, sides in (
-        (224, 8, 32, (256, 320)),
-        (448, 16, 16, (448, 512)),
-        (224, 96, 4, (256, 320)),
-    ):
+    for size, frames, rate, sides in ((224, 8, 32, (256, 320)), (448, 16, 16, (448, 512)), (224, 96, 4, (256, 320))):
         model = TimeSformer(size, (size // 16,), frames, 4, 16, 1, 2)
         clips = infer(source_of(model)).clips
         assert (clips.frames.num_frames, clips.frames.sampling_rate) == (frames, rate)

@@ -33,10 +33,7 @@ def image_state(distilled: bool = False, num_classes: int = 7, patch: int = 8) -
     if distilled:
         state["pos_embed"] = torch.randn(1, 2 + (32 // patch) ** 2, 32)
         state["dist_token"] = torch.randn(1, 1, 32)
-        state["head_dist.weight"], state["head_dist.bias"] = (
-            torch.randn(num_classes, 32),
-            torch.randn(num_classes),
-        )
+        state["head_dist.weight"], state["head_dist.bias"] = (torch.randn(num_classes, 32), torch.randn(num_classes))
     return dict(state)
 
 
@@ -94,9 +91,7 @@ def test_a_distilled_deit_brings_its_token_to_the_shorter_grids(tmp_path: Path) 
 
     plain = make()
     report = start_from(plain, str(tmp_path / "deit.pth"))
-    assert {"dist_token", "head_dist.weight", "head_dist.bias"} == {
-        n for g in report.left_out.values() for n in g
-    }
+    assert {"dist_token", "head_dist.weight", "head_dist.bias"} == {n for g in report.left_out.values() for n in g}
 
 
 def test_sizes_are_fitted_and_said(tmp_path: Path) -> None:
@@ -219,10 +214,7 @@ def test_nothing_is_loaded_in_silence(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message):
             start_from(model, path)
 
-    refuse(
-        {f"encoder.{name}": tensor for name, tensor in whole.items()},
-        "no vision transformer with a class token",
-    )
+    refuse({f"encoder.{name}": tensor for name, tensor in whole.items()}, "no vision transformer with a class token")
     refuse({**whole, "blocks.0.ls1.gamma": torch.ones(32)}, r"no place in the model: blocks\.0\.ls1\.gamma")
     refuse({name: t for name, t in whole.items() if "blocks.1.mlp" not in name}, r"missing: blocks\.1\.mlp")
     refuse(dict(make(embed_dim=16, num_heads=2).state_dict()), "shape that does not fit")

@@ -43,16 +43,12 @@ def convert_data_set(plan: ConvertPlan, settings: ConvertSettings, num_workers: 
     """
     if ENCODER not in av.codecs_available:
         version = av.__version__
-        raise UserError(
-            f"the FFmpeg of this PyAV ({version}) has no {ENCODER}; pip install --only-binary av av"
-        )
+        raise UserError(f"the FFmpeg of this PyAV ({version}) has no {ENCODER}; pip install --only-binary av av")
     begin, out = time.monotonic(), plan.out
     with _opened(out, settings) as making:
         known = _read_records(out / RECORDS)
         found = {source: known.get(name) for source, name in plan.names.items()}
-        records = {
-            source: one for source, one in found.items() if one is not None and _is_current(out, one, source)
-        }
+        records = {source: one for source, one in found.items() if one is not None and _is_current(out, one, source)}
         num_there, broken = len(records), _convert_missing(plan, settings, making, records, num_workers)
         seconds = time.monotonic() - begin
         if not records:

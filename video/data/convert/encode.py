@@ -152,9 +152,7 @@ def _decoded_times(source: str, alive: Alive) -> Times:
     return whole.info, whole.stamps, whole.unit
 
 
-def _encode(
-    source: str, times: Times, target: str, short_side: int, options: dict[str, str], alive: Alive
-) -> Encoded:
+def _encode(source: str, times: Times, target: str, short_side: int, options: dict[str, str], alive: Alive) -> Encoded:
     """Encode a file. `OtherFrames` if not those of `times` come out, `LongerDecoded` if `options` do not suit them."""
     info, stamps, unit = times
     rate = Fraction(info.fps).limit_denominator(100_000)
@@ -214,9 +212,7 @@ def _encode(
     return Encoded(width, height, tuple(float(begin * unit) for begin in begins[:-1]))
 
 
-def _expected(
-    decode: PlainDecode, num_frames: int, stamps: list[int] | None, alive: Alive
-) -> Iterator[VideoFrame]:
+def _expected(decode: PlainDecode, num_frames: int, stamps: list[int] | None, alive: Alive) -> Iterator[VideoFrame]:
     """Yield the decoded frames; `OtherFrames` at the first that has another stamp, is one too many, or is missing."""
     number = 0
     for frame in decode:

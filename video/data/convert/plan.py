@@ -88,9 +88,7 @@ def plan_conversion(
         raise UserError(f"--out {out} is inside {where}, the clips to convert; choose a folder beside it")
     inside = next((source for source in sources if _holds(out, source)), None)
     if inside is not None:
-        raise UserError(
-            f"{inside}, one of the clips to convert, is inside --out {out}; choose a folder without them"
-        )
+        raise UserError(f"{inside}, one of the clips to convert, is inside --out {out}; choose a folder without them")
     if is_tree:
         stem, below, root = Path(os.path.abspath(where)).name, "", os.path.abspath(where)
     else:

@@ -103,9 +103,7 @@ def convert_all(
                     pool = new_pool()
                 except UserError as error:
                     raise UserError(f"{error}; the same command goes on once that is put right") from None
-                except (
-                    Exception
-                ) as error:  # of whatever kind: the other files are to be converted all the same
+                except Exception as error:  # of whatever kind: the other files are to be converted all the same
                     answer = f"converting it failed: {type(error).__name__}: {reason_of(error)}"
                 idle.append(pool)
                 yield source, answer

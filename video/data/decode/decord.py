@@ -13,10 +13,7 @@ from revit.video.data.decode.index import FrameIndex, Numbering
 from revit.video.data.decode.opening import real_path
 from revit.video.data.decode.scan.packets import Entry
 
-IDENTICAL: dict[str, tuple[str, ...]] = {
-    "mp4": ("h264", "hevc", "vp9"),
-    "matroska": ("h264", "hevc", "vp8", "vp9"),
-}
+IDENTICAL: dict[str, tuple[str, ...]] = {"mp4": ("h264", "hevc", "vp9"), "matroska": ("h264", "hevc", "vp8", "vp9")}
 """Containers, and the codecs in them, of which `tests/video/data/test_matrix.py` shows every frame to be the same. In AVI, ASF,
 FLV and transport streams decord takes frames for others, in MPEG-4 with B-frames nearly everywhere."""
 

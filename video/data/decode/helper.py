@@ -53,9 +53,7 @@ class Helper:
             if signal is not None:
                 raise Killed(signal) from None
             late = f" in {START_SECONDS:g} s" if is_late else ""
-            raise RuntimeError(
-                f"the decoding helper {' '.join(command)} did not start{late}{words}"
-            ) from error
+            raise RuntimeError(f"the decoding helper {' '.join(command)} did not start{late}{words}") from error
 
     def _start(self, command: Sequence[str], files: Sequence[int]) -> subprocess.Popen[bytes]:
         # The folder the user stands in must not shadow numpy or av in the helper.

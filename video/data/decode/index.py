@@ -128,9 +128,7 @@ def index_frames(path: str, quick: bool = False) -> FrameIndex:
         if pts is not None and stream.time_base is not None:
             seconds = float((pts[-1] - pts[0]) * stream.time_base) + 1 / fps
         info, name = shape.info(found.num_frames, fps, seconds), codec.codec.canonical_name
-        return FrameIndex(
-            path, container, info, name, shape.pixel_format, quick, numbering, pts, starts, found
-        )
+        return FrameIndex(path, container, info, name, shape.pixel_format, quick, numbering, pts, starts, found)
     except BaseException:
         container.close()
         raise
@@ -149,11 +147,7 @@ def _read_all(path: str, container: InputContainer, scanner: Scanner, quick: boo
             if is_cut:  # in the middle of a file, the end of one that was joined to another, or damage
                 scanner.is_exact = False
             # Headers that change: whoever begins decoding behind them would miss that.
-            if (
-                held.entry
-                and found.pts
-                and (packet.has_sidedata("new_extradata") or packet.has_sidedata("palette"))
-            ):
+            if held.entry and found.pts and (packet.has_sidedata("new_extradata") or packet.has_sidedata("palette")):
                 scanner.is_exact = False
             if is_key != bool(held.entry):
                 found.flags_true = False

@@ -59,9 +59,7 @@ def real_path(path: str) -> str:
 
 def video_stream(container: InputContainer) -> VideoStream | None:
     """Return the first video stream that is not a cover picture."""
-    return next(
-        (one for one in container.streams.video if not one.disposition & Disposition.attached_pic), None
-    )
+    return next((one for one in container.streams.video if not one.disposition & Disposition.attached_pic), None)
 
 
 def picture_packets(container: InputContainer) -> Iterator[Packet]:
@@ -154,9 +152,7 @@ def refuse_truncated(path: str, container: InputContainer, num_packets: int) -> 
         return
     last = opened_stream(container).index_entries[count - 1]
     if last.pos + last.size > os.path.getsize(path):
-        raise DecodeError(
-            path, f"truncated: {num_packets} of the {count} frames of its index are in the file"
-        )
+        raise DecodeError(path, f"truncated: {num_packets} of the {count} frames of its index are in the file")
 
 
 def is_mp4(head: bytes) -> bool:

@@ -33,9 +33,7 @@ class OtherFrames(Exception):
     """The decoder hands out other frames than the packets say that they hold."""
 
 
-def read(
-    index: FrameIndex, wanted: set[int], short_side: int | None = None
-) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def read(index: FrameIndex, wanted: set[int], short_side: int | None = None) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Decode the frames numbered `wanted`: pairs of number and picture (H, W, 3), in the order they come out.
 
     Numbers whose frame the decoder does not return whole are missing: decoding the whole file then tells one that promises
@@ -96,9 +94,7 @@ class Converter:
     def __call__(self, frame: VideoFrame, rotation: int) -> NDArray[np.uint8]:
         """Return `frame` as (H, W, 3) uint8, turned counter-clockwise by `rotation` degrees."""
         if self.short_side is None or min(frame.height, frame.width) <= self.short_side:
-            rgb = self._reformatter.reformat(
-                frame, format="rgb24", interpolation=Interpolation.BILINEAR, threads=1
-            )
+            rgb = self._reformatter.reformat(frame, format="rgb24", interpolation=Interpolation.BILINEAR, threads=1)
             # Where they lie: they are copied once, into the array that is returned.
             plane = rgb.planes[0]
             rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)

@@ -86,9 +86,7 @@ def resolve_backend(backend: Backend) -> Backend:
         raise DecoderError(f"decoder {backend!r}: choose from auto, pyav, {', '.join(OTHERS)}")
     if not OTHERS[backend].installed():
         libraries = " with the FFmpeg libraries that it needs" if backend == "torchcodec" else ""
-        raise DecoderError(
-            f"decoder {backend!r} is not installed here; install it{libraries}, or use 'auto' or 'pyav'"
-        )
+        raise DecoderError(f"decoder {backend!r} is not installed here; install it{libraries}, or use 'auto' or 'pyav'")
     return backend
 
 
@@ -201,9 +199,7 @@ def checked(chosen: ArrayLike | Wanted, info: VideoInfo) -> Checked:
     if numbers.size == 0:
         raise FrameNumberError("no frame was asked for")
     if numbers.min() < 0 or numbers.max() >= info.num_frames:
-        raise FrameNumberError(
-            f"frames {numbers.min()}..{numbers.max()} asked of a video of {info.num_frames} frames"
-        )
+        raise FrameNumberError(f"frames {numbers.min()}..{numbers.max()} asked of a video of {info.num_frames} frames")
     return Checked(numbers, wanted.short_side)
 
 

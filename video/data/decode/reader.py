@@ -95,9 +95,7 @@ class FrameReader:
 
 _FORKING = threading.Lock()  # held while a reader finds out whether it is in another process than before
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_FORKING.acquire, after_in_parent=_FORKING.release, after_in_child=_FORKING.release
-    )
+    os.register_at_fork(before=_FORKING.acquire, after_in_parent=_FORKING.release, after_in_child=_FORKING.release)
 
 
 class _Helpers(queue.LifoQueue["Helper | None"]):

@@ -109,6 +109,4 @@ def first_picture(path: str, codec: VideoCodecContext, packets: list[Packet], ke
             return pictures[0]
     if is_encrypted(path):
         raise DecodeError(path, ENCRYPTED)
-    raise DecodeError(
-        path, f"damaged, or no decoder for {codec.name}: its first frame cannot be decoded ({reason})"
-    )
+    raise DecodeError(path, f"damaged, or no decoder for {codec.name}: its first frame cannot be decoded ({reason})")

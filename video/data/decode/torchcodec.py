@@ -44,11 +44,7 @@ def read(index: FrameIndex, wanted: NDArray[np.int64]) -> NDArray[np.uint8] | No
     try:
         # "exact" reads all packets first, so that numbers mean what they mean here.
         decoder = VideoDecoder(
-            real_path(index.path),
-            dimension_order="NHWC",
-            num_ffmpeg_threads=1,
-            device="cpu",
-            seek_mode="exact",
+            real_path(index.path), dimension_order="NHWC", num_ffmpeg_threads=1, device="cpu", seek_mode="exact"
         )
         if len(decoder) != index.info.num_frames:
             return None

@@ -134,11 +134,7 @@ class WholeFile:
 
     def read(self, wanted: set[int]) -> Iterator[tuple[int, VideoFrame]]:
         """Yield the frames numbered `wanted`, in order."""
-        with (
-            PlainDecode(self.path, self.salvage)
-            if self.frames is None
-            else nullcontext(self.frames) as frames
-        ):
+        with PlainDecode(self.path, self.salvage) if self.frames is None else nullcontext(self.frames) as frames:
             upto = islice(enumerate(frames), max(wanted) + 1)
             yield from (numbered for numbered in upto if numbered[0] in wanted)
 

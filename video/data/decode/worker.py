@@ -36,10 +36,7 @@ class _Cancelled(Exception):
 def main() -> None:
     """Serve requests until the pipe is closed."""
     end_with_parent()
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # for the run, which finishes its update and ends this process
+    for number in (signal.SIGINT, signal.SIGTERM):  # for the run, which finishes its update and ends this process
         signal.signal(number, signal.SIG_IGN)
     file, end = map(int, sys.argv[-2:])
     shared, pipe = SharedFrames(file), Connection(end)

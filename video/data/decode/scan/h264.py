@@ -191,9 +191,7 @@ class H264Scanner(Scanner):
         self._number(parameters, frame_num, low, False, unit[0] & 0x60 > 0)
         return True
 
-    def _number(
-        self, parameters: Parameters, frame_num: int, low: int, is_idr: bool, is_reference: bool
-    ) -> None:
+    def _number(self, parameters: Parameters, frame_num: int, low: int, is_idr: bool, is_reference: bool) -> None:
         """Note the numbers of a frame, of which one too many or too few means that others are missing."""
         if frame_num != self._next_frame_num and not is_idr and not parameters.has_gaps:
             self.is_exact = False
