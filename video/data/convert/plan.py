@@ -85,7 +85,9 @@ def plan_conversion(
     samples = read_clips(ListRequest(where, separator=separator, prefix=prefix, names=names))
     if samples.segments is not None or type(samples) is not SampleList:
         kind = "members of tar files" if samples.segments is None else "segments of longer files"
-        raise UserError(f"{where}: its clips are {kind}; convert their files first, and write their list or tar files anew")
+        raise UserError(
+            f"{where}: its clips are {kind}; convert their files first, and write their list or tar files anew"
+        )
     is_tree = os.path.isdir(where)
     sources = list(dict.fromkeys(os.path.abspath(samples.path(place)) for place in range(len(samples))))
     if is_tree and _holds(where, out):
