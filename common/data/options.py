@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from revit.common.config.options import NotedOptions
@@ -10,7 +12,7 @@ from revit.common.config.options import NotedOptions
 class SourceOptions(NotedOptions):
     """Samples and their labels."""
 
-    later = ("format", "first_label", "fold", "label_column")
+    later = ("format", "first_label", "fold", "label_column", "split_off", "split_seed")
     train: str | None = None
     """List file or folder, in any of the formats of `format`, such as `path label` lines or one subfolder per class. Needed for
     training."""
@@ -34,6 +36,22 @@ class SourceOptions(NotedOptions):
     """Name of the column with the labels, in tables that have several (EPIC-KITCHENS: `verb_class`, `noun_class`)."""
     label_names: str | None = None
     """File with class names in order of the label numbers: plain lines, a JSON list or map, or a CSV."""
+    split_off: float | None = Field(default=None, gt=0, lt=0.5)
+    """Share of each class of the training list that becomes the val list, and as many again the test list, where these are not
+    given. Files cut from one source, as far as their names show it, stay together. Null: none."""
+    split_seed: int = Field(default=0, ge=0)
+    """Seed of that choice."""
+
+    @property
+    def parts(self) -> tuple[Literal["val", "test"], ...]:
+        """Lists that are split off the training list."""
+        if self.split_off is None or self.val is not None or self.train is None:
+            return ()
+        return ("val",) if self.test is not None else ("val", "test")
+
+    def has(self, split: Literal["train", "val", "test"]) -> bool:
+        """Say whether there is a list of its own for this split."""
+        return getattr(self, split) is not None or split in self.parts
 
 
 class LoadingOptions(NotedOptions):
