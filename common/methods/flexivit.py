@@ -17,9 +17,8 @@ from revit.common.data.batch import Batch
 from revit.common.methods.base import Method, MethodOptions, Setting, refuse
 from revit.common.methods.revit.task import divergence
 from revit.common.methods.task import Progress, Task
-from revit.common.models.base import GridModel
+from revit.common.models.base import GridModel, ModelOutput
 from revit.common.models.grid import TokenGrid, longest_first
-from revit.common.models.outputs import ModelOutput
 
 if TYPE_CHECKING:
     from revit.common.methods.run_options import RecipeOptions

@@ -12,8 +12,7 @@ from typing_extensions import Self
 from revit.common.config.options import Options, with_present_names
 from revit.common.config.sections import ParallelOptions, RunOptions, StartOptions, TestOptions, TrainOptions
 from revit.common.data.options import SourceOptions
-from revit.common.methods.base import Method, MethodOptions
-from revit.common.methods.registry import known_methods, unknown_method
+from revit.common.methods.base import Method, MethodOptions, known_methods, unknown_method
 from revit.common.methods.revit.budget import Budget
 from revit.common.methods.revit.options import AssignerOptions, CalibrationOptions, DistillOptions, LengthOptions
 from revit.common.models.grid import TokenGrid, longest_first

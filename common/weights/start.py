@@ -14,8 +14,15 @@ from revit.common.models.layers.block import Block
 from revit.common.models.load_report import Change, LoadReport
 from revit.common.models.vit import ResizableTransformer
 from revit.common.system.errors import UserError
-from revit.common.weights.adapt import Fitting, rename_grids, take_patch_kernels, take_positions
-from revit.common.weights.heads import draw_heads, take_distillation, take_heads
+from revit.common.weights.adapt import (
+    Fitting,
+    draw_heads,
+    rename_grids,
+    take_distillation,
+    take_heads,
+    take_patch_kernels,
+    take_positions,
+)
 from revit.common.weights.source import Source
 
 Prepare = Callable[[dict[str, Tensor], LoadReport], Collection[str]]

@@ -11,8 +11,7 @@ import numpy as np
 
 from revit.common.models.embed.patches import Sides
 from revit.image.models.asvit import STEM_STRIDE
-from revit.image.models.asvit_cost import closed_form, num_params
-from revit.image.models.genotype import NUM_STAGES, Genotype
+from revit.image.models.genotype import NUM_STAGES, Genotype, closed_form, num_params
 from revit.image.search.measure import Evaluate, Measured, OutOfBudget
 from revit.image.search.options import GrowOptions, Ties
 

@@ -32,8 +32,7 @@ from revit.common.system.errors import UserError, reason_of
 from revit.common.system.files import write_text
 from revit.image.models.asvit import AsViT
 from revit.image.models.genotype import Genotype
-from revit.image.search.complexity import Circle, curve_of, thetas_of
-from revit.image.search.ntk import condition, ntk
+from revit.image.search.complexity import Circle, condition, curve_of, ntk, thetas_of
 from revit.image.search.options import MeasureOptions
 
 

@@ -10,8 +10,8 @@ import torch
 from parity_cases import WITHOUT_EFFECT, Answer, Case, fill_model, pair, watch_first_block
 from torch import Tensor
 
+from revit.common.models.base import ModelOutput
 from revit.common.models.grid import TokenGrid
-from revit.common.models.outputs import ModelOutput
 from revit.image.models.deit import DeiT
 from revit.image.models.lvvit import LVViT
 

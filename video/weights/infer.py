@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from revit.common.system.errors import UserError
-from revit.common.weights.shapes import Known, heads_of, read_shapes, shape_of
-from revit.common.weights.source import Source
+from revit.common.weights.source import Known, Source, heads_of, read_shapes, shape_of
 from revit.video.data.options import ClipOptions, FrameOptions, PixelOptions
 from revit.video.models.timesformer import AttentionKind
 from revit.video.options import VideoModel

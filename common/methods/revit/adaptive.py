@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from revit.common.methods.revit.policy import LengthPolicy
-from revit.common.models.base import GridModel
+from revit.common.models.base import GridModel, Reduction
 from revit.common.models.grid import TokenGrid
-from revit.common.models.outputs import Reduction
 
 
 def batch_at(grid: TokenGrid, longest: TokenGrid, max_batch: int) -> int:

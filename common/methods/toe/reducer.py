@@ -17,9 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from revit.common.models.decision import Shorter, rows_of
-from revit.common.models.layout import TokenLayout
-from revit.common.models.reducer import Reducer
+from revit.common.models.reducer import Reducer, Shorter, TokenLayout, rows_of
 
 Rounding = Literal["paper", "published"]
 

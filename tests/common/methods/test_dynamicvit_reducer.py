@@ -16,12 +16,10 @@ from revit.common.methods.dynamicvit.reducer import (
     geometric_rates,
     num_kept,
 )
-from revit.common.models.decision import Shorter, Weighted
+from revit.common.models.base import ModelOutput
 from revit.common.models.grid import TokenGrid
 from revit.common.models.layers import attention
-from revit.common.models.layout import TokenLayout
-from revit.common.models.outputs import ModelOutput
-from revit.common.models.reducer import Reducer
+from revit.common.models.reducer import Reducer, Shorter, TokenLayout, Weighted
 from revit.common.models.vit import ResizableTransformer
 from revit.image.models.deit import DeiT
 from revit.image.models.lvvit import LVViT

@@ -8,14 +8,12 @@ import pytest
 from search_runs import GROWTH, SEARCH, START, made_up
 
 from revit.image.models.asvit import AsViT
-from revit.image.models.asvit_cost import num_params
-from revit.image.models.genotype import PUBLISHED, Genotype
+from revit.image.models.genotype import PUBLISHED, Genotype, num_params
 from revit.image.search.grow import at_random, best_of, by_rank, grow, grown_genotypes, rank_sums
 from revit.image.search.measure import Measured, OutOfBudget
 from revit.image.search.options import BudgetOptions, SearchOptions
-from revit.image.search.results import draw_growth, draw_searches
-from revit.image.search.search import search
-from revit.image.search.space import compare, random_topologies, scores, statistics, values_of
+from revit.image.search.recipe import draw_growth, draw_searches
+from revit.image.search.search import compare, random_topologies, scores, search, statistics, values_of
 
 RATIOS = (0.05, 0.1, 0.15, 0.2)
 SIDES = (32, 32)

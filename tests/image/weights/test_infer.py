@@ -11,8 +11,7 @@ from revit.common.weights.read import WeightFile
 from revit.common.weights.source import Source, image_transformer, read_source
 from revit.image.models.deit import DeiT
 from revit.image.models.lvvit import LVViT
-from revit.image.weights.infer import infer
-from revit.image.weights.start import start_from
+from revit.image.weights import infer, start_from
 
 
 def source_of(model: torch.nn.Module, **facts: Any) -> Source:

@@ -19,7 +19,7 @@ from revit.common.weights.checkpoint import Checkpoint, save_checkpoint
 from revit.common.weights.source import Source, read_source
 from revit.image.models.deit import DeiT
 from revit.image.models.lvvit import LVViT
-from revit.image.weights.start import start_from
+from revit.image.weights import start_from
 
 SIZES: dict[str, Any] = {"img_size": 32, "grids": (4,), "num_classes": 6, "embed_dim": 32, "depth": 2, "num_heads": 2}
 FEW: dict[str, Any] = {"stem_widths": (8, 8, 8)}
