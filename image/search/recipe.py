@@ -24,16 +24,7 @@ from revit.image.models.genotype import SEED_TOPOLOGY, Genotype
 from revit.image.search.grow import Choice, Growth, GrowthStep, at_random, by_rank, grow
 from revit.image.search.measure import Evaluations, Measurer
 from revit.image.search.options import AsViTSearchRun, GrowOptions
-from revit.image.search.search import (
-    PAPER_MEANS,
-    UNIFORM_ENTROPY,
-    Comparison,
-    Search,
-    Step,
-    compare,
-    search,
-    statistics,
-)
+from revit.image.search.search import PAPER_MEANS, UNIFORM_ENTROPY, Search, Step, compare, search, statistics
 
 SMOOTH = 25
 """Number of steps over which the figure averages."""
@@ -61,7 +52,7 @@ GROWN = {
 }
 
 
-def print_results(searches: Sequence[Search], comparisons: Sequence[Comparison], growth: Growth | None) -> None:
+def print_results(searches: Sequence[Search], comparisons: Sequence[dict[str, Any]], growth: Growth | None) -> None:
     """Print tables of the search, of random topologies, and of the growth, as far as there are any."""
     if searches:
         found = statistics([one.genotype for one in searches])
@@ -77,7 +68,7 @@ def print_results(searches: Sequence[Search], comparisons: Sequence[Comparison],
                 "goes on"
             )
     if comparisons:
-        rows = [{**one.record(), "beaten": 100 * one.beaten} for one in comparisons]
+        rows = [{**one, "beaten": 100 * one["share_beaten"]} for one in comparisons]
         print_table("Found against random topologies", COMPARED, rows)
     if growth is not None:
         rows = [
@@ -157,7 +148,7 @@ class SearchRecipe:
         self.folder = options.folder
         self.modality = ImageModality()
         self.searches: list[Search] = []
-        self.comparisons: list[Comparison] = []
+        self.comparisons: list[dict[str, Any]] = []
         self.growth: Growth | None = None
 
     def run(self) -> Genotype:
@@ -216,8 +207,7 @@ class SearchRecipe:
         baselines, width = self.options.baselines, self.options.search.width
         with progress("random topologies", len(self.searches)) as bar:
             for draw, one in enumerate(self.searches, baselines.seed):
-                comparison = compare(one.genotype, one.seed, baselines.topologies, draw, width, evaluations)
-                self.comparisons.append(comparison)
+                self.comparisons.append(compare(one.genotype, one.seed, baselines.topologies, draw, width, evaluations))
                 bar()
 
     def _write_search(self) -> None:
@@ -240,7 +230,7 @@ class SearchRecipe:
                 name: {"mean": mean, "std_over_mean": std, "paper_mean": PAPER_MEANS[name]}
                 for name, (mean, std) in statistics([one.genotype for one in self.searches]).items()
             },
-            "random": [one.record() for one in self.comparisons],
+            "random": self.comparisons,
             "versions": versions(),
         }
         write_json(self.folder / "search.json", content)

@@ -72,58 +72,24 @@ def random_topologies(number: int, seed: int, width: int) -> list[Genotype]:
     return list(drawn)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A found topology among random ones."""
-
-    seed: int
-    found: Genotype
-    measured: Measured
-    """Measures of the found one, with weights that the search has not seen."""
-    score: float
-    random: tuple[float, ...]
-    """Scores of the random ones."""
-    best: Genotype
-    """The random one with the highest score."""
-    mean_complexity: float
-    """Mean complexity of the random ones."""
-    mean_condition: float
-    """Mean condition of the random ones."""
-
-    @property
-    def beaten(self) -> float:
-        """Share of the random topologies with a lower score."""
-        return sum(score < self.score for score in self.random) / len(self.random)
-
-    @property
-    def random_mean(self) -> float:
-        """Mean score of the random ones."""
-        return sum(self.random) / len(self.random)
-
-    def record(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return {
-            "seed": self.seed,
-            "found": str(self.found),
-            "score": self.score,
-            "random_mean": self.random_mean,
-            "random_best": max(self.random),
-            "best_random_topology": str(self.best),
-            "share_beaten": self.beaten,
-            **self.measured.record(),
-            "random_complexity": self.mean_complexity,
-            "random_condition": self.mean_condition,
-        }
-
-
-def compare(found: Genotype, seed: int, number: int, draw: int, width: int, evaluate: Evaluate) -> Comparison:
-    """Measure the found topology and `number` random ones, all with fresh weights."""
+def compare(found: Genotype, seed: int, number: int, draw: int, width: int, evaluate: Evaluate) -> dict[str, Any]:
+    """Measure the found topology and `number` random ones, all with weights that the search has not seen -> JSON values."""
     others = random_topologies(number, draw, width)
     measured = evaluate([found, *others], seed + FRESH)
     score, *random = scores(measured)
     known = [one for one in measured[1:] if not one.failed] or measured[1:]
-    means = (sum(getattr(one, name) for one in known) / len(known) for name in ("complexity", "condition"))
-    return Comparison(seed, found, measured[0], score, tuple(random), others[int(np.argmax(random))], *means)
+    return {
+        "seed": seed,
+        "found": str(found),
+        "score": score,
+        "random_mean": sum(random) / len(random),
+        "random_best": max(random),
+        "best_random_topology": str(others[int(np.argmax(random))]),
+        "share_beaten": sum(one < score for one in random) / len(random),
+        **measured[0].record(),
+        "random_complexity": sum(one.complexity for one in known) / len(known),
+        "random_condition": sum(one.condition for one in known) / len(known),
+    }
 
 
 def scores(measured: Sequence[Measured]) -> list[float]:
