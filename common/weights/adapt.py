@@ -93,7 +93,7 @@ def take_positions(
     grids = {grid.num_positions: grid for grid in source_grids}
     if model.is_flexible:
         known = position_grid or _grid_of(table.shape[1] - num_prefix, grids, report)
-        _take_flexible(model.position_tables.grid, table, 0 if position_grid else num_prefix, known, fitting)
+        _take_flexible(model.position_grid, table, 0 if position_grid else num_prefix, known, fitting)
         return
     if position_grid is not None:
         # As it is resized on the fly, and nothing added to the class token: at any grid the source's own answers.

@@ -154,7 +154,7 @@ def architecture_facts(model: nn.Module) -> dict[str, Any]:
     branches are divided; weights made with others would load and answer nonsense. And a FlexiViT's `position_grid`."""
     facts: dict[str, Any] = _of_blocks(model)
     if isinstance(model, ResizableTransformer) and model.is_flexible:
-        facts["position_grid"] = model.position_tables.grid.name
+        facts["position_grid"] = model.position_grid.name
     return facts
 
 
