@@ -43,26 +43,14 @@ class Stage:
         return self.grids[min(int(np.searchsorted(edges, uniform, side="right")), len(self.grids) - 1)]
 
 
-@dataclass(frozen=True)
-class SizeSchedule:
-    """FlexiViT's random sizes and its curricula (section 5.4): stages one after the other, each with its distribution."""
+def grid_at(stages: Sequence[Stage], seed: int, update: int, fraction: float) -> TokenGrid:
+    """Return the grid of an update after this share of the training, the same on every process and after a resume.
 
-    seed: int
-    stages: Sequence[Stage]
-    """Stages whose shares add up to 1."""
-
-    def stage_at(self, fraction: float) -> Stage:
-        """Return the stage after this share of the training, from 0 to 1."""
-        end = 0.0
-        for stage in self.stages:
-            end += stage.share
-            if fraction < end - 1e-9:
-                return stage
-        return self.stages[-1]
-
-    def grid_at(self, update: int, fraction: float) -> TokenGrid:
-        """Return the grid of an update: the same on every process and after a resume."""
-        return self.stage_at(fraction).draw(self.seed, update)
+    `stages` come one after the other (the curricula of section 5.4); their shares add up to 1.
+    """
+    ends = np.cumsum([stage.share for stage in stages])
+    number = int(np.searchsorted(ends - 1e-9, fraction, side="right"))
+    return stages[min(number, len(stages) - 1)].draw(seed, update)
 
 
 Weights = dict[str | int, Annotated[float, Field(ge=0)]]
@@ -193,7 +181,8 @@ class FlexiTask(Task):
     """
 
     ordinary: Task
-    sizes: SizeSchedule
+    stages: Sequence[Stage]
+    seed: int
     teacher: nn.Module | None = None
     """Normalised inputs -> logits (B, K); in evaluation mode."""
     temperature: float = 1.0
@@ -202,7 +191,7 @@ class FlexiTask(Task):
     """Grid of the present update."""
 
     def begin(self, progress: Progress) -> None:
-        self.grid = self.sizes.grid_at(progress.update, progress.fraction)
+        self.grid = grid_at(self.stages, self.seed, progress.update, progress.fraction)
         self.ordinary.begin(progress)
 
     def losses(self, model: nn.Module, inputs: Tensor, batch: Batch) -> Iterator[tuple[str, Tensor]]:
@@ -271,14 +260,13 @@ class FlexiViT(Method[FlexiViTOptions]):
 
     def task(self, task: Task, model: GridModel, setting: Setting[Any]) -> Task:
         seed = setting.options.run.seed if self.options.seed is None else self.options.seed
-        sizes = SizeSchedule(seed, self.options.stages())
-        teacher = self.options.teacher
+        stages, teacher = self.options.stages(), self.options.teacher
         if teacher is None:
-            return FlexiTask(task, sizes)
+            return FlexiTask(task, stages, seed)
         with torch.random.fork_rng(devices=[]):  # a model is made before its weights are read
             key = "methods.flexivit.teacher.source"
             network = setting.models.teacher(setting.options, teacher.source, key)
-        return FlexiTask(task, sizes, network, teacher.temperature, teacher.label_weight)
+        return FlexiTask(task, stages, seed, network, teacher.temperature, teacher.label_weight)
 
 
 METHOD = FlexiViT

@@ -80,43 +80,36 @@ class ToEOptions(MethodOptions):
         return Growth(rates, initial, self.repetitions, self.rounding)
 
 
-@dataclass(frozen=True)
-class Stages:
-    """Tells which stage belongs to which update."""
-
-    num_stages: int
-    rule: StageRule
-    epochs: int
-    """Epochs of the schedule."""
-    cooldown_epochs: int = 0
-    """Epochs after it. By epochs they belong to the last stage (published: 0, 100 and 200 of 300, and then 10)."""
-
-    def at(self, progress: Progress) -> int:
-        """Return the stage of an update, from 1."""
-        if self.rule == "updates":
-            share = progress.fraction if progress.after is None else progress.after
-            stage = math.ceil(self.num_stages * share - ROUNDED)
-        else:
-            epoch = math.floor((self.epochs + self.cooldown_epochs) * progress.fraction + ROUNDED)
-            stage = self.num_stages * epoch // self.epochs + 1
-        return min(max(stage, 1), self.num_stages)
-
-
 @dataclass
 class ToETask(TaskAround):
     """Another task's losses, with the model's reducer at the stage that belongs to each update."""
 
     reducer: TokenExpansion
-    stages: Stages
+    rule: StageRule
+    epochs: int
+    """Epochs of the schedule."""
+    cooldown_epochs: int = 0
+    """Epochs after it. By epochs they belong to the last stage (published: 0, 100 and 200 of 300, and then 10)."""
     forget_compiled: bool = False
     """Drop what was compiled for a stage when it is over: compilers give up after a number of shapes."""
 
     def begin(self, progress: Progress) -> None:
-        stage = self.stages.at(progress)
+        stage = self.stage_at(progress)
         if self.forget_compiled and stage != self.reducer.stage:
             torch.compiler.reset()
         self.reducer.stage = stage
         super().begin(progress)
+
+    def stage_at(self, progress: Progress) -> int:
+        """Return the stage of an update, from 1."""
+        num_stages = self.reducer.growth.num_stages
+        if self.rule == "updates":
+            share = progress.fraction if progress.after is None else progress.after
+            stage = math.ceil(num_stages * share - ROUNDED)
+        else:
+            epoch = math.floor((self.epochs + self.cooldown_epochs) * progress.fraction + ROUNDED)
+            stage = num_stages * epoch // self.epochs + 1
+        return min(max(stage, 1), num_stages)
 
 
 class ToE(Method[ToEOptions]):
@@ -140,10 +133,8 @@ class ToE(Method[ToEOptions]):
     def task(self, task: Task, model: GridModel, setting: Setting[Any]) -> Task:
         assert isinstance(model.reducer, TokenExpansion)
         run = setting.options
-        schedule, growth = run.train.schedule, model.reducer.growth
-        rule = self.options.stage_rule
-        stages = Stages(growth.num_stages, rule, schedule.epochs, schedule.cooldown_epochs)
-        return ToETask(task, model.reducer, stages, run.parallel.compile)
+        epochs, cooldown = run.train.schedule.epochs, run.train.schedule.cooldown_epochs
+        return ToETask(task, model.reducer, self.options.stage_rule, epochs, cooldown, run.parallel.compile)
 
     def cost_rows(self, model: GridModel, input_shape: Sequence[int]) -> list[dict[str, Any]]:
         """Count one training iteration for each grid, with all tokens and with ToE: by the paper's rule, and honestly.

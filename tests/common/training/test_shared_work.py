@@ -18,10 +18,10 @@ from revit.common.data.broken import BrokenFiles
 from revit.common.data.dataset import RobustDataset, Sample
 from revit.common.data.loader import Loader
 from revit.common.data.sampler import EpochSampler
-from revit.common.methods.flexivit import FlexiTask, FlexiViTOptions, SizeSchedule
+from revit.common.methods.flexivit import FlexiTask, FlexiViTOptions
 from revit.common.methods.revit.task import AssignerTask, ResizableTask
 from revit.common.methods.task import Progress, Task
-from revit.common.methods.toe.method import Stages, ToETask
+from revit.common.methods.toe.method import ToETask
 from revit.common.methods.toe.reducer import Growth, TokenExpansion
 from revit.common.models.layers.normalizer import Normalizer
 from revit.common.system.errors import UserError
@@ -84,14 +84,14 @@ def plain() -> tuple[nn.Module, Task]:
 def token_expansion() -> tuple[nn.Module, Task]:
     model = small_model()
     model.reducer = TokenExpansion(Growth((0.5, 0.75, 1.0), 0.25), 16)
-    return model, ToETask(ResizableTask(), model.reducer, Stages(3, "updates", EPOCHS))
+    return model, ToETask(ResizableTask(), model.reducer, "updates", EPOCHS)
 
 
 def flexible() -> tuple[nn.Module, Task]:
     model = small_model(patch_embed="flexi", distillation="none", kernel_size=6, position_grid=2)
-    sizes = SizeSchedule(0, FlexiViTOptions(grids=tuple(GRIDS)).stages())
+    stages = FlexiViTOptions(grids=tuple(GRIDS)).stages()
     teacher = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 3)).requires_grad_(False)
-    return model, FlexiTask(ResizableTask(), sizes, teacher, label_weight=0.5)
+    return model, FlexiTask(ResizableTask(), stages, 0, teacher, label_weight=0.5)
 
 
 @pytest.fixture
