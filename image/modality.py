@@ -156,7 +156,7 @@ class ImageModality(Modality[ImageRun]):
 
     def from_source(self, source: Source) -> Classifier:
         inferred = infer(source)
-        model, pixels = inferred.build(), inferred.pictures.pixels
+        model, pixels = inferred.model, inferred.pictures.pixels
         report = start_from(model, source, pixels=pixels)
         return Classifier(
             AdaptiveClassifier(model).eval(),

@@ -3,7 +3,7 @@ configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,16 +11,16 @@ import torch
 from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import Tensor
 
-from revit.common.methods.base import Method, methods_found
+from revit.common.methods.base import methods_found
 from revit.common.models.base import GridModel
 from revit.common.models.embed.resize import resize_positions
 from revit.common.models.grid import TokenGrid
-from revit.common.models.load_report import Change, LoadReport
+from revit.common.models.load_report import LoadReport
 from revit.common.models.vit import ResizableTransformer
 from revit.common.system.errors import UserError
 from revit.common.weights import start
 from revit.common.weights.adapt import TABLE, Fitting, draw_heads, take_heads
-from revit.common.weights.source import Known, Shapes, Source, heads_of, read_shapes, read_source, shape_of
+from revit.common.weights.source import Known, Source, heads_of, read_shapes, read_source, shape_of
 from revit.image.data.options import IMAGENET_MEAN, IMAGENET_STD, PictureOptions, PicturePixelOptions
 from revit.image.models.asvit import AsViT
 from revit.image.models.deit import DeiT
@@ -77,26 +77,20 @@ def _start_asvit(model: AsViT, source: Source, label_names: Sequence[str]) -> Lo
     the hidden layer of the head stays.
     """
     report = LoadReport(source.where, label_names=source.label_names, notes=list(source.notes))
-    own = model.state_dict()
-    plain = {name.replace(OUT, "head."): tensor for name, tensor in source.tensors.items()}
-    wanted = {name.replace(OUT, "head."): tensor for name, tensor in own.items()}
-    new_heads = take_heads(Fitting(plain, wanted, report), tuple(label_names))
+    plain, own = (
+        {name.replace(OUT, "head."): tensor for name, tensor in tensors.items()}
+        for tensors in (source.tensors, model.state_dict())
+    )
+    fitting = Fitting(plain, own, report)
+    new_heads = take_heads(fitting, tuple(label_names))
     table = plain.get(TABLE)
     if table is not None and TABLE in own and table.shape[1:] != own[TABLE].shape[1:]:
-        plain[TABLE] = _resized(source, table, model)
-        report.resized.append(Change(TABLE, tuple(table.shape), tuple(own[TABLE].shape), "bicubic"))
-    for name, tensor in plain.items():
-        if name not in wanted:
-            report.unexpected.append(name)
-        elif tensor.shape != wanted[name].shape:
-            report.misfits.append(Change(name, tuple(tensor.shape), tuple(wanted[name].shape), "no rule"))
-        else:
-            report.loaded.append(name)
-    report.missing += [name for name in wanted if name not in plain and name not in new_heads]
+        fitting.put(TABLE, _resized(source, plain.pop(TABLE), model), table, "bicubic")
+    start.take_rest(fitting, (), new_heads)
     report.check()
-    draw_heads(wanted, new_heads)
-    for name, tensor in plain.items():
-        wanted[name].copy_(tensor)
+    draw_heads(own, new_heads)
+    for name, tensor in fitting.ready.items():
+        own[name].copy_(tensor)
     return report
 
 
@@ -116,24 +110,14 @@ LVVIT_CROPS = {(512, 20): 1.0, (768, 24): 1.0}
 
 @dataclass(frozen=True)
 class Inferred:
-    """A model to build and the pictures it wants."""
+    """An untrained model and the pictures it wants."""
 
-    family: type[DeiT] | type[LVViT]
-    arguments: Mapping[str, Any]
+    model: DeiT | LVViT
     pictures: PictureOptions
     label_names: tuple[str, ...]
     """The source's own names, or ImageNet's where the number of classes is one of its; else empty."""
     assumed: tuple[str, ...]
     """Properties that the weights do not show and that were taken from the published recipes."""
-    methods: tuple[Method, ...] = ()
-    """Methods with which they were trained."""
-
-    def build(self) -> ResizableTransformer:
-        """Build the untrained model. UserError if a method does not suit it."""
-        model = self.family(**self.arguments)
-        for method in self.methods:
-            method.attach(model)
-        return model
 
 
 def infer(source: Source) -> Inferred:
@@ -144,13 +128,12 @@ def infer(source: Source) -> Inferred:
     that width and depth, and pictures are those of the published recipes unless it says otherwise.
 
     Raises:
-        UserError: no image model, or shapes that make none.
+        UserError: no image model, or shapes that make none, or one that does not suit the method it was trained with.
     """
     if source.kind != "image":
         raise UserError(f"{source.where}: weights of a video model cannot classify pictures; give an image model")
     known = Known(source.facts)
     mean, std, whose, crop_pct = IMAGENET_MEAN, IMAGENET_STD, "ImageNet's", 0.875
-    family: type[DeiT] | type[LVViT] = LVViT if source.is_lvvit else DeiT
     if source.is_lvvit:
         arguments = _lvvit(source, known)
         crop_pct = LVVIT_CROPS.get((arguments["embed_dim"], arguments["depth"]), 0.9)
@@ -172,43 +155,34 @@ def infer(source: Source) -> Inferred:
         known.assumed.append(f"the classes of {subset}")
         info = ImageNetInfo(subset)
         names = tuple(info.index_to_description(number) for number in range(arguments["num_classes"]))
-    methods = methods_found(source.tensors)
-    known.assumed += [method.assumption for method in methods]
-    return Inferred(family, arguments, PictureOptions(pixels=pixels), names, tuple(known.assumed), methods)
+    model = (LVViT if source.is_lvvit else DeiT)(**arguments)
+    for method in methods_found(source.tensors):
+        known.assumed.append(method.assumption)
+        method.attach(model)
+    return Inferred(model, PictureOptions(pixels=pixels), names, tuple(known.assumed))
 
 
 def _deit(source: Source, known: Known) -> dict[str, Any]:
     distilled, flexible = "dist_token" in source.tensors, source.facts.get("position_grid")
-    shapes = read_shapes(source, "DeiT", num_prefix=0 if flexible else 2 if distilled else 1)
-    common = _common(shapes, shapes.kernel, heads_of(source, known, shapes.embed_dim))
+    shapes, kernel = read_shapes(source, "DeiT", num_prefix=0 if flexible else 2 if distilled else 1)
+    size = {"img_size": shapes["grids"][0].rows * kernel, "num_heads": heads_of(source, known, shapes["embed_dim"])}
     if flexible is None:
-        return {**common, "distillation": "every_grid" if distilled else "none"}
-    return {**common, "patch_embed": "flexi", "kernel_size": shapes.kernel, "position_grid": flexible}
+        return {**shapes, **size, "distillation": "every_grid" if distilled else "none"}
+    return {**shapes, **size, "patch_embed": "flexi", "kernel_size": kernel, "position_grid": flexible}
 
 
 def _lvvit(source: Source, known: Known) -> dict[str, Any]:
-    shapes = read_shapes(source, "LV-ViT")
-    size = {"embed_dim": shapes.embed_dim, "depth": shapes.depth}
+    shapes, kernel = read_shapes(source, "LV-ViT")
+    size = {key: shapes[key] for key in ("embed_dim", "depth")}
     sizes = [variant.arguments for variant in VARIANTS.values() if variant.model_class is LVViT]
     published = next((own for own in sizes if size.items() <= own.items()), {})
-    num_heads = published.get("num_heads", max(1, shapes.embed_dim // 64))
+    num_heads = published.get("num_heads", max(1, shapes["embed_dim"] // 64))
     skip_lam = published.get("skip_lam", 2.0)
     convolutions = [f"patch_embed.conv{number}.weight" for number in (1, 2, 3)]
     return {
-        **_common(shapes, 2 * shapes.kernel, heads_of(source, known, shapes.embed_dim, num_heads)),
+        **shapes,
+        "img_size": shapes["grids"][0].rows * 2 * kernel,
+        "num_heads": heads_of(source, known, shapes["embed_dim"], num_heads),
         "skip_lam": known.get("skip_lam", skip_lam, f"residual branches divided by {skip_lam:g}"),
         "stem_widths": tuple(shape_of(source, "LV-ViT", name, (None,) * 4)[0] for name in convolutions),
-    }
-
-
-def _common(shapes: Shapes, patch: int, heads: int) -> dict[str, Any]:
-    return {
-        "img_size": shapes.grid.rows * patch,
-        "grids": (shapes.grid,),
-        "num_classes": shapes.num_classes,
-        "embed_dim": shapes.embed_dim,
-        "depth": shapes.depth,
-        "num_heads": heads,
-        "mlp_ratio": shapes.mlp_ratio,
-        "qkv_bias": shapes.qkv_bias,
     }

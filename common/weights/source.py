@@ -260,27 +260,9 @@ class Known:
         return otherwise
 
 
-@dataclass(frozen=True)
-class Shapes:
-    """A plain transformer on square pictures."""
-
-    embed_dim: int
-    depth: int
-    hidden: int
-    """Width inside the MLP."""
-    qkv_bias: bool
-    num_classes: int
-    grid: TokenGrid
-    kernel: int
-    """Side of the patch embedding's last kernel."""
-
-    @property
-    def mlp_ratio(self) -> float:
-        return self.hidden / self.embed_dim
-
-
-def read_shapes(source: Source, what: str, num_prefix: int = 1) -> Shapes:
-    """Read the architecture of `what`, whose position table has `num_prefix` rows that stand for no patch.
+def read_shapes(source: Source, what: str, num_prefix: int = 1) -> tuple[dict[str, Any], int]:
+    """Return the constructor arguments of `what`, a plain transformer on square pictures, that shapes tell, and the side of its
+    patch embedding's last kernel. `num_prefix`: rows of the position table that stand for no patch.
 
     Raise UserError: parts are missing or of another form, or the pictures were not square.
     """
@@ -292,8 +274,15 @@ def read_shapes(source: Source, what: str, num_prefix: int = 1) -> Shapes:
     if side == 0 or side * side != num_positions or len(set(kernel)) != 1:
         raise UserError(f"{source.where}: {num_positions} positions of {kernel} pixels are no square picture")
     blocks = {int(match[1]) for name in source.tensors if (match := re.match(r"blocks\.(\d+)\.", name))}
-    qkv_bias = "blocks.0.attn.qkv.bias" in source.tensors
-    return Shapes(width, len(blocks), hidden, qkv_bias, num_classes, TokenGrid(side, side), kernel[0])
+    arguments = {
+        "grids": (TokenGrid(side, side),),
+        "num_classes": num_classes,
+        "embed_dim": width,
+        "depth": len(blocks),
+        "mlp_ratio": hidden / width,
+        "qkv_bias": "blocks.0.attn.qkv.bias" in source.tensors,
+    }
+    return arguments, kernel[0]
 
 
 def shape_of(source: Source, what: str, name: str, wanted: Sequence[int | None]) -> tuple[int, ...]:

@@ -79,7 +79,7 @@ def start_from_source(
     position_grid = source.facts.get("position_grid")
     take_positions(model, fitting, position_resize, source.grids, num_prefix, position_grid)
     take_patch_kernels(model, fitting)
-    _take_rest(fitting, accounted, new_heads)
+    take_rest(fitting, accounted, new_heads)
     report.check()
     draw_heads(own, new_heads)
     # The longest grid's parts first, then everything that starts from them, then what the source has of that.
@@ -112,7 +112,7 @@ def _take_reducer(fitting: Fitting) -> set[str]:
     return set()
 
 
-def _take_rest(fitting: Fitting, accounted: Collection[str], new_heads: Collection[str]) -> None:
+def take_rest(fitting: Fitting, accounted: Collection[str], new_heads: Collection[str]) -> None:
     """Take what fits as it is, and name what does not; `accounted`: names that the report already has."""
     own, ready, report = fitting.own, fitting.ready, fitting.report
     for name, tensor in fitting.source.items():
