@@ -35,7 +35,7 @@ from revit.common.methods.base import optim_of, task_of
 from revit.common.methods.dynamicvit.method import DynamicViT, DynamicViTOptions
 from revit.common.methods.dynamicvit.reducer import DynamicViTReducer
 from revit.common.methods.task import Progress
-from revit.common.methods.toe.reducer import TokenExpansion
+from revit.common.methods.toe import TokenExpansion
 from revit.common.modality.costs import build, num_classes
 from revit.common.models.embed.resize import resize_patch_kernel, resize_positions
 from revit.common.models.grid import TokenGrid

@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from revit.common.config.options import Options
-from revit.common.methods.revit.options import DistillOptions
-from revit.common.methods.run_options import DataOptions, GridModelOptions, ModelOptions, RecipeOptions
+from revit.common.methods.run_options import DataOptions, DistillOptions, GridModelOptions, ModelOptions, RecipeOptions
 from revit.common.models.embed.patches import sides_of
 from revit.common.models.grid import TokenGrid, longest_first
 from revit.image.data.options import PictureOptions, PictureSourceOptions

@@ -18,7 +18,7 @@ from revit.common.methods.base import Method, MethodOptions, Setting, refuse
 from revit.common.methods.revit.task import divergence
 from revit.common.methods.task import Progress, Task
 from revit.common.models.base import GridModel, ModelOutput
-from revit.common.models.grid import TokenGrid, longest_first
+from revit.common.models.grid import GridNames, TokenGrid, longest_first
 
 if TYPE_CHECKING:
     from revit.common.methods.run_options import RecipeOptions
@@ -91,7 +91,7 @@ class FlexiViTOptions(MethodOptions):
         - {share: 0.2, weights: {15x15: 1}}
     """
 
-    grids: tuple[str | int, ...] = (30, 24, 20, 16, 15, 12, 10, 8, 6, 5)
+    grids: GridNames = (30, 24, 20, 16, 15, 12, 10, 8, 6, 5)
     """Token grids of training, longest first. Each update draws one for its whole batch, on all processes."""
     weights: Weights | None = None
     """Grid -> how often it is drawn, in any unit; a grid that is not named is not drawn. Null: all alike."""
@@ -99,7 +99,7 @@ class FlexiViTOptions(MethodOptions):
     """Distributions one after the other, in place of `weights`."""
     seed: int | None = Field(default=None, ge=0)
     """Seed of the draws; null: run.seed."""
-    evaluate_at: tuple[str | int, ...] | None = None
+    evaluate_at: GridNames | None = None
     """Token grids of evaluation and reports, longest first, trained or not. Null: those of training."""
     kernel_size: int | tuple[int, int] = 32
     """Pixels per side of the underlying patch kernel."""
@@ -109,11 +109,6 @@ class FlexiViTOptions(MethodOptions):
     """Null: the labels, with the run's ordinary loss."""
     assigner: bool = False
     """Token-length labels and an assigner after the training, as for ReViT."""
-
-    @field_validator("grids", "evaluate_at")
-    @classmethod
-    def _longest_first(cls, grids: tuple[str | int, ...] | None) -> tuple[str, ...] | None:
-        return None if grids is None else tuple(grid.name for grid in longest_first(grids))
 
     @field_validator("position_grid")
     @classmethod

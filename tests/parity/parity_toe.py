@@ -9,7 +9,7 @@ import torch
 from parity_cases import Answer, Case
 from torch import Tensor
 
-from revit.common.methods.toe.reducer import Growth, TokenExpansion, select
+from revit.common.methods.toe import Growth, TokenExpansion, select
 from revit.common.models.grid import TokenGrid
 from revit.common.models.reducer import Shorter, TokenLayout
 

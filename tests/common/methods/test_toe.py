@@ -11,8 +11,7 @@ from torch import nn
 
 from revit.common.methods.revit.task import ResizableTask
 from revit.common.methods.task import OneProcess, Progress, SharesLengths, Task
-from revit.common.methods.toe.method import ToE, ToEOptions, ToETask
-from revit.common.methods.toe.reducer import Growth, TokenExpansion
+from revit.common.methods.toe import Growth, ToE, ToEOptions, ToETask, TokenExpansion
 from revit.common.system.errors import UserError
 from revit.image.models.deit import DeiT
 

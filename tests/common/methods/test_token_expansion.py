@@ -10,7 +10,7 @@ import pytest
 import torch
 from reference_toe import added_at, chosen_of, merged, seeds_of, table_of
 
-from revit.common.methods.toe.reducer import Growth, TokenExpansion, select, stage_rates
+from revit.common.methods.toe import Growth, TokenExpansion, select, stage_rates
 from revit.common.models.grid import TokenGrid
 from revit.common.models.reducer import Shorter, TokenLayout
 

@@ -21,8 +21,7 @@ from revit.common.data.sampler import EpochSampler
 from revit.common.methods.flexivit import FlexiTask, FlexiViTOptions
 from revit.common.methods.revit.task import AssignerTask, ResizableTask
 from revit.common.methods.task import Progress, Task
-from revit.common.methods.toe.method import ToETask
-from revit.common.methods.toe.reducer import Growth, TokenExpansion
+from revit.common.methods.toe import Growth, ToETask, TokenExpansion
 from revit.common.models.layers.normalizer import Normalizer
 from revit.common.system.errors import UserError
 from revit.common.system.log import RunLog

@@ -10,7 +10,7 @@ from torch import nn
 
 from revit.common.data.batch import Batch
 from revit.common.methods.revit.task import ResizableTask
-from revit.common.methods.toe.method import ToE, ToEOptions
+from revit.common.methods.toe import ToE, ToEOptions
 from revit.common.models.reducer import Reducer, Shorter
 from revit.common.training.parallel.backend import LocalBackend
 from revit.image.models.deit import DeiT
