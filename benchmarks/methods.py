@@ -37,7 +37,7 @@ from revit.common.methods.dynamicvit.reducer import DynamicViTReducer
 from revit.common.methods.task import Progress
 from revit.common.methods.toe import TokenExpansion
 from revit.common.modality.costs import build, num_classes
-from revit.common.models.embed.resize import resize_patch_kernel, resize_positions
+from revit.common.models.embed.patches import resize_patch_kernel, resize_positions
 from revit.common.models.grid import TokenGrid
 from revit.common.models.reducer import Decision, Reducer, Shorter, TokenLayout
 from revit.common.models.vit import ResizableTransformer

@@ -19,8 +19,7 @@ from revit.common.modality import load
 from revit.common.modality.classifier import Classifier
 from revit.common.modality.modality import Modality
 from revit.common.modality.teacher import Teacher, teacher_from
-from revit.common.models.base import GridModel
-from revit.common.models.layers.normalizer import Normalizer
+from revit.common.models.base import GridModel, Normalizer
 from revit.common.models.load_report import LoadReport
 from revit.common.system.errors import UserError
 from revit.common.weights.read import cache_if_offline

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from revit.common.methods.base import methods_found
 from revit.common.models.base import GridModel
-from revit.common.models.embed.resize import resize_positions
+from revit.common.models.embed.patches import resize_positions
 from revit.common.models.grid import TokenGrid
 from revit.common.models.load_report import LoadReport
 from revit.common.models.vit import ResizableTransformer

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Annotated, Any, Literal
@@ -118,7 +118,9 @@ def select(features: Tensor, seeds: range, additions: Sequence[int]) -> tuple[Te
     B = len(features)
     unit = F.normalize(features.float(), dim=2)
     kept = torch.arange(seeds.start, seeds.stop, seeds.step, device=features.device).expand(B, -1)
-    with _no_autocast(features.device):
+    # Autocast is not known on meta tensors, which are counted only.
+    known = torch.amp.is_autocast_available(features.device.type)
+    with torch.autocast(features.device.type, enabled=False) if known else nullcontext():
         nearest, slots = (unit @ unit[:, seeds.start : seeds.stop : seeds.step].mT).max(dim=2)  # (B, S)
         # What is selected is never the least similar, and nearest to itself.
         nearest = nearest.scatter(1, kept, math.inf)
@@ -183,11 +185,6 @@ class TokenExpansion(Reducer):
 def _exact(rate: float) -> Fraction:
     """Return the fraction that was meant: 2/5 for 0.4, 2/3 for 0.6666666666666666; one in a million for anything less."""
     return max(Fraction(rate).limit_denominator(10**6), Fraction(1, 10**6))
-
-
-def _no_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    known = torch.amp.is_autocast_available(device.type)  # not on meta tensors, which are counted only
-    return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
 Rate = Annotated[float, Field(gt=0, le=1)]

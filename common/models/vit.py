@@ -18,8 +18,7 @@ from typing_extensions import TypedDict
 
 from revit.common.models.base import GridModel, ModelOutput, Reduction
 from revit.common.models.embed.patch_embed import PATCH_EMBEDS
-from revit.common.models.embed.patches import PatchEmbed, Remainder, Sides
-from revit.common.models.embed.resize import resize_positions
+from revit.common.models.embed.patches import PatchEmbed, Remainder, Sides, resize_positions
 from revit.common.models.grid import TokenGrid, longest_first
 from revit.common.models.layers.block import LengthAwareLayerNorm
 from revit.common.models.reducer import TokenLayout

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from revit.common.models.embed.patch_embed import ConvStem, SharedPatchify
-from revit.common.models.embed.resize import resize_patch_kernel, resize_positions, undo_position_resize
+from revit.common.models.embed.patches import resize_patch_kernel, resize_positions, undo_position_resize
 from revit.common.models.grid import TokenGrid
 from revit.common.models.load_report import Change, LoadReport
 from revit.common.models.vit import ResizableTransformer

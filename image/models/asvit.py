@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from revit.common.models.base import GridModel, ModelOutput
-from revit.common.models.embed.patches import ReTokenizing, Sides, sides_of, strided_convolution
-from revit.common.models.embed.resize import resize_positions
+from revit.common.models.embed.patches import ReTokenizing, Sides, resize_positions, sides_of, strided_convolution
 from revit.common.models.grid import TokenGrid, longest_first
 from revit.common.models.layers.block import Block, drop_path_rates
 from revit.common.models.reducer import TokenLayout

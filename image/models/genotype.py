@@ -158,27 +158,19 @@ def stage_maps(first: TokenGrid, num_stages: int) -> list[TokenGrid]:
     return maps
 
 
-def stage_macs(stage: Stage, width: int, heads: int, grid: TokenGrid) -> Macs:
-    """Count all blocks of a stage on a map of `grid`: four projections and the MLP per token, two products per window."""
-    inner = heads * (width // heads)
-    per_token = (4 * inner + 2 * stage.expansion * width) * width
-    return {
-        "linear": float(stage.depth * grid.num_positions * per_token),
-        "attention": 2.0 * stage.depth * grid.num_positions**2 / num_windows(grid, stage.splits) * inner,
-    }
-
-
 def closed_form(genotype: Genotype, images_shape: Sequence[int], stride: int, num_classes: int) -> Macs:
     """Count multiply-accumulates of one picture (1, C, H, W) at a stride of the stem, by kind: linear, attention,
-    convolution. ValueError for another batch."""
+    convolution. Of a block: four projections and the MLP per token, two products per window. ValueError for another batch."""
     in_chans, *sides = single_input(images_shape)
     first = stem_map((sides[0], sides[1]), stride)
     dims, stages = genotype.dims, genotype.stages
     maps = stage_maps(first, len(stages))
     macs: Macs = {"linear": 0.0, "attention": 0.0}
     for stage, width, heads, grid in zip(stages, dims, genotype.heads_per_stage, maps):
-        for kind, cost in stage_macs(stage, width, heads, grid).items():
-            macs[kind] += cost
+        inner = heads * (width // heads)
+        per_token = (4 * inner + 2 * stage.expansion * width) * width
+        macs["linear"] += stage.depth * grid.num_positions * per_token
+        macs["attention"] += 2.0 * stage.depth * grid.num_positions**2 / num_windows(grid, stage.splits) * inner
     for stage, width, next_width, grid in zip(stages[1:], dims, dims[1:], maps[1:]):
         macs["linear"] += grid.num_positions * stage.kernel**2 * width * next_width
     if num_classes > 0:

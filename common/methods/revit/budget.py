@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from revit.common.config.options import Options
 from revit.common.methods.base import refuse
-from revit.common.methods.revit.policy import LengthPolicy, Steps
+from revit.common.methods.revit.adaptive import LengthPolicy, Steps
 from revit.common.models.grid import TokenGrid
 
 KEY = "budget_curve"

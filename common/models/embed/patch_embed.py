@@ -16,10 +16,10 @@ from revit.common.models.embed.patches import (
     Sides,
     pad_to_patches,
     patch_of,
+    resize_patch_kernel,
     sides_of,
     strided_convolution,
 )
-from revit.common.models.embed.resize import resize_patch_kernel
 from revit.common.models.grid import TokenGrid
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from revit.common.costs.flops import count
 from revit.common.models.embed.patch_embed import FlexiPatchify
-from revit.common.models.embed.resize import resize_patch_kernel, resize_positions, undo_position_resize
+from revit.common.models.embed.patches import resize_patch_kernel, resize_positions, undo_position_resize
 from revit.common.models.grid import TokenGrid
 from revit.image.models.deit import DeiT
 from revit.image.models.lvvit import LVViT

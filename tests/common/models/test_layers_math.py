@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import revit.common.models.layers.attention as attention_layer
+from revit.common.models.base import Normalizer
 from revit.common.models.grid import TokenGrid, longest_first
 from revit.common.models.layers.attention import (
     Attention,
@@ -16,7 +17,6 @@ from revit.common.models.layers.attention import (
     products_are_faster,
 )
 from revit.common.models.layers.block import Block, DropPath, LengthAwareLayerNorm
-from revit.common.models.layers.normalizer import Normalizer
 from revit.common.models.reducer import TokenLayout
 
 GRIDS = longest_first([14, 10, 7])

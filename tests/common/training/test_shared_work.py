@@ -22,7 +22,7 @@ from revit.common.methods.flexivit import FlexiTask, FlexiViTOptions
 from revit.common.methods.revit.task import AssignerTask, ResizableTask
 from revit.common.methods.task import Progress, Task
 from revit.common.methods.toe import Growth, ToETask, TokenExpansion
-from revit.common.models.layers.normalizer import Normalizer
+from revit.common.models.base import Normalizer
 from revit.common.system.errors import UserError
 from revit.common.system.log import RunLog
 from revit.common.training.meter import LossReader

@@ -7,8 +7,8 @@ import torch
 from pydantic import ValidationError
 
 from revit.common.data.broken import BrokenSample
-from revit.image.data.label_maps import LabelMaps
 from revit.image.data.options import TokenLabelOptions
+from revit.image.data.pictures import LabelMaps
 from revit.image.tasks import densify, region_align
 
 

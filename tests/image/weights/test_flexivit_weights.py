@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 
-from revit.common.models.embed.resize import resize_patch_kernel, resize_positions
+from revit.common.models.embed.patches import resize_patch_kernel, resize_positions
 from revit.common.models.grid import TokenGrid
 from revit.common.system.errors import UserError
 from revit.common.weights.source import Source, read_source

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from revit.common.models.embed.resize import resize_patch_kernel, resize_positions
+from revit.common.models.embed.patches import resize_patch_kernel, resize_positions
 from revit.common.models.grid import TokenGrid
 from revit.common.models.vit import ResizableTransformer
 from revit.common.system.errors import UserError
