@@ -14,7 +14,7 @@ from revit.image.data.options import PictureOptions, PictureSourceOptions
 from revit.image.demo import ImageDemoOptions
 from revit.image.models.asvit import STEM_STRIDE
 from revit.image.models.genotype import read_genotype, stem_map
-from revit.image.models.lvvit import LVViT
+from revit.image.models.transformers import LVViT
 from revit.image.models.variants import VARIANTS
 
 

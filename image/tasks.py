@@ -22,7 +22,7 @@ from revit.common.methods.task import LengthExchange, OneProcess, Task
 from revit.common.models.base import GridModel, ModelOutput
 from revit.common.models.grid import TokenGrid
 from revit.image.data.options import AxisOrder, TokenLabelOptions
-from revit.image.models.lvvit import LVViT, MixDraw
+from revit.image.models.transformers import LVViT, MixDraw
 
 
 def on_and_off(smoothing: float, num_classes: int) -> tuple[float, float]:

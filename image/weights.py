@@ -23,8 +23,7 @@ from revit.common.weights.adapt import TABLE, Fitting, draw_heads, take_heads
 from revit.common.weights.source import Known, Source, heads_of, read_shapes, read_source, shape_of
 from revit.image.data.options import IMAGENET_MEAN, IMAGENET_STD, PictureOptions, PicturePixelOptions
 from revit.image.models.asvit import AsViT
-from revit.image.models.deit import DeiT
-from revit.image.models.lvvit import LVViT
+from revit.image.models.transformers import DeiT, LVViT
 from revit.image.models.variants import VARIANTS
 
 OUT = "head.2."

@@ -11,7 +11,7 @@ from revit.common.methods.revit.task import SelfDistillation
 from revit.common.models.base import ModelOutput
 from revit.common.models.grid import TokenGrid
 from revit.image.data.options import TokenLabelOptions
-from revit.image.models.lvvit import LVViT, MixDraw
+from revit.image.models.transformers import LVViT, MixDraw
 from revit.image.tasks import TokenLabelTask, densify, region_align
 
 CLASSES = 6

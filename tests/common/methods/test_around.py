@@ -12,7 +12,7 @@ from revit.common.methods.retokenize import RetokenizeOptions, RetokenizeTask
 from revit.common.methods.revit.task import AssignerTask, ResizableTask
 from revit.common.methods.task import OneProcess, Progress, SharesLengths, TaskAround
 from revit.common.methods.toe import Growth, ToETask, TokenExpansion
-from revit.image.models.deit import DeiT
+from revit.image.models.transformers import DeiT
 
 BATCH = Batch(torch.empty(0), torch.tensor([0, 1]), torch.tensor([0, 1]))
 

@@ -18,7 +18,7 @@ from revit.common.methods.revit.task import SelfDistillation, divergence
 from revit.common.system.errors import UserError
 from revit.common.training.optim import parameter_groups
 from revit.image.modality import open_classifier
-from revit.image.models.deit import DeiT
+from revit.image.models.transformers import DeiT
 from revit.video.models.timesformer import TimeSformer
 
 IMAGE = """

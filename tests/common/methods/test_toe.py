@@ -13,7 +13,7 @@ from revit.common.methods.revit.task import ResizableTask
 from revit.common.methods.task import OneProcess, Progress, SharesLengths, Task
 from revit.common.methods.toe import Growth, ToE, ToEOptions, ToETask, TokenExpansion
 from revit.common.system.errors import UserError
-from revit.image.models.deit import DeiT
+from revit.image.models.transformers import DeiT
 
 
 def test_the_defaults_are_the_papers():

@@ -29,7 +29,7 @@ from revit.common.training.meter import LossReader
 from revit.common.training.optim import build_optimizer, build_scheduler
 from revit.common.training.parallel.backend import LocalBackend
 from revit.common.training.trainer import Trainer
-from revit.image.models.deit import DeiT
+from revit.image.models.transformers import DeiT
 
 CPU = torch.device("cpu")
 GRIDS = ["4x4", "3x3", "2x2"]

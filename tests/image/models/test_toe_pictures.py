@@ -13,8 +13,7 @@ from revit.common.methods.revit.task import ResizableTask
 from revit.common.methods.toe import ToE, ToEOptions
 from revit.common.models.reducer import Reducer, Shorter
 from revit.common.training.parallel.backend import LocalBackend
-from revit.image.models.deit import DeiT
-from revit.image.models.lvvit import LVViT, MixDraw
+from revit.image.models.transformers import DeiT, LVViT, MixDraw
 from revit.image.tasks import TokenLabelTask
 
 SMALL = {"img_size": 32, "num_classes": 5, "embed_dim": 16, "depth": 3, "num_heads": 2, "drop_path_rate": 0.0}

@@ -14,7 +14,7 @@ from revit.common.models.grid import TokenGrid
 from revit.common.system.errors import UserError
 from revit.common.weights.source import Source, read_source
 from revit.image.modality import open_classifier
-from revit.image.models.deit import DeiT
+from revit.image.models.transformers import DeiT
 from revit.image.weights import start_from
 from revit.video.models.timesformer import TimeSformer
 from revit.video.weights.start import start_from as start_clips

@@ -9,8 +9,7 @@ import torch
 from revit.common.system.errors import UserError
 from revit.common.weights.read import WeightFile
 from revit.common.weights.source import Source, image_transformer, read_source
-from revit.image.models.deit import DeiT
-from revit.image.models.lvvit import LVViT
+from revit.image.models.transformers import DeiT, LVViT
 from revit.image.weights import infer, start_from
 
 

@@ -17,8 +17,7 @@ from revit.common.models.vit import ResizableTransformer
 from revit.common.system.errors import UserError
 from revit.common.weights.checkpoint import Checkpoint, save_checkpoint
 from revit.common.weights.source import Source, read_source
-from revit.image.models.deit import DeiT
-from revit.image.models.lvvit import LVViT
+from revit.image.models.transformers import DeiT, LVViT
 from revit.image.weights import start_from
 
 SIZES: dict[str, Any] = {"img_size": 32, "grids": (4,), "num_classes": 6, "embed_dim": 32, "depth": 2, "num_heads": 2}
