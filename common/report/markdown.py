@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from revit.common.report.comparison import comparison_warnings, protocol_letters, protocol_of
+from revit.common.report.comparison import comparison_warnings, protocol_letters
 from revit.common.report.runs import RunReport
 from revit.common.report.summary import RunSummary
 from revit.common.report.tables import interval_text, percent_text, shown
@@ -21,10 +21,10 @@ def markdown(summaries: Sequence[RunSummary]) -> str:
     lines += [f"{_cell(run.name)}: {_cell(said)}  " for run in runs if (said := run.time_verdict)]
     lines += ["", *(f"**{_cell(warning)}**" for warning in comparison_warnings(runs)), ""]
     letters = protocol_letters(runs)
-    rows = [row for run in runs for row in _rows(run, letters[protocol_of(run)])]
+    rows = [row for run, letter in zip(runs, letters) for row in _rows(run, letter)]
     # A column that says nothing of any run is left out.
     headings = [name for name in rows[0] if any(row[name] != "-" for row in rows)]
-    if len(letters) < 2:
+    if len(set(letters)) < 2:
         headings.remove("protocol")
     numeric = [all(re.fullmatch(r"-|~?[\d,.]+( %)?", row[name]) for row in rows) for name in headings]
     lines += [_line(headings), _line("---:" if right else "---" for right in numeric)]
@@ -42,7 +42,7 @@ def markdown(summaries: Sequence[RunSummary]) -> str:
 
 def _rows(run: RunReport, letter: str) -> list[dict[str, str]]:
     rows = []
-    for row in run.timed_rows():
+    for row in run.rows():
         alone, batched = row["alone"] or {}, row["batched"] or {}
         cells: dict[str, Any] = {
             "run": run.name,

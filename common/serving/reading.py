@@ -23,10 +23,10 @@ class Reading:
 
     item: Any
     views: Tensor | None = None
-    """uint8 (V, C, ...)."""
+    """Pixels, uint8 (V, C, ...)."""
     error: str | None = None
     warning: str | None = None
-    """A remark on a file that is not whole."""
+    """Remark on a file that is not whole."""
     milliseconds: float = 0.0
     done: threading.Event = field(default_factory=threading.Event)
 
@@ -43,13 +43,6 @@ class Reading:
         except Exception as error:  # a fault of the reading, which is not to cost the others their answers
             self.error = f"reading it failed: {type(error).__name__}: {error}"
         self.milliseconds = 1000 * (time.perf_counter() - start)
-
-
-@dataclass
-class _End:
-    """The last thing in line: nothing more comes, or why the stream of inputs broke."""
-
-    error: BaseException | None = None
 
 
 class EndOfStream(Exception):
@@ -72,23 +65,22 @@ class ReadAhead:
         self._items = items
         self._room = threading.Semaphore(window)
         self._work: queue.SimpleQueue[Reading | None] = queue.SimpleQueue()
-        self._line: queue.SimpleQueue[Reading | _End] = queue.SimpleQueue()
-        self._first: deque[Reading | _End] = deque(maxlen=1)
+        self._line: queue.SimpleQueue[Reading | EndOfStream] = queue.SimpleQueue()
+        self._first: deque[Reading | EndOfStream] = deque(maxlen=1)
         self._stopped = threading.Event()
         self._readers = [open_reader() for _ in range(num_readers)]
         self._threads = [threading.Thread(target=self._read, args=(reader,), daemon=True) for reader in self._readers]
         threads = torch.get_num_threads()
-        started = threading.Barrier(num_readers + 1)
-        self._started = started
+        self._started = threading.Barrier(num_readers + 1)
         for thread in self._threads:
             thread.start()
-        started.wait()
+        self._started.wait()
         # What a thread sets is also what threads started later begin with; that is for the reading ones only.
         torch.set_num_threads(threads)
         threading.Thread(target=self._feed, daemon=True).start()
 
     def get(self, timeout: float | None) -> Reading | None:
-        """The next input in order, once it is read; None if it is not within `timeout` seconds (None: wait for it).
+        """Return the next input in order, once it is read; None if it is not within `timeout` seconds (None: wait for it).
 
         Raises EndOfStream after the last one.
         """
@@ -99,8 +91,8 @@ class ReadAhead:
             except queue.Empty:
                 return None
         first = self._first[0]
-        if isinstance(first, _End):
-            raise EndOfStream(first.error)
+        if isinstance(first, EndOfStream):
+            raise first
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         if not first.done.wait(left):
             return None
@@ -108,7 +100,7 @@ class ReadAhead:
         return first
 
     def release(self, count: int = 1) -> None:
-        """Room for so many more inputs."""
+        """Make room for so many more inputs."""
         self._room.release(count)
 
     def close(self) -> None:
@@ -134,9 +126,9 @@ class ReadAhead:
                 else:
                     reading.done.set()
         except BaseException as error:
-            self._line.put(_End(error))
+            self._line.put(EndOfStream(error))
         else:
-            self._line.put(_End())
+            self._line.put(EndOfStream())
 
     def _read(self, reader: Reader) -> None:
         torch.set_num_threads(1)  # the readers are the parallelism

@@ -25,11 +25,11 @@ class Transfer:
         self._side: Any = torch.cuda.Stream(device) if self._is_cuda else None
 
     def aside(self) -> AbstractContextManager[Any]:
-        """Inside, what is launched runs beside the model."""
+        """Return a context in which what is launched runs beside the model."""
         return torch.cuda.stream(self._side) if self._is_cuda else nullcontext()
 
     def to_device(self, views: Tensor) -> Tensor:
-        """uint8 -> the same on the device; call it `aside`."""
+        """Move uint8 to the device; call it `aside`."""
         if not self._is_cuda or views.is_cuda:
             return views.to(self.device)
         moved = views.pin_memory().to(self.device, non_blocking=True)
@@ -38,7 +38,7 @@ class Transfer:
         return moved
 
     def launch(self, run: Callable[[], Tensor]) -> Launched:
-        """Starts `run()`, whose result will be wanted on the CPU."""
+        """Start `run()`, whose result will be wanted on the CPU."""
         if not self._is_cuda:
             start = time.perf_counter()
             result = run()
@@ -58,18 +58,18 @@ class Launched:
     """A result that is there, or will be."""
 
     tensor: Tensor
-    """On the CPU; not to be read before `wait`."""
+    """Result on the CPU; not to be read before `wait`."""
     seconds: float = 0.0
     events: tuple[Any, Any, Any] | None = None
-    """Of CUDA: the computing began, it ended, its result was copied."""
+    """Events of CUDA: the computing began, it ended, its result was copied."""
 
     @property
     def is_ready(self) -> bool:
-        """Whether waiting would take no time."""
+        """Waiting would take no time."""
         return self.events is None or self.events[2].query()
 
     def wait(self) -> tuple[Tensor, float]:
-        """The result, and the seconds that computing it took."""
+        """Return the result, and the seconds that computing it took."""
         if self.events is None:
             return self.tensor, self.seconds
         first, last, copied = self.events
