@@ -92,7 +92,7 @@ def _spent(look: Look, number: int, of: int) -> str:
 
 
 def _stages(look: Look) -> Iterator[tuple[str, NDArray[np.int64] | None]]:
-    """Heading and fates, the input first."""
+    """Yield heading and fates, the input first."""
     yield f"input: {look.num_positions} tokens" if look.trail else "", None
     before = float(look.num_positions)
     for number, fates in enumerate(look.trail, start=1):
@@ -149,7 +149,7 @@ def _scale(cells: TokenCells, pixels: tuple[int, int]) -> float:
 
 
 def _joined(parts: Sequence[Image.Image], stacked: bool = False) -> Image.Image:
-    """Pictures side by side, or one below the other, on white."""
+    """Put pictures side by side, or one below the other, on white."""
     widths, heights = [part.width for part in parts], [part.height for part in parts]
     gaps = GAP * len(parts) - GAP
     size = (max(widths), sum(heights) + gaps) if stacked else (sum(widths) + gaps, max(heights))
@@ -161,7 +161,7 @@ def _joined(parts: Sequence[Image.Image], stacked: bool = False) -> Image.Image:
 
 
 def _text(text: str, size: int, colour: tuple[int, int, int], width: int = 0, bold: bool = False) -> Image.Image:
-    """One line as a picture; smaller letters where `width` is too narrow for it."""
+    """Draw one line as a picture; smaller letters where `width` is too narrow for it."""
     asked, font = size, _font(size, bold)
     while width and font.getlength(text) > width and size > 8:
         size -= 1

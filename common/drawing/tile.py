@@ -122,8 +122,7 @@ def _resized(picture: Pixels, height: int, width: int) -> NDArray[np.floating]:
 
 
 def _border(area: Numbers, depth: int, both_sides: bool = True) -> NDArray[np.bool_]:
-    """Pixels within `depth` of another area or of the edge; one side of a border has them, above or left of which the other
-    area lies, or both."""
+    """Find pixels within `depth` of another area or of the edge: on both sides of a border, or below and right of it."""
     found = np.zeros(area.shape, dtype=bool)
     for axis in (0, 1):
         for step in range(1, depth + 1):
@@ -137,6 +136,6 @@ def _border(area: Numbers, depth: int, both_sides: bool = True) -> NDArray[np.bo
 
 
 def _colour(number: int) -> tuple[float, float, float]:
-    """Bright, and unlike those of the numbers next to it."""
+    """Return a bright colour, unlike those of the numbers next to it."""
     red, green, blue = colorsys.hsv_to_rgb(number * 0.61803 % 1, 0.9, 1.0)
     return 255 * red, 255 * green, 255 * blue

@@ -92,7 +92,7 @@ def adaptive_report(
 
 
 def _random_draws(evaluation: Evaluation, per_grid: Tensor, grid_index: Tensor, merge: str, num_draws: int) -> Tensor:
-    """Which samples are right with the assigned grids dealt out in random order, once per draw: (draws, N) bool."""
+    """Say which samples are right with the assigned grids in random order, once per draw: (draws, N) bool."""
     generator = torch.Generator().manual_seed(SEED)
     draws = []
     for _ in range(num_draws):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -16,33 +14,12 @@ from revit.common.data.batch import Batch
 from revit.common.data.broken import Failure
 from revit.common.methods.revit.adaptive import AdaptiveClassifier, AdaptiveOutput, batch_at
 from revit.common.models.outputs import merge_views
-from revit.common.serving.batches import InFlight, StreamBatches
-from revit.common.serving.reading import Reading
-from revit.common.serving.transfer import Transfer
+from revit.common.serving.batches import StreamBatches, Transfer
+from revit.common.serving.reading import InFlight
 from revit.common.system.device import autocast
 from revit.common.system.distributed import ALONE, World
 from revit.common.system.log import progress
-
-
-class Clock:
-    """Seconds that a device spent, all that was launched included."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.seconds = 0.0
-        self._device = device
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Count what happens inside."""
-        self._wait()
-        start = time.perf_counter()
-        yield
-        self._wait()
-        self.seconds += time.perf_counter() - start
-
-    def _wait(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+from revit.common.timing.clock import Stopwatch
 
 
 class Streamed:
@@ -57,31 +34,30 @@ class Streamed:
         """Take `pixels`, which makes of uint8 inputs normalised floats on `device`."""
         longest = classifier.grids[0]
         limits = [batch_at(grid, longest, classifier.max_batch) for grid in classifier.grids]
-        self._clock = Clock(device)
-        self._pixels = _Untimed(pixels, Clock(device))
-        self._batches = StreamBatches(classifier, self._pixels, Transfer(device), limits, math.inf)
+        self._clock, self._normalising, self._pixels = Stopwatch(device), Stopwatch(device), pixels
+        self._batches = StreamBatches(classifier, self._normalised, Transfer(device), limits, math.inf)
         self._all: list[InFlight] = []
         self._open: list[InFlight] = []
 
     @property
     def seconds(self) -> float:
         """Seconds spent on assigning and answering so far; normalising, which all runners of a pass share, is not in it."""
-        return self._clock.seconds - self._pixels.clock.seconds
+        return self._clock.seconds - self._normalising.seconds
 
     def add(self, views: Tensor, num_views: int) -> None:
         """Take uint8 (B * V, C, ...) of B inputs. Raise MemoryError where a single view does not fit."""
         # Copies: an input that waits must not keep its whole batch in memory.
-        new = [InFlight(Reading(None, views=one.clone())) for one in views.cpu().unflatten(0, (-1, num_views))]
+        new = [InFlight(None, one.clone()) for one in views.cpu().unflatten(0, (-1, num_views))]
         self._all += new
         self._open += new
-        with self._clock.running():
+        with self._clock:
             self._batches.add(new)
             self._batches.run_due()
         self._let_go()
 
     def finish(self) -> tuple[Tensor, Tensor]:
         """Return logits (N, V, K) and grid indices (N, V) of all inputs, in their order; empty where none came."""
-        with self._clock.running():
+        with self._clock:
             self._batches.finish()
         self._let_go()
         if not self._all:
@@ -89,27 +65,20 @@ class Streamed:
         logits = [torch.stack([row for row in one.logits if row is not None]) for one in self._all]
         return torch.stack(logits), torch.tensor([one.grid_index for one in self._all])
 
+    def _normalised(self, inputs: Tensor) -> Tensor:
+        with self._normalising:
+            normalised: Tensor = self._pixels(inputs)
+        return normalised
+
     def _let_go(self) -> None:
         """Drop the pixels of what is done."""
         for one in self._open:
             if one.error is not None:
                 raise MemoryError(one.error)
             if one.is_done:
-                one.reading.views = None
+                one.views = None
                 one.reductions.clear()
         self._open = [one for one in self._open if not one.is_done]
-
-
-class _Untimed(nn.Module):
-    """Has a clock of its own, for another that is to leave `inner` out."""
-
-    def __init__(self, inner: nn.Module, clock: Clock) -> None:
-        super().__init__()
-        self.inner, self.clock = inner, clock
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        with self.clock.running():
-            return self.inner(inputs)
 
 
 Runner = Callable[[Tensor], AdaptiveOutput] | Streamed
@@ -185,7 +154,7 @@ def evaluate(
     failures: list[Failure] = []
     salvaged: list[Failure] = []
     said: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in runners}
-    clocks = {name: Clock(device) for name in runners}
+    clocks = {name: Stopwatch(device) for name in runners}
     own_share = None if num_samples is None else len(range(world.rank, num_samples, world.size))
     with progress(description, own_share) as update_bar:
         for read in loader:
@@ -203,7 +172,7 @@ def evaluate(
                     if isinstance(runner, Streamed):
                         runner.add(read.inputs, batch.num_views)
                         continue
-                    with clocks[name].running():
+                    with clocks[name]:
                         output = runner(inputs)
                     logits = output.prediction.float().unflatten(0, views).cpu()
                     said[name].append((logits, output.grid_index.unflatten(0, views).cpu()))
@@ -229,7 +198,7 @@ def evaluate(
 
 
 def _joined(parts: Sequence[Evaluation]) -> Evaluation:
-    """The answers of several processes in the order of the sample list; the time is the slowest one's."""
+    """Join the answers of several processes in the order of the sample list; the time is the slowest one's."""
     failures = sorted((failure for part in parts for failure in part.failures), key=lambda one: one.id)
     salvaged = sorted((remark for part in parts for remark in part.salvaged), key=lambda one: one.id)
     parts = [part for part in parts if part.num_evaluated]

@@ -173,7 +173,7 @@ class Evaluator:
         return calibrated(evaluation, self.costs(classifier), self.options.test.merge, split, num_points)
 
     def _data_name(self) -> str:
-        """Tells the samples of the test split from all others."""
+        """Name the samples of the test split, unlike all others."""
         made = self.options.data.demo
         if made is None:
             return self.modality.split(self.options, self.options.test.split).fingerprint

@@ -122,8 +122,8 @@ def calibrated(evaluation: Evaluation, costs: Costs, merge: str, split: str, num
 
 
 def _first_worth(gains: Mapping[float, float]) -> float:
-    """The cost from which on asking the assigner gains most over dealing, all in all; infinity where it never does. A sum
-    over all points, as single ones win or lose by chance."""
+    """Return the cost from which on asking the assigner gains most over dealing, summed over all points, as single ones win
+    or lose by chance; infinity where it never gains."""
     costs = sorted(gains)
     sums = [sum(gains[later] for later in costs[number:]) for number in range(len(costs))]
     best = max(sums, default=0.0)
@@ -131,7 +131,7 @@ def _first_worth(gains: Mapping[float, float]) -> float:
 
 
 def _rising(points: Sequence[Point]) -> tuple[Point, ...]:
-    """In the order of their costs, each once, within those of the fixed grids, with fitted accuracies."""
+    """Sort points by cost, each once, within those of the fixed grids, and fit their accuracies."""
     low, high = points[0], points[-1]
     inner = sorted((one for one in points[1:-1] if low.gmacs < one.gmacs < high.gmacs), key=lambda one: one.gmacs)
     kept = [low]

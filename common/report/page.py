@@ -14,20 +14,21 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from revit.common.evaluation.confusion import (
+from revit.common.evaluation.record import (
+    ADAPTIVE,
     NONE_RIGHT,
+    EvaluationRecord,
     assigned_against_needed,
     by_length,
     confused_pairs,
     confusion,
     per_class,
 )
-from revit.common.evaluation.record import ADAPTIVE, EvaluationRecord
 from revit.common.report.comparison import comparison_columns, comparison_rows, comparison_warnings, protocol_letters
 from revit.common.report.plots import accuracy_plot, curves_plot, operating_curves, runs_plot, time_plot
 from revit.common.report.runs import RunReport
 from revit.common.report.summary import RunSummary, TrainingCurves
-from revit.common.report.tables import interval_text, percent_text, shown
+from revit.common.report.tables import interval_text, marked, percent_text, shown
 
 MOST_POINTS = 12
 """Points of a calibration's curve in the table."""
@@ -76,7 +77,7 @@ def _run_parts(summary: RunSummary, key: str) -> dict[str, Any]:
         "missing": summary.missing,
         "rows": [
             _as_text(row)
-            | {name: _time_text(row[name]) for name in ("alone", "batched")}
+            | {name: marked(row[name], "ms") for name in ("alone", "batched")}
             | {"top5": _points(row["top5"])}
             for row in rows
         ],
@@ -122,10 +123,6 @@ def _as_text(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _points(points: float | None) -> str | None:
     return None if points is None else f"{points:.2f}"
-
-
-def _time_text(times: Mapping[str, Any] | None) -> str | None:
-    return None if times is None else f"{'~' if times.get('derived') else ''}{shown(float(times['ms']))}"
 
 
 def _length_tables(record: EvaluationRecord) -> dict[str, Any]:
@@ -254,7 +251,7 @@ def _map(table: Tensor) -> dict[str, Any]:
 
 
 def _colour(shares: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Shares (...) -> RGB (..., 3), white to dark; small ones are made visible by a square root."""
+    """Turn shares (...) into RGB (..., 3), white to dark; a square root makes small ones visible."""
     strength = np.sqrt(shares)[..., None]
     colours: NDArray[np.uint8] = (255 + strength * (DARK - 255)).round().astype(np.uint8)
     return colours

@@ -16,16 +16,17 @@ from revit.common.report.summary import Curve, is_number
 
 SIZE = (4.6, 3.1)
 """Inches: at a phone's width the letters are as large as the text around them."""
-MARKS = {"adaptive": "*", "random": "X", "oracle": "^", "cascade": "D"}
-COLOURS = {"adaptive": "C3", "random": "#555555", "oracle": "C2", "cascade": "C4"}
-SIZES = {"adaptive": 12, "random": 8, "oracle": 9, "cascade": 7}
-"""Sizes of the marks in points; where two policies meet, the smaller one lies on top."""
+MARKS = {
+    "adaptive": ("*", "C3", 12),
+    "random": ("X", "#555555", 8),
+    "oracle": ("^", "C2", 9),
+    "cascade": ("D", "C4", 7),
+}
+"""Mark, colour and size in points of each policy; where two meet, the smaller one lies on top."""
 SHAPES = "osv^D"
 """Marks of runs side by side, ten colours each."""
 LONGEST = 44
 """Letters of a run's name in a legend."""
-CASCADE_LINE = {"linestyle": ":", "color": "C4"}
-BUDGET_LINE = {"linestyle": "--", "color": "C1"}
 
 
 def svg(draw: Callable[[Any], None], key: str, label: str, size: tuple[float, float] = SIZE) -> str:
@@ -70,8 +71,8 @@ def accuracy_plot(run: RunReport, key: str) -> str:
 
     def draw(axes: Any) -> None:
         for name, curve in operating_curves(run).items():
-            style = {**CASCADE_LINE} if name == "cascade" else {**BUDGET_LINE, "label": name}
-            axes.plot(*zip(*curve), **style, linewidth=1.6)
+            cascade, budget = {"linestyle": ":", "color": "C4"}, {"linestyle": "--", "color": "C1", "label": name}
+            axes.plot(*zip(*curve), **(cascade if name == "cascade" else budget), linewidth=1.6)
         _draw_policies(axes, run.rows(), lambda row: row["gmacs"])
         axes.set(xlabel="GMACs of a view", ylabel="top-1 %")
 
@@ -104,7 +105,7 @@ def runs_plot(runs: Sequence[RunReport], key: str) -> str:
             stars = [row for row in run.rows() if row["length"] == "adaptive"]
             axes.errorbar(**_bars(fixed), **style, fmt=f"{shape}-", capsize=2, label=name)
             if stars:
-                axes.errorbar(**_bars(stars), **style, fmt=MARKS["adaptive"], markersize=11, capsize=2)
+                axes.errorbar(**_bars(stars), **style, fmt=MARKS["adaptive"][0], markersize=11, capsize=2)
         axes.set(xlabel="GMACs of a view", ylabel="top-1 %")
         _draw_legend(axes, 1)
 
@@ -157,17 +158,16 @@ def _draw_policies(
     for row in rows:
         name = row["length"]
         if name in BASELINES:
-            axes.errorbar(
-                **_bars([row], x),
-                fmt=MARKS[name],
-                color=COLOURS[name],
-                markersize=SIZES[name],
-                markerfacecolor="white" if name in hollow else COLOURS[name],
-                markeredgewidth=1.5,
-                capsize=3,
-                label=f"{name}, derived" if name in hollow else name,
-                zorder=5 - SIZES[name] / 100,
-            )
+            mark, colour, size = MARKS[name]
+            inside, label = ("white", f"{name}, derived") if name in hollow else (colour, name)
+            style = {
+                "fmt": mark,
+                "color": colour,
+                "markersize": size,
+                "markerfacecolor": inside,
+                "markeredgewidth": 1.5,
+            }
+            axes.errorbar(**_bars([row], x), **style, capsize=3, label=label, zorder=5 - size / 100)
     _draw_legend(axes, 2 if hollow else 3)
 
 
@@ -197,13 +197,5 @@ def _legend_label(name: str) -> str:
 
 def _draw_legend(axes: Any, columns: int) -> None:
     """Draw it above the plot, where it hides nothing."""
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=columns,
-        fontsize=9.5,
-        frameon=False,
-        borderaxespad=0.2,
-        columnspacing=1.2,
-        handletextpad=0.5,
-    )
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
+    axes.legend(**place, ncols=columns, fontsize=9.5, frameon=False, columnspacing=1.2, handletextpad=0.5)

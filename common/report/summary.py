@@ -10,8 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from revit.common.evaluation.confusion import assigned_against_needed, by_length, confused_pairs, per_class
-from revit.common.evaluation.record import IN_RUN, EvaluationRecord, load_record
+from revit.common.evaluation.record import (
+    IN_RUN,
+    EvaluationRecord,
+    assigned_against_needed,
+    by_length,
+    confused_pairs,
+    load_record,
+    per_class,
+)
 from revit.common.report.comparison import comparison_warnings, protocol_letters
 from revit.common.report.runs import RunReport, resume_command
 from revit.common.system.errors import UserError
@@ -135,12 +142,15 @@ def read_training(log: Path) -> dict[str, TrainingCurves]:
             if is_number(at) and is_number(value):
                 points.setdefault((stage, what, name), {})[float(at)] = float(value)
     stages: dict[str, TrainingCurves] = {}
-    for (stage, what, name), curve in points.items():
-        training = stages.setdefault(stage, TrainingCurves())
+    for (stage, what, name), found in points.items():
+        training, curve = stages.setdefault(stage, TrainingCurves()), sorted(found.items())
+        step = -(-len(curve) // MOST_POINTS)
+        if step > 1:
+            curve = [*curve[:-1:step], curve[-1]]
         if what == "learning_rate":
-            training.learning_rate = _thinned(sorted(curve.items()))
+            training.learning_rate = curve
         else:
-            getattr(training, what)[name] = _thinned(sorted(curve.items()))
+            getattr(training, what)[name] = curve
     return stages
 
 
@@ -161,9 +171,3 @@ def _log_lines(log: Path) -> Iterator[dict[str, Any]]:
 def is_number(value: Any) -> TypeGuard[float]:
     """Return True for a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _thinned(curve: Curve) -> Curve:
-    """Return at most about MOST_POINTS of the points, the last one included."""
-    step = -(-len(curve) // MOST_POINTS)
-    return curve if step <= 1 else [*curve[:-1:step], curve[-1]]

@@ -51,6 +51,13 @@ def shown(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def marked(times: Mapping[str, Any] | None, key: str) -> str | None:
+    """Return an entry of a row's times as text, with ~ where it is derived; None where there is none."""
+    if not times or key not in times:
+        return None
+    return f"{'~' if times.get('derived') else ''}{shown(float(times[key]))}"
+
+
 def interval_text(row: Mapping[str, Any]) -> str:
     """Return the limits of a row in percent, as text."""
     return f"{row['low']:.1f} to {row['high']:.1f}"

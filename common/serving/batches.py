@@ -1,4 +1,7 @@
-"""The computing side of a stream: token grids assigned, views batched by grid, answers handed back to their inputs."""
+"""The computing side of a stream: token grids assigned, views batched by grid, answers handed back to their inputs.
+
+Where the device can, pixels go over and answers come back beside the computing.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.models.outputs import Reduction
-from revit.common.serving.reading import Reading
-from revit.common.serving.transfer import Launched, Transfer
+from revit.common.serving.reading import InFlight
 
 IN_FLIGHT = 2
 """Batches that are launched before the answers of the first are waited for: a GPU is never without work."""
@@ -26,30 +28,69 @@ OUT_OF_MEMORY = "not enough memory for it; try fewer --views or a shorter --grid
 Item = TypeVar("Item")
 
 
-@dataclass
-class InFlight:
-    """An input under way: its views, and what has been said of them so far."""
+class Transfer:
+    """What moves between the processor and `device`. On a CPU nothing does.
 
-    reading: Reading
-    grid_index: list[int] = field(default_factory=list)
-    """Index of the grid of each view; 0 is the longest."""
-    logits: list[Tensor | None] = field(default_factory=list)
-    """Logits (K,) float32 on the CPU, of every view that was answered."""
-    reductions: list[Reduction | None] = field(default_factory=list)
+    On CUDA bytes go over from page-locked memory on a stream of their own, on which the assigner runs, too: neither waits
+    for the batch that is being computed, nor does it wait for them.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._is_cuda = device.type == "cuda"
+        self._side: Any = torch.cuda.Stream(device) if self._is_cuda else None
+
+    def aside(self) -> AbstractContextManager[Any]:
+        """Return a context in which what is launched runs beside the model."""
+        return torch.cuda.stream(self._side) if self._is_cuda else nullcontext()
+
+    def to_device(self, views: Tensor) -> Tensor:
+        """Move uint8 to the device; call it `aside`."""
+        if not self._is_cuda or views.is_cuda:
+            return views.to(self.device)
+        moved = views.pin_memory().to(self.device, non_blocking=True)
+        # The batch that it will be part of runs on the main stream, and its memory must not be used anew before that.
+        moved.record_stream(torch.cuda.default_stream(self.device))
+        return moved
+
+    def launch(self, run: Callable[[], Tensor]) -> Launched:
+        """Start `run()`, whose result will be wanted on the CPU."""
+        if not self._is_cuda:
+            start = time.perf_counter()
+            result = run()
+            return Launched(result, time.perf_counter() - start)
+        first, last, copied = (torch.cuda.Event(enable_timing=True) for _ in range(3))
+        first.record()
+        result = run()
+        last.record()
+        landed = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
+        landed.copy_(result, non_blocking=True)
+        copied.record()
+        return Launched(landed, events=(first, last, copied))
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A result that is there, or will be."""
+
+    tensor: Tensor
+    """Result on the CPU; not to be read before `wait`."""
     seconds: float = 0.0
-    error: str | None = None
-    """Reason why there will be no answer of the model, whatever becomes of its other views."""
+    events: tuple[Any, Any, Any] | None = None
+    """Events of CUDA: the computing began, it ended, its result was copied."""
 
     @property
-    def views(self) -> Tensor:
-        """Pixels, uint8 (V, C, ...), of an input without an error."""
-        assert self.reading.views is not None
-        return self.reading.views
+    def is_ready(self) -> bool:
+        """Waiting would take no time."""
+        return self.events is None or self.events[2].query()
 
-    @property
-    def is_done(self) -> bool:
-        """Everything that will be said of it has been."""
-        return self.error is not None or all(logits is not None for logits in self.logits)
+    def wait(self) -> tuple[Tensor, float]:
+        """Return the result, and the seconds that computing it took."""
+        if self.events is None:
+            return self.tensor, self.seconds
+        first, last, copied = self.events
+        copied.synchronize()
+        return self.tensor, first.elapsed_time(last) / 1000
 
 
 class GridBuckets(Generic[Item]):
@@ -118,7 +159,7 @@ class StreamBatches:
     def __init__(
         self,
         networks: AdaptiveClassifier,
-        normalise: nn.Module,
+        normalise: Callable[[Tensor], Tensor],
         transfer: Transfer,
         limits: Sequence[int],
         max_wait_seconds: float,
@@ -143,8 +184,8 @@ class StreamBatches:
         return left
 
     def _idle_clock(self) -> float:
-        """Stands still while something is computed. A view that had to wait for that did not wait for others: behind a model
-        that is slower than the stream everything would be overdue, and run alone."""
+        """Read a clock that stands still while something is computed: behind a model that is slower than the stream every view
+        would be overdue by the other, and run alone."""
         return time.monotonic() - self._working
 
     @torch.inference_mode()
@@ -157,7 +198,7 @@ class StreamBatches:
         start = time.perf_counter()
         try:
             with self._computing, self._transfer.aside():
-                moved = [self._transfer.to_device(one.views) for one in good]
+                moved = [self._transfer.to_device(one.views) for one in good if one.views is not None]
                 views = moved[0] if len(moved) == 1 else torch.cat(moved)
                 grid_index = self.networks.assign(self._normalise(views)).tolist()
         except (MemoryError, torch.OutOfMemoryError):

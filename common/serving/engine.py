@@ -27,13 +27,12 @@ from revit.common.modality.classifier import Classifier
 from revit.common.models.grid import TokenGrid
 from revit.common.models.outputs import merge_views
 from revit.common.serving.answer import Answer, Guess
-from revit.common.serving.batches import InFlight, StreamBatches
+from revit.common.serving.batches import StreamBatches, Transfer
 from revit.common.serving.budgets import budget_figures, choose, curve_of
 from revit.common.serving.options import Serving
 from revit.common.serving.plan import choose_plan
-from revit.common.serving.reading import EndOfStream, ReadAhead, Reading
+from revit.common.serving.reading import EndOfStream, InFlight, ReadAhead
 from revit.common.serving.runtime import Runtime
-from revit.common.serving.transfer import Transfer
 from revit.common.system.device import pick_device
 from revit.common.system.errors import UserError
 
@@ -86,8 +85,9 @@ class Engine:
         self.views, self.topk, self.gallery = str(views), topk, gallery
         self.device = pick_device(settings.device)
         networks = classifier.networks if grid is None else _at(classifier.networks, grid)
+        self._num_readers = settings.num_readers or min(8, torch.get_num_threads())
         # Before anything is measured: the views may be wrong. It starts helpers with the first files only.
-        self._reader = self._open_reader(settings.readers)
+        self._reader = self._open_reader(self._num_readers)
         self._computing = threading.Lock()  # a server asks from several threads; each batch has the whole machine
         self.plan = plan = choose_plan(
             networks.model,
@@ -124,10 +124,10 @@ class Engine:
 
     def __call__(self, item: Input) -> Answer:
         """Answer one input, which is read here and now."""
-        reading = Reading(_named(item))
-        if isinstance(reading.item, str):
-            reading.read(self._reader)
-        batches, one = self._batches(), self._opened(reading)
+        one, batches = InFlight(_named(item)), self._batches()
+        if isinstance(one.item, str):
+            one.read(self._reader)
+        self._check(one)
         batches.add([one])
         batches.finish()
         return self._answer(one)
@@ -140,9 +140,8 @@ class Engine:
         """
         if isinstance(items, str | os.PathLike | Tensor | Answer):
             items = [items]
-        num_readers = self.serving.readers
-        room = num_readers + 1  # until the first input was read, and it is known how large they are
-        reads = ReadAhead(map(_named, items), self._open_reader, num_readers, room)
+        room = self._num_readers + 1  # until the first input was read, and it is known how large they are
+        reads = ReadAhead(map(_named, items), self._open_reader, self._num_readers, room)
         batches = self._batches()
         line: deque[InFlight] = deque()
         fresh: list[InFlight] = []
@@ -152,15 +151,16 @@ class Engine:
             while more or line:
                 if more and len(line) < room:
                     try:
-                        reading = reads.get(self._patience(batches, bool(fresh)))
+                        one = reads.get(self._patience(batches, bool(fresh)))
                     except EndOfStream as end:
-                        reading, more, broken = None, False, end.error
-                    if reading is not None:
-                        line.append(self._opened(reading))
-                        fresh.append(line[-1])
-                        if not measured and reading.views is not None and line[-1].error is None:
+                        one, more, broken = None, False, end.error
+                    if one is not None:
+                        self._check(one)
+                        line.append(one)
+                        fresh.append(one)
+                        if not measured and one.views is not None and one.error is None:
                             measured, before = True, room
-                            room = max(room, self._room(reading.views))
+                            room = max(room, self._room(one.views))
                             if room > before:
                                 reads.release(room - before)
                         if len(fresh) < ASSIGNED_TOGETHER:
@@ -206,26 +206,24 @@ class Engine:
             self.networks, self._normalise, self._transfer, self._limits, self.serving.max_wait_seconds, self._computing
         )
 
-    def _opened(self, reading: Reading) -> InFlight:
-        """What was read, ready to be computed: with views, or with the reason why not."""
-        item = reading.item
+    def _check(self, one: InFlight) -> None:
+        """Set the error of an input that cannot be computed."""
+        item = one.item
         if isinstance(item, Tensor):
-            reading.views = item
-        views, wanted = reading.views, self.classifier.input_shape[1:]
-        error = reading.error
+            one.views = item
+        views, wanted = one.views, self.classifier.input_shape[1:]
         if isinstance(item, Answer):
-            error = "it was answered before"
+            one.error = "it was answered before"
         elif not isinstance(item, str | Tensor):
-            error = f"it is a {type(item).__name__}; give the path of a file, or pixels as a tensor"
+            one.error = f"it is a {type(item).__name__}; give the path of a file, or pixels as a tensor"
         elif views is not None and (views.layout != torch.strided or views.is_meta):
-            error = f"its pixels are a {'meta' if views.is_meta else 'sparse'} tensor; give a plain one"
+            one.error = f"its pixels are a {'meta' if views.is_meta else 'sparse'} tensor; give a plain one"
         elif views is not None and (views.dtype != torch.uint8 or not views.numel() or views.shape[1:] != wanted):
             shape = " x ".join(map(str, wanted))
-            error = f"its pixels are {views.dtype} {tuple(views.shape)}; the model wants uint8 V x {shape}"
-        return InFlight(reading, error=error)
+            one.error = f"its pixels are {views.dtype} {tuple(views.shape)}; the model wants uint8 V x {shape}"
 
     def _patience(self, batches: StreamBatches, are_fresh: bool) -> float | None:
-        """How long the next input may take before what is there goes on without it."""
+        """Return how long the next input may take before what is there goes on without it."""
         if are_fresh:
             return 0.0
         left = batches.seconds_left()
@@ -233,13 +231,13 @@ class Engine:
         return None if left is None or math.isinf(left) else min(left, threading.TIMEOUT_MAX)
 
     def _room(self, views: Tensor) -> int:
-        """Inputs that may be under way: enough to fill the batches of all lengths, as far as memory goes."""
+        """Return how many inputs may be under way: enough to fill the batches of all grids, as far as memory goes."""
         full = 2 * sum(self._limits) // len(views) + 8
         return max(2, min(full, self.serving.memory_mb * 1_000_000 // views.numel()))
 
     @torch.inference_mode()
     def _answer(self, one: InFlight) -> Answer:
-        item = one.reading.item
+        item = one.item
         if isinstance(item, Answer):
             return item
         path = item if isinstance(item, str) else ""
@@ -263,7 +261,7 @@ class Engine:
         )
         grids = [self.networks.grids[index] for index in one.grid_index]
         drawing = None
-        if self.gallery is not None:
+        if self.gallery is not None and one.views is not None:
             # Imported here: drawing letters is of no use to the others.
             from revit.common.drawing.sheet import draw_sheet, looks_of
 
@@ -274,17 +272,17 @@ class Engine:
         if self._chosen is not None and policy is not None:
             prices = self._chosen[0].grids
             gmacs = round(sum(prices[grid.name] for grid in grids) / len(grids) + policy.assigner_price, 9)
-        names, times = tuple(grid.name for grid in grids), (one.reading.milliseconds, 1000 * one.seconds)
-        return Answer(path, guesses, names, *times, warning=one.reading.warning, drawing=drawing, gmacs=gmacs)
+        names, times = tuple(grid.name for grid in grids), (one.read_ms, 1000 * one.seconds)
+        return Answer(path, guesses, names, *times, warning=one.warning, drawing=drawing, gmacs=gmacs)
 
 
 def _named(item: Any) -> Any:
-    """A path as text; anything else as it is."""
+    """Return a path as text, anything else as it is."""
     return os.fspath(item) if isinstance(item, os.PathLike) else item
 
 
 def _at(networks: AdaptiveClassifier, grid: TokenGrid | str) -> AdaptiveClassifier:
-    """The same at one grid. UserError for one that cannot be read, or that the model was not made for."""
+    """Make the same at one grid. UserError for one that cannot be read, or that the model was not made for."""
     if isinstance(grid, str):
         try:
             grid = TokenGrid.parse(grid)

@@ -29,20 +29,13 @@ class Serving:
     max_wait_seconds: float = 0.5
     """Longest wait of a view for others of its token grid; time in which others were computed does not count."""
     num_readers: int | None = None
-    """Number of files that are read at once, ahead of a stream or for several threads."""
+    """Number of files that are read at once, ahead of a stream or for several threads; as many as suit this machine."""
     damaged: Literal["salvage", "refuse"] = "salvage"
     """Treatment of damaged clips. `salvage`: answer by their whole frames, with a warning. `refuse`: say what is wrong."""
     memory_mb: int = 1024
     """Megabytes of pixels that may be under way."""
     num_inputs: int | None = None
     """Number of inputs to come, if that is known: decides whether compiling is worth it."""
-
-    @property
-    def readers(self) -> int:
-        """`num_readers`, or as many as suit this machine."""
-        import torch
-
-        return self.num_readers or min(8, torch.get_num_threads())
 
     def __post_init__(self) -> None:
         if self.damaged not in ("salvage", "refuse"):

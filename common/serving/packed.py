@@ -42,7 +42,7 @@ class PackedLinear(nn.Module):
         """Operation on the result, and its algorithm (for a GELU "none" is the exact one)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., D')"""
+        """Map (..., D) to (..., D')."""
         kind, algorithm = self.after
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, kind, [], algorithm)
         return out
@@ -69,7 +69,7 @@ class Int8Linear(nn.Module):
         self.gelu = gelu
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., D')"""
+        """Map (..., D) to (..., D')."""
         rows = x.flatten(0, -2)
         out = x.new_empty(len(rows), self.out_features)
         for part, result in zip(rows.split(ROWS), out.split(ROWS)):
@@ -77,7 +77,6 @@ class Int8Linear(nn.Module):
         return out.unflatten(0, x.shape[:-1])
 
     def _of_rows(self, rows: Tensor) -> Tensor:
-        """(N, D) -> (N, D')"""
         quantized, scale = to_bytes(rows)
         weight = (self.packed, self.scales, self.zeros)
         # No bias yet: every token has another scale.

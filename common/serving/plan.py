@@ -175,7 +175,7 @@ def cache_folder() -> Path:
 
 
 def _probe_of(model: GridModel) -> tuple[GridModel, float]:
-    """A model to time in the place of `model`, and the share of its time that it takes."""
+    """Return a model to time in the place of `model`, and the share of its time that it takes."""
     blocks = getattr(model, "blocks", None)
     if not isinstance(blocks, nn.ModuleList) or len(blocks) <= PROBE_DEPTH or model.reducer is not None:
         return model, 1.0
@@ -186,7 +186,7 @@ def _probe_of(model: GridModel) -> tuple[GridModel, float]:
 
 
 def _key(model: GridModel, input_shape: Sequence[int], device: torch.device) -> str:
-    """Tells architectures, devices and versions apart; of the weights only their shapes matter."""
+    """Tell architectures, devices and versions apart; of the weights only their shapes matter."""
     shapes = [(name, tuple(weight.shape)) for name, weight in model.named_parameters()]
     shapes += [(repr(model.reducer), ())]  # some have no weights
     machine = (device_name(device), processor())

@@ -15,20 +15,34 @@ from torch import Tensor
 
 from revit.common.data.broken import BrokenSample
 from revit.common.data.reader import Reader
+from revit.common.models.outputs import Reduction
 
 
 @dataclass
-class Reading:
-    """One input: what was asked for, and what came of it once `done` is set."""
+class InFlight:
+    """An input under way: what was asked for, what was read of it, and what has been said of its V views so far."""
 
     item: Any
     views: Tensor | None = None
-    """Pixels, uint8 (V, C, ...)."""
+    """Pixels, uint8 (V, C, ...), once `was_read` is set."""
     error: str | None = None
+    """Reason why there will be no answer of the model, whatever becomes of its other views."""
     warning: str | None = None
     """Remark on a file that is not whole."""
-    milliseconds: float = 0.0
-    done: threading.Event = field(default_factory=threading.Event)
+    read_ms: float = 0.0
+    was_read: threading.Event = field(default_factory=threading.Event)
+    grid_index: list[int] = field(default_factory=list)
+    """Index of the grid of each view; 0 is the longest."""
+    logits: list[Tensor | None] = field(default_factory=list)
+    """Logits (K,) float32 on the CPU, of every view that was answered."""
+    reductions: list[Reduction | None] = field(default_factory=list)
+    seconds: float = 0.0
+    """Time of computing."""
+
+    @property
+    def is_done(self) -> bool:
+        """Everything that will be said of it has been."""
+        return self.error is not None or all(logits is not None for logits in self.logits)
 
     def read(self, reader: Reader) -> None:
         """Read the file; whatever is wrong with it becomes its error."""
@@ -42,7 +56,7 @@ class Reading:
             self.error = "not enough memory to read it"
         except Exception as error:  # a fault of the reading, which is not to cost the others their answers
             self.error = f"reading it failed: {type(error).__name__}: {error}"
-        self.milliseconds = 1000 * (time.perf_counter() - start)
+        self.read_ms = 1000 * (time.perf_counter() - start)
 
 
 class EndOfStream(Exception):
@@ -64,9 +78,9 @@ class ReadAhead:
     def __init__(self, items: Iterable[Any], open_reader: Callable[[], Reader], num_readers: int, window: int) -> None:
         self._items = items
         self._room = threading.Semaphore(window)
-        self._work: queue.SimpleQueue[Reading | None] = queue.SimpleQueue()
-        self._line: queue.SimpleQueue[Reading | EndOfStream] = queue.SimpleQueue()
-        self._first: deque[Reading | EndOfStream] = deque(maxlen=1)
+        self._work: queue.SimpleQueue[InFlight | None] = queue.SimpleQueue()
+        self._line: queue.SimpleQueue[InFlight | EndOfStream] = queue.SimpleQueue()
+        self._first: deque[InFlight | EndOfStream] = deque(maxlen=1)
         self._stopped = threading.Event()
         self._readers = [open_reader() for _ in range(num_readers)]
         self._threads = [threading.Thread(target=self._read, args=(reader,), daemon=True) for reader in self._readers]
@@ -79,7 +93,7 @@ class ReadAhead:
         torch.set_num_threads(threads)
         threading.Thread(target=self._feed, daemon=True).start()
 
-    def get(self, timeout: float | None) -> Reading | None:
+    def get(self, timeout: float | None) -> InFlight | None:
         """Return the next input in order, once it is read; None if it is not within `timeout` seconds (None: wait for it).
 
         Raises EndOfStream after the last one.
@@ -94,7 +108,7 @@ class ReadAhead:
         if isinstance(first, EndOfStream):
             raise first
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if not first.done.wait(left):
+        if not first.was_read.wait(left):
             return None
         self._first.clear()
         return first
@@ -119,12 +133,12 @@ class ReadAhead:
                 self._room.acquire()
                 if self._stopped.is_set():
                     return
-                reading = Reading(item)
-                self._line.put(reading)
+                one = InFlight(item)
+                self._line.put(one)
                 if isinstance(item, str):
-                    self._work.put(reading)
+                    self._work.put(one)
                 else:
-                    reading.done.set()
+                    one.was_read.set()
         except BaseException as error:
             self._line.put(EndOfStream(error))
         else:
@@ -133,6 +147,6 @@ class ReadAhead:
     def _read(self, reader: Reader) -> None:
         torch.set_num_threads(1)  # the readers are the parallelism
         self._started.wait()
-        while (reading := self._work.get()) is not None and not self._stopped.is_set():
-            reading.read(reader)
-            reading.done.set()
+        while (one := self._work.get()) is not None and not self._stopped.is_set():
+            one.read(reader)
+            one.was_read.set()

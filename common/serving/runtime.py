@@ -124,7 +124,7 @@ class _Exact(nn.Module):
         self.head = copy.deepcopy(head).float()
 
     def forward(self, features: Tensor) -> Tensor:
-        """(..., D) -> (..., K)"""
+        """Map (..., D) to (..., K)."""
         return self.head(features.float())
 
 
@@ -137,7 +137,7 @@ def padded_size(count: int, limit: int) -> int:
 
 
 def _compiled(network: nn.Module, device: torch.device) -> tuple[Any, ...]:
-    """Compiled for large batches, and on CUDA also as recorded graphs for small ones."""
+    """Compile for large batches, and on CUDA also as recorded graphs for small ones."""
     allow_graphs(network, 1024)
     if device.type == "cuda":
         graphs = torch.compile(network, dynamic=False, mode="reduce-overhead")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from made_runs import made_record
 
-from revit.common.evaluation.confusion import assigned_against_needed, by_length, confused_pairs, confusion, per_class
+from revit.common.evaluation.record import assigned_against_needed, by_length, confused_pairs, confusion, per_class
 from revit.common.report.summary import MOST_POINTS, read_training
 
 

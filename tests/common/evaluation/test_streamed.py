@@ -85,14 +85,14 @@ def test_pixels_are_let_go_of_once_they_were_answered() -> None:
     most = 0
     for batch in batches(40, samples=1):
         streamed.add(batch.inputs, VIEWS)
-        held = sum(one.reading.views is not None for one in streamed._all)
+        held = sum(one.views is not None for one in streamed._all)
         assert held == len(streamed._open)
         most = max(most, held)
     logits, grid_index = streamed.finish()
     assert logits.shape == (40, VIEWS, 5)
     assert grid_index.shape == (40, VIEWS)
     assert 0 < most <= 1 + 4 + 16  # views that fill all batches
-    assert all(one.reading.views is None for one in streamed._all)
+    assert all(one.views is None for one in streamed._all)
 
 
 def test_nothing_came_and_nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ from made_engine import PLAIN, ByBrightness, Made, made_classifier
 from torch import Tensor
 
 from revit.common.data.reader import Views
+from revit.common.serving.batches import Launched, Transfer
 from revit.common.serving.engine import Engine
-from revit.common.serving.transfer import Launched, Transfer
 
 
 def test_single_files_from_several_threads_are_read_side_by_side_and_computed_in_turn(
