@@ -25,7 +25,7 @@ from revit.common.evaluation.record import (
     per_class,
 )
 from revit.common.report.comparison import comparison_columns, comparison_rows, comparison_warnings, protocol_letters
-from revit.common.report.plots import accuracy_plot, curves_plot, operating_curves, runs_plot, time_plot
+from revit.common.report.plots import accuracy_plot, curves_plot, operating_curves, runs_plot
 from revit.common.report.runs import RunReport
 from revit.common.report.summary import RunSummary, TrainingCurves
 from revit.common.report.tables import interval_text, marked, percent_text, shown
@@ -96,8 +96,7 @@ def _run_parts(summary: RunSummary, key: str) -> dict[str, Any]:
     if "speed" in content:
         parts["speed"] = [{**row, "ms": 1000 / row["per_second"]} for row in content["speed"]["rows"]]
         if len(run.input_times(best_batch=True)) > 1:
-            names = {"alone": False, "batched": True}
-            parts["time_plots"] = [time_plot(run, best, f"{key}-{name}") for name, best in names.items()]
+            parts["time_plots"] = [accuracy_plot(run, f"{key}-{name}", name) for name in ("alone", "batched")]
     if record is not None:
         parts |= {
             "classes": [_as_text(row) for row in per_class(record)],
