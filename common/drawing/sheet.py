@@ -15,8 +15,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor, nn
 
 from revit.common.drawing.tile import DROPPED, TokenCells, cells_of, paint
+from revit.common.models.base import Reduction
 from revit.common.models.grid import TokenGrid
-from revit.common.models.outputs import Reduction
 
 MARGIN, GAP = 12, 6
 BLACK, GREY = (20, 20, 20), (95, 95, 95)

@@ -80,7 +80,7 @@ def cells_of(model: nn.Module, grid: TokenGrid, sides: Sides) -> TokenCells:
 def paint(picture: Pixels, cells: TokenCells, fates: Numbers | None, scale: float) -> Image.Image:
     """Draw uint8 RGB (H, W, 3) as the model sees it, `scale` times as large, padding included.
 
-    fates (S,): the position that stands for each, as in `revit.common.models.outputs.Reduction`; None: nothing was reduced.
+    fates (S,): the position that stands for each, as in `revit.common.models.base.Reduction`; None: nothing was reduced.
     """
     top, left, bottom, right = cells.extent
     height, width = round((bottom - top) * scale), round((right - left) * scale)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from revit.common.data.batch import Batch
 from revit.common.data.broken import Failure
 from revit.common.methods.revit.adaptive import AdaptiveClassifier, AdaptiveOutput, batch_at
-from revit.common.models.outputs import merge_views
+from revit.common.models.base import merge_views
 from revit.common.serving.batches import StreamBatches, Transfer
 from revit.common.serving.reading import InFlight
 from revit.common.system.device import autocast

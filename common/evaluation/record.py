@@ -21,7 +21,7 @@ from typing_extensions import Self
 from revit.common.evaluation.evaluate import Evaluation
 from revit.common.evaluation.intervals import wilson
 from revit.common.methods.revit.labels import smallest_correct
-from revit.common.models.outputs import merge_views
+from revit.common.models.base import merge_views
 from revit.common.system.errors import UserError, reason_of
 from revit.common.weights.checkpoint import write_tensors
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
-from revit.common.models.outputs import Reduction
+from revit.common.models.base import Reduction
 from revit.common.serving.reading import InFlight
 
 IN_FLIGHT = 2

@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 
-from revit.common.methods.revit.adaptive import AdaptiveClassifier
+from revit.common.methods.revit.adaptive import AdaptiveClassifier, LengthPolicy
 from revit.common.methods.revit.budget import Budget, BudgetCurve, Choice, Milliseconds
-from revit.common.methods.revit.policy import LengthPolicy
 from revit.common.system.device import autocast
 from revit.common.system.errors import UserError
 from revit.common.timing.clock import seconds_of

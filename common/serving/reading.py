@@ -15,7 +15,7 @@ from torch import Tensor
 
 from revit.common.data.broken import BrokenSample
 from revit.common.data.reader import Reader
-from revit.common.models.outputs import Reduction
+from revit.common.models.base import Reduction
 
 
 @dataclass

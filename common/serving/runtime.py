@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from revit.common.methods.revit.adaptive import batch_at
-from revit.common.models.base import GridModel
+from revit.common.models.base import GridModel, ModelOutput, Reduction
 from revit.common.models.grid import TokenGrid
-from revit.common.models.outputs import ModelOutput, Reduction
 from revit.common.serving.options import INT8
 from revit.common.serving.packed import folded, pack, to_int8
 from revit.common.system.device import DTYPES, allow_graphs
