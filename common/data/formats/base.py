@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from array import array
 from collections.abc import Iterator, Sequence
@@ -18,8 +17,6 @@ from revit.common.data.flat import GrowingLabels, GrowingStrings
 from revit.common.data.label_names import check_label
 from revit.common.data.lists import SampleList, SegmentUnit
 from revit.common.system.errors import UserError
-
-LOG = logging.getLogger("revit.data")
 
 Split = Literal["train", "val", "test"]
 SHOWN_PROBLEMS = 5
@@ -153,9 +150,7 @@ def read_source(request: ListRequest, formats: Sequence[Format]) -> SampleList:
             f"{request.source}: not recognised as a list or folder of {request.noun}; name what it is with "
             f"data.source.format ({', '.join(by_name)})"
         )
-    samples = chosen.read(request)
-    LOG.info("%s: read as: %s, %d %s", request.source, samples.read_as or chosen.name, len(samples), request.noun)
-    return samples
+    return chosen.read(request)
 
 
 class Rows:
