@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from revit.video.data.decode import DecodeError, read_frames, shared_frames
+from revit.video.data.decode import DecodeError, read_frames, worker
 from revit.video.data.decode.reader import FrameReader
-from revit.video.data.decode.shared_frames import KEPT_BYTES, NoRoom, SharedFrames, shared_file
+from revit.video.data.decode.worker import KEPT_BYTES, NoRoom, SharedFrames, shared_file
 
 
 @pytest.fixture(params=["memory", "refused", "absent"])
@@ -113,7 +113,7 @@ def test_a_system_that_has_no_page_left_says_so(file, monkeypatch):
 
     frames = SharedFrames(file)
     frames.make((1, 10, 1, 1))
-    monkeypatch.setattr(shared_frames.os, "posix_fallocate", refuse)
+    monkeypatch.setattr(worker.os, "posix_fallocate", refuse)
     with pytest.raises(NoRoom, match=r"2 MB \(no space left on device\)"):
         frames.make((1, 2_000_000, 1, 1))
     assert os.fstat(file).st_size == 0

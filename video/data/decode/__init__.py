@@ -1,5 +1,6 @@
 """Video files to frames by number: `read_frames` here, `FrameReader` in a process that cannot hang the caller's."""
 
+from revit.video.data.decode.index import VideoInfo
 from revit.video.data.decode.opening import DecodeError
 from revit.video.data.decode.read import (
     Backend,
@@ -14,7 +15,6 @@ from revit.video.data.decode.read import (
     resolve_backend,
     salvage_frames,
 )
-from revit.video.data.decode.shape import VideoInfo
 
 __all__ = [
     "Backend",

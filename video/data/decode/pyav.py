@@ -16,10 +16,9 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from revit.video.data.decode.index import FrameIndex, Numbering
+from revit.video.data.decode.index import FrameIndex, Numbering, picture_shape
 from revit.video.data.decode.opening import DecodeError, opened_stream
 from revit.video.data.decode.scan.packets import Entry
-from revit.video.data.decode.shape import picture_shape
 
 
 def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:

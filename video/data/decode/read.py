@@ -26,11 +26,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from revit.common.system.errors import UserError
-from revit.video.data.decode import decord, pyav, torchcodec
-from revit.video.data.decode.index import FrameIndex, Numbering, index_frames
+from revit.video.data.decode import libraries, pyav
+from revit.video.data.decode.index import FrameIndex, Numbering, VideoInfo, index_frames
 from revit.video.data.decode.opening import DecodeError
 from revit.video.data.decode.pyav import OtherFrames
-from revit.video.data.decode.shape import VideoInfo
 from revit.video.data.decode.whole import decode_whole
 
 Backend = Literal["auto", "decord", "pyav", "torchcodec"]
@@ -39,9 +38,6 @@ thirds of the time of bare decord (`benchmarks/loading.py` measures it here). `d
 then still reads what they cannot open or would show otherwise."""
 
 Damaged = Literal["refuse", "salvage"]  # `DecodeError` for a damaged file, or its other frames
-
-OTHERS = {"decord": decord, "torchcodec": torchcodec}
-"""The decoders that are not PyAV: each says what suits it, and reads that."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +53,9 @@ class Wanted:
 
 ChooseIndices = Callable[[VideoInfo], "ArrayLike | Wanted"]
 """Function from facts about the file to the frames wanted; numbers alone mean frames as they are."""
+
+Checked = tuple[NDArray[np.int64], "int | None"]
+"""Numbers of frames (n,) that are in the file, and the short side of `Wanted`."""
 
 Allocate = Callable[[tuple[int, ...]], NDArray[np.uint8]]
 """Function from a shape to an array of bytes to fill."""
@@ -82,11 +81,11 @@ def resolve_backend(backend: Backend) -> Backend:
     """Return the decoder that is tried first. `DecoderError` if one is asked for that is not installed."""
     if backend == "auto" or backend == "pyav":
         return "pyav"
-    if backend not in OTHERS:
-        raise DecoderError(f"decoder {backend!r}: choose from auto, pyav, {', '.join(OTHERS)}")
-    if not OTHERS[backend].installed():
-        libraries = " with the FFmpeg libraries that it needs" if backend == "torchcodec" else ""
-        raise DecoderError(f"decoder {backend!r} is not installed here; install it{libraries}, or use 'auto' or 'pyav'")
+    if backend not in libraries.LIBRARIES:
+        raise DecoderError(f"decoder {backend!r}: choose from auto, pyav, {', '.join(libraries.LIBRARIES)}")
+    if not libraries.installed(backend):
+        needed = " with the FFmpeg libraries that it needs" if backend == "torchcodec" else ""
+        raise DecoderError(f"decoder {backend!r} is not installed here; install it{needed}, or use 'auto' or 'pyav'")
     return backend
 
 
@@ -174,20 +173,12 @@ def _read_whole(
 ) -> NDArray[np.uint8]:
     """Read frames of a file that is decoded from its first packet to its last."""
     whole = decode_whole(path, salvage=damaged == "salvage")
-    info, wanted = whole.info, choice(whole.info)
-    numbered = whole.read(set(wanted.numbers.tolist()))
-    frames = _collect(pyav.pictures(path, numbered, info.rotation, wanted.short_side), wanted, allocate)
+    info, (numbers, short_side) = whole.info, choice(whole.info)
+    numbered = whole.read(set(numbers.tolist()))
+    frames = _collect(pyav.pictures(path, numbered, info.rotation, short_side), numbers, allocate)
     if frames is None:
         raise DecodeError(path, f"damaged: not every one of its {info.num_frames} frames can be decoded")
     return frames
-
-
-@dataclass(frozen=True)
-class Checked:
-    """Frames that are in the file. numbers: int64 (n,).  short_side: see `Wanted`."""
-
-    numbers: NDArray[np.int64]
-    short_side: int | None
 
 
 def checked(chosen: ArrayLike | Wanted, info: VideoInfo) -> Checked:
@@ -200,33 +191,32 @@ def checked(chosen: ArrayLike | Wanted, info: VideoInfo) -> Checked:
         raise FrameNumberError("no frame was asked for")
     if numbers.min() < 0 or numbers.max() >= info.num_frames:
         raise FrameNumberError(f"frames {numbers.min()}..{numbers.max()} asked of a video of {info.num_frames} frames")
-    return Checked(numbers, wanted.short_side)
+    return numbers, wanted.short_side
 
 
 def _decode(index: FrameIndex, wanted: Checked, backend: str, allocate: Allocate) -> NDArray[np.uint8] | None:
     """Decode the frames, each once, into the order of the numbers; None if some of them do not come out."""
-    numbers, short_side = wanted.numbers, wanted.short_side
+    numbers, short_side = wanted
     distinct, places = np.unique(numbers, return_inverse=True)
-    other = OTHERS.get(backend)
     as_they_are = short_side is None or min(index.info.height, index.info.width) <= short_side
-    if other is not None and as_they_are and other.suits(index):
-        pictures = other.read(index, distinct)
+    if backend != "pyav" and as_they_are and libraries.suits(backend, index):
+        pictures = libraries.read(backend, index, distinct)
         if pictures is not None:
             return pictures if np.array_equal(distinct, numbers) else pictures[places]
-    return _collect(pyav.read(index, set(distinct.tolist()), short_side), wanted, allocate)
+    return _collect(pyav.read(index, set(distinct.tolist()), short_side), numbers, allocate)
 
 
 def _collect(
-    pictures: Iterable[tuple[int, NDArray[np.uint8]]], wanted: Checked, allocate: Allocate
+    pictures: Iterable[tuple[int, NDArray[np.uint8]]], numbers: NDArray[np.int64], allocate: Allocate
 ) -> NDArray[np.uint8] | None:
     """Put pictures into the order asked for by their numbers; None if some are missing."""
     frames: NDArray[np.uint8] | None = None
     places: dict[int, list[int]] = {}
-    for place, number in enumerate(wanted.numbers.tolist()):
+    for place, number in enumerate(numbers.tolist()):
         places.setdefault(number, []).append(place)
     for number, picture in pictures:
         if frames is None:  # filled as pictures come, so that long clips of large frames are in memory once
-            frames = allocate((wanted.numbers.size, *picture.shape))
+            frames = allocate((numbers.size, *picture.shape))
         for place in places.pop(number, ()):
             frames[place] = picture
     return None if places else frames

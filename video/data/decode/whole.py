@@ -13,7 +13,7 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.video.frame import VideoFrame
 
-from revit.video.data.decode.index import frames_per_second
+from revit.video.data.decode.index import VideoInfo, frames_per_second, picture_shape
 from revit.video.data.decode.opening import (
     DecodeError,
     error_text,
@@ -24,7 +24,6 @@ from revit.video.data.decode.opening import (
     refuse_truncated,
 )
 from revit.video.data.decode.scan.packets import UnknownScanner, scanner_for
-from revit.video.data.decode.shape import VideoInfo, picture_shape
 
 HELD_BYTES = 128 << 20
 """Decoded pictures of files up to this size are kept until it is known which are wanted; larger ones are decoded twice."""
