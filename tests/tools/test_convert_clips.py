@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from revit.video.data.convert.worker import convert_all
-from revit.video.data.decode import probe
+from revit.video.data.decode.read import probe
 from revit.video.data.lists import read_clips
 
 TOOL = Path(__file__).parents[2] / "tools" / "convert_clips.py"

@@ -19,7 +19,8 @@ from revit.video.data.clips import (
     make_reader,
     read_split,
 )
-from revit.video.data.decode import DecodeError, libraries
+from revit.video.data.decode import libraries
+from revit.video.data.decode.opening import DecodeError
 from revit.video.data.decode.reader import FrameReader
 from revit.video.data.options import ClipLoadingOptions, ClipOptions, ViewOptions
 

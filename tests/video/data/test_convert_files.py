@@ -21,8 +21,8 @@ from revit.video.data.convert.clip import (
     rounded_down,
     target_size,
 )
-from revit.video.data.decode import DecodeError, probe, read_frames
 from revit.video.data.decode.index import index_frames
+from revit.video.data.decode.read import DecodeError, probe, read_frames
 
 SMALL = ConvertSettings(short_side=64)
 UNEVEN = [0, 100, 133, 500, 533, 900, 1000, 1040, 1300, 1301, 1900, 2000]

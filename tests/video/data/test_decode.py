@@ -11,10 +11,11 @@ import av
 import numpy as np
 import pytest
 
-from revit.video.data.decode import VideoInfo, libraries, probe, pyav, read_frames, resolve_backend
 from revit.video.data.decode import index as index_module
+from revit.video.data.decode import libraries, pyav
 from revit.video.data.decode.index import index_frames
 from revit.video.data.decode.pyav import plan_runs
+from revit.video.data.decode.read import VideoInfo, probe, read_frames, resolve_backend
 
 BACKENDS = ["decord", "pyav"]
 

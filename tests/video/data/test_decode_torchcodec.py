@@ -13,8 +13,9 @@ import torch
 
 from revit.common.system.errors import UserError
 from revit.video.data.clips import make_reader
-from revit.video.data.decode import libraries, read_frames, resolve_backend
+from revit.video.data.decode import libraries
 from revit.video.data.decode.index import index_frames
+from revit.video.data.decode.read import read_frames, resolve_backend
 from revit.video.data.options import ClipLoadingOptions
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the encoders' chatter

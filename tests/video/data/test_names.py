@@ -15,8 +15,8 @@ from made_videos import Structure, number_of, write_video
 from PIL import Image
 
 from revit.video import probe, read_frames
-from revit.video.data.decode import DecodeError, libraries
-from revit.video.data.decode.opening import video_stream
+from revit.video.data.decode import libraries
+from revit.video.data.decode.opening import DecodeError, video_stream
 from revit.video.data.decode.reader import FrameReader
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the encoders' chatter

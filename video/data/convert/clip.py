@@ -22,10 +22,10 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from revit.common.system.errors import UserError, reason_of
-from revit.video.data.decode import DecodeError, VideoInfo, read_frames
-from revit.video.data.decode.index import Numbering, index_frames
+from revit.video.data.decode.index import index_frames
 from revit.video.data.decode.opening import opened_stream
 from revit.video.data.decode.pyav import OtherFrames, same_size
+from revit.video.data.decode.read import DecodeError, VideoInfo, read_frames
 from revit.video.data.decode.whole import PlainDecode, decode_whole
 
 Alive = Callable[[], object]
@@ -150,7 +150,7 @@ Times = tuple[VideoInfo, list[int] | None, Fraction | None]
 def _listed_times(source: str, alive: Alive) -> Times:
     index = index_frames(source)
     with index.container as container:
-        if index.numbering is Numbering.WHOLE:
+        if not index.is_numbered:
             raise OtherFrames
         return index.info, index.pts, opened_stream(container).time_base
 

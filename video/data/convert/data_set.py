@@ -34,7 +34,7 @@ from revit.common.system.files import locked, write_json, write_lines
 from revit.common.system.log import progress
 from revit.video.data.convert.clip import ENCODER, ConvertSettings
 from revit.video.data.convert.worker import Record, convert, convert_all
-from revit.video.data.decode import DecodeError
+from revit.video.data.decode.opening import DecodeError
 from revit.video.data.lists import read_clips
 
 HIDDEN = ".converted"  # readers of folders leave out what begins with a dot

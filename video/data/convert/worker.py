@@ -15,7 +15,7 @@ from pathlib import Path
 from revit.common.system.errors import UserError, reason_of
 from revit.common.system.processes import end_with_parent
 from revit.video.data.convert.clip import Alive, CheckError, ConvertSettings, OutputError, check_clip, encode_clip
-from revit.video.data.decode import DecodeError
+from revit.video.data.decode.opening import DecodeError
 
 PATIENCE = 120.0  # seconds without a frame, after which a process is taken to hang
 

@@ -1,7 +1,7 @@
 """Frames of a file in the order in which they are shown, found by reading its packets without decoding them.
 
 Frame n is the n-th frame that a plain decode of the whole file hands out. How that is known without decoding everything
-depends on the file, see `Numbering`.
+depends on the file, see `FrameIndex`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import Enum
 from itertools import pairwise
 
 from av.container import InputContainer
@@ -29,8 +28,8 @@ from revit.video.data.decode.opening import (
     picture_packets,
     refuse_truncated,
 )
-from revit.video.data.decode.scan import h264, hevc
-from revit.video.data.decode.scan.packets import Entry, Held, Scanner, scanner_for
+from revit.video.data.decode.scan import h264, hevc, scanner_for
+from revit.video.data.decode.scan.packets import Entry, Held, Scanner
 
 KEPT_BYTES = 64 << 20
 """Packets of files up to this size are kept in memory between indexing and decoding; others are read twice."""
@@ -94,17 +93,6 @@ def picture_shape(picture: VideoFrame) -> Shape:
     return Shape(picture.width, picture.height, round(turn / 90) % 4 * 90, picture.format.name)
 
 
-class Numbering(Enum):
-    """The way in which frames are known by their numbers."""
-
-    STAMPS = "stamps"
-    """By their time stamps: each packet has one of its own, and holds at most one frame."""
-    COUNT = "count"
-    """By counting what the decoder hands out from a point on where the number is known (`FrameIndex.starts`)."""
-    WHOLE = "whole"
-    """Only by decoding the whole file: packets of this kind are not understood, or they are irregular."""
-
-
 @dataclass
 class Packets:
     """All packets of a file, in file order."""
@@ -126,7 +114,11 @@ class Packets:
 
 @dataclass(frozen=True)
 class FrameIndex:
-    """One opened file: its frames by number, and the packets that hold them."""
+    """One opened file: its frames by number, and the packets that hold them.
+
+    Frames are known by their time stamps (`pts`), or by counting what the decoder hands out (`starts`). With neither, only
+    decoding the whole file tells them: packets of this kind are not understood, or they are irregular.
+    """
 
     path: str
     container: InputContainer
@@ -137,12 +129,16 @@ class FrameIndex:
     """As decoded; None if no picture has been decoded yet."""
     assumed: bool
     """True if size and rotation are those of the file's header and still to be compared with a decoded picture."""
-    numbering: Numbering
     pts: list[int] | None
-    """Time stamps in the order shown: frame i is the one stamped pts[i]. None where stamps do not number frames."""
+    """Time stamps in the order shown: frame i is the one stamped pts[i]. None where not each packet has one of its own."""
     starts: list[tuple[int, int]]
     """Packets at which counting can begin, with the number of the frame that is handed out first from there on."""
     packets: Packets
+
+    @property
+    def is_numbered(self) -> bool:
+        """False if only decoding the whole file tells which frame is which."""
+        return self.pts is not None or bool(self.starts)
 
     def read_packets(self) -> Iterator[Packet]:
         """Yield all packets that carry a picture, in file order."""
@@ -176,14 +172,14 @@ def index_frames(path: str, quick: bool = False) -> FrameIndex:
             shape = Shape(codec.width, codec.height)
         else:
             shape = picture_shape(first_picture(path, codec, found.first, found.key))
-        numbering, pts, starts = _number(container, found, scanner)
+        pts, starts = _number(container, found, scanner)
         # With two frames on one stamp, or none, the rate is the one written.
         fps = frames_per_second(stream, pts)
         seconds = found.num_frames / fps
         if pts is not None and stream.time_base is not None:
             seconds = float((pts[-1] - pts[0]) * stream.time_base) + 1 / fps
         info, name = shape.info(found.num_frames, fps, seconds), codec.codec.canonical_name
-        return FrameIndex(path, container, info, name, shape.pixel_format, quick, numbering, pts, starts, found)
+        return FrameIndex(path, container, info, name, shape.pixel_format, quick, pts, starts, found)
     except BaseException:
         container.close()
         raise
@@ -237,16 +233,16 @@ def _read_all(path: str, container: InputContainer, scanner: Scanner, quick: boo
 
 def _number(
     container: InputContainer, found: Packets, scanner: Scanner
-) -> tuple[Numbering, list[int] | None, list[tuple[int, int]]]:
-    """Return how frames are numbered, and by what: see `FrameIndex.pts` and `FrameIndex.starts`."""
+) -> tuple[list[int] | None, list[tuple[int, int]]]:
+    """Return `FrameIndex.pts` and `FrameIndex.starts`."""
     if not scanner.is_exact or not found.held[0].entry or not found.num_frames:
-        return Numbering.WHOLE, None, []
+        return None, []
     if scanner.must_begin_at_start:
-        return Numbering.COUNT, None, [(0, 0)]
+        return None, [(0, 0)]
     if (pts := _shown_stamps(container, found, scanner.keys)) is not None:
-        return Numbering.STAMPS, pts, []
+        return pts, []
     later = [] if any(found.hidden) else _later_starts(found.held, scanner.keys)
-    return Numbering.COUNT, None, [(0, 0), *later]
+    return None, [(0, 0), *later]
 
 
 def _shown_stamps(container: InputContainer, found: Packets, keys: list[int]) -> list[int] | None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from revit.video.data.decode.index import FrameIndex, Numbering
+from revit.video.data.decode.index import FrameIndex
 from revit.video.data.decode.opening import real_path
 from revit.video.data.decode.scan.packets import Entry
 
@@ -59,7 +59,7 @@ def suits(library: str, index: FrameIndex) -> bool:
         index.codec in codecs
         and index.pixel_format in IDENTICAL_PIXELS
         and index.info.width % 2 == index.info.height % 2 == 0
-        and index.numbering is Numbering.STAMPS
+        and index.pts is not None
         and not any(packets.hidden)
         and len(index.container.streams.video) == 1
         and packets.flags_true

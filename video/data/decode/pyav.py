@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from revit.video.data.decode.index import FrameIndex, Numbering, picture_shape
+from revit.video.data.decode.index import FrameIndex, picture_shape
 from revit.video.data.decode.opening import DecodeError, opened_stream
 from revit.video.data.decode.scan.packets import Entry
 
@@ -109,7 +109,6 @@ class Converter:
 
 
 def _stamped(index: FrameIndex, pts: list[int], wanted: set[int]) -> Iterator[tuple[int, VideoFrame]]:
-    """Yield the wanted frames, known by their time stamps."""
     number_of = {pts[number]: number for number in wanted}
     for frame in _decode_runs(index, set(number_of)):
         number = number_of.get(frame.pts) if frame.pts is not None else None
@@ -143,15 +142,14 @@ def _decode_runs(index: FrameIndex, wanted: set[int]) -> Iterator[VideoFrame]:
         codec.flush_buffers()
         first_pts = index.packets.pts[start]
         layers = [held[at].layer for at in range(start, stop) if index.packets.pts[at] in wanted]
-        known = [layer for layer in layers if layer is not None]
-        highest = max(known) if len(known) == len(layers) else None
+        highest = max(math.inf if layer is None else layer for layer in layers)
         shown: int | None = None
         due: set[int] = set()
         for position, packet in packets:
             if position < start:
                 continue
             layer = held[position].layer
-            needed = packet.pts in wanted or layer is None or highest is None or layer < highest
+            needed = packet.pts in wanted or layer is None or layer < highest
             codec.skip_frame = "DEFAULT" if needed else "NONREF"
             last = position == stop - 1
             is_shown = held[position].frames and not packet.is_discard
@@ -272,7 +270,7 @@ def decode_packet(codec: VideoCodecContext, packet: Packet | None, index: FrameI
         return []
     except (FFmpegError, OSError) as error:
         unit, pts = opened_stream(index.container).time_base, None if packet is None else packet.pts
-        if index.numbering is Numbering.COUNT and pts is not None:  # it was stamped with its place
+        if index.pts is None and pts is not None:  # it was stamped with its place
             pts = index.packets.pts[pts]
         where = "" if pts is None or unit is None else f" at {float(pts * unit):.2f} s"
         raise DecodeError(index.path, f"damaged{where}: {error.strerror}") from None

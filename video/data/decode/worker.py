@@ -58,11 +58,10 @@ class SharedFrames:
     def __init__(self, file: int) -> None:
         self._file = file
         self._memory: mmap.mmap | None = None
-        self._array: NDArray[np.uint8] | None = None
 
-    def make(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """Make an array to fill, overwriting the one before. `NoRoom` if there is none."""
-        num_bytes = math.prod(shape)
+    def put(self, frames: NDArray[np.uint8]) -> None:
+        """Copy `frames` here, over those before. `NoRoom` if there is none."""
+        num_bytes = frames.nbytes
         size = os.fstat(self._file).st_size
         try:
             if num_bytes > size or size > max(num_bytes, KEPT_BYTES):
@@ -70,25 +69,19 @@ class SharedFrames:
                 if hasattr(os, "posix_fallocate"):
                     # Now: a page that cannot be had when it is written to would end this process.
                     os.posix_fallocate(self._file, 0, num_bytes)
-            self._array = self.view(shape)
+            array = self.view(frames.shape)
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, 0)
-            self._memory = self._array = None
+            self._memory = None
             reason = (error.strerror or str(error)).lower()
             raise NoRoom(f"no room for its frames, {num_bytes / 1e6:.0f} MB ({reason})") from None
-        return self._array
-
-    def hold(self, frames: NDArray[np.uint8]) -> None:
-        """Copy `frames` here, unless they are what `make` returned last."""
-        if frames is not self._array:
-            self.make(frames.shape)[:] = frames
+        array[:] = frames
 
     def view(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """Return what the other process has put here, valid until it is asked for more."""
         size = os.fstat(self._file).st_size
         if self._memory is None or len(self._memory) != size:
-            self._array = None
             self._memory = mmap.mmap(self._file, size)
         return np.frombuffer(self._memory, np.uint8, math.prod(shape)).reshape(shape)
 
@@ -121,8 +114,8 @@ def _answer(
         return Wanted(*reply)
 
     try:
-        frames = READ(path, ask, backend, allocate=shared.make, damaged=damaged)
-        shared.hold(frames)
+        frames = READ(path, ask, backend, damaged=damaged)
+        shared.put(frames)
     except DecodeError as error:
         return error.reason
     except NoRoom as error:
