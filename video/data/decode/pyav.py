@@ -209,11 +209,23 @@ def _counted(index: FrameIndex, wanted: set[int]) -> Iterator[tuple[int, VideoFr
         (index.starts[which], set(numbers))
         for which, numbers in groupby(sorted(wanted), lambda number: bisect_right(firsts, number) - 1)
     ]
-    feed = _Feed(index)
+    unread, kept = enumerate(index.read_packets()), list[tuple[int, Packet]]()
+
+    def packets_from(start: int, next_start: int) -> Iterator[tuple[int, Packet]]:
+        """Yield packets with their places; those from `next_start` on are kept, wherever this ends."""
+        nonlocal kept
+        before, kept = kept, [one for one in kept if one[0] >= next_start]
+        yield from (one for one in before if one[0] >= start)
+        for one in unread:
+            if one[0] >= next_start:
+                kept.append(one)
+            if one[0] >= start:
+                yield one
+
     ends = [*(start for (start, _), _ in groups[1:]), len(index.packets.held)]
     for ((start, number), numbers), end in zip(groups, ends):
         codec.flush_buffers()
-        for frame in _handed_out(index, start, feed.read(start, keep_from=end)):
+        for frame in _handed_out(index, start, packets_from(start, end)):
             if frame.is_corrupt:
                 return
             if number in numbers:
@@ -242,24 +254,6 @@ def _handed_out(index: FrameIndex, start: int, packets: Iterator[tuple[int, Pack
             begun = begun or frame.pts == start
             if begun:
                 yield frame
-
-
-class _Feed:
-    """Packets in file order, from places on of which none is before the last one."""
-
-    def __init__(self, index: FrameIndex) -> None:
-        self._unread = enumerate(index.read_packets())
-        self._kept: list[tuple[int, Packet]] = []
-
-    def read(self, start: int, keep_from: int) -> Iterator[tuple[int, Packet]]:
-        """Yield packets from `start` on with their places; the next call may begin at `keep_from`, wherever this one ends."""
-        kept, self._kept = self._kept, [one for one in self._kept if one[0] >= keep_from]
-        yield from (one for one in kept if one[0] >= start)
-        for one in self._unread:
-            if one[0] >= keep_from:
-                self._kept.append(one)
-            if one[0] >= start:
-                yield one
 
 
 def decode_packet(codec: VideoCodecContext, packet: Packet | None, index: FrameIndex) -> list[VideoFrame]:

@@ -13,7 +13,6 @@ import queue
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -58,7 +57,7 @@ class FrameReader:
         self.damaged: Damaged = damaged
         self.num_helpers = num_helpers
         self.command = tuple(command or (sys.executable, "-m", "revit.video.data.decode.worker"))
-        self._helpers = _Helpers(self)
+        self._helpers: dict[int, _Helpers] = {}  # by process: those that come through a fork are the parent's
 
     def read(self, path: str, choose_indices: ChooseIndices) -> NDArray[np.uint8]:
         """Read frames uint8 (n, H, W, 3), as `read_frames` returns them.
@@ -78,11 +77,12 @@ class FrameReader:
         raise DecodeError(path, reason)
 
     def _own_helpers(self) -> _Helpers:
-        """Return the helpers of this process: those inherited through a fork are the parent's."""
-        with _FORKING:
-            if self._helpers.owner != os.getpid():
-                self._helpers = _Helpers(self)
-            return self._helpers
+        # Without a lock, which a fork might find held: each step is atomic.
+        own = os.getpid()
+        for pid in list(self._helpers):
+            if pid != own:
+                self._helpers.pop(pid, None)
+        return self._helpers.get(own) or self._helpers.setdefault(own, _Helpers(self.command, self.num_helpers))
 
     def helper_pids(self) -> list[int]:
         """List the process ids of this process's helpers that wait for a file."""
@@ -90,16 +90,11 @@ class FrameReader:
 
     def close(self) -> None:
         """End the helper processes of this process; those at work end with the file at hand."""
-        helpers = self._own_helpers()
-        self._helpers = _Helpers(self)
-        helpers.close()
+        if (helpers := self._helpers.pop(os.getpid(), None)) is not None:
+            helpers.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_helpers"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._helpers = _Helpers(self)
+        return {**self.__dict__, "_helpers": {}}
 
     def __del__(self) -> None:
         # At the end of the interpreter modules may be gone already; helpers then end with their parent.
@@ -107,20 +102,14 @@ class FrameReader:
             self.close()
 
 
-_FORKING = threading.Lock()  # held while a reader finds out whether it is in another process than before
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_FORKING.acquire, after_in_parent=_FORKING.release, after_in_child=_FORKING.release)
-
-
 class _Helpers(queue.LifoQueue["_Helper | None"]):
     """The helpers of one process that wait for a file, above one None for each that may still be started."""
 
-    def __init__(self, reader: FrameReader) -> None:
+    def __init__(self, command: Sequence[str], num_helpers: int) -> None:
         super().__init__()
-        self.owner = os.getpid()
-        self._command = reader.command
+        self._command = command
         self._is_closed = False
-        for _ in range(reader.num_helpers):
+        for _ in range(num_helpers):
             self.put(None)
 
     @contextlib.contextmanager
@@ -174,13 +163,14 @@ class _Helper:
         try:
             self._receive(time.monotonic() + START_SECONDS)
         except (EOFError, ConnectionError, TimeoutError) as error:
-            is_late = isinstance(error, TimeoutError)
-            words, signal = self._last_words(), None if is_late else self._ended_by()
-            self.kill()
-            if signal is not None:
-                raise _Killed(signal) from None
-            late = f" in {START_SECONDS:g} s" if is_late else ""
-            raise RuntimeError(f"the decoding helper {' '.join(command)} did not start{late}{words}") from error
+            late = f" in {START_SECONDS:g} s" if isinstance(error, TimeoutError) else ""
+            failure = f"the decoding helper {' '.join(command)} did not start{late}{self._last_words()}"
+            try:
+                if not late:
+                    self._refuse_killed()
+            finally:
+                self.kill()
+            raise RuntimeError(failure) from error
 
     def _start(self, command: Sequence[str], files: tuple[int, int]) -> subprocess.Popen[bytes]:
         # The folder the user stands in must not shadow numpy or av in the helper.
@@ -212,10 +202,8 @@ class _Helper:
             reason = f"decoding took longer than {timeout_seconds:g} s and was given up"
             raise DecodeError(path, f"{reason} (data.loading.decode_timeout_seconds)") from None
         except (EOFError, ConnectionError):
-            words, signal = self._last_words(), self._ended_by()
-            if signal is not None:
-                raise _Killed(signal) from None
-            raise DecodeError(path, f"decoding it crashed the decoder{words}") from None
+            self._refuse_killed()
+            raise DecodeError(path, f"decoding it crashed the decoder{self._last_words()}") from None
         self.is_mid_conversation = False
         if isinstance(answer, str):
             raise DecodeError(path, answer)
@@ -232,11 +220,11 @@ class _Helper:
         lines = self._noise.read().decode(errors="replace").strip().splitlines()
         return f" ({lines[-1][:200]})" if lines else ""
 
-    def _ended_by(self) -> str | None:
-        """Wait for the end of a helper that has closed its pipe; return the signal if somebody else sent one."""
+    def _refuse_killed(self) -> None:
+        """Wait for the end of a helper that has closed its pipe. `_Killed` if somebody else's signal ended it."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return killed_from_outside(self.process.wait(END_SECONDS))
-        return None
+            if (signal := killed_from_outside(self.process.wait(END_SECONDS))) is not None:
+                raise _Killed(signal) from None
 
     def kill(self) -> None:
         """End the process and close what it was spoken to by."""
