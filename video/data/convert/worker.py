@@ -43,8 +43,7 @@ def convert(
 ) -> Record | str:
     """Write `source` in the folder `making`, check it and name it OUT/name; return the reason where it is left out.
 
-    Raises:
-        UserError: the disk is full or cannot be written to.
+    `OutputError` if the disk is full or cannot be written to.
     """
     new, target = making / f"{os.getpid()}.mp4", out / name
     try:
@@ -76,10 +75,8 @@ def convert_all(
 ) -> Iterator[tuple[str, Record | str]]:
     """Yield every source with its record, or the reason why there is none, in the order in which they are done.
 
-    names: source -> name.  Each process is a pool of its own, so that it is known which file one died of.
-
-    Raises:
-        UserError: nothing can be written any more.
+    names: source -> name.  Each process is a pool of its own, so that it is known which file one died of. UserError if nothing
+    can be written any more.
     """
     waiting = iter(names.items())
     running: dict[Future[Record | str], tuple[str, ProcessPoolExecutor]] = {}
