@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from revit.common.costs.closed_form import Macs, encoder_macs, mlp_ratio_of, single_input, transformer_macs
-from revit.common.models.embed.resize import resize_times
+from revit.common.models.base import ModelOutput
+from revit.common.models.embed.patches import resize_times
 from revit.common.models.grid import TokenGrid
 from revit.common.models.layers.attention import Attention
-from revit.common.models.layers.block import Block, drop_path_rates, key_weights
-from revit.common.models.layers.norm import LengthAwareLayerNorm
-from revit.common.models.layout import TokenLayout
-from revit.common.models.outputs import ModelOutput
+from revit.common.models.layers.block import Block, LengthAwareLayerNorm, drop_path_rates, key_weights
+from revit.common.models.reducer import TokenLayout
 from revit.common.models.vit import EmbeddingArguments, ResizableTransformer
 
 AttentionKind = Literal["divided_space_time", "joint_space_time", "space_only"]

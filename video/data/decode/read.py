@@ -16,6 +16,7 @@ Nothing here imports torch: the process that decodes must start fast.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -25,8 +26,9 @@ import av
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from revit.common.data.lists import FilePart
 from revit.common.system.errors import UserError
-from revit.video.data.decode import libraries, pyav
+from revit.video.data.decode import frame_folder, libraries, pyav
 from revit.video.data.decode.index import FrameIndex, VideoInfo, index_frames
 from revit.video.data.decode.opening import DecodeError
 from revit.video.data.decode.pyav import OtherFrames
@@ -88,6 +90,8 @@ def probe(path: str, damaged: Damaged = "refuse") -> VideoInfo:
     Decodes no more than the first frame, unless only decoding all of them tells how many there are. damaged: "salvage" decodes
     all in any case, and counts those that are whole.
     """
+    if os.path.isdir(path):
+        return frame_folder.folder_info(frame_folder.frame_files(path))
     if damaged == "salvage":
         return decode_whole(path, salvage=True, keep=False).info
     index = index_frames(path)
@@ -108,6 +112,8 @@ def read_frames(
 ) -> NDArray[np.uint8]:
     """Open `path`, let `choose_indices` say which frames, and return them as uint8 (n, H, W, 3), RGB, upright.
 
+    A folder of pictures is a clip of these frames. A `FilePart` is read where it lies in its file.
+
     H and W are those of the file unless a short side was asked for (`Wanted`).
 
     Frames are decoded once each in the file's order, then put in the order asked for. Where what the file's header says
@@ -122,6 +128,9 @@ def read_frames(
     decoder = resolve_backend(backend)
     # Asked again only if the file turns out to be another one than the caller was told.
     choice = cache(lambda info: checked(choose_indices(info), info))
+    if os.path.isdir(path):
+        files = frame_folder.frame_files(path)
+        return frame_folder.read_folder(files, *choice(frame_folder.folder_info(files)))
     refused: DecodeError | None = None
     try:
         frames = _read_indexed(path, choice, decoder)
@@ -183,7 +192,8 @@ def _decode(index: FrameIndex, wanted: Checked, backend: str) -> NDArray[np.uint
     numbers, short_side = wanted
     distinct, places = np.unique(numbers, return_inverse=True)
     as_they_are = short_side is None or min(index.info.height, index.info.width) <= short_side
-    if backend != "pyav" and as_they_are and libraries.suits(backend, index):
+    in_a_file = isinstance(index.path, FilePart)  # which PyAV alone can open
+    if backend != "pyav" and as_they_are and not in_a_file and libraries.suits(backend, index):
         pictures = libraries.read(backend, index, distinct)
         if pictures is not None:
             return pictures if np.array_equal(distinct, numbers) else pictures[places]
