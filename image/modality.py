@@ -9,6 +9,7 @@ from typing import Any
 import timm
 
 from revit.common.data import build
+from revit.common.data.augment.batches import build_batch_augment
 from revit.common.data.build import Split
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
@@ -25,7 +26,6 @@ from revit.common.models.load_report import LoadReport
 from revit.common.system.errors import UserError
 from revit.common.weights.read import cache_if_offline
 from revit.common.weights.source import Source
-from revit.image.data.augment import build_batch_augment
 from revit.image.data.lists import EXTENSIONS
 from revit.image.data.options import PictureOptions
 from revit.image.data.pictures import EvalPictures, load_picture, read_split, train_load

@@ -20,14 +20,15 @@ import torch
 from PIL import Image
 from timm.data import create_transform
 from timm.data.auto_augment import AugmentOp, AutoAugment, RandAugment
-from timm.data.auto_augment import posterize as timm_posterize
 from torch import Tensor
 from torchvision.transforms import Compose
 
-if TYPE_CHECKING:
-    from revit.image.data.options import AugmentOptions, PicturePixelOptions
+from revit.common.data.augment.options import AugmentOptions
+from revit.common.data.augment.policies import Picture, operations_of, read_policy, train_parts
 
-Picture = Image.Image
+if TYPE_CHECKING:
+    from revit.image.data.options import PictureAugmentOptions, PicturePixelOptions
+
 Pair = tuple[Picture, Tensor]
 """A picture and its label map, in place of the picture alone in a policy."""
 
@@ -37,7 +38,7 @@ MOVING = ("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
 
 def train_transform(pixels: PicturePixelOptions, augment: AugmentOptions) -> Callable[[Picture], Tensor]:
     """Return the transform to uint8 (C, H, W) in timm's own order: random-resized crop, flip, policy or colour jitter."""
-    return Compose(train_parts(pixels, augment))
+    return Compose(train_parts(pixels.size, pixels.mean, augment))
 
 
 @lru_cache(maxsize=8)
@@ -51,55 +52,6 @@ def eval_transform(pixels: PicturePixelOptions) -> Callable[[Picture], Tensor]:
         crop_pct=pixels.crop_pct,
         crop_mode=pixels.crop_mode,
     )
-
-
-def train_parts(pixels: PicturePixelOptions, augment: AugmentOptions) -> tuple[Compose, Compose, Compose]:
-    """Return timm's three parts: crop and flip, policy or colour jitter, and to a tensor."""
-    parts = create_transform(
-        pixels.size,
-        is_training=True,
-        use_prefetcher=True,
-        separate=True,
-        scale=augment.scale,
-        ratio=augment.ratio,
-        hflip=augment.flip_probability,
-        color_jitter=augment.color_jitter,  # type: ignore[arg-type]  # None is allowed
-        auto_augment=augment.auto_augment,
-        interpolation=augment.interpolation,
-        mean=pixels.mean,
-    )
-    for change in parts[1].transforms:
-        for operation in operations_of(change):
-            if operation.aug_fn is timm_posterize:
-                operation.aug_fn = posterize
-    return parts
-
-
-def posterize(picture: Picture, bits_to_keep: int, **settings: Any) -> Picture:
-    """Apply timm's, which also asks for 0 bits: older PIL answers with black, newer PIL (13) would end the training."""
-    if bits_to_keep < 1:
-        return Image.new(picture.mode, picture.size)
-    return timm_posterize(picture, bits_to_keep, **settings)
-
-
-def read_policy(text: str) -> Any:
-    """Return timm's object for the text of a policy. ValueError unless timm knows it."""
-    try:
-        if not text:
-            raise ValueError("empty text; null means none")
-        _, changes, _ = create_transform(224, is_training=True, auto_augment=text, separate=True)
-    except (AssertionError, ValueError) as error:
-        raise ValueError(
-            f"auto_augment {text!r} is no policy that timm knows ({error}); DeiT's is rand-m9-mstd0.5-inc1"
-        ) from None
-    return changes.transforms[0]
-
-
-def operations_of(policy: Any) -> list[AugmentOp]:
-    """Return all operations that a policy, or another change of pictures, may draw."""
-    if isinstance(policy, AutoAugment):
-        return [operation for chain in policy.policy for operation in chain]
-    return list(getattr(policy, "ops", ()))
 
 
 # -- label maps ----------------------------------------------------------------------------------------------------------
@@ -125,9 +77,11 @@ class FollowedTransform:
     the one is not quite a rotation of the other.
     """
 
-    def __init__(self, pixels: PicturePixelOptions, augment: AugmentOptions) -> None:
+    def __init__(self, pixels: PicturePixelOptions, augment: PictureAugmentOptions) -> None:
         self.flip_probability = augment.flip_probability
-        first, second, last = train_parts(pixels, augment.model_copy(update={"flip_probability": 0.0}))
+        first, second, last = train_parts(
+            pixels.size, pixels.mean, augment.model_copy(update={"flip_probability": 0.0})
+        )
         (self.crop,) = first.transforms
         self.changes = [_followed(change) for change in second.transforms]
         self.last = last

@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from revit.common.data.augment.batches import build_batch_augment
+from revit.common.data.augment.options import AugmentOptions, MixOptions
 from revit.common.data.batch import Batch
 from revit.common.data.dataset import global_generators_seeded
-from revit.image.data.augment import build_batch_augment
-from revit.image.data.options import AugmentOptions, MixOptions
 
 NUM_CLASSES = 5
 PLAIN = AugmentOptions()
