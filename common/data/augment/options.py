@@ -45,7 +45,7 @@ class AugmentOptions(Options):
             if limits is not None and not 0 < limits[0] <= limits[1]:
                 raise ValueError(f"{name} {limits} must be two positive numbers, the smaller first")
         if self.scale is not None and self.scale[1] > 1:
-            raise ValueError(f"scale {self.scale} is a share of the area; it ends at 1")
+            raise ValueError(f"scale {self.scale} is a share of the picture's area; it ends at 1")
         if self.scale is None and self.ratio != type(self).model_fields["ratio"].default:
             raise ValueError("ratio belongs to crops of scale, which is null; set scale too, such as [0.5, 1.0]")
         if self.auto_augment is not None:
