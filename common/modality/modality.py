@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import nn
 
-from revit.common.data.build import Split
+from revit.common.data.formats.base import Split
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
 from revit.common.data.made_data import MadeData
@@ -17,8 +17,7 @@ from revit.common.methods.revit.task import ResizableTask, SelfDistillation
 from revit.common.methods.run_options import RecipeOptions
 from revit.common.methods.task import BatchAugment, Task
 from revit.common.modality.classifier import Classifier, Inputs
-from revit.common.models.base import GridModel
-from revit.common.models.layers.normalizer import Normalizer
+from revit.common.models.base import GridModel, Normalizer
 from revit.common.models.load_report import LoadReport
 from revit.common.system.errors import UserError
 from revit.common.weights.source import Dialect, Source
@@ -75,7 +74,7 @@ class Modality(ABC, Generic[Run]):
 
     def has_split(self, options: Run, split: Split) -> bool:
         """Say whether the configuration has a list for this split."""
-        return options.makes_data or getattr(options.data.source, split) is not None
+        return options.makes_data or options.data.source.has(split)
 
     def split(self, options: Run, split: Split) -> SampleList:
         """Return the samples of a split. UserError if there is no list, or a label does not fit the model."""
