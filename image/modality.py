@@ -119,6 +119,7 @@ class ImageModality(Modality[ImageRun]):
         return load_teacher(source, self.label_names(options), self.normalizer(options), key, own_size)
 
     def batch_augment(self, options: ImageRun, num_classes: int) -> BatchAugment | None:
+        options.data.mix.check_batch(options.train.batch_size)
         return build_batch_augment(options.data.augment, options.data.mix, num_classes)
 
     def train_loader(

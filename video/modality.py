@@ -154,6 +154,7 @@ class VideoModality(Modality[VideoRun]):
         # Imported here: it takes most of a second, and only trainings do it.
         from revit.common.data.augment.batches import build_batch_augment
 
+        options.data.mix.check_batch(options.train.batch_size)
         return build_batch_augment(options.data.augment, options.data.mix, num_classes)
 
     def eval_loader(

@@ -47,13 +47,10 @@ def draw_batch(title: str, samples: Sequence[Shown], grids: Sequence[TokenCells]
             parts.append(written(f"frames {', '.join(str(frame + 1) for frame in shown)} of {num}", 13, GREY))
         for sample in samples:
             parts += [written(f"{sample.labels}   ({sample.name})", 14, BLACK), _line(sample)]
-    each = " a frame" if samples[0].pixels.ndim == 4 else ""
+    each, first = (" a frame", samples[:1]) if samples[0].pixels.ndim == 4 else ("", samples[:PER_LINE])
     for cells in grids:
-        height, width = cells.patch
-        said = (
-            f"grid {cells.map}: {cells.map.num_positions} tokens{each} of {height}x{width} pixels, {samples[0].labels}"
-        )
-        parts += [written(said, 14, GREY), _line(samples[0], cells)]
+        said = f"grid {cells.map}: {cells.map.num_positions} tokens{each} of {cells.patch[0]}x{cells.patch[1]} pixels"
+        parts += [written(said, 14, GREY), beside([_line(sample, cells) for sample in first])]
     return framed(stacked(parts))
 
 

@@ -130,7 +130,7 @@ def test_labels_are_names_and_mixed_ones_shares():
 
 
 @pytest.mark.parametrize("frames", [(), (3,), (40,)])
-def test_every_sample_is_drawn_and_the_first_at_every_grid(frames):
+def test_every_sample_is_drawn_and_the_first_line_at_every_grid(frames):
     colours = [(250, 10, 10), (10, 250, 10), (10, 10, 250)]
     samples = [Shown("a label", "a.mp4", np.full((*frames, 8, 8, 3), colour, np.uint8)) for colour in colours]
     grids = [TokenCells((8, 8), TokenGrid(4, 4), (2, 2)), TokenCells((8, 8), TokenGrid(2, 2), (4, 4))]
@@ -142,4 +142,5 @@ def test_every_sample_is_drawn_and_the_first_at_every_grid(frames):
     areas = [share(plain, colour) for colour in colours]
     assert areas[0] == areas[1] == areas[2] > 64 * 100
     assert share(drawn, colours[0]) > 2.5 * areas[0]  # lines between tokens take some of it
+    assert (share(drawn, colours[1]) > 2.5 * areas[1]) == (frames == ())  # of pictures the whole first line
     assert drawn.shape[0] > plain.shape[0]

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from revit.common.config.options import Options
+from revit.common.system.errors import UserError
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
@@ -74,3 +75,11 @@ class MixOptions(Options):
     @property
     def mixes(self) -> bool:
         return self.mixup > 0 or self.cutmix > 0
+
+    def check_batch(self, batch_size: int) -> None:
+        """Raise UserError where batches of so many samples are to be mixed and cannot be."""
+        if self.mixes and batch_size < 2:
+            raise UserError(
+                "data.mix mixes the samples of a batch with each other, and train.batch_size is 1; make it 2 or more, or set "
+                "mix.mixup and mix.cutmix to 0"
+            )

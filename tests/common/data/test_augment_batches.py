@@ -11,6 +11,7 @@ from revit.common.data.augment.batches import build_batch_augment
 from revit.common.data.augment.options import AugmentOptions, MixOptions
 from revit.common.data.batch import Batch
 from revit.common.data.dataset import global_generators_seeded
+from revit.common.system.errors import UserError
 
 NUM_CLASSES = 5
 PLAIN = AugmentOptions()
@@ -116,6 +117,13 @@ def test_equal_random_states_give_equal_batches():
             runs.append(augment(*a_batch(6)))
     assert torch.equal(runs[0][0], runs[1][0])
     assert torch.equal(runs[0][1].targets, runs[1][1].targets)
+
+
+def test_a_batch_of_one_cannot_be_mixed():
+    with pytest.raises(UserError, match=r"train\.batch_size is 1"):
+        MixOptions(cutmix=1.0).check_batch(1)
+    MixOptions(cutmix=1.0).check_batch(2)
+    MixOptions().check_batch(1)
 
 
 def test_nothing_asked_is_nothing_done():
