@@ -75,15 +75,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     from modalities import load_run
 
     from revit.common.system.device import pick_device
-    from revit.common.system.distributed import World, start_world, stop_world
+    from revit.common.system.distributed import DistributedContext, start_distributed, stop_distributed
     from revit.common.training.recipe import Recipe
 
-    world = World.from_environment()
-    with world.one_voice():
+    context = DistributedContext.from_environment()
+    with context.one_voice():
         options, modality = load_run(values.cfg, values.overrides)
-        world = start_world(pick_device(options.run.device), options.parallel.timeout_minutes, world)
-        Recipe(options, modality, world).run(values.stage)
-        stop_world()
+        context = start_distributed(pick_device(options.run.device), options.parallel.timeout_minutes, context)
+        Recipe(options, modality, context).run(values.stage)
+        stop_distributed()
     return 0
 
 

@@ -69,7 +69,7 @@ def training_rows(config: str, case: TrainingCase, measured: Measured) -> list[d
             "method": case.options.method_name,
             "lengths": len(case.grids),
             "devices": devices,
-            "grids_per_rank": [[str(grid) for grid in grids] for grids in case.dealing.grids_per_rank],
+            "grids_per_rank": [[str(grid) for grid in grids] for grids in case.placement.grids_per_rank],
             "relative": typical(seconds) / base,
             "cpu_ms": 1e3 * cpu if on_cpu else None,
             "cpu_relative": cpu / cpu_base if on_cpu else None,
@@ -82,8 +82,8 @@ def training_rows(config: str, case: TrainingCase, measured: Measured) -> list[d
         }
 
     rows = [row("one process", measured.sequential, 1, over_plain(measured, on_cpu))]
-    if case.dealing.size > 1:
-        rows.append(row("replicas", measured.replicas, case.dealing.size, []))
+    if case.placement.size > 1:
+        rows.append(row("replicas", measured.replicas, case.placement.size, []))
     return rows
 
 

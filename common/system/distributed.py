@@ -24,7 +24,7 @@ LISTEN_S = 1.0
 
 
 @dataclass(frozen=True)
-class World:
+class DistributedContext:
     """The processes of a run, and which of them this is. Every call below is made by all of them, in the same order.
 
     Alone (size 1) every call is free and torch.distributed is not needed.
@@ -35,7 +35,7 @@ class World:
     local_rank: int = 0
     """Rank among the processes of this machine."""
     group: Any = field(default=None, repr=False, compare=False)
-    """Process group of objects and single numbers (gloo), apart from the gradients'; None until `start_world`."""
+    """Process group of objects and single numbers (gloo), apart from the gradients'; None until `start_distributed`."""
 
     @property
     def is_main(self) -> bool:
@@ -151,48 +151,50 @@ class World:
             raise OwnError(f"rank {self.rank} on {socket.gethostname()}: {error}") from error
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] | None = None) -> World:
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> DistributedContext:
         """Read what the launcher says; one process without one. UserError where it says only a part."""
         return cls(*place_of(os.environ if environment is None else environment))
 
 
-ALONE = World()
+ALONE = DistributedContext()
 """Context of a run of one process."""
 
 
-def start_world(device: torch.device, timeout_minutes: float = 30, world: World | None = None) -> World:
+def start_distributed(
+    device: torch.device, timeout_minutes: float = 30, context: DistributedContext | None = None
+) -> DistributedContext:
     """Connect the processes of this run; `device` says of what kind theirs are. Alone, nothing is started.
 
     gloo on the CPU; with CUDA, NCCL too, and this process gets the GPU of its number on its machine. Waits at most
     `timeout_minutes` for the others, here and in every later call. UserError where they cannot be found.
     """
-    world = World.from_environment() if world is None else world
-    if world.size == 1:
-        return world
-    local_rank = world.local_rank
+    context = DistributedContext.from_environment() if context is None else context
+    if context.size == 1:
+        return context
+    local_rank = context.local_rank
     if device.type == "cuda":
-        local_rank = _gpu_of(world)
+        local_rank = _gpu_of(context)
         torch.cuda.set_device(local_rank)
     address = address_of(os.environ)
     os.environ.update(address)
     # DeepSpeed reads them too, and takes the GPU of this number.
-    os.environ.update(RANK=str(world.rank), WORLD_SIZE=str(world.size), LOCAL_RANK=str(local_rank))
+    os.environ.update(RANK=str(context.rank), WORLD_SIZE=str(context.size), LOCAL_RANK=str(local_rank))
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(minutes=timeout_minutes)
     try:
-        dist.init_process_group(backend, rank=world.rank, world_size=world.size, timeout=timeout)
+        dist.init_process_group(backend, rank=context.rank, world_size=context.size, timeout=timeout)
         group = dist.new_group(backend="gloo", timeout=timeout)
     except (RuntimeError, ValueError) as error:
         place = f"{address['MASTER_ADDR']}:{address['MASTER_PORT']}"
         reason = str(error).splitlines()[0]
         raise OwnError(
-            f"rank {world.rank} cannot meet the {world.size} processes of this run at {place} ({reason}); start all of them "
+            f"rank {context.rank} cannot meet the {context.size} processes of this run at {place} ({reason}); start all of them "
             "within parallel.timeout_minutes, and let the machines reach each other at MASTER_ADDR and MASTER_PORT"
         ) from error
-    return replace(world, group=group)
+    return replace(context, group=group)
 
 
-def stop_world() -> None:
+def stop_distributed() -> None:
     """Leave the process group, once all work is done."""
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -204,12 +206,12 @@ def is_lost_connection(error: BaseException) -> bool:
     return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)
 
 
-def _gpu_of(world: World) -> int:
+def _gpu_of(context: DistributedContext) -> int:
     """Return the number of this process's GPU. A launcher may show each process its own alone."""
     visible = torch.cuda.device_count()
-    if world.local_rank >= visible > 1 or visible == 0:
+    if context.local_rank >= visible > 1 or visible == 0:
         raise OwnError(
-            f"process {world.local_rank} of {socket.gethostname()} finds {visible} GPUs; start as many processes on a "
+            f"process {context.local_rank} of {socket.gethostname()} finds {visible} GPUs; start as many processes on a "
             "machine as it has GPUs"
         )
-    return world.local_rank % visible
+    return context.local_rank % visible

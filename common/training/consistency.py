@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from revit.common.system.distributed import World
+from revit.common.system.distributed import DistributedContext
 from revit.common.system.errors import UserError
 from revit.common.system.files import write_text
 from revit.common.training.stage_book import TOKEN, changes
@@ -19,9 +19,9 @@ PATIENCE_S = 10.0
 """Seconds a file may take to show on another machine: shared folders are looked up anew every few seconds."""
 
 
-def check_same(settings: Mapping[str, Any], world: World) -> None:
+def check_same(settings: Mapping[str, Any], context: DistributedContext) -> None:
     """Raise UserError, on every process, where one was given other `settings`; it names the first key that differs."""
-    (host, ours), *others = world.gather((socket.gethostname(), settings))
+    (host, ours), *others = context.gather((socket.gethostname(), settings))
     for rank, (other_host, theirs) in enumerate(others, 1):
         for key, one, other in changes(ours, theirs):
             raise UserError(
@@ -30,17 +30,17 @@ def check_same(settings: Mapping[str, Any], world: World) -> None:
             )
 
 
-def check_shared(folder: Path, world: World, patience_s: float = PATIENCE_S) -> None:
+def check_shared(folder: Path, context: DistributedContext, patience_s: float = PATIENCE_S) -> None:
     """Raise UserError, on every process, where one does not see what rank 0 writes into `folder` now.
 
     That the folder exists, and has an older run's files in it, says nothing: every machine may have one of its own.
     """
-    if world.size == 1:
+    if context.size == 1:
         return
     path = folder / TOKEN
-    host, token = world.on_main(lambda: _leave_token(path))
-    blind = world.gather(None if _sees(path, token, patience_s) else socket.gethostname())
-    if world.is_main:
+    host, token = context.on_main(lambda: _leave_token(path))
+    blind = context.gather(None if _sees(path, token, patience_s) else socket.gethostname())
+    if context.is_main:
         path.unlink(missing_ok=True)
     names = sorted({name for name in blind if name is not None})
     if names:

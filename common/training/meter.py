@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from revit.common.data.batch import Batch
-from revit.common.system.distributed import World
+from revit.common.system.distributed import DistributedContext
 
 Sums = dict[str, tuple[float, int]]
 
@@ -42,12 +42,12 @@ class Meter:
         """Return the mean loss by name."""
         return {name: total / max(count, 1) for name, (total, count) in self.losses.items()}
 
-    def over(self, world: World, num_data_ranks: int) -> Meter:
+    def over(self, context: DistributedContext, num_data_ranks: int) -> Meter:
         """Return the meter of all processes, `num_data_ranks` of which read different samples. Called by all."""
         self.memory_mb = peak_memory_mb()
-        if world.size == 1:
+        if context.size == 1:
             return self
-        meters = world.gather(self)
+        meters = context.gather(self)
         losses: Sums = {}
         for meter in meters:
             for name, (total, count) in meter.losses.items():
@@ -56,9 +56,9 @@ class Meter:
         return Meter(
             losses=losses,
             num_batches=self.num_batches,
-            num_samples=sum(meter.num_samples for meter in meters) * num_data_ranks / world.size,
+            num_samples=sum(meter.num_samples for meter in meters) * num_data_ranks / context.size,
             seconds=max(meter.seconds for meter in meters),
-            data_seconds=sum(meter.data_seconds for meter in meters) / world.size,
+            data_seconds=sum(meter.data_seconds for meter in meters) / context.size,
             memory_mb=max(meter.memory_mb for meter in meters),
         )
 

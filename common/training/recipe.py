@@ -20,7 +20,7 @@ from revit.common.methods.base import optim_of
 from revit.common.methods.run_options import RecipeOptions
 from revit.common.modality.load import build_assigner
 from revit.common.modality.modality import Modality
-from revit.common.system.distributed import ALONE, World
+from revit.common.system.distributed import ALONE, DistributedContext
 from revit.common.system.errors import UserError
 from revit.common.system.files import locked, write_text
 from revit.common.system.launchers import overlooked
@@ -89,11 +89,11 @@ def stages_of(options: RecipeOptions, modality: Modality[Any]) -> list[Stage]:
 class Recipe:
     """Runs the stages of one configuration under its `run.dir`.
 
-    Every process of `world` has one and does the same; rank 0 alone speaks and writes, and the others read what it wrote.
+    Every process of `context` has one and does the same; rank 0 alone speaks and writes, and the others read what it wrote.
     """
 
-    def __init__(self, options: RecipeOptions, modality: Modality[Any], world: World = ALONE) -> None:
-        self.options, self.modality, self.world = options, modality, world
+    def __init__(self, options: RecipeOptions, modality: Modality[Any], context: DistributedContext = ALONE) -> None:
+        self.options, self.modality, self.context = options, modality, context
         self.folder = Path(options.run.dir)
         self.stages = stages_of(options, modality)
 
@@ -103,21 +103,21 @@ class Recipe:
         A stage that is done is not done again. Raises Stopped if the process is asked to end (SIGTERM, Ctrl-C) and the run
         can go on later.
         """
-        if not self.world.is_main:
+        if not self.context.is_main:
             hush()
-        check_same({**self.options.model_dump(mode="json"), "--stage": only}, self.world)
-        run = Run(self.options, self.modality, self.world)
+        check_same({**self.options.model_dump(mode="json"), "--stage": only}, self.context)
+        run = Run(self.options, self.modality, self.context)
         wanted = [stage for stage in self.stages if only in (None, stage.name)]
         self._check_inputs(run, wanted)
         with run.stop.listening(), self._alone_in_folder():
-            check_shared(self.folder, self.world)
+            check_shared(self.folder, self.context)
             book = self._begin(run, wanted, only)
             for stage in wanted:
                 if only is not None:
                     self._check_before(stage, book)
                     book.forget([stage.name])
                 with dead_workers_explained():
-                    self.world.barrier()  # a process that is late finds the files of the stage before
+                    self.context.barrier()  # a process that is late finds the files of the stage before
                     with book.doing(stage.name, self._settings(stage), self._files(stage)) as due:
                         if due:
                             run.seconds = book.seconds
@@ -140,16 +140,16 @@ class Recipe:
         # What cannot be trained must not cost an older run either.
         remarks = self._check_trainings(run, self.stages) if starts_over else []
         if starts_over:
-            self.world.on_main(lambda: clear(self.folder))
+            self.context.on_main(lambda: clear(self.folder))
         board = self.folder / "tensorboard" if self.options.run.tensorboard else None
-        run.log = RunLog(self.folder / "log.jsonl", self.world.is_main, board)
-        book = StageBook(self.folder, run.log, self.world)
+        run.log = RunLog(self.folder / "log.jsonl", self.context.is_main, board)
+        book = StageBook(self.folder, run.log, self.context)
         if only is None:
             model = next(stage for stage in self.stages if stage.name == "model")
             book.check(model.name, self._settings(model), self._files(model))
         if not starts_over:
             remarks = self._check_trainings(run, wanted if only is not None else self._due(book))
-        self.world.on_main(lambda: write_text(self.folder / "config.yaml", dump(self.options)))
+        self.context.on_main(lambda: write_text(self.folder / "config.yaml", dump(self.options)))
         for line in remarks:
             run.log.say(line)
         return book
@@ -168,7 +168,7 @@ class Recipe:
     def _alone_in_folder(self) -> Iterator[None]:
         """Hold the folder's lock on rank 0. UserError if another run works there."""
         with ExitStack() as held:
-            self.world.on_main(
+            self.context.on_main(
                 lambda: held.enter_context(locked(self.folder / LOCK, "another run works in this folder"))
             )
             yield
@@ -203,16 +203,16 @@ class Recipe:
         for section, (train, network) in trainings.items():
             try:
                 lines = check_training(
-                    section, options.parallel, train, network, run.device, options.run.dtype, self.world
+                    section, options.parallel, train, network, run.device, options.run.dtype, self.context
                 )
                 remarks |= dict.fromkeys(lines)
             except UserError as error:
                 found[str(error)] = None
         # Together, so that the first that ends, and its launcher then the others, is not ahead of the one that speaks.
-        self.world.barrier()
+        self.context.barrier()
         if found:
             raise UserError("\n".join(found))
-        alone = overlooked(os.environ) if trainings and self.world.size == 1 else None
+        alone = overlooked(os.environ) if trainings and self.context.size == 1 else None
         return [*remarks, *([alone] if alone is not None else [])]
 
     def _files(self, stage: Stage) -> list[Path]:

@@ -50,15 +50,15 @@ class States:
 
     def save(self) -> None:
         """Save the training. UserError if that cannot be done."""
-        trainer, world = self.trainer, self.trainer.world
+        trainer, context = self.trainer, self.trainer.context
         broken = trainer.loader.broken
-        if world.size > 1:
-            broken.merge(world.gather(broken.state_dict()))
+        if context.size > 1:
+            broken.merge(context.gather(broken.state_dict()))
         state: dict[str, Any] = {
             "format": FORMAT,
             "backend": trainer.backend.state_dict(),
             "position": asdict(trainer.position),
-            "random": world.gather(random_states()),
+            "random": context.gather(random_states()),
             "broken": broken.state_dict(),
             "world": trainer.facts(),
             "schedule": trainer.schedule.state_dict(),
@@ -66,12 +66,12 @@ class States:
         if trainer.average is not None:
             state["average"] = trainer.average.module.state_dict()
         updates = trainer.backend.num_updates
-        world.on_main(lambda: save_state(trainer.folder, updates, state, trainer.keep_states))
+        context.on_main(lambda: save_state(trainer.folder, updates, state, trainer.keep_states))
 
     def resume(self) -> Position:
         """Go on from the newest state, or from the start. UserError for a state that is not of this training."""
         trainer = self.trainer
-        state = load_newest_state(trainer.folder, trainer.world)
+        state = load_newest_state(trainer.folder, trainer.context)
         if state is None:
             return Position()
         if state.get("format") != FORMAT:
@@ -89,7 +89,7 @@ class States:
         before, now = with_present_names(state["world"]), trainer.facts()
         changed = differences(before, now)
         if all(before[key] == now[key] for key in ("processes", "reading")):
-            restore_random_states(state["random"][trainer.world.rank])
+            restore_random_states(state["random"][trainer.context.rank])
         else:
             seed_anew(trainer.backend.num_updates)
             changed.append("random numbers of dropout and mixing drawn anew")
@@ -103,11 +103,11 @@ class States:
 
     def watch(self, epoch: int) -> None:
         """Call `after_epoch`, if that was not done for this epoch. A request to end is heeded at once: all is saved."""
-        trainer, world = self.trainer, self.trainer.world
+        trainer, context = self.trainer, self.trainer.context
         if trainer.after_epoch is None:
             return
-        if world.broadcast(self.watched.exists() and self.watched.read_text() == str(epoch)):
+        if context.broadcast(self.watched.exists() and self.watched.read_text() == str(epoch)):
             return
         with trainer.stop.waiting(False), trainer.backend.whole():
             trainer.after_epoch(epoch)
-        world.on_main(lambda: write_text(self.watched, str(epoch)))
+        context.on_main(lambda: write_text(self.watched, str(epoch)))

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from revit.common.system.distributed import ALONE, World
+from revit.common.system.distributed import ALONE, DistributedContext
 from revit.common.system.errors import UserError, reason_of
 from revit.common.system.files import write_json
 from revit.common.system.log import RunLog
@@ -41,11 +41,11 @@ class StageBook:
     Every process has the same book; rank 0 reads and writes the file.
     """
 
-    def __init__(self, folder: Path, log: RunLog, world: World = ALONE) -> None:
+    def __init__(self, folder: Path, log: RunLog, context: DistributedContext = ALONE) -> None:
         self.path = folder / "stages.json"
         self.log = log
-        self.world = world
-        self.book: dict[str, Any] = world.on_main(self._read)
+        self.context = context
+        self.book: dict[str, Any] = context.on_main(self._read)
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -58,7 +58,7 @@ class StageBook:
     def stays(self, name: str, settings: Settings, results: Sequence[Path]) -> bool:
         """Say whether `doing` would leave this stage alone. Asked by all processes."""
         same = self.is_done(name) and self.book[name]["settings"] == settings
-        return self.world.on_main(lambda: same and all(path.exists() for path in results))
+        return self.context.on_main(lambda: same and all(path.exists() for path in results))
 
     def check(self, name: str, settings: Settings, results: Sequence[Path]) -> None:
         """Raise UserError if the stage was begun with other settings and there is a training state or a result of it.
@@ -88,7 +88,7 @@ class StageBook:
                 self.log.say(f"{name}: done again, settings changed ({changed})")
             self.forget([name])
             entry = None
-        gone = self.world.on_main(lambda: [path.name for path in results if not path.exists()])
+        gone = self.context.on_main(lambda: [path.name for path in results if not path.exists()])
         if entry is not None and entry["done"] and gone:
             self.log.say(f"{name}: done again, {' and '.join(gone)} is gone")
             self.forget([name])
@@ -134,10 +134,10 @@ class StageBook:
             saved = [path for path in states.glob("*") if path.suffix != ".part"]
             return not saved and not any(path.exists() for path in results)
 
-        return not self.is_done(name) and self.world.on_main(nothing_there)
+        return not self.is_done(name) and self.context.on_main(nothing_there)
 
     def _remove_states(self, name: str) -> None:
-        if self.world.is_main:
+        if self.context.is_main:
             remove_states(states_folder(self.path.parent, name))
 
     def _read(self) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class StageBook:
             ) from error
 
     def _write(self) -> None:
-        if self.world.is_main:
+        if self.context.is_main:
             write_json(self.path, self.book)
 
 

@@ -28,7 +28,7 @@ from revit.common.modality.modality import Modality
 from revit.common.models.base import GridModel
 from revit.common.serving.budgets import budget_line
 from revit.common.system.device import pick_device
-from revit.common.system.distributed import World
+from revit.common.system.distributed import DistributedContext
 from revit.common.system.files import write_json
 from revit.common.system.log import RunLog
 from revit.common.system.stop import StopRequest
@@ -40,7 +40,7 @@ from revit.common.weights.start import architecture_facts
 
 
 class Run:
-    """One run of a recipe, as its stages see it. Every process of `world` has one; rank 0 alone writes."""
+    """One run of a recipe, as its stages see it. Every process of `context` has one; rank 0 alone writes."""
 
     log: RunLog
     """Log of the run, once its folder is this run's alone."""
@@ -49,11 +49,11 @@ class Run:
     length_shares: Mapping[str, float] = MappingProxyType({})
     """Share of the labels by token grid."""
 
-    def __init__(self, options: RecipeOptions, modality: Modality[Any], world: World) -> None:
-        self.options, self.modality, self.world = options, modality, world
+    def __init__(self, options: RecipeOptions, modality: Modality[Any], context: DistributedContext) -> None:
+        self.options, self.modality, self.context = options, modality, context
         self.device = pick_device(options.run.device)
         self.stop = StopRequest()
-        self.evaluator = Evaluator(options, modality, world)
+        self.evaluator = Evaluator(options, modality, context)
         self.seconds: Mapping[str, float] = {}
         """Seconds of the stages done so far."""
         folder = Path(options.run.dir)
@@ -95,7 +95,7 @@ class Run:
             "normalizer": self.modality.normalizer(self.options),
             "log": self.log,
             "parallel": self.options.parallel,
-            "world": self.world,
+            "context": self.context,
             "stop": self.stop,
         }
 
@@ -109,12 +109,12 @@ class Run:
     def save(self, path: Path, *content: Any) -> None:
         """Save a `checkpoint` of this content on rank 0."""
         checkpoint = self.checkpoint(*content)
-        self.world.on_main(lambda: save_checkpoint(path, checkpoint))
+        self.context.on_main(lambda: save_checkpoint(path, checkpoint))
 
 
 def make_data(run: Run) -> None:
     """Make the data set of `data.demo`."""
-    run.world.on_main(lambda: run.modality.make_data(run.options))
+    run.context.on_main(lambda: run.modality.make_data(run.options))
 
 
 def model_trainer(run: Run) -> Trainer[GridModel]:
@@ -126,7 +126,7 @@ def model_trainer(run: Run) -> Trainer[GridModel]:
         started = options.model_copy(update={"start": start})
         run.log.say(str(modality.start(model, started, start.source)))
     run.model_facts = {"architecture": architecture_facts(model)}
-    if run.world.is_main and not states_folder(options.run.dir, "model").exists():
+    if run.context.is_main and not states_folder(options.run.dir, "model").exists():
         run.best_file.unlink(missing_ok=True)  # an earlier training's
     return Trainer(
         "model",
@@ -169,7 +169,7 @@ def label_lengths(run: Run) -> None:
     evaluation = run.evaluator.evaluate(
         grid_runners(AdaptiveClassifier(classifier.model)), options.split, "lengths", one_view=True
     )
-    if run.world.is_main:
+    if run.context.is_main:
         correct = [evaluation.correct(evaluation.answers[grid.name].logits, "logits") for grid in grids]
         paths = run.modality.paths(run.options, options.split)
         labels = LengthLabels(
@@ -185,7 +185,7 @@ def label_lengths(run: Run) -> None:
         run.log.write("lengths", split=options.split, shares=shares, failed=failed)
         said = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
         run.log.say(f"lengths: {len(labels.ids)} labels on {options.split}: {said}; failed {failed}")
-    run.world.barrier()
+    run.context.barrier()
 
 
 def assigner_trainer(run: Run) -> Trainer[TokenLengthAssigner]:
@@ -252,7 +252,7 @@ def evaluate(run: Run) -> None:
     if "budget" in report:
         run.log.say(budget_line(report["budget"]))
     report["seconds"] = {**run.seconds, "evaluate": round(time.perf_counter() - start, 3)}
-    run.world.on_main(lambda: _write_report(run, report, evaluations[0], classifier))
+    run.context.on_main(lambda: _write_report(run, report, evaluations[0], classifier))
     if not options.has_lengths:
         checkpoint = load_checkpoint(run.model_file)
         run.save(run.checkpoint_file, checkpoint.label_names, checkpoint.parts, checkpoint.extra)

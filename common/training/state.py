@@ -16,10 +16,10 @@ import torch
 
 from revit.common.data.dataset import sample_seed
 from revit.common.data.loader import dead_workers_explained
-from revit.common.system.distributed import ALONE, World
+from revit.common.system.distributed import ALONE, DistributedContext
 from revit.common.system.errors import UserError, reason_of
 
-LOG = logging.getLogger("revit.engine")
+LOG = logging.getLogger("revit.training")
 
 PREFIX = "update-"
 FORMAT = 2
@@ -101,7 +101,7 @@ def save_state(folder: Path, num_updates: int, state: dict[str, Any], keep: int 
     return path
 
 
-def load_newest_state(folder: Path, world: World = ALONE) -> dict[str, Any] | None:
+def load_newest_state(folder: Path, context: DistributedContext = ALONE) -> dict[str, Any] | None:
     """Load the newest state that is whole; None where there is none. Executes no code from the file.
 
     A damaged one is named, passed over and called `.damaged`, so that it does not count as one of the last. UserError if
@@ -115,7 +115,7 @@ def load_newest_state(folder: Path, world: World = ALONE) -> dict[str, Any] | No
         mine.update(_newest_readable(folder))
         return next(iter(mine), None)
 
-    path = world.on_main(choose)
+    path = context.on_main(choose)
     return None if path is None else mine[path] if path in mine else _read(path)
 
 

@@ -17,7 +17,7 @@ from revit.common.data.batch import Batch
 from revit.common.data.loader import Loader
 from revit.common.methods.task import BatchAugment, Progress, Task
 from revit.common.system.device import to_cpu
-from revit.common.system.distributed import ALONE, World
+from revit.common.system.distributed import ALONE, DistributedContext
 from revit.common.system.errors import UserError
 from revit.common.system.log import RunLog, progress
 from revit.common.system.stop import StopRequest
@@ -63,7 +63,7 @@ def forward_backward(
 
 
 class Trainer(Generic[Network]):
-    """Trains `network` for a number of epochs and can be interrupted anywhere. Every process of `world` has one.
+    """Trains `network` for a number of epochs and can be interrupted anywhere. Every process of `context` has one.
 
     network: equal on all processes.  make_loader: (rank, number) of those processes that read different samples -> loader.
     augment: mixing and erasing of normalised batches; draws from the global generators only, so that a resume repeats it.
@@ -85,12 +85,12 @@ class Trainer(Generic[Network]):
         normalizer: nn.Module,
         log: RunLog,
         parallel: ParallelOptions = DEFAULT,
-        world: World = ALONE,
+        context: DistributedContext = ALONE,
         stop: StopRequest | None = None,
         augment: BatchAugment | None = None,
         watch: Callable[[Network], Watch | None] = lambda network: None,
     ) -> None:
-        self.name, self.task, self.log, self.world, self.augment = name, task, log, world, augment
+        self.name, self.task, self.log, self.context, self.augment = name, task, log, context, augment
         self.stop = stop or StopRequest()
         self.num_epochs = options.schedule.total_epochs
         self.log_every, self.save_every, self.keep_states = run.log_every, run.save_every, run.keep_states
@@ -99,10 +99,10 @@ class Trainer(Generic[Network]):
         self.normalizer = normalizer.to(device)
         self.average = ModelEmaV3(network, decay=options.ema.decay) if options.ema is not None else None
         self.uses_average = options.ema is not None and options.ema.use
-        division = divide(parallel, network, world)
+        division = divide(parallel, network, context)
         self.backend = make_backend(division, parallel, options, task, device, run.dtype)
         self.parallel = parallel.model_dump(mode="json") | {"backend": division.backend}
-        facts = start_facts(division, self.backend, parallel, options, world)
+        facts = start_facts(division, self.backend, parallel, options, context)
         log.say(f"{name}: {start_line(facts)}")
         log.write("start", stage=name, **facts)
         self.loader = make_loader(division.rank, division.num_ranks)
@@ -184,7 +184,7 @@ class Trainer(Generic[Network]):
         batches = iter(self.loader)
         for number in range(1, self.num_batches + 1):
             self.waited_since = time.perf_counter()
-            with self.world.own_errors():
+            with self.context.own_errors():
                 batch = next(batches, None)
             if batch is None:
                 return
@@ -196,7 +196,7 @@ class Trainer(Generic[Network]):
     def _check(self, losses: Mapping[str, Tensor], batch: Batch, ends_update: bool) -> int:
         """Note the losses; return what all processes do after this update. UserError if a loss was not finite."""
         self.broken += self._record_losses(self.reader.put(losses, batch, self.backend.num_updates))
-        return self._agree(self.broken) if ends_update or self.world.size == 1 else FINE
+        return self._agree(self.broken) if ends_update or self.context.size == 1 else FINE
 
     def _count(self, number: int, updated: bool, ends_update: bool) -> None:
         """Move the position, and the average of the weights, past batch `number`."""
@@ -209,7 +209,7 @@ class Trainer(Generic[Network]):
         self.meter.seconds += time.perf_counter() - self.waited_since
 
     def _note(self) -> str:
-        whose = "this process alone: " if self.world.size > 1 else ""
+        whose = "this process alone: " if self.context.size > 1 else ""
         return f"epoch {self.position.epoch + 1}/{self.num_epochs}  {whose}{self.meter}"
 
     def _log_interval(self, number: int) -> None:
@@ -253,7 +253,7 @@ class Trainer(Generic[Network]):
 
     def _record_losses(self, read: Sequence[BatchLosses]) -> list[tuple[int, str]]:
         """Add losses to the meter; return the non-finite ones, as updates made before them and what to say."""
-        where = f"rank {self.world.rank}: " if self.world.size > 1 else ""
+        where = f"rank {self.context.rank}: " if self.context.size > 1 else ""
         found = []
         for one in read:
             self.meter.add(one.values, one.num_samples)
@@ -270,9 +270,9 @@ class Trainer(Generic[Network]):
     def _agree(self, broken: list[tuple[int, str]]) -> int:
         """Return what all processes do next. Raises UserError, everywhere, if a loss was not finite on any of them."""
         wish = BROKEN if broken else STOP if self.stop.asked is not None else FINE
-        agreed = self.world.largest(wish)
+        agreed = self.context.largest(wish)
         if agreed == BROKEN:
-            found = [one for everyones in self.world.gather(broken) for one in everyones]
+            found = [one for everyones in self.context.gather(broken) for one in everyones]
             raise UserError(
                 f"{self.name}: loss is not finite at update {min(found)[0]}: {'; '.join(text for _, text in found)}. Lower the "
                 "learning rate, clip gradients (clip_grad_norm) or use float32; the last good state is kept"
@@ -284,7 +284,7 @@ class Trainer(Generic[Network]):
         return self.stop.stopped(f"{self.name} is saved {self.position}")
 
     def _everyones_meter(self) -> Meter:
-        return self.meter.over(self.world, self.loader.sampler.num_ranks)
+        return self.meter.over(self.context, self.loader.sampler.num_ranks)
 
     def _write(self, event: str, epoch: int, meter: Meter, batches_left: int) -> None:
         self.log.write(
@@ -313,7 +313,7 @@ class Trainer(Generic[Network]):
         """Return what the next resume compares: who trained, and on how much at once."""
         ranks, accumulate = self.loader.sampler.num_ranks, self.backend.accumulate
         return {
-            "processes": self.world.size,
+            "processes": self.context.size,
             "reading": ranks,
             "batch_size": self.loader.batch_size,
             "effective_batch": self.loader.batch_size * ranks * accumulate,

@@ -13,12 +13,12 @@ from torch import nn
 
 from revit.common.config.sections import ParallelOptions, ReplicaOptions, TrainOptions
 from revit.common.methods.task import Task
-from revit.common.system.distributed import World
+from revit.common.system.distributed import DistributedContext
 from revit.common.system.errors import UserError
 from revit.common.training.optim import build_optimizer
 from revit.common.training.parallel.backend import Backend, LocalBackend
-from revit.common.training.parallel.dealing import Dealing, deal
 from revit.common.training.parallel.deepspeed_backend import DeepSpeedBackend
+from revit.common.training.parallel.placement import GridPlacement, place_grids
 from revit.common.training.parallel.replica_backend import ReplicaBackend
 
 
@@ -31,31 +31,31 @@ class Division:
     """Rank of this process among those that read different samples."""
     num_ranks: int
     """Number of processes that read different samples."""
-    dealing: Dealing | None = None
+    placement: GridPlacement | None = None
     """Token grids of every process, for replicas."""
 
 
-def divide(options: ParallelOptions, network: nn.Module, world: World) -> Division:
+def divide(options: ParallelOptions, network: nn.Module, context: DistributedContext) -> Division:
     """Divide as `parallel` says. UserError where that does not fit the number of processes."""
     backend = options.backend
     if backend == "auto":
-        backend = "local" if world.size == 1 else "deepspeed"
-    if backend == "local" and world.size > 1:
+        backend = "local" if context.size == 1 else "deepspeed"
+    if backend == "local" and context.size > 1:
         raise UserError(
-            f"parallel.backend is local, which is one process, but {world.size} were started; set it to deepspeed or "
+            f"parallel.backend is local, which is one process, but {context.size} were started; set it to deepspeed or "
             "replicas, or start without a launcher"
         )
     if backend != "replicas":
-        return Division(backend, world.rank, world.size)
-    if world.size == 1:
+        return Division(backend, context.rank, context.size)
+    if context.size == 1:
         raise UserError(
             "parallel.backend replicas wants several processes, and this is one; start it by torchrun, or leave the backend "
             "to auto"
         )
     # A network without grids, such as the assigner, is trained by plain data parallelism.
     grids, width = getattr(network, "grids", ()), getattr(network, "embed_dim", 0)
-    dealing = deal(grids, width, options.replicas, world.rank, world.size)
-    return Division(backend, dealing.group, dealing.num_groups, dealing)
+    placement = place_grids(grids, width, options.replicas, context.rank, context.size)
+    return Division(backend, placement.group, placement.num_groups, placement)
 
 
 def make_backend(
@@ -69,8 +69,8 @@ def make_backend(
     if division.backend == "deepspeed":
         return _deepspeed(options, train, accumulate, device, dtype)
     settings: tuple[Any, ...] = (device, dtype, accumulate, train.clip_grad_norm, options)
-    if division.dealing is not None:
-        replicas = ReplicaBackend(*settings, dealing=division.dealing)
+    if division.placement is not None:
+        replicas = ReplicaBackend(*settings, placement=division.placement)
         replicas.share(task)
         return replicas
     return LocalBackend(*settings)
@@ -83,18 +83,18 @@ def check_training(
     network: nn.Module,
     device: torch.device,
     dtype: str,
-    world: World,
+    context: DistributedContext,
 ) -> list[str]:
     """Raise what starting this training would, before the first training of a run begins.
     What it would not heed is returned, in words.
 
     section: of the configuration, with this training's keys. `network` is not changed.
     """
-    division = divide(options, network, world)
+    division = divide(options, network, context)
     accumulate = _accumulate(train, division, section)
     if division.backend == "deepspeed":
         backend = _deepspeed(options, train, accumulate, device, dtype)
-        backend.settings(build_optimizer(network, train.optim), world.size, section)
+        backend.settings(build_optimizer(network, train.optim), context.size, section)
     return passed_over(options, division.backend)
 
 
@@ -144,12 +144,12 @@ Facts = dict[str, Any]
 
 
 def start_facts(
-    division: Division, backend: Backend, parallel: ParallelOptions, train: TrainOptions, world: World
+    division: Division, backend: Backend, parallel: ParallelOptions, train: TrainOptions, context: DistributedContext
 ) -> Facts:
     """Return what a training runs on, for a log that programs read. Called by all processes."""
-    places = world.gather((socket.gethostname(), _device_name(backend.device, world)))
+    places = context.gather((socket.gethostname(), _device_name(backend.device, context)))
     facts: Facts = {
-        "processes": world.size,
+        "processes": context.size,
         "machines": len({host for host, _ in places}),
         "devices": dict(Counter(device for _, device in places)),
         "backend": division.backend,
@@ -161,8 +161,8 @@ def start_facts(
     }
     if division.backend == "deepspeed":
         facts |= {"zero_stage": parallel.zero_stage, "offload": parallel.offload}
-    if division.dealing is not None and division.dealing.ranks_per_group > 1:
-        facts["groups"] = str(division.dealing)
+    if division.placement is not None and division.placement.ranks_per_group > 1:
+        facts["groups"] = str(division.placement)
     return facts
 
 
@@ -198,11 +198,11 @@ def _backend_name(facts: Mapping[str, Any]) -> str:
     return f"DeepSpeed ZeRO {facts['zero_stage']}" + ("" if offload == "none" else f" with offload {offload}")
 
 
-def _device_name(device: torch.device, world: World) -> str:
+def _device_name(device: torch.device, context: DistributedContext) -> str:
     if device.type != "cuda":
         return device.type
     name, visible = torch.cuda.get_device_name(device), torch.cuda.device_count()
-    return f"{name} (1 of {visible} GPUs)" if world.size == 1 and visible > 1 else name
+    return f"{name} (1 of {visible} GPUs)" if context.size == 1 and visible > 1 else name
 
 
 def _counted(number: int, noun: str) -> str:

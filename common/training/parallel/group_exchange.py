@@ -12,27 +12,27 @@ import torch.distributed as dist
 from torch import Tensor
 
 from revit.common.models.grid import TokenGrid
-from revit.common.training.parallel.dealing import Dealing
+from revit.common.training.parallel.placement import GridPlacement
 
 
 class GroupExchange:
-    """A `LengthExchange` in which every rank runs its own grids of `dealing`.
+    """A `LengthExchange` in which every rank runs its own grids of `placement`.
 
     The owner of the longest grid sends its logits and goes on at once; the others receive them after their first forward
     pass. (The paper's figure leaves the order open; without the logits no student has a loss.)
 
     Random numbers: all ranks of a group draw the same ones outside the passes, so that augmentation and mixing agree.
     Inside a pass (dropout, stochastic depth) they come from a seed of batch and grid, and so do not depend on how the
-    grids were dealt; afterwards the generators are where they were. That differs from one process, where a pass moves
+    grids were placed; afterwards the generators are where they were. That differs from one process, where a pass moves
     them on.
     """
 
-    def __init__(self, dealing: Dealing, device: torch.device, timeout: timedelta | None = None) -> None:
-        self.dealing = dealing
+    def __init__(self, placement: GridPlacement, device: torch.device, timeout: timedelta | None = None) -> None:
+        self.placement = placement
         self.devices = [torch.cuda.current_device()] if device.type == "cuda" else []
         # Every rank has to make all groups.
-        groups = [dist.new_group(dealing.ranks_of(number), timeout=timeout) for number in range(dealing.num_groups)]
-        own = groups[dealing.group]
+        groups = [dist.new_group(placement.ranks_of(number), timeout=timeout) for number in range(placement.num_groups)]
+        own = groups[placement.group]
         assert isinstance(own, dist.ProcessGroup)
         self._group = own
         self._longest: TokenGrid | None = None
@@ -46,7 +46,7 @@ class GroupExchange:
         self._longest = grids[0]
         self._received = None
         self._seed = int(torch.randint(2**24, ()))
-        return [grid for grid in grids if grid in self.dealing.own]
+        return [grid for grid in grids if grid in self.placement.own]
 
     @contextmanager
     def forwarding(self, grid: TokenGrid) -> Iterator[None]:
@@ -90,4 +90,4 @@ class GroupExchange:
     @property
     def _source(self) -> int:
         assert self._longest is not None
-        return self.dealing.owner(self._longest)
+        return self.placement.owner(self._longest)

@@ -13,9 +13,9 @@ from torch.optim import Optimizer
 
 from revit.common.methods.task import LengthExchange, OneProcess, SharesLengths
 from revit.common.training.parallel.backend import LocalBackend
-from revit.common.training.parallel.dealing import Dealing
 from revit.common.training.parallel.gradient_sum import BUCKET_BYTES, BufferMean, GradientSum
 from revit.common.training.parallel.group_exchange import GroupExchange
+from revit.common.training.parallel.placement import GridPlacement
 
 
 class ReplicaBackend(LocalBackend):
@@ -29,24 +29,24 @@ class ReplicaBackend(LocalBackend):
     every rank receives, and the update made by all, costs the same transfer without the way back, and overlaps with the
     longest grid's backward pass.
 
-    The process group of `torch.distributed` must be there, with as many ranks as `dealing` says. The task's `exchange`
+    The process group of `torch.distributed` must be there, with as many ranks as `placement` says. The task's `exchange`
     has to be this backend's (`share`). After `prepare` all ranks hold rank 0's weights.
     """
 
     bucket_bytes = BUCKET_BYTES
 
-    def __init__(self, device: torch.device, *arguments: Any, dealing: Dealing, **settings: Any) -> None:
-        """Make the backend of this `dealing`; the other arguments are the local backend's."""
+    def __init__(self, device: torch.device, *arguments: Any, placement: GridPlacement, **settings: Any) -> None:
+        """Make the backend of this `placement`; the other arguments are the local backend's."""
         super().__init__(device, *arguments, **settings)
-        self.dealing = dealing
+        self.placement = placement
         self._timeout = timedelta(minutes=self.options.timeout_minutes)
         self.exchange: LengthExchange = (
-            GroupExchange(dealing, device, self._timeout) if dealing.ranks_per_group > 1 else OneProcess()
+            GroupExchange(placement, device, self._timeout) if placement.ranks_per_group > 1 else OneProcess()
         )
 
     def share(self, task: Any) -> None:
         """Let `task` run only this rank's grids. TypeError for one whose grids cannot be shared out."""
-        if self.dealing.ranks_per_group == 1:
+        if self.placement.ranks_per_group == 1:
             return
         if not isinstance(task, SharesLengths):
             raise TypeError(f"{type(task).__name__} has no exchange, so its token grids cannot be shared out")
@@ -60,13 +60,13 @@ class ReplicaBackend(LocalBackend):
         channel = dist.new_group(timeout=self._timeout)
         assert isinstance(channel, dist.ProcessGroup)
         self._gradients = GradientSum(network, self.bucket_bytes, channel)
-        self._buffers = BufferMean(network, self.dealing.num_groups, channel)
+        self._buffers = BufferMean(network, self.placement.num_groups, channel)
         return super().prepare(network, optimizer, scheduler)
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of `loss`, divided by the number of batches per update and of groups."""
         self._gradients.backward_begins()
-        super().backward(loss / self.dealing.num_groups)
+        super().backward(loss / self.placement.num_groups)
 
     def step(self) -> bool:
         last = self._batches + 1 == self.accumulate

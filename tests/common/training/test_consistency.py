@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from revit.common.system.distributed import World
+from revit.common.system.distributed import DistributedContext
 from revit.common.system.errors import UserError
 from revit.common.training import consistency
 from revit.common.training.consistency import check_same, check_shared
@@ -15,7 +15,7 @@ from revit.common.training.stage_book import clear
 SETTINGS = {"train": {"batch_size": 8, "optim": {"lr": 0.1}}, "run": {"dir": "/shared/a", "seed": 0}}
 
 
-class Two(World):
+class Two(DistributedContext):
     """Rank 0 of two; the other one answers `other`."""
 
     other: object = None
@@ -28,9 +28,9 @@ class Two(World):
 
 
 def two(other: object) -> Two:
-    world = Two(0, 2)
-    object.__setattr__(world, "other", other)
-    return world
+    context = Two(0, 2)
+    object.__setattr__(context, "other", other)
+    return context
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_the_first_setting_that_differs_is_named(theirs, said):
 
 def test_the_same_settings_are_fine():
     check_same(SETTINGS, two(("n2", SETTINGS)))
-    check_same(SETTINGS, World())
+    check_same(SETTINGS, DistributedContext())
 
 
 def test_a_folder_that_another_machine_has_of_its_own_is_named(tmp_path):
@@ -60,11 +60,11 @@ def test_a_folder_that_another_machine_has_of_its_own_is_named(tmp_path):
 
 def test_a_shared_folder_is_left_as_it_was(tmp_path):
     check_shared(tmp_path, two(None))
-    check_shared(tmp_path, World())
+    check_shared(tmp_path, DistributedContext())
     assert list(tmp_path.iterdir()) == []
 
 
-class Other(World):
+class Other(DistributedContext):
     """The second of two machines: what rank 0 wrote lies in the first's folder."""
 
     def on_main(self, work):

@@ -1,6 +1,6 @@
 """Which rank trains which token grids, when every grid has a replica of the model (ReViT figure 4).
 
-The world is cut into groups of adjacent ranks. All ranks of a group read the same batches and share the grids among
+The processes are cut into groups of adjacent ranks. All ranks of a group read the same batches and share the grids among
 them; groups read different batches, as ordinary data parallelism.
 """
 
@@ -15,15 +15,15 @@ from revit.common.system.errors import UserError
 
 
 @dataclass(frozen=True)
-class Dealing:
+class GridPlacement:
     """The grids of every rank of a group, and where this process stands."""
 
     grids_per_rank: tuple[tuple[TokenGrid, ...], ...]
     """Token grids by rank of a group, longest first in each; one empty entry for a network without grids."""
     rank: int = 0
-    """Rank of this process in the world."""
+    """Rank of this process among all."""
     size: int = 1
-    """Processes in the world, a multiple of `ranks_per_group`."""
+    """Number of processes, a multiple of `ranks_per_group`."""
 
     @property
     def ranks_per_group(self) -> int:
@@ -53,7 +53,7 @@ class Dealing:
         for place, grids in enumerate(self.grids_per_rank):
             if grid in grids:
                 return self.group * self.ranks_per_group + place
-        raise KeyError(f"grid {grid} was dealt to no rank")
+        raise KeyError(f"grid {grid} has no rank")
 
     def __str__(self) -> str:
         """Say who trains what."""
@@ -62,34 +62,34 @@ class Dealing:
         return f"{groups} of {self.ranks_per_group} with token grids {ranks}"
 
 
-def deal(
+def place_grids(
     grids: Sequence[TokenGrid],
     width: int,
     options: ReplicaOptions,
     rank: int = 0,
     size: int = 1,
     costs: Mapping[TokenGrid, float] | None = None,
-) -> Dealing:
-    """Deal `grids` (longest first) of a model of this width to the ranks of a group, as `options` say.
+) -> GridPlacement:
+    """Assign `grids` (longest first) of a model of this width to the ranks of a group, as `options` say.
 
     Unsaid, a group has as few ranks as let the longest grid be the bottleneck: alone on the first rank, and no other rank
-    with more to compute than that; where the world is no multiple of that number, the next larger one that fits. `costs`
+    with more to compute than that; where the number of processes is no multiple of that number, the next larger one that fits. `costs`
     defaults to what the blocks cost. With fewer than two grids every rank is a group of its own.
 
     Raises UserError where the keys contradict the grids or the number of processes.
     """
     if len(grids) < 2:
-        return Dealing((tuple(grids),), rank, size)
+        return GridPlacement((tuple(grids),), rank, size)
     if options.grids_per_rank is not None:
-        dealt = _as_listed(options, grids)
+        placed = _as_listed(options, grids)
     else:
-        dealt = _by_cost(grids, costs or {grid: block_cost(grid, width) for grid in grids}, options, size)
-    if size % len(dealt):
+        placed = _by_cost(grids, costs or {grid: block_cost(grid, width) for grid in grids}, options, size)
+    if size % len(placed):
         raise UserError(
-            f"parallel.replicas makes groups of {len(dealt)} ranks, and {size} processes are no multiple of that; start "
-            f"{len(dealt)}, {2 * len(dealt)} or so, or set parallel.replicas.ranks_per_group"
+            f"parallel.replicas makes groups of {len(placed)} ranks, and {size} processes are no multiple of that; start "
+            f"{len(placed)}, {2 * len(placed)} or so, or set parallel.replicas.ranks_per_group"
         )
-    return Dealing(dealt, rank, size)
+    return GridPlacement(placed, rank, size)
 
 
 def block_cost(grid: TokenGrid, width: int) -> float:
@@ -130,9 +130,9 @@ def _by_cost(
     if size == 1:
         return (tuple(grids),)
     tried = [_spread(grids, costs, ranks) for ranks in range(2, len(grids) + 1)]
-    balanced = [dealt for dealt in tried if _is_balanced(dealt, costs)]  # one grid per rank always is
-    fitting = [dealt for dealt in balanced if size % len(dealt) == 0] or [
-        dealt for dealt in tried if size % len(dealt) == 0
+    balanced = [placed for placed in tried if _is_balanced(placed, costs)]  # one grid per rank always is
+    fitting = [placed for placed in balanced if size % len(placed) == 0] or [
+        placed for placed in tried if size % len(placed) == 0
     ]
     return fitting[0] if fitting else balanced[0]
 
@@ -143,14 +143,14 @@ def _spread(
     """Place the longest first, then each on the rank with the least so far, never the longest's if there are others."""
     if ranks == 1:
         return (tuple(grids),)
-    dealt: list[list[TokenGrid]] = [[grids[0]], *([] for _ in range(ranks - 1))]
+    placed: list[list[TokenGrid]] = [[grids[0]], *([] for _ in range(ranks - 1))]
     for grid in grids[1:]:
-        min(dealt[1:], key=lambda mine: sum(costs[one] for one in mine)).append(grid)
-    return tuple(map(tuple, dealt))
+        min(placed[1:], key=lambda mine: sum(costs[one] for one in mine)).append(grid)
+    return tuple(map(tuple, placed))
 
 
-def _is_balanced(dealt: Sequence[Sequence[TokenGrid]], costs: Mapping[TokenGrid, float]) -> bool:
-    longest, *others = (sum(costs[grid] for grid in grids) for grids in dealt)
+def _is_balanced(placed: Sequence[Sequence[TokenGrid]], costs: Mapping[TokenGrid, float]) -> bool:
+    longest, *others = (sum(costs[grid] for grid in grids) for grids in placed)
     return all(load <= longest for load in others)
 
 
