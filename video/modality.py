@@ -15,9 +15,8 @@ from revit.common.data.reader import Views
 from revit.common.methods.registry import methods_found
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.modality import load
-from revit.common.modality.classifier import Classifier
-from revit.common.modality.modality import Modality
-from revit.common.modality.teacher import teacher_from
+from revit.common.modality.load import teacher_from
+from revit.common.modality.modality import Classifier, Modality
 from revit.common.models.base import GridModel
 from revit.common.models.layers.normalizer import Normalizer
 from revit.common.models.load_report import LoadReport

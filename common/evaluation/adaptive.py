@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from revit.common.costs.per_grid import Costs
+from revit.common.costs.flops import Costs
 from revit.common.evaluation.cascade import CascadeTable, cascade_figures, gather_answers
 from revit.common.evaluation.evaluate import Evaluation
 from revit.common.evaluation.intervals import Z95
 from revit.common.methods.revit.labels import smallest_correct
-from revit.common.system.machine import machine_name
+from revit.common.system.device import machine_name
 
 PACKAGES = ("revit-video", "torch", "torchvision", "timm", "numpy", "av", "decord", "fvcore", "deepspeed")
 SEED = 0

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from revit.common.costs.per_grid import Costs, count_costs
+from revit.common.costs.flops import Costs, count_costs
 from revit.common.data.build import Split
 from revit.common.evaluation.adaptive import adaptive_report, versions
 from revit.common.evaluation.evaluate import Evaluation, Runner, evaluate, grid_runners

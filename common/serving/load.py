@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from revit.common.drawing.gallery import Gallery
-from revit.common.modality.classifier import Classifier
+from revit.common.modality.modality import Classifier
 from revit.common.models.grid import TokenGrid
 from revit.common.serving.engine import Engine
 from revit.common.serving.options import Serving

@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from revit.common.costs.per_grid import count_costs
+from revit.common.costs.flops import count_costs
 from revit.common.modality.costs import build
 from revit.common.speed.training_speed import Measured, Times, TrainingCase
-from revit.common.system.machine import instruction_sets, package_versions
+from revit.common.system.device import instruction_sets, package_versions
 from revit.common.timing.clock import quantile
 
 TRAINING_COLUMNS = {

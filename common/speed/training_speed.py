@@ -33,21 +33,19 @@ from revit.common.data.batch import Batch
 from revit.common.methods.base import optim_of, task_of
 from revit.common.methods.run_options import RecipeOptions
 from revit.common.methods.task import BatchAugment, OneProcess, Progress, SharesLengths, Task
-from revit.common.modality.costs import build, num_classes
+from revit.common.modality.costs import build
 from revit.common.modality.modality import Modality
 from revit.common.models.base import GridModel
 from revit.common.models.grid import TokenGrid
-from revit.common.system.device import DTYPES
+from revit.common.system.device import DTYPES, device_name
 from revit.common.system.errors import UserError
 from revit.common.system.files import write_json
 from revit.common.system.log import progress
-from revit.common.system.machine import device_name
 from revit.common.timing.cases import noise
 from revit.common.timing.clock import Yardstick, seconds_of
 from revit.common.training.optim import build_optimizer, build_scheduler
 from revit.common.training.parallel.backend import LocalBackend, equip
-from revit.common.training.parallel.placement import GridPlacement, place_grids
-from revit.common.training.parallel.replica_backend import ReplicaBackend
+from revit.common.training.parallel.replicas import GridPlacement, ReplicaBackend, place_grids
 from revit.common.training.trainer import forward_backward
 
 PATIENCE = timedelta(minutes=10)
@@ -237,7 +235,7 @@ def _steps(case: TrainingCase, rank: int, device: torch.device) -> dict[str, Ste
     """Return this rank's steps by kind: all for rank 0, "replicas" for the others."""
     options, modality = case.options, case.modality
     model = build(options, modality)[0].to(device).train()
-    classes = torch.arange(case.batch) % num_classes(options, modality)
+    classes = torch.arange(case.batch) % modality.num_classes(options)
     inputs = noise(modality.input_shape(options), case.batch, torch.device("cpu"), "float32")
     batch = Batch(inputs, classes, classes).to(device)
     settings: dict[str, Any] = {"dtype": case.dtype, "options": options.parallel}

@@ -14,19 +14,20 @@ from torch import Tensor, nn
 
 from revit.common.config.sections import ParallelOptions, RunOptions, TrainOptions
 from revit.common.data.batch import Batch
+from revit.common.data.dataset import sample_seed
 from revit.common.data.loader import Loader
 from revit.common.methods.task import BatchAugment, Progress, Task
 from revit.common.system.device import to_cpu
 from revit.common.system.distributed import ALONE, DistributedContext
 from revit.common.system.errors import UserError
 from revit.common.system.log import RunLog, progress
-from revit.common.system.stop import StopRequest
+from revit.common.system.processes import StopRequest
 from revit.common.training.meter import BatchLosses, LossReader, Meter
 from revit.common.training.optim import MovedSchedule, build_optimizer, build_scheduler
 from revit.common.training.parallel.backend import DEFAULT, Backend
 from revit.common.training.parallel.backends import divide, make_backend, start_facts, start_line
-from revit.common.training.resume import Position, States
-from revit.common.training.state import seed_data_rank, states_folder
+from revit.common.training.run_folder import states_folder
+from revit.common.training.state import Position, States, seed_all
 
 Network = TypeVar("Network", bound=nn.Module)
 Weights = dict[str, Tensor]
@@ -101,8 +102,10 @@ class Trainer(Generic[Network]):
         self.uses_average = options.ema is not None and options.ema.use
         division = divide(parallel, network, context)
         self.backend = make_backend(division, parallel, options, task, device, run.dtype)
-        self.parallel = parallel.model_dump(mode="json") | {"backend": division.backend}
         facts = start_facts(division, self.backend, parallel, options, context)
+        self.facts = {key: facts[key] for key in ("processes", "reading", "batch_size", "effective_batch", "dtype")}
+        """What the next resume compares: who trained, and on how much at once."""
+        self.facts["parallel"] = parallel.model_dump(mode="json") | {"backend": division.backend}
         log.say(f"{name}: {start_line(facts)}")
         log.write("start", stage=name, **facts)
         self.loader = make_loader(division.rank, division.num_ranks)
@@ -114,7 +117,8 @@ class Trainer(Generic[Network]):
         self.schedule = MovedSchedule(schedule, self.updates_per_epoch)
         self.model = self.backend.prepare(network, optimizer, self.schedule)
         self.position = Position()
-        seed_data_rank(run.seed, division.rank)
+        if division.rank:  # the first goes on with the random numbers it has
+            seed_all(sample_seed(run.seed, 0, division.rank))
 
     def _updates_per_epoch(self) -> int:
         """Count the updates of an epoch: none mixes two epochs, what is over is not read."""
@@ -153,7 +157,8 @@ class Trainer(Generic[Network]):
                         bar(note=self._note())
                         if updated and self.backend.num_updates % self.log_every == 0:
                             self._log_interval(number)
-                        if ends_update and number < self.num_batches and (wish == STOP or self._saves(updated)):
+                        saves = updated and self.save_every and self.backend.num_updates % self.save_every == 0
+                        if ends_update and number < self.num_batches and (wish == STOP or saves):
                             self._read_late_losses()
                             states.save()
                             if wish == STOP:
@@ -214,15 +219,12 @@ class Trainer(Generic[Network]):
 
     def _log_interval(self, number: int) -> None:
         self._read_late_losses()
-        epoch, everyone = self.position.epoch + 1, self._everyones_meter()
+        epoch = self.position.epoch + 1
         left = self.num_batches - number + (self.num_epochs - epoch) * self.batches_per_epoch
-        self._write("train", epoch, everyone, left)
+        everyone = self._log("train", epoch, left)
         self.log.say(
             f"{self.name}: epoch {epoch}/{self.num_epochs}  update {self.backend.num_updates}  {everyone.line(left)}"
         )
-
-    def _saves(self, updated: bool) -> bool:
-        return updated and bool(self.save_every) and self.backend.num_updates % (self.save_every or 1) == 0
 
     def _end_epoch(self) -> None:
         self._read_late_losses()
@@ -233,10 +235,9 @@ class Trainer(Generic[Network]):
                 f"epoch {position.epoch + 1} ended after {done} of {self.num_batches} batches: "
                 "the loader gave fewer samples than its list has"
             )
-        everyone = self._everyones_meter()
         position.epoch, position.samples = position.epoch + 1, 0
+        everyone = self._log("epoch", position.epoch, (self.num_epochs - position.epoch) * self.batches_per_epoch)
         position.losses.append(everyone.means())
-        self._write("epoch", position.epoch, everyone, (self.num_epochs - position.epoch) * self.batches_per_epoch)
         # Of an epoch that another number of processes began there may be less left than these read at once.
         trained = str(everyone) if done else "what is left of it fills no update here and is left out"
         self.log.say(f"{self.name}: epoch {position.epoch}/{self.num_epochs}  {trained}")
@@ -256,8 +257,9 @@ class Trainer(Generic[Network]):
         where = f"rank {self.context.rank}: " if self.context.size > 1 else ""
         found = []
         for one in read:
-            self.meter.add(one.values, one.num_samples)
-            bad = {name: value for name, value in one.values.items() if not math.isfinite(value)}
+            values = one.values
+            self.meter.add(values, one.num_samples)
+            bad = {name: value for name, value in values.items() if not math.isfinite(value)}
             if bad:
                 found.append((one.update, f"{where}{bad}; sample ids of the batch: {one.ids.tolist()}"))
         return found
@@ -283,19 +285,19 @@ class Trainer(Generic[Network]):
         self.stop.asked = self.stop.asked or "another process"
         return self.stop.stopped(f"{self.name} is saved {self.position}")
 
-    def _everyones_meter(self) -> Meter:
-        return self.meter.over(self.context, self.loader.sampler.num_ranks)
-
-    def _write(self, event: str, epoch: int, meter: Meter, batches_left: int) -> None:
+    def _log(self, event: str, epoch: int, batches_left: int) -> Meter:
+        """Write what all processes measured to the log that programs read; return it."""
+        everyone = self.meter.over(self.context, self.loader.sampler.num_ranks)
         self.log.write(
             event,
             stage=self.name,
             epoch=epoch,
             update=self.backend.num_updates,
             lr=self.backend.learning_rate,
-            **meter.facts(batches_left),
+            **everyone.facts(batches_left),
             broken_files=self.loader.broken.num_broken,
         )
+        return everyone
 
     def _progress(self) -> Progress:
         epochs = self.position.epoch + self.position.samples / max(self.loader.num_samples, 1)
@@ -308,15 +310,3 @@ class Trainer(Generic[Network]):
     def _batches_done(self) -> int:
         """Batches of the present epoch that are trained on."""
         return self.position.samples // max(self.loader.samples_in(1), 1)
-
-    def facts(self) -> dict[str, Any]:
-        """Return what the next resume compares: who trained, and on how much at once."""
-        ranks, accumulate = self.loader.sampler.num_ranks, self.backend.accumulate
-        return {
-            "processes": self.context.size,
-            "reading": ranks,
-            "batch_size": self.loader.batch_size,
-            "effective_batch": self.loader.batch_size * ranks * accumulate,
-            "dtype": self.backend.dtype,
-            "parallel": dict(self.parallel),
-        }

@@ -13,7 +13,7 @@ from revit.common.data.broken import BrokenSample
 from revit.common.data.reader import Views
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.assigner import TokenLengthAssigner
-from revit.common.modality.classifier import Classifier
+from revit.common.modality.modality import Classifier
 from revit.common.models.layers.normalizer import Normalizer
 from revit.video.models.timesformer import TimeSformer
 

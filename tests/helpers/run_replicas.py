@@ -19,8 +19,7 @@ from revit.common.data.batch import Batch
 from revit.common.methods.revit.task import ResizableTask
 from revit.common.training.optim import build_optimizer, build_scheduler
 from revit.common.training.parallel.backend import LocalBackend
-from revit.common.training.parallel.placement import place_grids
-from revit.common.training.parallel.replica_backend import ReplicaBackend
+from revit.common.training.parallel.replicas import ReplicaBackend, place_grids
 from revit.image.models.variants import VARIANTS
 from revit.image.tasks import TokenLabelTask
 

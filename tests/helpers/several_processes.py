@@ -19,8 +19,8 @@ from modalities import load_run
 from revit.common.methods.revit.task import ResizableTask
 from revit.common.system.distributed import DistributedContext, start_distributed, stop_distributed
 from revit.common.system.errors import Stopped, UserError
-from revit.common.training.consistency import check_shared
 from revit.common.training.recipe import Recipe
+from revit.common.training.run_folder import check_shared
 from revit.common.weights.checkpoint import load_checkpoint
 
 

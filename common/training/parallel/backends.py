@@ -13,13 +13,13 @@ from torch import nn
 
 from revit.common.config.sections import ParallelOptions, ReplicaOptions, TrainOptions
 from revit.common.methods.task import Task
+from revit.common.system.device import counted
 from revit.common.system.distributed import DistributedContext
 from revit.common.system.errors import UserError
 from revit.common.training.optim import build_optimizer
 from revit.common.training.parallel.backend import Backend, LocalBackend
 from revit.common.training.parallel.deepspeed_backend import DeepSpeedBackend
-from revit.common.training.parallel.placement import GridPlacement, place_grids
-from revit.common.training.parallel.replica_backend import ReplicaBackend
+from revit.common.training.parallel.replicas import GridPlacement, ReplicaBackend, place_grids
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,9 @@ def make_backend(
 
     Raises UserError where `effective_batch` cannot be reached, or something is not installed.
     """
-    accumulate = _accumulate(train, division)
+    settings: tuple[Any, ...] = (device, dtype, _accumulate(train, division), train.clip_grad_norm, options)
     if division.backend == "deepspeed":
-        return _deepspeed(options, train, accumulate, device, dtype)
-    settings: tuple[Any, ...] = (device, dtype, accumulate, train.clip_grad_norm, options)
+        return _deepspeed(train, *settings)
     if division.placement is not None:
         replicas = ReplicaBackend(*settings, placement=division.placement)
         replicas.share(task)
@@ -93,7 +92,7 @@ def check_training(
     division = divide(options, network, context)
     accumulate = _accumulate(train, division, section)
     if division.backend == "deepspeed":
-        backend = _deepspeed(options, train, accumulate, device, dtype)
+        backend = _deepspeed(train, device, dtype, accumulate, train.clip_grad_norm, options)
         backend.settings(build_optimizer(network, train.optim), context.size, section)
     return passed_over(options, division.backend)
 
@@ -119,18 +118,9 @@ def passed_over(options: ParallelOptions, backend: str) -> list[str]:
     return lines
 
 
-def _deepspeed(
-    options: ParallelOptions, train: TrainOptions, accumulate: int, device: torch.device, dtype: str
-) -> DeepSpeedBackend:
-    return DeepSpeedBackend(
-        device,
-        dtype,
-        accumulate,
-        train.clip_grad_norm,
-        options,
-        batch_size=train.batch_size,
-        effective_given=train.effective_batch is not None,
-    )
+def _deepspeed(train: TrainOptions, *settings: Any) -> DeepSpeedBackend:
+    effective_given = train.effective_batch is not None
+    return DeepSpeedBackend(*settings, batch_size=train.batch_size, effective_given=effective_given)
 
 
 def _accumulate(train: TrainOptions, division: Division, section: str = "train") -> int:
@@ -140,15 +130,12 @@ def _accumulate(train: TrainOptions, division: Division, section: str = "train")
         raise UserError(f"{section}: {error}") from error
 
 
-Facts = dict[str, Any]
-
-
 def start_facts(
     division: Division, backend: Backend, parallel: ParallelOptions, train: TrainOptions, context: DistributedContext
-) -> Facts:
+) -> dict[str, Any]:
     """Return what a training runs on, for a log that programs read. Called by all processes."""
     places = context.gather((socket.gethostname(), _device_name(backend.device, context)))
-    facts: Facts = {
+    facts: dict[str, Any] = {
         "processes": context.size,
         "machines": len({host for host, _ in places}),
         "devices": dict(Counter(device for _, device in places)),
@@ -170,7 +157,7 @@ def start_line(facts: Mapping[str, Any]) -> str:
     """Say the same to people: `2 processes on 1 machine, cpu, DeepSpeed ZeRO 1, bfloat16; an update is 32 samples = 16 x 2 processes
     x 1`, where the last number counts accumulated batches; of one process without what there is one of."""
     processes, devices = facts["processes"], facts["devices"]
-    where = f"{_counted(processes, 'process')} on {_counted(facts['machines'], 'machine')}"
+    where = f"{counted(processes, 'process')} on {counted(facts['machines'], 'machine')}"
     parts = [
         "1 process" if processes == 1 else where,
         " and ".join(name if len(devices) == 1 else f"{number} x {name}" for name, number in devices.items()),
@@ -182,9 +169,9 @@ def start_line(facts: Mapping[str, Any]) -> str:
 
 def _update(facts: Mapping[str, Any]) -> str:
     size, accumulate = facts["batch_size"], facts["accumulate"]
-    samples = _counted(facts["effective_batch"], "sample")
+    samples = counted(facts["effective_batch"], "sample")
     if facts["processes"] > 1:
-        readers = _counted(facts["reading"], "group" if "groups" in facts else "process")
+        readers = counted(facts["reading"], "group" if "groups" in facts else "process")
         return f"{samples} = {size} x {readers} x {accumulate}"
     return samples if accumulate == 1 else f"{samples} = {size} x {accumulate}"
 
@@ -203,8 +190,3 @@ def _device_name(device: torch.device, context: DistributedContext) -> str:
         return device.type
     name, visible = torch.cuda.get_device_name(device), torch.cuda.device_count()
     return f"{name} (1 of {visible} GPUs)" if context.size == 1 and visible > 1 else name
-
-
-def _counted(number: int, noun: str) -> str:
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{number} {noun if number == 1 else plural}"

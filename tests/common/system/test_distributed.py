@@ -12,9 +12,8 @@ import pytest
 import torch
 
 from revit.common.system import distributed
-from revit.common.system.distributed import DistributedContext, start_distributed
+from revit.common.system.distributed import DistributedContext, address_of, first_host, overlooked, start_distributed
 from revit.common.system.errors import OwnError, SaidElsewhere, Stopped, UserError
-from revit.common.system.launchers import address_of, first_host, overlooked
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "head", "MASTER_PORT": "29500"}
 SLURM = {

@@ -19,7 +19,7 @@ from revit.common.models.layers.normalizer import Normalizer
 from revit.common.system.distributed import DistributedContext
 from revit.common.system.errors import Stopped, UserError
 from revit.common.system.log import RunLog
-from revit.common.system.stop import StopRequest
+from revit.common.system.processes import StopRequest
 from revit.common.training.meter import Meter
 from revit.common.training.trainer import Trainer
 

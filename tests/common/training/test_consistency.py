@@ -8,9 +8,8 @@ import pytest
 
 from revit.common.system.distributed import DistributedContext
 from revit.common.system.errors import UserError
-from revit.common.training import consistency
-from revit.common.training.consistency import check_same, check_shared
-from revit.common.training.stage_book import clear
+from revit.common.training import run_folder
+from revit.common.training.run_folder import check_same, check_shared, clear
 
 SETTINGS = {"train": {"batch_size": 8, "optim": {"lr": 0.1}}, "run": {"dir": "/shared/a", "seed": 0}}
 
@@ -77,7 +76,7 @@ class Other(DistributedContext):
 @pytest.mark.parametrize("old", [None, "stale"])
 def test_a_folder_of_an_older_run_does_not_pass_for_the_shared_one(tmp_path, old):
     if old is not None:
-        (tmp_path / consistency.TOKEN).write_text(old)
+        (tmp_path / run_folder.TOKEN).write_text(old)
         (tmp_path / "stages.json").write_text("{}")
     with pytest.raises(UserError, match="cannot read there what rank 0 on n1 writes"):
         check_shared(tmp_path, Other(1, 2), patience_s=0)
@@ -85,12 +84,12 @@ def test_a_folder_of_an_older_run_does_not_pass_for_the_shared_one(tmp_path, old
 
 def test_a_file_that_shows_late_is_waited_for(tmp_path, monkeypatch):
     def shows(_):
-        (tmp_path / consistency.TOKEN).write_text("fresh")
+        (tmp_path / run_folder.TOKEN).write_text("fresh")
 
-    monkeypatch.setattr(consistency.time, "sleep", shows)
+    monkeypatch.setattr(run_folder.time, "sleep", shows)
     check_shared(tmp_path, Other(1, 2))
 
 
 def test_what_a_killed_start_leaves_is_no_reason_to_refuse_the_folder(tmp_path):
-    Path(tmp_path / consistency.TOKEN).touch()
+    Path(tmp_path / run_folder.TOKEN).touch()
     clear(tmp_path)

@@ -15,8 +15,7 @@ from revit.common.config.sections import ReplicaOptions
 from revit.common.models.grid import longest_first
 from revit.common.system.errors import UserError
 from revit.common.training.parallel.gradient_sum import BufferMean, GradientSum
-from revit.common.training.parallel.placement import block_cost, place_grids
-from revit.common.training.parallel.replica_backend import ReplicaBackend
+from revit.common.training.parallel.replicas import ReplicaBackend, block_cost, place_grids
 
 PAPER = longest_first([14, 10, 7])
 
@@ -169,7 +168,7 @@ def test_buffers_take_what_changed(world_of_one):
 
 
 def test_a_task_that_cannot_share_is_refused(monkeypatch):
-    monkeypatch.setattr("revit.common.training.parallel.replica_backend.GroupExchange", lambda *given: None)
+    monkeypatch.setattr("revit.common.training.parallel.replicas.GroupExchange", lambda *given: None)
     placement = place_grids(PAPER, 384, options(), 0, 2)
     with pytest.raises(TypeError, match="no exchange"):
         ReplicaBackend(torch.device("cpu"), placement=placement).share(object())

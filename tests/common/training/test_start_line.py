@@ -13,7 +13,7 @@ from revit.common.models.grid import TokenGrid
 from revit.common.system.distributed import DistributedContext
 from revit.common.training.parallel.backend import LocalBackend
 from revit.common.training.parallel.backends import Division, start_facts, start_line
-from revit.common.training.parallel.placement import GridPlacement
+from revit.common.training.parallel.replicas import GridPlacement
 
 
 class Machines(DistributedContext):

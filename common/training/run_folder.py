@@ -1,10 +1,12 @@
-"""The stages of a recipe on disk: which are done, with what settings, and how long they took."""
+"""A run's folder: which stages are done, with what settings, and whether all processes were given the same."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import shutil
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,9 +15,8 @@ from typing import Any
 
 from revit.common.system.distributed import ALONE, DistributedContext
 from revit.common.system.errors import UserError, reason_of
-from revit.common.system.files import write_json
+from revit.common.system.files import write_json, write_text
 from revit.common.system.log import RunLog
-from revit.common.training.state import remove_states, states_folder
 
 Settings = Mapping[str, Any]
 
@@ -29,6 +30,11 @@ WRITTEN = (
     "tensorboard",
 )
 """Files that runs write into their folder, besides `data`."""
+
+
+def states_folder(run_folder: Path, stage: str) -> Path:
+    """Return where the states of a stage's training are."""
+    return run_folder / "states" / stage
 
 
 class StageBook:
@@ -80,17 +86,8 @@ class StageBook:
         Keeps the seconds that the work inside takes, also if it fails, and notes it as done if it does not.
         """
         entry = self.book.get(name)
-        if entry is not None and entry["settings"] != settings:
-            changed = "; ".join(differences(entry["settings"], settings))
-            if self._is_untouched(name, results):
-                self.log.say(f"{name}: takes the new settings ({changed}); nothing of it was saved before")
-            else:
-                self.log.say(f"{name}: done again, settings changed ({changed})")
-            self.forget([name])
-            entry = None
-        gone = self.context.on_main(lambda: [path.name for path in results if not path.exists()])
-        if entry is not None and entry["done"] and gone:
-            self.log.say(f"{name}: done again, {' and '.join(gone)} is gone")
+        if entry is not None and (reason := self._why_anew(entry, name, settings, results)):
+            self.log.say(f"{name}: {reason}")
             self.forget([name])
             entry = None
         if entry is not None and entry["done"]:
@@ -103,15 +100,12 @@ class StageBook:
         start = time.perf_counter()
         try:
             yield True
-        except BaseException:
-            # Also where one process alone fails: nobody waits here. What failed is said, not that this failed too.
+            entry["done"] = True
+        finally:
             entry["seconds"] = round(entry["seconds"] + time.perf_counter() - start, 3)
-            with contextlib.suppress(UserError):
+            # Also where one process alone fails: nobody waits here. What failed is said, not that this failed too.
+            with contextlib.suppress(*(() if entry["done"] else (UserError,))):
                 self._write()
-            raise
-        entry["seconds"] = round(entry["seconds"] + time.perf_counter() - start, 3)
-        entry["done"] = True
-        self._write()
         self._remove_states(name)  # not before: without them an interruption here would cost the whole stage
         self.log.write("stage", stage=name, seconds=entry["seconds"])
         self.log.say(f"{name}: done in {entry['seconds']:.0f} s")
@@ -122,6 +116,16 @@ class StageBook:
             self.book.pop(name, None)
             self._remove_states(name)  # half a training with the old settings
         self._write()
+
+    def _why_anew(self, entry: dict[str, Any], name: str, settings: Settings, results: Sequence[Path]) -> str | None:
+        """Say why a stage cannot go on from what is there of it; None if it can."""
+        if entry["settings"] != settings:
+            changed = "; ".join(differences(entry["settings"], settings))
+            if self._is_untouched(name, results):
+                return f"takes the new settings ({changed}); nothing of it was saved before"
+            return f"done again, settings changed ({changed})"
+        gone = self.context.on_main(lambda: [path.name for path in results if not path.exists()])
+        return f"done again, {' and '.join(gone)} is gone" if entry["done"] and gone else None
 
     def _is_untouched(self, name: str, results: Sequence[Path]) -> bool:
         """Say whether the stage ended before anything of it was saved, as when its configuration was refused.
@@ -138,7 +142,7 @@ class StageBook:
 
     def _remove_states(self, name: str) -> None:
         if self.context.is_main:
-            remove_states(states_folder(self.path.parent, name))
+            shutil.rmtree(states_folder(self.path.parent, name), ignore_errors=True)
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -185,3 +189,55 @@ def clear(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+PATIENCE_S = 10.0
+"""Seconds a file may take to show on another machine: shared folders are looked up anew every few seconds."""
+
+
+def check_same(settings: Mapping[str, Any], context: DistributedContext) -> None:
+    """Raise UserError, on every process, where one was given other `settings`; it names the first key that differs."""
+    (host, ours), *others = context.gather((socket.gethostname(), settings))
+    for rank, (other_host, theirs) in enumerate(others, 1):
+        for key, one, other in changes(ours, theirs):
+            raise UserError(
+                f"the processes of this run were given different settings, first of all {key}: {one} for rank 0 on {host}, "
+                f"{other} for rank {rank} on {other_host}; start all of them by the same command with the same file"
+            )
+
+
+def check_shared(folder: Path, context: DistributedContext, patience_s: float = PATIENCE_S) -> None:
+    """Raise UserError, on every process, where one does not see what rank 0 writes into `folder` now.
+
+    That the folder exists, and has an older run's files in it, says nothing: every machine may have one of its own.
+    """
+    if context.size == 1:
+        return
+    path = folder / TOKEN
+    host, token = context.on_main(lambda: _leave_token(path))
+    blind = context.gather(None if _sees(path, token, patience_s) else socket.gethostname())
+    if context.is_main:
+        path.unlink(missing_ok=True)
+    names = sorted({name for name in blind if name is not None})
+    if names:
+        raise UserError(
+            f"{folder} is not the same folder on all machines: {' and '.join(names)} cannot read there what rank 0 on {host} "
+            "writes; give a run.dir that all machines share"
+        )
+
+
+def _leave_token(path: Path) -> tuple[str, str]:
+    token = secrets.token_hex(16)
+    write_text(path, token)
+    return socket.gethostname(), token
+
+
+def _sees(path: Path, token: str, patience_s: float) -> bool:
+    end = time.monotonic() + patience_s
+    while True:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if path.read_text("utf-8") == token:
+                return True
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.2)
