@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, cast
 
@@ -184,14 +185,13 @@ def check_same_classes(source: str, theirs: Sequence[str], ours: Sequence[str]) 
         if same:
             return
         raise UserError(f"{source} knows {len(theirs)} classes, the data has {len(ours)}")
-    different = [number for number, pair in enumerate(zip(theirs, ours)) if pair[0] != pair[1]]
-    if len(theirs) != len(ours) or different:
-        first = different[0] if different else min(len(theirs), len(ours))
-        pair = [names[first] if first < len(names) else "nothing" for names in (theirs, ours)]
-        raise UserError(
-            f"{source} was trained on other classes than the data's, or in another order: class {first} is {pair[0]!r} "
-            f"there and {pair[1]!r} here; give its own list of names as data.source.label_names"
-        )
+    for number, (their, our) in enumerate(zip_longest(theirs, ours)):
+        if their != our:
+            raise UserError(
+                f"{source} was trained on other classes than the data's, or in another order: class {number} is "
+                f"{their or 'nothing'!r} there and {our or 'nothing'!r} here; give its own list of names as "
+                "data.source.label_names"
+            )
 
 
 class Teacher(nn.Module):

@@ -293,7 +293,7 @@ class Trainer(Generic[Network]):
             stage=self.name,
             epoch=epoch,
             update=self.backend.num_updates,
-            lr=self.backend.learning_rate,
+            lr=self.backend.optimizer.param_groups[0]["lr"],
             **everyone.facts(batches_left),
             broken_files=self.loader.broken.num_broken,
         )

@@ -78,11 +78,6 @@ class Backend(ABC):
     def _update(self) -> bool:
         """Update the weights and forget the gradients; False if the update was skipped."""
 
-    @property
-    def learning_rate(self) -> float:
-        """Rate of the first group of parameters."""
-        return self.optimizer.param_groups[0]["lr"]
-
     @abstractmethod
     def whole(self) -> AbstractContextManager[nn.Module]:
         """Yield the network given to `prepare`, with all its float32 weights and the same buffers on every rank.

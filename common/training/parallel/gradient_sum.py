@@ -61,8 +61,8 @@ class GradientSum:
         """Begin another backward pass of this update."""
         self._passes += 1
         self._fired.clear()
-        if self._buckets is not None and self._passes == self._passes_per_update:
-            self._send_ready(self._buckets)
+        if self._passes == self._passes_per_update:
+            self._send()
 
     def finish(self) -> None:
         """Wait until every gradient is the sum over all ranks."""
@@ -73,8 +73,7 @@ class GradientSum:
             for parameter in self._names:
                 if parameter.grad is not None and parameter not in self._bucket_of:
                     raise self._changed(parameter)
-        for bucket in self._buckets[self._next :]:
-            self._send(bucket)
+        self._send(all_of_them=True)
         for bucket in self._buckets:
             if bucket.work is not None:
                 bucket.work.wait()
@@ -97,16 +96,15 @@ class GradientSum:
             if bucket.work is not None:
                 raise self._changed(parameter)
             bucket.missing.discard(parameter)
-            self._send_ready(self._buckets)
+            self._send()
 
-    def _send_ready(self, buckets: Sequence[_Bucket]) -> None:
-        # In order: the collectives of all ranks have to match.
-        while self._next < len(buckets) and not buckets[self._next].missing:
-            self._send(buckets[self._next])
-
-    def _send(self, bucket: _Bucket) -> None:
-        bucket.work = dist.all_reduce(bucket.flat, group=self.group, async_op=True)
-        self._next += 1
+    def _send(self, all_of_them: bool = False) -> None:
+        """Send the next buckets, up to the first that waits for a gradient. In order: the collectives of all ranks have to
+        match."""
+        buckets = self._buckets or []
+        while self._next < len(buckets) and (all_of_them or not buckets[self._next].missing):
+            buckets[self._next].work = dist.all_reduce(buckets[self._next].flat, group=self.group, async_op=True)
+            self._next += 1
 
     def _fill_buckets(self) -> list[_Bucket]:
         """Make the buckets, after the passes of the first update, with what this rank has."""

@@ -109,8 +109,9 @@ def _as_listed(options: ReplicaOptions, grids: Sequence[TokenGrid]) -> tuple[tup
         raise UserError(f"parallel.replicas.grids_per_rank: {error}") from error
     flat = [grid for names in listed for grid in names]
     if sorted(map(str, flat)) != sorted(map(str, grids)) or not all(listed):
+        shown = "; ".join(", ".join(map(str, names)) or "nothing" for names in listed)
         raise UserError(
-            f"parallel.replicas.grids_per_rank lists {_shown(listed)}; every grid of the model "
+            f"parallel.replicas.grids_per_rank lists {shown}; every grid of the model "
             f"({', '.join(map(str, grids))}) belongs to exactly one rank, and every rank has one"
         )
     if options.ranks_per_group not in (None, len(listed)):
@@ -134,11 +135,8 @@ def _by_cost(
     if size == 1:
         return (tuple(grids),)
     tried = [_spread(grids, costs, ranks) for ranks in range(2, len(grids) + 1)]
-    balanced = [placed for placed in tried if _is_balanced(placed, costs)]  # one grid per rank always is
-    fitting = [placed for placed in balanced if size % len(placed) == 0] or [
-        placed for placed in tried if size % len(placed) == 0
-    ]
-    return fitting[0] if fitting else balanced[0]
+    # Those that fit the number of processes first, of them the balanced ones, of them the fewest ranks.
+    return min(tried, key=lambda placed: (size % len(placed) > 0, not _is_balanced(placed, costs)))
 
 
 def _spread(
@@ -156,10 +154,6 @@ def _spread(
 def _is_balanced(placed: Sequence[Sequence[TokenGrid]], costs: Mapping[TokenGrid, float]) -> bool:
     longest, *others = (sum(costs[grid] for grid in grids) for grids in placed)
     return all(load <= longest for load in others)
-
-
-def _shown(listed: Sequence[Sequence[TokenGrid]]) -> str:
-    return "; ".join(", ".join(map(str, names)) or "nothing" for names in listed)
 
 
 class GroupExchange:
