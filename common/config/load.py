@@ -62,19 +62,14 @@ def dump(options: Options, keys: Sequence[str] = ()) -> str:
     """Return YAML text from which `load` makes an equal object, or of it these `keys` only. UserError for an unknown one."""
     values = options.model_dump(mode="json")
     if keys:
+        known = {dotted(path): value for path, value in walk(values)}
         chosen = Source(Path(), {})
         for key in keys:
-            set_value(chosen, key.split("."), _value_of(values, key))
+            if key not in known:
+                raise UserError(f"{key}: this configuration has no such key; did you mean {nearest_key(key, known)}?")
+            set_value(chosen, key.split("."), known[key])
         values = chosen.data
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-
-
-def _value_of(values: Mapping[str, Any], key: str) -> Any:
-    """Return the value at a dotted key. UserError that names the nearest key there is."""
-    known = {dotted(path): value for path, value in walk(values)}
-    if key not in known:
-        raise UserError(f"{key}: this configuration has no such key; did you mean {nearest_key(key, known)}?")
-    return known[key]
 
 
 def _read(path: str | Path, overrides: Sequence[str]) -> tuple[Source, list[str]]:
@@ -138,11 +133,12 @@ def describe(error: ValidationError, cls: type[Options], source: Source) -> tupl
 
 def flags_taken_as_numbers(source: Source, options: BaseModel) -> list[str]:
     """Return a line for every true/false (yes, no, on, off) where a number is meant: pydantic takes them as 1 and 0."""
-    flags = [(path, value) for path, value in walk(source.data) if isinstance(value, bool)]
     return [
         line(source.place(path), dotted(path), f"found {_short(value)}; allowed: a number")
-        for path, value in flags
-        if isinstance(taken := _value_at(options, path), (int, float)) and not isinstance(taken, bool)
+        for path, value in walk(source.data)
+        if isinstance(value, bool)
+        and isinstance(taken := _value_at(options, path), (int, float))
+        and not isinstance(taken, bool)
     ]
 
 
