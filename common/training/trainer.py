@@ -103,12 +103,19 @@ class Trainer(Generic[Network]):
         division = divide(parallel, network, context)
         self.backend = make_backend(division, parallel, options, task, device, run.dtype)
         facts = start_facts(division, self.backend, parallel, options, context)
-        self.facts = {key: facts[key] for key in ("processes", "reading", "batch_size", "effective_batch", "dtype")}
-        """What the next resume compares: who trained, and on how much at once."""
-        self.facts["parallel"] = parallel.model_dump(mode="json") | {"backend": division.backend}
         log.say(f"{name}: {start_line(facts)}")
         log.write("start", stage=name, **facts)
         self.loader = make_loader(division.rank, division.num_ranks)
+        ranks = self.loader.sampler.num_ranks
+        self.facts = {
+            "processes": context.size,
+            "reading": ranks,
+            "batch_size": self.loader.batch_size,
+            "effective_batch": self.loader.batch_size * ranks * self.backend.accumulate,
+            "dtype": self.backend.dtype,
+            "parallel": parallel.model_dump(mode="json") | {"backend": division.backend},
+        }
+        """What the next resume compares: who trained, and on how much at once."""
         self.updates_per_epoch = self._updates_per_epoch()
         averaged = self.average is not None and self.uses_average
         self.after_epoch = watch(cast(Network, cast(Any, self.average).module) if averaged else network)
