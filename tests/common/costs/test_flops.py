@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from revit.common.costs.flops import CountError, count, fvcore_macs
-from revit.common.methods.revit.assigner import TokenLengthAssigner
+from revit.common.methods.revit.adaptive import TokenLengthAssigner
 from revit.common.models.layers.attention import Attention, explicit_attention
 
 
