@@ -22,11 +22,10 @@ from revit.common.data.formats.path_label import PathLabel
 from revit.common.data.made_data import MadeData
 from revit.common.report.tables import print_table
 from revit.common.system.command_line import add_json, command_line, parser
-from revit.common.system.device import DTYPES, pick_device
+from revit.common.system.device import DTYPES, machine_name, package_versions, pick_device
 from revit.common.system.errors import UserError
 from revit.common.system.files import write_json
 from revit.common.system.log import progress
-from revit.common.system.machine import machine_name, package_versions
 from revit.common.timing.clock import seconds_of
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -37,9 +37,8 @@ from torch import Tensor, nn
 
 from revit.common.costs.flops import count
 from revit.common.methods.revit.adaptive import AdaptiveClassifier, TokenLengthAssigner
-from revit.common.modality.classifier import Classifier
 from revit.common.modality.costs import build
-from revit.common.modality.modality import Modality
+from revit.common.modality.modality import Classifier, Modality
 from revit.common.models.base import GridModel
 from revit.common.serving.engine import Engine
 from revit.common.serving.runtime import Runtime

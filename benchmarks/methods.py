@@ -36,7 +36,7 @@ from revit.common.methods.dynamicvit.method import DynamicViT, DynamicViTOptions
 from revit.common.methods.dynamicvit.reducer import DynamicViTReducer
 from revit.common.methods.task import Progress
 from revit.common.methods.toe import TokenExpansion
-from revit.common.modality.costs import build, num_classes
+from revit.common.modality.costs import build
 from revit.common.models.embed.patches import resize_patch_kernel, resize_positions
 from revit.common.models.grid import TokenGrid
 from revit.common.models.reducer import Decision, Reducer, Shorter, TokenLayout
@@ -140,7 +140,7 @@ def training_step(options: Any, modality: Any, device: torch.device, batch_size:
         256, (batch_size, *modality.input_shape(options)[1:]), generator=torch.Generator().manual_seed(0)
     )
     ids = torch.arange(batch_size)
-    batch = Batch(pixels.to(torch.uint8), ids % num_classes(options, modality), ids).to(device)
+    batch = Batch(pixels.to(torch.uint8), ids % modality.num_classes(options), ids).to(device)
 
     def step(now: Progress) -> None:
         forward_backward(called, task, backend, normalizer, batch, now)

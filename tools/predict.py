@@ -20,7 +20,7 @@ from revit.common.system.files import write_json
 
 if TYPE_CHECKING:
     from revit.common.drawing.gallery import Gallery
-    from revit.common.modality.classifier import Classifier
+    from revit.common.modality.modality import Classifier
 
 
 @tool

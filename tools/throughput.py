@@ -129,8 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from revit.common.modality.costs import build
     from revit.common.report.tables import print_table
     from revit.common.speed.served import served_cases
-    from revit.common.system.device import pick_device
-    from revit.common.system.machine import device_name
+    from revit.common.system.device import device_name, pick_device
     from revit.common.timing.cases import model_cases, peer_cases, reference_cases
     from revit.common.timing.measure import Case, measure
 

@@ -81,20 +81,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     from modalities import load_run
 
     from revit.common.system.device import pick_device
-    from revit.common.system.distributed import World, start_world, stop_world
+    from revit.common.system.distributed import DistributedContext, start_distributed, stop_distributed
     from revit.common.training.recipe import Recipe
 
-    world = World.from_environment()
-    with world.one_voice():
+    context = DistributedContext.from_environment()
+    with context.one_voice():
         options, modality = load_run(values.cfg, values.overrides)
         if values.show_batch is not None:
             from revit.common.training.show_batch import show_batch
 
             print(show_batch(options, modality, values.show_batch))
             return 0
-        world = start_world(pick_device(options.run.device), options.parallel.timeout_minutes, world)
-        Recipe(options, modality, world).run(values.stage)
-        stop_world()
+        context = start_distributed(pick_device(options.run.device), options.parallel.timeout_minutes, context)
+        Recipe(options, modality, context).run(values.stage)
+        stop_distributed()
     return 0
 
 

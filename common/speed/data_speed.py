@@ -32,11 +32,10 @@ from revit.common.speed.loading_rates import (
     measure_loaders,
 )
 from revit.common.speed.training_speed import training_step
-from revit.common.system.device import autocast
+from revit.common.system.device import autocast, device_name
 from revit.common.system.errors import UserError
 from revit.common.system.files import write_lines
 from revit.common.system.log import progress
-from revit.common.system.machine import device_name
 from revit.common.timing.cases import even_pass, noise
 from revit.common.timing.clock import time_rounds
 from revit.common.training.parallel.backend import LocalBackend

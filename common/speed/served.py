@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from revit.common.costs.per_grid import count_costs
+from revit.common.costs.flops import count_costs
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.models.base import GridModel
 from revit.common.serving.options import INT8

@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from revit.common.costs.per_grid import count_costs
+from revit.common.costs.flops import count_costs
 from revit.common.modality.costs import build
 from revit.common.speed.training_speed import Measured, Times, TrainingCase
-from revit.common.system.machine import instruction_sets, package_versions
+from revit.common.system.device import instruction_sets, package_versions
 from revit.common.timing.clock import quantile
 
 TRAINING_COLUMNS = {
@@ -69,7 +69,7 @@ def training_rows(config: str, case: TrainingCase, measured: Measured) -> list[d
             "method": case.options.method_name,
             "lengths": len(case.grids),
             "devices": devices,
-            "grids_per_rank": [[str(grid) for grid in grids] for grids in case.dealing.grids_per_rank],
+            "grids_per_rank": [[str(grid) for grid in grids] for grids in case.placement.grids_per_rank],
             "relative": typical(seconds) / base,
             "cpu_ms": 1e3 * cpu if on_cpu else None,
             "cpu_relative": cpu / cpu_base if on_cpu else None,
@@ -82,8 +82,8 @@ def training_rows(config: str, case: TrainingCase, measured: Measured) -> list[d
         }
 
     rows = [row("one process", measured.sequential, 1, over_plain(measured, on_cpu))]
-    if case.dealing.size > 1:
-        rows.append(row("replicas", measured.replicas, case.dealing.size, []))
+    if case.placement.size > 1:
+        rows.append(row("replicas", measured.replicas, case.placement.size, []))
     return rows
 
 

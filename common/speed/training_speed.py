@@ -33,21 +33,19 @@ from revit.common.data.batch import Batch
 from revit.common.methods.base import optim_of, task_of
 from revit.common.methods.run_options import RecipeOptions
 from revit.common.methods.task import BatchAugment, OneProcess, Progress, SharesLengths, Task
-from revit.common.modality.costs import build, num_classes
+from revit.common.modality.costs import build
 from revit.common.modality.modality import Modality
 from revit.common.models.base import GridModel
 from revit.common.models.grid import TokenGrid
-from revit.common.system.device import DTYPES
+from revit.common.system.device import DTYPES, device_name
 from revit.common.system.errors import UserError
 from revit.common.system.files import write_json
 from revit.common.system.log import progress
-from revit.common.system.machine import device_name
 from revit.common.timing.cases import noise
 from revit.common.timing.clock import Yardstick, seconds_of
 from revit.common.training.optim import build_optimizer, build_scheduler
 from revit.common.training.parallel.backend import LocalBackend, equip
-from revit.common.training.parallel.dealing import Dealing, deal
-from revit.common.training.parallel.replica_backend import ReplicaBackend
+from revit.common.training.parallel.replicas import GridPlacement, ReplicaBackend, place_grids
 from revit.common.training.trainer import forward_backward
 
 PATIENCE = timedelta(minutes=10)
@@ -64,7 +62,7 @@ class TrainingCase:
     options: RecipeOptions
     """The run's, with as many grids as are trained."""
     modality: Modality[Any]
-    dealing: Dealing
+    placement: GridPlacement
     """Seen from rank 0, with one group."""
     device: torch.device
     dtype: str
@@ -108,7 +106,7 @@ def training_cases(
     groups = {
         n: _one_group(grids[:n], width, options.parallel.replicas, len(grids))
         if refusal is None
-        else Dealing((tuple(grids[:n]),), 0, 1)
+        else GridPlacement((tuple(grids[:n]),), 0, 1)
         for n in lengths
     }
     most = max(group.size for group in groups.values())
@@ -155,13 +153,13 @@ def _refusal(options: RecipeOptions, modality: Modality[Any]) -> str | None:
     return None
 
 
-def _one_group(grids: Sequence[TokenGrid], width: int, options: ReplicaOptions, most: int) -> Dealing:
+def _one_group(grids: Sequence[TokenGrid], width: int, options: ReplicaOptions, most: int) -> GridPlacement:
     if len(grids) < most:  # the keys speak of all grids
         ranks = None if options.ranks_per_group is None else min(options.ranks_per_group, len(grids))
         options = ReplicaOptions(ranks_per_group=ranks)
     # Whatever number of ranks is best divides this one.
-    grids_per_rank = deal(grids, width, options, 0, math.lcm(*range(1, most + 1))).grids_per_rank
-    return Dealing(grids_per_rank, 0, len(grids_per_rank))
+    grids_per_rank = place_grids(grids, width, options, 0, math.lcm(*range(1, most + 1))).grids_per_rank
+    return GridPlacement(grids_per_rank, 0, len(grids_per_rank))
 
 
 Times = list[tuple[float, float]]
@@ -188,7 +186,7 @@ class Measured:
 
 def measure_training(case: TrainingCase, num_rounds: int) -> Measured:
     """Time `case` in processes of its own, `num_rounds` steps of each kind after two to warm up."""
-    ranks = case.dealing.size
+    ranks = case.placement.size
     with tempfile.TemporaryDirectory() as folder, progress(f"{len(case.grids)} token lengths", None) as update_bar:
         update_bar(advance=0, note=f"{ranks} processes")
         mp.start_processes(_measure_rank, (case, num_rounds, folder), nprocs=ranks, start_method="spawn")
@@ -204,13 +202,13 @@ def _measure_rank(rank: int, case: TrainingCase, num_rounds: int, folder: str) -
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
         init_method=f"file://{folder}/store",
         rank=rank,
-        world_size=case.dealing.size,
+        world_size=case.placement.size,
         timeout=PATIENCE,
     )
     steps = _steps(case, rank, device)
     yardstick = Yardstick(device, DTYPES[case.dtype]) if rank == 0 else None
     times: dict[str, Times] = {kind: [] for kind in ("alone", "apart", "sequential", "replicas")}
-    absent = {"apart": bool(case.options.methods), "replicas": case.dealing.size == 1}
+    absent = {"apart": bool(case.options.methods), "replicas": case.placement.size == 1}
     kinds = [kind for kind in times if not absent.get(kind)]
     for number in range(WARM_UP + num_rounds):
         done = max(number - WARM_UP, 0)
@@ -237,15 +235,15 @@ def _steps(case: TrainingCase, rank: int, device: torch.device) -> dict[str, Ste
     """Return this rank's steps by kind: all for rank 0, "replicas" for the others."""
     options, modality = case.options, case.modality
     model = build(options, modality)[0].to(device).train()
-    classes = torch.arange(case.batch) % num_classes(options, modality)
+    classes = torch.arange(case.batch) % modality.num_classes(options)
     inputs = noise(modality.input_shape(options), case.batch, torch.device("cpu"), "float32")
     batch = Batch(inputs, classes, classes).to(device)
     settings: dict[str, Any] = {"dtype": case.dtype, "options": options.parallel}
     settings["clip_grad_norm"] = options.train.clip_grad_norm
     steps: dict[str, Step] = {}
-    if case.dealing.size > 1:
-        dealing = Dealing(case.dealing.grids_per_rank, rank, case.dealing.size)
-        shared = ReplicaBackend(device, dealing=dealing, **settings)
+    if case.placement.size > 1:
+        placement = GridPlacement(case.placement.grids_per_rank, rank, case.placement.size)
+        shared = ReplicaBackend(device, placement=placement, **settings)
         task = task_of(options, modality.task(options), modality, model)
         shared.share(task)
         steps["replicas"] = training_step(copy.deepcopy(model), task, shared, options, batch)

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revit.common.costs.flops import count
-from revit.common.costs.per_grid import count_costs
+from revit.common.costs.flops import count, count_costs
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.models.base import GridModel
 from revit.common.system.device import DTYPES, allow_graphs, autocast

@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 
-from revit.common.system.device import DTYPES
+from revit.common.system.device import DTYPES, device_name, instruction_sets, package_versions
 from revit.common.system.log import progress
-from revit.common.system.machine import device_name, instruction_sets, package_versions
 from revit.common.timing.clock import Yardstick, quantile, seconds_of, time_rounds
 from revit.common.timing.memory import peak_bytes
 

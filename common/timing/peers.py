@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revit.common.costs.flops import PRODUCTS, TOLERANCE, on_meta, torch_macs
-from revit.common.costs.fvcore_count import fvcore_macs
+from revit.common.costs.flops import PRODUCTS, TOLERANCE, fvcore_macs, on_meta, torch_macs
 from revit.common.models.base import GridModel
 from revit.common.models.embed.patch_embed import FlexiPatchify, Patchify
 from revit.common.models.embed.patches import Sides, sides_of

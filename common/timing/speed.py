@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
-from revit.common.system.device import autocast
-from revit.common.system.machine import device_name
+from revit.common.system.device import autocast, device_name
 from revit.common.timing.cases import noise
 from revit.common.timing.clock import Times, quantile, seconds_of, time_rounds
 from revit.common.timing.memory import peak_bytes, weight_bytes

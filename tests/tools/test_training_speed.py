@@ -100,7 +100,7 @@ def test_cases_are_those_asked_for(tiny):
     def cases(lengths, *overrides):
         options, modality = load_run(tiny, overrides)
         found = training_cases(options, modality, CPU, lengths, ["float32"], [2, 4])
-        return [(len(case.grids), case.batch, case.dealing.size) for case in found]
+        return [(len(case.grids), case.batch, case.placement.size) for case in found]
 
     assert cases([1, 3]) == [(1, 2, 1), (1, 4, 1), (3, 2, 2), (3, 4, 2)]
     one_each = "parallel.replicas.ranks_per_group=3"
