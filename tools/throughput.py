@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import environment  # noqa: F401 (it says what to do where the project is not installed)
@@ -194,22 +193,18 @@ def _training(values: argparse.Namespace) -> int:
     from modalities import load_run
 
     from revit.common.report.tables import print_table
-    from revit.common.speed.training_rows import TRAINING_COLUMNS, training_rows
-    from revit.common.speed.training_speed import all_lengths, measure_training, training_cases
+    from revit.common.speed.training_speed import TRAINING_COLUMNS, measure_training, training_cases, training_rows
     from revit.common.system.device import pick_device
 
     rows: list[dict[str, Any]] = []
     for path in values.cfg:
         options, modality = load_run(path, values.overrides)
-        lengths = values.lengths or all_lengths(options)
         device = pick_device(options.run.device)
-        told = False
-        for case in training_cases(options, modality, device, lengths, values.dtypes, values.batches):
-            if case.no_replicas and not told:
-                print(f"{Path(path).stem}: no replicas: {case.no_replicas}", file=sys.stderr)
-                told = True
-            measured = measure_training(case, values.rounds)
-            made = training_rows(Path(path).stem, case, measured)
+        cases = list(training_cases(options, modality, device, values.lengths, values.dtypes, values.batches))
+        if cases[0].no_replicas:
+            print(f"{path.stem}: no replicas: {cases[0].no_replicas}", file=sys.stderr)
+        for case in cases:
+            made = training_rows(path.stem, case, measure_training(case, values.rounds))
             rows += [{**row, "command": values.command} for row in made]
     title = f"A training step on {rows[0]['device']} per process, median of {values.rounds} rounds"
     print_table(title, TRAINING_COLUMNS, rows)

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import torch
 
 from revit.common.data.batch import Batch
 from revit.common.data.lists import SampleList
-from revit.common.methods.base import task_of
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.task import Progress
 from revit.common.modality.costs import build
@@ -31,7 +31,7 @@ from revit.common.speed.loading_rates import (
     compare_decoders,
     measure_loaders,
 )
-from revit.common.speed.training_speed import training_step
+from revit.common.speed.training_step import training_step
 from revit.common.system.device import autocast
 from revit.common.system.errors import UserError
 from revit.common.system.files import write_lines
@@ -39,7 +39,6 @@ from revit.common.system.log import progress
 from revit.common.system.machine import device_name
 from revit.common.timing.cases import even_pass, noise
 from revit.common.timing.clock import time_rounds
-from revit.common.training.parallel.backend import LocalBackend
 
 MOST_FILES = 64
 LINES = 20_000
@@ -155,19 +154,9 @@ def measure_training_step(
     """
     if not len(batch):
         raise UserError("no sample of the training loader's first batch could be read")
-    model = build(options, modality)[0].to(device).train()
-    task = task_of(options, modality.task(options), modality, model)
-    backend = LocalBackend(
-        device, options.run.dtype, clip_grad_norm=options.train.clip_grad_norm, options=options.parallel
-    )
-    normalizer = modality.normalizer(options).to(device)
-    augment = modality.batch_augment(options, model.num_classes)
-    step = training_step(model, task, backend, options, batch.to(device), normalizer, augment)
-    calls = {"step": lambda: step(Progress(0, 0.0, 0.5))}
-    try:
-        times = time_rounds(calls, device, MOST_CALLS, warm_up=1, seconds=seconds)
-    finally:
-        backend.close()
+    step = training_step(options, modality, batch.to(device), device, options.run.dtype, augment=True)
+    calls = {"step": partial(step, Progress(0, 0.0, 0.5))}
+    times = time_rounds(calls, device, MOST_CALLS, warm_up=1, seconds=seconds)
     return len(batch) / times["step"].median
 
 
