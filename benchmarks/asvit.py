@@ -20,11 +20,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from harness import arguments_of, finish, in_turn
+from harness import CPU, arguments_of, finish
 from torch import Tensor
 
 from revit.common.report.tables import print_table
 from revit.common.system.command_line import parse, tool
+from revit.common.timing.clock import time_rounds
 from revit.image.models.asvit import AsViT
 from revit.image.models.genotype import SEED_TOPOLOGY
 from revit.image.search.complexity import Circle, Curve, curve_of, pooled, thetas_of, without_norms
@@ -63,7 +64,7 @@ def measure(rounds: int, published_width: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
 
     def add(what: str, width: int, pixels: int, work: Callable[[], Any], rounds: int = rounds) -> float:
-        seconds = min(in_turn({what: work}, rounds)[what].processor)
+        seconds = min(time_rounds({what: work}, CPU, rounds, warm_up=1)[what].processor)
         rows.append({"what": what, "width": width, "pixels": pixels, "seconds": round(seconds, 4)})
         return seconds
 

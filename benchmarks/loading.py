@@ -30,10 +30,11 @@ from typing import Any
 import av
 import numpy as np
 import torch
-from harness import Times, arguments_of, finish, goal, in_turn, print_times
+from harness import CPU, arguments_of, finish, goal, print_times
 from numpy.typing import NDArray
 
 from revit.common.system.command_line import parse, tool
+from revit.common.timing.clock import Times, time_rounds
 from revit.video.data.clips import build_train_loader, load_views
 from revit.video.data.decode.decord import installed as decord_installed
 from revit.video.data.decode.reader import FrameReader
@@ -166,9 +167,9 @@ def runs_of(
     calls = {name: partial(read, path) for name, read in readers.items()}
     times = {name: Times() for name in readers}
     for _ in range(values.runs):
-        found = in_turn(calls, values.rounds, warm_up=0, processor=partial(processor_seconds, ours))
+        found = time_rounds(calls, CPU, values.rounds, processor=partial(processor_seconds, ours))
         for name, one in found.items():
-            times[name].clock.append(statistics.median(one.clock))
+            times[name].clock.append(one.median)
             times[name].processor.append(statistics.median(one.processor))
     return times
 
