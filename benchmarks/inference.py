@@ -188,11 +188,11 @@ def batch(values: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     cases = served_cases("timesformer_8x224", TimeSformer(), None, SHAPE, device, [values.dtype], [1, 4])
     one, four = measure(list(cases), device, values.rounds)
     for row in (one, four):
-        share = row.fraction_of_peak
+        share = row["fraction_of_peak"]
         rate = "" if share is None else f", {share:.0%} of the matrix-product rate"
-        print(f"batch {row.batch}: {row.ms_p50 / row.batch:.0f} ms a clip{rate}")
+        print(f"batch {row['batch']}: {row['ms_p50'] / row['batch']:.0f} ms a clip{rate}")
     work = f"TimeSformer-B 8x224, {values.dtype}: a clip at batch 1 against batch 4"
-    return goal(work, "at most 1.2 times", round_ratios(one.as_json(), four.as_json()), unit=" times")
+    return goal(work, "at most 1.2 times", round_ratios(one, four), unit=" times")
 
 
 @torch.inference_mode()

@@ -163,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             cases += reference_cases(peer, where, dtypes, values.batches, compiled)
         except UserError as error:
             print(f"no {peer.name}: {error}", file=sys.stderr)
-    rows = [row.as_json() for row in measure(cases, device, values.rounds)]
+    rows = measure(cases, device, values.rounds)
     kinds = {name: modality.name for name, _, modality in runs}
     kinds |= {peer.name: kind for kind, those in peers.items() for peer in those.references}
     for row in rows:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from revit.common.costs.flops import count
-from revit.common.costs.per_grid import count_costs
+from revit.common.costs.per_grid import Costs, count_costs
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.models.base import GridModel
 from revit.common.system.device import DTYPES, allow_graphs, autocast
@@ -36,20 +36,27 @@ def model_cases(
     """Yield every grid of `model`, and with an assigner the adaptive pass; inputs are noise of `input_shape` (batch 1). Not
     compiled: `served_cases` has what compiling makes of it."""
     costs = count_costs(model, assigner, input_shape)
-    evenly = sum(costs.grids.values()) / len(costs.grids) + costs.assigner
     for dtype in dtypes:
-        held = copy.deepcopy(model).to(device, DTYPES[dtype]).eval()
-        held_assigner = None if assigner is None else copy.deepcopy(assigner).to(device, DTYPES[dtype]).eval()
+        classifier = copy.deepcopy(AdaptiveClassifier(model, assigner, max(batches))).to(device, DTYPES[dtype]).eval()
         for batch in batches:
             inputs = noise(input_shape, batch, device, dtype)
-            for grid, cost in zip(model.grids, costs.grids.values()):
-                case = (config, grid.name, dtype, False, batch, cost)
-                yield Case(OURS, *case, partial(held, inputs, grid), weight_bytes=weight_bytes(held))
-            if held_assigner is not None:
-                classifier = AdaptiveClassifier(held, held_assigner, max_batch=batch)
-                case = (config, "adaptive", dtype, False, batch, evenly)
-                run, calls = even_pass(classifier, inputs), len(model.grids)
-                yield Case(OURS, *case, run, calls, weight_bytes(classifier))
+            yield from cases_of(classifier, inputs, costs, (OURS, config), (dtype, False))
+
+
+def cases_of(
+    classifier: AdaptiveClassifier, inputs: Tensor, costs: Costs, names: tuple[str, str], how: tuple[str, bool]
+) -> Iterator[Case]:
+    """Yield every grid, and with an assigner the pass that gives each the same share of the `inputs`.
+
+    names: of implementation and configuration.  how: dtype, and whether compiled.
+    """
+    model, batch, grids = classifier.model, len(inputs), classifier.grids
+    for grid in grids:
+        run, cost = partial(model, inputs, grid), costs.grids[grid.name]
+        yield Case(*names, grid.name, *how, batch, cost, run, weight_bytes=weight_bytes(model))
+    if classifier.assigner is not None:
+        mixed, cost = even_pass(classifier, inputs), sum(costs.grids.values()) / len(grids) + costs.assigner
+        yield Case(*names, "adaptive", *how, batch, cost, mixed, len(grids), weight_bytes(classifier))
 
 
 def peer_cases(
