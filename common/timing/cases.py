@@ -104,7 +104,8 @@ def reference_cases(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = reference.make().eval()
-    shape, what = reference.input_shape, (reference.name, OTHER_ARCHITECTURE, reference.input_name)
+    shape = reference.input_shape
+    what = (reference.name, OTHER_ARCHITECTURE, "x".join(map(str, shape[2:])))
     yield from _foreign_cases(what, model, foreign_gmacs(model, shape), shape, device, dtypes, batches, compiled)
 
 
