@@ -23,8 +23,9 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -35,13 +36,12 @@ from loading import make_clip
 from modalities import load_run
 from torch import Tensor, nn
 
-from revit.common.costs.flops import count
+from revit.common.costs.per_grid import Costs, count_costs
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.assigner import TokenLengthAssigner
 from revit.common.modality.classifier import Classifier
 from revit.common.modality.costs import build
 from revit.common.modality.modality import Modality
-from revit.common.models.base import GridModel
 from revit.common.serving.engine import Engine
 from revit.common.serving.options import Serving
 from revit.common.serving.runtime import Runtime
@@ -49,7 +49,7 @@ from revit.common.speed.served import served_cases
 from revit.common.system.command_line import parse, tool
 from revit.common.system.device import pick_device
 from revit.common.system.log import progress
-from revit.common.timing.cases import noise
+from revit.common.timing.cases import deal_grids, noise
 from revit.common.timing.clock import seconds_of
 from revit.common.timing.measure import measure, round_ratios
 from revit.video.models.timesformer import TimeSformer
@@ -83,49 +83,25 @@ class DealtLengths(nn.Module):
         return nn.functional.one_hot(dealt, logits.shape[1]).to(logits.dtype)
 
 
-def shares_for(costs: Sequence[float], assigner: float, target: float) -> list[float]:
-    """Return shares of the grids (longest first) with which an input costs `target` in the mean, the assigner included.
+def shares_for(costs: Costs, target: float) -> list[float]:
+    """Return shares of the grids (longest first) with which an input costs `target` GMACs in the mean, the assigner included.
 
     The shorter grids are equally common: the paper does not say how its clips were spread. Raises ValueError for a target
     that no shares reach.
     """
-    shorter = sum(costs[1:]) / (len(costs) - 1)
-    longest = (target - assigner - shorter) / (costs[0] - shorter)
+    dearest, *others = costs.grids.values()
+    shorter = sum(others) / len(others)
+    longest = (target - costs.assigner - shorter) / (dearest - shorter)
     if not 0 <= longest <= 1:
-        raise ValueError(
-            f"a mean cost of {target:g}: between {shorter + assigner:g} and {costs[0] + assigner:g} is possible"
-        )
-    return [longest, *[(1 - longest) / (len(costs) - 1)] * (len(costs) - 1)]
+        low, high = shorter + costs.assigner, dearest + costs.assigner
+        raise ValueError(f"a mean cost of {target:g}: between {low:g} and {high:g} is possible")
+    return [longest, *[(1 - longest) / len(others)] * len(others)]
 
 
-def deal(shares: Sequence[float], number: int, seed: int) -> list[int]:
-    """Return grid positions of `number` inputs in shares as near as whole inputs come to them, shuffled."""
-    exact = [number * share for share in shares]
-    counts = [int(one) for one in exact]
-    nearest = sorted(range(len(shares)), key=lambda one: counts[one] - exact[one])
-    for position in nearest[: number - sum(counts)]:
-        counts[position] += 1
-    lengths = torch.arange(len(shares)).repeat_interleave(torch.tensor(counts))
-    return lengths[torch.randperm(number, generator=torch.Generator().manual_seed(seed))].tolist()
-
-
-@dataclass(frozen=True)
-class Prices:
-    """GMACs of an input."""
-
-    grids: tuple[float, ...]
-    """Longest first."""
-    assigner: float
-
-    @classmethod
-    def of(cls, model: GridModel, assigner: nn.Module | None, shape: Sequence[int]) -> Prices:
-        grids = tuple(count(model, shape, grid).gmacs for grid in model.grids)
-        return cls(grids, 0.0 if assigner is None else count(assigner, shape).gmacs)
-
-    def saving(self, lengths: Sequence[int]) -> float:
-        """Return what GMACs promise to save with these grid positions, as a share of all at the longest."""
-        spent = sum(self.grids[length] + self.assigner for length in lengths)
-        return 1 - spent / (self.grids[0] * len(lengths))
+def promised(costs: Costs, lengths: Sequence[int]) -> float:
+    """Return what GMACs promise to save with these grid positions, as a share of all at the longest."""
+    grids = list(costs.grids.values())
+    return 1 - sum(grids[length] + costs.assigner for length in lengths) / (grids[0] * len(lengths))
 
 
 @dataclass(frozen=True)
@@ -157,9 +133,10 @@ class Slice:
 def together(slices: Sequence[Slice]) -> Slice:
     """Return all of them as one."""
     num_clips = sum(one.num_clips for one in slices)
-    promised = sum(one.promised * one.num_clips for one in slices) / num_clips
-    longest = tuple(map(sum, zip(*(one.longest for one in slices))))
-    return Slice(num_clips, promised, longest, tuple(map(sum, zip(*(one.adaptive for one in slices)))))
+    longest, adaptive = (
+        tuple(map(sum, zip(*times))) for times in zip(*((one.longest, one.adaptive) for one in slices))
+    )
+    return Slice(num_clips, sum(one.promised * one.num_clips for one in slices) / num_clips, longest, adaptive)
 
 
 def lost(every: Slice) -> str:
@@ -203,17 +180,15 @@ def adaptive(values: argparse.Namespace, device: torch.device) -> dict[str, Any]
     num_clips = values.clips or 256
     model = TimeSformer(grids=GRIDS)
     assigner = TokenLengthAssigner(len(model.grids))
-    prices = Prices.of(model, assigner, SHAPE)
+    costs = count_costs(model, assigner, SHAPE)
     runtime = Runtime(model, device, values.dtype, max_batch=max_batch)
     classifier = AdaptiveClassifier(model, assigner, max_batch).served_by(runtime).to(device)
     lengths = torch.randint(len(model.grids), (num_clips,), generator=torch.Generator().manual_seed(0))
     clips = noise(SHAPE, SLICE, device, "float32")
 
-    def at_longest(number: int) -> Callable[[], Any]:
-        return lambda: classifier(clips[:number], torch.zeros(number, dtype=torch.long, device=device))
-
-    def assigned(chosen: Tensor) -> Callable[[], Any]:
-        return lambda: (classifier.assign(clips[: len(chosen)]), classifier(clips[: len(chosen)], chosen))
+    def assigned(chosen: Tensor) -> None:
+        classifier.assign(clips[: len(chosen)])
+        classifier(clips[: len(chosen)], chosen)
 
     classifier.assign(clips[:2])  # warm-up, like the next ones
     for grid in model.grids:
@@ -221,9 +196,11 @@ def adaptive(values: argparse.Namespace, device: torch.device) -> dict[str, Any]
     slices = []
     with progress("adaptive", -(-num_clips // SLICE)) as update_bar:
         for chosen in lengths.split(SLICE):
-            longest = seconds_of(at_longest(len(chosen)), device)
-            mixed = seconds_of(assigned(chosen.to(device)), device)
-            slices.append(Slice(len(chosen), prices.saving(chosen.tolist()), (longest,), (mixed,)))
+            longest = seconds_of(
+                partial(classifier, clips[: len(chosen)], torch.zeros_like(chosen, device=device)), device
+            )
+            mixed = seconds_of(partial(assigned, chosen.to(device)), device)
+            slices.append(Slice(len(chosen), promised(costs, chosen.tolist()), (longest,), (mixed,)))
             update_bar(advance=1)
     work = f"ReViT-TimeSformer-B 8x224, {values.dtype}: {num_clips} clips in memory with an even mix of lengths"
     return saving_row(work, 90, slices)
@@ -236,14 +213,14 @@ def files(
 
     changes: of the configuration, as on the command line.  size: of the files, see `make_clip`.
     """
-    classifier, prices = untrained(*load_run(CONFIG, changes))
-    num_clips, target = values.clips or 512, prices.grids[0] * PAPER[0] / PAPER[1]
+    classifier, costs = untrained(*load_run(CONFIG, changes))
+    num_clips, target = values.clips or 512, next(iter(costs.grids.values())) * PAPER[0] / PAPER[1]
     with tempfile.TemporaryDirectory() as folder:
         paths = [
             make_clip(Path(folder) / f"{seed}.mp4", seed, KEY_FRAMES[seed % 2], **size) for seed in range(num_files)
         ]
         serving = Serving(device=str(device), dtype=values.dtype, compile="eager")
-        slices = stream(classifier, prices, paths, target, num_clips, values.runs, serving)
+        slices = stream(classifier, costs, paths, target, num_clips, values.runs, serving)
     work = (
         f"ReViT-TimeSformer 8x224, {values.dtype}, at the paper's cost ({PAPER[0]} of {PAPER[1]}): {num_clips} clips from "
         "files to labels, decoding included"
@@ -251,18 +228,18 @@ def files(
     return saving_row(work, 95, slices)
 
 
-def untrained(options: Any, modality: Modality[Any]) -> tuple[Classifier, Prices]:
+def untrained(options: Any, modality: Modality[Any]) -> tuple[Classifier, Costs]:
     """Return a configuration's classifier with random weights, and what its grids cost."""
     model, assigner = build(options, modality)
-    shape = modality.input_shape(options)
+    shape = tuple(modality.input_shape(options))
     networks = AdaptiveClassifier(model, assigner).eval()
-    inputs, normalizer = modality.inputs(options), modality.normalizer(options)
-    return Classifier(networks, inputs, normalizer, tuple(shape), ()), Prices.of(model, assigner, shape)
+    classifier = Classifier(networks, modality.inputs(options), modality.normalizer(options), shape, ())
+    return classifier, count_costs(model, assigner, shape)
 
 
 def stream(
     classifier: Classifier,
-    prices: Prices,
+    costs: Costs,
     paths: Sequence[str],
     target: float,
     num_clips: int,
@@ -276,10 +253,10 @@ def stream(
     """
     grids, assigner = classifier.networks.grids, classifier.networks.assigner
     assert assigner is not None
-    shares = shares_for(prices.grids, prices.assigner, target)
+    shares = shares_for(costs, target)
     sizes = [num_clips * (one + 1) // num_slices - num_clips * one // num_slices for one in range(num_slices)]
     warm_up = list(range(len(grids))) * WARM_UP
-    dealt = [deal(shares, size, seed) for seed, size in enumerate(sizes)]
+    dealt = [deal_grids(shares, size, seed).tolist() for seed, size in enumerate(sizes)]
     mixed = DealtLengths(assigner, [*warm_up, *(length for one in dealt for length in one)])
     networks = AdaptiveClassifier(classifier.networks.model, mixed).eval()
     clips, slices = cycle(paths), []
@@ -297,7 +274,7 @@ def stream(
                 }
                 turns = list(both) if number % 2 == 0 else list(both)[::-1]
                 took = {name: _seconds(both[name][0], chosen, both[name][1]) for name in turns}
-                slices.append(Slice(len(lengths), prices.saving(lengths), **took))
+                slices.append(Slice(len(lengths), promised(costs, lengths), **took))
                 print(slices[-1].line(f"slice {number + 1}"), flush=True)
     return slices
 

@@ -178,6 +178,17 @@ def noise(input_shape: Sequence[int], batch: int, device: torch.device, dtype: s
     return torch.randn(batch, *input_shape[1:], generator=generator).to(device, DTYPES[dtype])
 
 
+def deal_grids(shares: Sequence[float], number: int, seed: int = 0) -> Tensor:
+    """Return the grid indices (number,) of inputs in shares as near as whole inputs come to them, shuffled."""
+    exact = [number * share / sum(shares) for share in shares]
+    counts = [int(one) for one in exact]
+    nearest = sorted(range(len(shares)), key=lambda one: counts[one] - exact[one])
+    for index in nearest[: number - sum(counts)]:
+        counts[index] += 1
+    indices = torch.arange(len(shares)).repeat_interleave(torch.tensor(counts))
+    return indices[torch.randperm(number, generator=torch.Generator().manual_seed(seed))]
+
+
 def even_mixtures(num_grids: int, batch: int, device: torch.device) -> list[Tensor]:
     """Return grid indices (batch,) for one call per grid: over all calls each grid gets the same share, for any batch size."""
     places = torch.arange(batch, device=device)

@@ -8,10 +8,12 @@ import json
 import inference
 import pytest
 import torch
-from inference import DealtLengths, Prices, Slice, deal, shares_for, together
+from inference import DealtLengths, Slice, promised, shares_for, together
 from torch import nn
 
+from revit.common.costs.per_grid import Costs
 from revit.common.methods.revit.assigner import TokenLengthAssigner
+from revit.common.timing.cases import deal_grids
 from revit.common.timing.clock import SIDES
 from revit.video.models.timesformer import TimeSformer
 
@@ -35,21 +37,21 @@ def test_an_assigner_s_answer_is_replaced_after_it_was_computed():
 
 @pytest.mark.parametrize("target", [100.0, 130.0, 190.0])
 def test_shares_cost_what_is_asked(target):
-    costs, assigner = (196.0, 100.0, 49.0), 0.5
-    shares = shares_for(costs, assigner, target)
+    costs = Costs({"14x14": 196.0, "10x10": 100.0, "7x7": 49.0}, 0.5, 0)
+    shares = shares_for(costs, target)
     assert sum(shares) == pytest.approx(1)
     assert shares[1] == shares[2]
-    assert sum(map(float.__mul__, shares, costs)) + assigner == pytest.approx(target)
-    lengths = deal(shares, 1000, seed=3)
-    assert 1 - Prices(costs, assigner).saving(lengths) == pytest.approx(target / 196, abs=2e-3)
+    assert costs.mean(dict(zip(costs.grids, shares))) == pytest.approx(target)
+    lengths = deal_grids(shares, 1000, seed=3).tolist()
+    assert 1 - promised(costs, lengths) == pytest.approx(target / 196, abs=2e-3)
     with pytest.raises(ValueError, match=r"between 75 and 196\.5 is possible"):
-        shares_for(costs, assigner, 60.0)
+        shares_for(costs, 60.0)
 
 
 def test_lengths_are_dealt_in_whole_inputs():
-    assert sorted(deal([0.5, 0.3, 0.2], 10, seed=0)) == [0] * 5 + [1] * 3 + [2] * 2
-    assert sorted(deal([0.45, 0.275, 0.275], 2, seed=0)) == [0, 1]
-    assert deal([0.5, 0.5], 20, seed=0) != deal([0.5, 0.5], 20, seed=1)
+    assert sorted(deal_grids([0.5, 0.3, 0.2], 10).tolist()) == [0] * 5 + [1] * 3 + [2] * 2
+    assert sorted(deal_grids([0.45, 0.275, 0.275], 2).tolist()) == [0, 1]
+    assert not torch.equal(deal_grids([0.5, 0.5], 20), deal_grids([0.5, 0.5], 20, seed=1))
 
 
 def test_slices_together():
@@ -90,12 +92,12 @@ def test_from_files_to_labels(capsys):
 
 
 def test_a_clip_without_an_answer_ends_the_run(tmp_path):
-    classifier, prices = inference.untrained(*inference.load_run(inference.CONFIG, TINY))
+    classifier, costs = inference.untrained(*inference.load_run(inference.CONFIG, TINY))
     (tmp_path / "a.mp4").write_bytes(b"no clip")
     serving = inference.Serving(device="cpu", dtype="float32", compile="eager")
-    target = 0.7 * prices.grids[0]
+    target = 0.7 * costs.grids["8x8"]
     with pytest.raises(RuntimeError, match=r"a\.mp4 at 8x8 became .*error="):
-        inference.stream(classifier, prices, [str(tmp_path / "a.mp4")], target, 4, 1, serving)
+        inference.stream(classifier, costs, [str(tmp_path / "a.mp4")], target, 4, 1, serving)
 
 
 def test_batch_and_adaptive_write_rows(tmp_path, monkeypatch):
