@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -91,14 +92,11 @@ def measure_data(
         loading: dict[str, Any] = {"prefetch": PREFETCH, "max_broken_share": 1.0}
         if decoders is not None and (best := best_decoder(rates)) is not None:
             loading[decoders.key.rsplit(".", 1)[-1]] = best
-        sources = list(_sources(options, modality, workers, loading))
-        try:
+        with ExitStack() as opened:
+            sources = [_sources(options, modality, num, loading, opened) for num in workers]
             measure_loaders([one for pair in sources for one in pair], shares["loaders"])
             loaders = [LoaderRate(train.workers, train.per_second, test.per_second) for train, test in sources]
             batch = next(sources[0][0].batches)
-        finally:
-            for source in (one for pair in sources for one in pair):
-                source.close()
         update_bar(advance=0, note="training")
         # A step costs about three times a test, for every grid; it is made twice.
         expected = 6 * len(options.grids) * len(batch) / model.inputs_per_second[options.grids[0].name]
@@ -163,12 +161,9 @@ def measure_training_step(
 def _check(
     options: Run, modality: Modality[Run], samples: SampleList, positions: Sequence[int], seconds: float
 ) -> CheckedFiles:
-    reader = modality.inputs(options).open("test")
-    try:
+    with closing(modality.inputs(options).open("test")) as reader:
         paths = list(dict.fromkeys(samples.path(position) for position in positions))
         checked = check_files(paths, reader.read, seconds)
-    finally:
-        reader.close()
     if not checked.good:
         path, reason = next(iter(checked.broken.items()))
         raise UserError(
@@ -184,19 +179,18 @@ def spread(num: int) -> Iterator[int]:
 
 
 def _sources(
-    options: Run, modality: Modality[Run], workers: Sequence[int], loading: dict[str, Any]
-) -> Iterator[tuple[Source, Source]]:
-    """Yield a training and a test loader for every number of workers."""
+    options: Run, modality: Modality[Run], workers: int, loading: dict[str, Any], opened: ExitStack
+) -> tuple[Source, Source]:
+    """Return a training and a test loader, which end with `opened`."""
     pixels = int(np.prod(modality.input_shape(options)))
     train = min(options.train.batch_size, max(1, BATCH_BYTES // pixels))
     test = min(options.test.batch_size, max(1, BATCH_BYTES // pixels // modality.num_views(options)))
     data: Any = options.data  # of either modality, which has a section on loading
-    for num in workers:
-        chosen = _with_data(options, loading=data.loading.model_copy(update={**loading, "num_workers": num}))
-        yield (
-            Source(modality.train_loader(chosen, "train", train), num),
-            Source(modality.eval_loader(chosen, "test", test), num),
-        )
+    chosen = _with_data(options, loading=data.loading.model_copy(update={**loading, "num_workers": workers}))
+    return (
+        opened.enter_context(closing(Source(modality.train_loader(chosen, "train", train), workers))),
+        opened.enter_context(closing(Source(modality.eval_loader(chosen, "test", test), workers))),
+    )
 
 
 def _with_list(options: Run, samples: SampleList, positions: Sequence[int], checked: CheckedFiles, path: Path) -> Run:

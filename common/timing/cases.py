@@ -139,18 +139,15 @@ def _foreign_cases(
         runner = _compiled(held) if fast else held
         for batch in batches:
             inputs = noise(input_shape, batch, device, "float32" if mixed else dtype)
-            run = _under_autocast(runner, inputs, dtype) if mixed else partial(runner, inputs)
+            run = partial(_answer, runner, inputs, dtype) if mixed else partial(runner, inputs)
             if fast and not _compiles(what[0], dtype, run):
                 continue
             yield Case(*what, dtype, fast, batch, cost, run, weight_bytes=weight_bytes(held))
 
 
-def _under_autocast(model: nn.Module, inputs: Tensor, dtype: str) -> Callable[[], Any]:
-    def run() -> Any:
-        with autocast(inputs.device, dtype):
-            return model(inputs)
-
-    return run
+def _answer(model: nn.Module, inputs: Tensor, dtype: str) -> Any:
+    with autocast(inputs.device, dtype):
+        return model(inputs)
 
 
 def _compiles(name: str, dtype: str, run: Callable[[], Any]) -> bool:
