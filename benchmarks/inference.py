@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import sys
 import tempfile
 import time
@@ -111,53 +110,51 @@ class Slice:
     num_clips: int
     promised: float
     """Share of the multiply-accumulates that is saved."""
-    longest: tuple[float, ...]
-    """Seconds by the clock, and of processor time of this process and its decoding helpers."""
-    adaptive: tuple[float, ...]
+    longest: float
+    """Seconds by the clock, with all clips at the longest grid."""
+    adaptive: float
+    """Seconds by the clock."""
 
-    def saved(self, column: int = 0) -> float:
-        """Return the share of the seconds that was saved; column 1: of processor time."""
-        return 1 - self.adaptive[column] / self.longest[column]
+    @property
+    def saved(self) -> float:
+        """Share of the seconds."""
+        return 1 - self.adaptive / self.longest
 
-    def line(self, name: str) -> str:
-        """Say both times and what was saved."""
-        longest, adaptive = (1000 * one[0] / self.num_clips for one in (self.longest, self.adaptive))
-        by_processor = f", {self.saved(1):.1%} by processor time" if len(self.longest) > 1 else ""
+    @property
+    def line(self) -> str:
+        """Both times and what was saved."""
+        longest, adaptive = (1000 * seconds / self.num_clips for seconds in (self.longest, self.adaptive))
         return (
-            f"{name}, {self.num_clips} clips: {longest:.0f} ms a clip at the longest grid, {adaptive:.0f} ms adaptive; promised to "
-            f"save {self.promised:.1%}, saved {self.saved():.1%} by the clock ({self.saved() / self.promised:.1%} of the promise)"
-            f"{by_processor}"
+            f"{self.num_clips} clips: {longest:.0f} ms a clip at the longest grid, {adaptive:.0f} ms adaptive; promised to save "
+            f"{self.promised:.1%}, saved {self.saved:.1%} by the clock ({self.saved / self.promised:.1%} of the promise)"
+        )
+
+    @property
+    def lost(self) -> str:
+        """Where the rest of the promise went."""
+        longest, adaptive = (1000 * seconds / self.num_clips for seconds in (self.longest, self.adaptive))
+        same = longest - (longest - adaptive) / self.promised
+        return (
+            f"a clip took {longest:.0f} ms at the longest grid and {adaptive:.0f} ms adaptively, as if {same:.0f} ms were the same at "
+            "every length: reading and decoding, and the assigner, which multiply-accumulates do not tell"
         )
 
 
 def together(slices: Sequence[Slice]) -> Slice:
     """Return all of them as one."""
     num_clips = sum(one.num_clips for one in slices)
-    longest, adaptive = (
-        tuple(map(sum, zip(*times))) for times in zip(*((one.longest, one.adaptive) for one in slices))
-    )
-    return Slice(num_clips, sum(one.promised * one.num_clips for one in slices) / num_clips, longest, adaptive)
-
-
-def lost(every: Slice) -> str:
-    """Say where the rest of the promise went."""
-    longest, adaptive = (1000 * seconds[0] / every.num_clips for seconds in (every.longest, every.adaptive))
-    same = longest - (longest - adaptive) / every.promised
-    return (
-        f"a clip took {longest:.0f} ms at the longest grid and {adaptive:.0f} ms adaptively, as if {same:.0f} ms were the same at every "
-        "length: reading and decoding, and the assigner, which multiply-accumulates do not tell"
-    )
+    promised = sum(one.promised * one.num_clips for one in slices) / num_clips
+    return Slice(num_clips, promised, sum(one.longest for one in slices), sum(one.adaptive for one in slices))
 
 
 def saving_row(work: str, target: float, slices: Sequence[Slice]) -> dict[str, Any]:
     """Return the row of how much of the promised saving the clock shows, slice by slice."""
-    shares = [100 * one.saved() / one.promised for one in slices]
-    every = together(slices)
-    print(every.line("all clips"))
-    facts = {"promised": every.promised, "realised": every.saved(), "why": lost(every)}
-    seconds = [(*one.longest, *one.adaptive) for one in slices]
-    wanted = f"{target:g} % of the promised saving"
-    return goal(work, wanted, shares, "{:.1f}", " % of the promised saving", **facts, seconds=seconds)
+    shares, every = [100 * one.saved / one.promised for one in slices], together(slices)
+    print(f"all clips, {every.line}")
+    facts = {"promised": every.promised, "realised": every.saved, "why": every.lost}
+    facts["seconds"] = [(one.longest, one.adaptive) for one in slices]
+    unit = "% of the promised saving"
+    return goal(work, f"{target:g} {unit}", shares, "{:.1f}", f" {unit}", **facts)
 
 
 def batch(values: argparse.Namespace, device: torch.device) -> dict[str, Any]:
@@ -196,11 +193,10 @@ def adaptive(values: argparse.Namespace, device: torch.device) -> dict[str, Any]
     slices = []
     with progress("adaptive", -(-num_clips // SLICE)) as update_bar:
         for chosen in lengths.split(SLICE):
-            longest = seconds_of(
-                partial(classifier, clips[: len(chosen)], torch.zeros_like(chosen, device=device)), device
-            )
+            all_longest = torch.zeros_like(chosen, device=device)
+            longest = seconds_of(partial(classifier, clips[: len(chosen)], all_longest), device)
             mixed = seconds_of(partial(assigned, chosen.to(device)), device)
-            slices.append(Slice(len(chosen), promised(costs, chosen.tolist()), (longest,), (mixed,)))
+            slices.append(Slice(len(chosen), promised(costs, chosen.tolist()), longest, mixed))
             update_bar(advance=1)
     work = f"ReViT-TimeSformer-B 8x224, {values.dtype}: {num_clips} clips in memory with an even mix of lengths"
     return saving_row(work, 90, slices)
@@ -275,19 +271,19 @@ def stream(
                 turns = list(both) if number % 2 == 0 else list(both)[::-1]
                 took = {name: _seconds(both[name][0], chosen, both[name][1]) for name in turns}
                 slices.append(Slice(len(lengths), promised(costs, lengths), **took))
-                print(slices[-1].line(f"slice {number + 1}"), flush=True)
+                print(f"slice {number + 1}, {slices[-1].line}", flush=True)
     return slices
 
 
-def _seconds(engine: Engine, paths: Sequence[str], grids: Sequence[str]) -> tuple[float, float]:
-    """Return seconds of the clock and of processors (the helpers' too, which end with the stream), from paths to answers."""
-    begin = time.perf_counter(), sum(os.times()[:4])
+def _seconds(engine: Engine, paths: Sequence[str], grids: Sequence[str]) -> float:
+    """Return the seconds from paths to answers."""
+    begin = time.perf_counter()
     answers = list(engine.predict(paths))
-    end = time.perf_counter(), sum(os.times()[:4])
+    seconds = time.perf_counter() - begin
     for answer, path, grid in zip(answers, paths, grids, strict=True):
         if answer.error is not None or (answer.path, answer.grid) != (path, grid):
             raise RuntimeError(f"{path} at {grid} became {answer}")
-    return end[0] - begin[0], end[1] - begin[1]
+    return seconds
 
 
 PARTS = {"batch": batch, "adaptive": adaptive, "files": files}
