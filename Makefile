@@ -7,7 +7,7 @@ TEST_PROCESSES ?= 2
 # The lock holds versions that no longer support Python 3.10; there the floors of setup.py decide.
 LOCK := $(shell $(PYTHON) -c "import sys; print('--constraint requirements.lock' if sys.version_info >= (3, 11) else '')")
 
-.PHONY: install demo test check format lock docs clean
+.PHONY: install demo test check format schemas lock docs clean
 
 install: $(STAMP)
 
@@ -37,6 +37,10 @@ check: install
 # Shows the pages of docs/ at http://127.0.0.1:8000, and changes to them as they are made.
 docs: install
 	$(BIN)/python -m mkdocs serve
+
+# The JSON schemas that editors read beside a configuration; a test compares them with the options.
+schemas: install
+	for kind in image video asvit_search; do $(BIN)/python tools/train_net.py --schema $$kind > common/config/schemas/$$kind.json || exit 1; done
 
 format: install
 	$(BIN)/ruff format .

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 FORMER_NAMES = {"engine": "parallel"}
 """Top-level sections by the name that they had in version 0.1, which is still read."""
@@ -23,6 +23,19 @@ class Options(BaseModel):
     def members(cls, field: str) -> Mapping[str, type[Options]]:
         """Return the class of every value of a mapping whose keys are known, such as `methods`. None for other fields."""
         return {}
+
+
+class NotedOptions(Options):
+    """Options written down without later keys at their defaults, so that runs from before these were there still compare equal."""
+
+    later: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialize(self)
+        fields = type(self).model_fields
+        defaults = {name: fields[name].get_default(call_default_factory=True) for name in self.later}
+        return {name: value for name, value in values.items() if name not in defaults or getattr(self, name) != defaults[name]}
 
 
 def with_present_names(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from revit.common.config.options import Options
+from revit.common.config.options import NotedOptions
 
 
-class SourceOptions(Options):
+class SourceOptions(NotedOptions):
     """Samples and their labels."""
 
     train: str | None = None
@@ -25,7 +25,7 @@ class SourceOptions(Options):
     """File with class names in order of the label numbers: plain lines, a JSON list or map, or a CSV."""
 
 
-class LoadingOptions(Options):
+class LoadingOptions(NotedOptions):
     """Reading of files."""
 
     num_workers: int = Field(default=2, ge=0)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from revit.common.config.options import Options
+from revit.common.config.options import NotedOptions, Options
 from revit.common.data.options import LoadingOptions, SourceOptions
 
 
@@ -26,23 +26,10 @@ class FrameOptions(Options):
     """Place of a single test view. The published code, meaning the centre, takes the `start`."""
 
 
-class NotedOptions(Options):
-    """Options written down without a later key at its default, so that runs from before it was there still compare equal."""
-
-    later: ClassVar[str]
-
-    @model_serializer(mode="wrap")
-    def _without_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values: dict[str, Any] = serialize(self)
-        if values.get(self.later) == type(self).model_fields[self.later].default:
-            del values[self.later]
-        return values
-
-
 class PixelOptions(NotedOptions):
     """Steps from frames to inputs."""
 
-    later = "resize"
+    later = ("resize",)
     crop_size: int = Field(default=224, ge=1)
     """Pixels of the square that the model sees."""
     jitter_min: int = Field(default=256, ge=1)
@@ -99,10 +86,10 @@ class ViewOptions(Options):
 ONE_VIEW = ViewOptions(num_temporal_views=1, num_crops=1)
 
 
-class ClipLoadingOptions(LoadingOptions, NotedOptions):
+class ClipLoadingOptions(LoadingOptions):
     """Reading of files of clips."""
 
-    later = "damaged"
+    later = (*LoadingOptions.later, "damaged")
     decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto"
     """Frames are the same with each: decord and torchcodec read the kinds of files for which that is proved, PyAV all others."""
     decode_timeout_seconds: float = Field(default=30.0, ge=0)
