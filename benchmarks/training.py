@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         (case,) = training_cases(options, modality, device, [len(options.grids)], [values.dtype], [values.batch])
         measured = [measure_training(case, values.rounds) for _ in range(values.runs)]
         figures = [statistics.median(one.over_plain()) for one in measured]
-        grids = ", ".join(map(str, case.grids))
+        grids = ", ".join(map(str, options.grids))
         what = f"{work}, a step at {grids}, batch {values.batch}, {values.dtype}"
         rows.append(goal(what, TARGET, figures, "{:.3f}", " times"))
     return finish(__file__, argv, values, rows)

@@ -83,10 +83,6 @@ class TrainingCase:
     no_replicas: str | None = None
     """Why the run's methods cannot share out the grids."""
 
-    @property
-    def grids(self) -> Sequence[TokenGrid]:
-        return self.options.grids
-
 
 def training_cases(
     options: RecipeOptions,
@@ -185,7 +181,10 @@ class Measured:
 def measure_training(case: TrainingCase, num_rounds: int) -> Measured:
     """Time `case` in processes of its own, `num_rounds` steps of each kind after two to warm up."""
     ranks = case.dealing.size
-    with tempfile.TemporaryDirectory() as folder, progress(f"{len(case.grids)} token lengths", None) as update_bar:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        progress(f"{len(case.options.grids)} token lengths", None) as update_bar,
+    ):
         update_bar(advance=0, note=f"{ranks} processes")
         mp.start_processes(_measure_rank, (case, num_rounds, folder), nprocs=ranks, start_method="spawn")
         return Measured(**json.loads((Path(folder) / "measured.json").read_text()))
@@ -240,9 +239,9 @@ def _steps(case: TrainingCase, rank: int, device: torch.device) -> dict[str, Ste
         steps["sequential"] = step(options)
         longest = options
         if options.methods:
-            longest = _at_grids(options, case.grids[:1], methods={})
+            longest = _at_grids(options, case.options.grids[:1], methods={})
         else:
-            passes = [step(_at_grids(options, [grid]), update=False) for grid in case.grids]
+            passes = [step(_at_grids(options, [grid]), update=False) for grid in case.options.grids]
             steps["apart"] = partial(_one_after_the_other, passes)
         steps["alone"] = step(longest, exchange=LongestOnly())
     return steps
@@ -290,7 +289,7 @@ def training_rows(config: str, case: TrainingCase, measured: Measured) -> list[d
             {
                 "name": name,
                 "config": config,
-                "grid": "+".join(map(str, case.grids)),
+                "grid": "+".join(map(str, case.options.grids)),
                 "dtype": case.dtype,
                 "compiled": case.options.parallel.compile,
                 "batch": case.batch,
@@ -301,7 +300,7 @@ def training_rows(config: str, case: TrainingCase, measured: Measured) -> list[d
                 "peak_memory_mb": None,
                 "fraction_of_peak": None if methods else rate / measured.operations_per_second,
                 "method": case.options.method_name,
-                "lengths": len(case.grids),
+                "lengths": len(case.options.grids),
                 "devices": devices,
                 "grids_per_rank": [[str(grid) for grid in grids] for grids in case.dealing.grids_per_rank],
                 "relative": typical(seconds) / base,
