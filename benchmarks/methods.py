@@ -1,6 +1,6 @@
 """Measure what the methods save in time, and what their own work costs, each against plain models in the same run.
 
-    python benchmarks/methods.py [dynamicvit] [toe] [flexivit] [--device cpu] [--dtype bfloat16] [--batch 8] [--json OUT]
+    python benchmarks/methods.py [dynamicvit] [toe] [flexivit] [asvit] [--device cpu] [--dtype bfloat16] [--batch 8] [--json OUT]
 
 dynamicvit  DeiT-S and DynamicViT-DeiT-S at a keeping ratio of 0.7, whose GMACs are 35 % fewer: pictures a second. Then where
             the rest of those 35 % goes, by timing four steps from one model to the other: "blocks" are the same blocks over
@@ -9,6 +9,11 @@ dynamicvit  DeiT-S and DynamicViT-DeiT-S at a keeping ratio of 0.7, whose GMACs 
 toe         A training step of DeiT-S with all tokens and at each stage of Token Expansion, r1 0.5, and the choice of tokens by
             itself. To reach: 1.24 times as fast, averaged over the stages, and less than 3 % of a step for the choice.
 flexivit    The resizing of FlexiViT-S at 240 pixels and one token grid: its share of a training step and of an answer.
+asvit       What As-ViT's measures cost on one CPU thread. "length" is the length distortion of the paper's topology (C = 32, one
+            block a stage) at 224 pixels, of 10 angles and one repeat; to reach: at most 5 s. Then the same number as the
+            published code finds it, by one backward pass for every output number and group of angles, on a narrower network
+            at 64 pixels (at full size it takes minutes), and ours there. "kernel" is the NTK of 16 pictures at 64 pixels, all at
+            once and picture by picture. A step of the search is 5 repeats of both measures at 64 pixels.
 
 All calls take turns. On a CPU shares and gains are by processor time, which others who use the cores disturb less than the
 clock; tables show both. Weights are random; speed does not depend on them.
@@ -24,7 +29,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from harness import CONFIGS, arguments_of, check_rows, costs_of, finish, goal, print_times
+from harness import CONFIGS, CPU, arguments_of, check_rows, costs_of, finish, goal, print_times
 from modalities import load_run
 from torch import Tensor
 
@@ -45,11 +50,21 @@ from revit.common.system.command_line import parse, tool
 from revit.common.system.device import DTYPES, pick_device
 from revit.common.timing.cases import noise
 from revit.common.timing.clock import time_rounds
+from revit.image.models.asvit import AsViT
+from revit.image.models.genotype import SEED_TOPOLOGY
 from revit.image.models.variants import VARIANTS
+from revit.image.search.complexity import Circle, Curve, curve_of, pooled, thetas_of, without_norms
+from revit.image.search.measure import Measurer, one_thread
+from revit.image.search.ntk import ntk, weight_gradients
+from revit.image.search.options import MeasureOptions
 
 SHAPE = (1, 3, 224, 224)
 REPEATS = 20
 """Times in a row that FlexiViT's resizing is made: once takes too little time to be measured."""
+GROUP = 6
+"""Angles of one group in As-ViT's published code."""
+PUBLISHED_WIDTH = 8
+"""Width of the As-ViT that the published procedure is tried on."""
 Rows = list[dict[str, Any]]
 
 
@@ -209,7 +224,59 @@ def flexivit(values: argparse.Namespace, device: torch.device) -> Rows:
     ]
 
 
-METHODS = {"dynamicvit": dynamicvit, "toe": toe, "flexivit": flexivit}
+def published_length(model: AsViT, circle: Circle, thetas: Tensor) -> float:
+    """Return the length distortion, found in reverse mode."""
+    total = 0.0
+    with without_norms(model):
+        for angles in thetas.split(GROUP):
+            angles = angles.clone().requires_grad_()
+            columns = [
+                torch.autograd.grad(column.sum(), angles, retain_graph=True)[0]
+                for column in pooled(model, circle.at(angles)).unbind(1)
+            ]
+            total += Curve(torch.stack(columns, dim=1)).length()
+    return total
+
+
+def asvit_of(width: int, pixels: int) -> tuple[AsViT, Circle, Tensor]:
+    """Return the paper's topology, a circle of pictures, and ten angles on it."""
+    generator = torch.Generator().manual_seed(0)
+    model = AsViT(SEED_TOPOLOGY.grown(width=width), pixels, num_classes=0).train()
+    circle = Circle.draw((3, pixels, pixels), generator, dtype=torch.float32)
+    return model, circle, thetas_of(10).float()
+
+
+def asvit(values: argparse.Namespace, device: torch.device) -> Rows:
+    images = torch.randn(16, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    large, narrow, small = asvit_of(32, 224), asvit_of(PUBLISHED_WIDTH, 64), asvit_of(32, 64)[0]
+    ours, theirs = curve_of(*narrow).length(), published_length(*narrow)
+    assert abs(ours / theirs - 1) < 1e-3, (ours, theirs)
+    measurer = Measurer(MeasureOptions(), images)
+
+    def step() -> None:
+        for repeat in range(5):
+            measurer.complexity(SEED_TOPOLOGY, 8, repeat)
+            measurer.condition(SEED_TOPOLOGY, 8, repeat)
+
+    calls: dict[str, Callable[[], Any]] = {
+        "length": lambda: curve_of(*large).length(),
+        f"length, width {PUBLISHED_WIDTH}, 64 pixels": lambda: curve_of(*narrow).length(),
+        "the same by the published procedure": partial(published_length, *narrow),
+        "kernel": partial(ntk, small, images),
+        "kernel, picture by picture": partial(weight_gradients, small, images),
+        "step of the search": step,
+    }
+    with one_thread():
+        times = time_rounds(calls, CPU, values.rounds, warm_up=1)
+    searched = [250 * seconds for seconds in times["step of the search"].processor]
+    return [
+        *print_times("As-ViT's measures, one thread", times),
+        goal("As-ViT: length distortion at 224 pixels", "at most 5 s", times["length"].processor, unit=" s"),
+        goal("As-ViT: 500 steps of the search on two cores", None, searched, "{:.0f}", " s"),
+    ]
+
+
+METHODS = {"dynamicvit": dynamicvit, "toe": toe, "flexivit": flexivit, "asvit": asvit}
 
 
 @tool
