@@ -264,12 +264,11 @@ def stream(
             _seconds(longest, list(islice(clips, WARM_UP)), [grids[0].name] * WARM_UP)
             for number, lengths in enumerate(dealt):
                 chosen = list(islice(clips, len(lengths)))
-                both = {
-                    "longest": (longest, [grids[0].name] * len(lengths)),
-                    "adaptive": (adaptive, [grids[length].name for length in lengths]),
+                turns = [("longest", longest, [0] * len(lengths)), ("adaptive", adaptive, lengths)]
+                took = {
+                    name: _seconds(engine, chosen, [grids[length].name for length in wanted])
+                    for name, engine, wanted in (turns if number % 2 == 0 else turns[::-1])
                 }
-                turns = list(both) if number % 2 == 0 else list(both)[::-1]
-                took = {name: _seconds(both[name][0], chosen, both[name][1]) for name in turns}
                 slices.append(Slice(len(lengths), promised(costs, lengths), **took))
                 print(f"slice {number + 1}, {slices[-1].line}", flush=True)
     return slices
