@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from revit.common.costs.per_grid import Costs, count_costs
-from revit.common.data.build import Split
+from revit.common.data.formats.base import Split
 from revit.common.evaluation.adaptive import adaptive_report, versions
 from revit.common.evaluation.evaluate import Evaluation, Runner, evaluate, grid_runners
 from revit.common.evaluation.operating_points import Calibration, calibrated, calibration_of, calibration_runners
