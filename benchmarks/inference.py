@@ -22,7 +22,7 @@ import dataclasses
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice
@@ -36,13 +36,11 @@ from modalities import load_run
 from torch import Tensor, nn
 
 from revit.common.costs.per_grid import Costs, count_costs
-from revit.common.methods.revit.adaptive import AdaptiveClassifier
-from revit.common.methods.revit.assigner import TokenLengthAssigner
+from revit.common.methods.revit.adaptive import AdaptiveClassifier, TokenLengthAssigner
 from revit.common.modality.classifier import Classifier
 from revit.common.modality.costs import build
 from revit.common.modality.modality import Modality
 from revit.common.serving.engine import Engine
-from revit.common.serving.options import Serving
 from revit.common.serving.runtime import Runtime
 from revit.common.speed.served import served_cases
 from revit.common.system.command_line import parse, tool
@@ -67,18 +65,18 @@ WARM_UP = 2
 
 
 class DealtLengths(nn.Module):
-    """In the place of an assigner: runs it, and gives each input the next of `lengths` (grid positions) instead of its answer;
+    """In the place of an assigner: runs it, and gives each input the next of `grid_index` instead of its answer;
     after the last one the first again."""
 
-    def __init__(self, assigner: nn.Module, lengths: Sequence[int]) -> None:
+    def __init__(self, assigner: nn.Module, grid_index: Sequence[int]) -> None:
         super().__init__()
         self.assigner = assigner
-        self.lengths = cycle(lengths)
+        self.grid_index = cycle(grid_index)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalised inputs (B, C, ...) -> logits (B, k)"""
         logits = self.assigner(inputs)
-        dealt = torch.tensor(list(islice(self.lengths, len(inputs))), device=logits.device)
+        dealt = torch.tensor(list(islice(self.grid_index, len(inputs))), device=logits.device)
         return nn.functional.one_hot(dealt, logits.shape[1]).to(logits.dtype)
 
 
@@ -180,7 +178,7 @@ def adaptive(values: argparse.Namespace, device: torch.device) -> dict[str, Any]
     costs = count_costs(model, assigner, SHAPE)
     runtime = Runtime(model, device, values.dtype, max_batch=max_batch)
     classifier = AdaptiveClassifier(model, assigner, max_batch).served_by(runtime).to(device)
-    lengths = torch.randint(len(model.grids), (num_clips,), generator=torch.Generator().manual_seed(0))
+    grid_index = torch.randint(len(model.grids), (num_clips,), generator=torch.Generator().manual_seed(0))
     clips = noise(SHAPE, SLICE, device, "float32")
 
     def assigned(chosen: Tensor) -> None:
@@ -192,7 +190,7 @@ def adaptive(values: argparse.Namespace, device: torch.device) -> dict[str, Any]
         runtime(clips[:2], grid)
     slices = []
     with progress("adaptive", -(-num_clips // SLICE)) as update_bar:
-        for chosen in lengths.split(SLICE):
+        for chosen in grid_index.split(SLICE):
             all_longest = torch.zeros_like(chosen, device=device)
             longest = seconds_of(partial(classifier, clips[: len(chosen)], all_longest), device)
             mixed = seconds_of(partial(assigned, chosen.to(device)), device)
@@ -215,7 +213,7 @@ def files(
         paths = [
             make_clip(Path(folder) / f"{seed}.mp4", seed, KEY_FRAMES[seed % 2], **size) for seed in range(num_files)
         ]
-        serving = Serving(device=str(device), dtype=values.dtype, compile="eager")
+        serving = {"device": str(device), "dtype": values.dtype, "compile": "eager"}
         slices = stream(classifier, costs, paths, target, num_clips, values.runs, serving)
     work = (
         f"ReViT-TimeSformer 8x224, {values.dtype}, at the paper's cost ({PAPER[0]} of {PAPER[1]}): {num_clips} clips from "
@@ -240,7 +238,7 @@ def stream(
     target: float,
     num_clips: int,
     num_slices: int,
-    serving: Serving,
+    serving: Mapping[str, Any],
 ) -> list[Slice]:
     """Answer `num_clips` clips (the paths again and again) in slices, each at the longest grid and adaptively, in turns that
     change places. target: GMACs of a clip in the mean.
@@ -256,9 +254,9 @@ def stream(
     mixed = DealtLengths(assigner, [*warm_up, *(length for one in dealt for length in one)])
     networks = AdaptiveClassifier(classifier.networks.model, mixed).eval()
     clips, slices = cycle(paths), []
-    with Engine(classifier, serving, grid=grids[0]) as longest:
-        same = dataclasses.replace(serving, max_batch=longest.plan.max_batch)
-        with Engine(dataclasses.replace(classifier, networks=networks), same) as adaptive:
+    with Engine(classifier, grid=grids[0], **serving) as longest:
+        same = {**serving, "max_batch": longest.plan.max_batch}
+        with Engine(dataclasses.replace(classifier, networks=networks), **same) as adaptive:
             print(f"served: {adaptive.plan}", flush=True)
             _seconds(adaptive, list(islice(clips, len(warm_up))), [grids[one].name for one in warm_up])
             _seconds(longest, list(islice(clips, WARM_UP)), [grids[0].name] * WARM_UP)

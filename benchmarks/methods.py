@@ -37,13 +37,11 @@ from revit.common.costs.flops import count
 from revit.common.methods.dynamicvit.method import DynamicViT, DynamicViTOptions
 from revit.common.methods.dynamicvit.reducer import DynamicViTReducer
 from revit.common.methods.task import Progress
-from revit.common.methods.toe.reducer import TokenExpansion
+from revit.common.methods.toe import TokenExpansion
 from revit.common.modality.costs import build
-from revit.common.models.decision import Decision, Shorter
-from revit.common.models.embed.resize import resize_patch_kernel, resize_positions
+from revit.common.models.embed.patches import resize_patch_kernel, resize_positions
 from revit.common.models.grid import TokenGrid
-from revit.common.models.layout import TokenLayout
-from revit.common.models.reducer import Reducer
+from revit.common.models.reducer import Decision, Reducer, Shorter, TokenLayout
 from revit.common.models.vit import ResizableTransformer
 from revit.common.speed.training_step import random_batch, training_step
 from revit.common.system.command_line import parse, tool
@@ -53,9 +51,17 @@ from revit.common.timing.clock import time_rounds
 from revit.image.models.asvit import AsViT
 from revit.image.models.genotype import SEED_TOPOLOGY
 from revit.image.models.variants import VARIANTS
-from revit.image.search.complexity import Circle, Curve, curve_of, pooled, thetas_of, without_norms
+from revit.image.search.complexity import (
+    Circle,
+    Curve,
+    curve_of,
+    ntk,
+    pooled,
+    thetas_of,
+    weight_gradients,
+    without_norms,
+)
 from revit.image.search.measure import Measurer, one_thread
-from revit.image.search.ntk import ntk, weight_gradients
 from revit.image.search.options import MeasureOptions
 
 SHAPE = (1, 3, 224, 224)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from revit.common.costs.per_grid import count_costs
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.models.base import GridModel
-from revit.common.serving.choices import INT8
+from revit.common.serving.options import INT8
 from revit.common.serving.runtime import Runtime
 from revit.common.timing.cases import cases_of, even_mixtures, noise
 from revit.common.timing.measure import Case

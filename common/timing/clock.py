@@ -18,17 +18,31 @@ SIDES = {"cuda": 8192}
 """Rows and columns of the yardstick's matrices; elsewhere 2048."""
 
 
+class Stopwatch:
+    """Add up the seconds of all blocks `with stopwatch:`, those of the GPU work that they launch included."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.seconds = device, 0.0
+
+    def __enter__(self) -> Stopwatch:
+        self._synchronise()
+        self._start = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._synchronise()
+        self.seconds += time.perf_counter() - self._start
+
+    def _synchronise(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
 def seconds_of(run: Callable[[], Any], device: torch.device) -> float:
-    """Return the seconds that one call takes, the GPU work that it launches included."""
-
-    def now() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    begin = now()
-    run()
-    return now() - begin
+    """Return the seconds that one call takes."""
+    with Stopwatch(device) as stopwatch:
+        run()
+    return stopwatch.seconds
 
 
 @dataclass

@@ -12,7 +12,7 @@ from inference import DealtLengths, Slice, promised, shares_for, together
 from torch import nn
 
 from revit.common.costs.per_grid import Costs
-from revit.common.methods.revit.assigner import TokenLengthAssigner
+from revit.common.methods.revit.adaptive import TokenLengthAssigner
 from revit.common.timing.cases import deal_grids
 from revit.common.timing.clock import SIDES
 from revit.video.models.timesformer import TimeSformer
@@ -93,7 +93,7 @@ def test_from_files_to_labels(capsys):
 def test_a_clip_without_an_answer_ends_the_run(tmp_path):
     classifier, costs = inference.untrained(*inference.load_run(inference.CONFIG, TINY))
     (tmp_path / "a.mp4").write_bytes(b"no clip")
-    serving = inference.Serving(device="cpu", dtype="float32", compile="eager")
+    serving = {"device": "cpu", "dtype": "float32", "compile": "eager"}
     target = 0.7 * costs.grids["8x8"]
     with pytest.raises(RuntimeError, match=r"a\.mp4 at 8x8 became .*error="):
         inference.stream(classifier, costs, [str(tmp_path / "a.mp4")], target, 4, 1, serving)

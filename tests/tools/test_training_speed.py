@@ -11,7 +11,7 @@ from modalities import load_run
 from ranks import start_server
 
 from revit.common.methods.task import Progress
-from revit.common.methods.toe.reducer import TokenExpansion
+from revit.common.methods.toe import TokenExpansion
 from revit.common.speed import training_speed
 from revit.common.speed.training_speed import training_cases
 from revit.common.speed.training_step import random_batch, training_step

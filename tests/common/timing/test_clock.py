@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from revit.common.timing.clock import quantile, time_rounds
+from revit.common.timing.clock import Stopwatch, quantile, time_rounds
 
 CPU = torch.device("cpu")
 
@@ -51,6 +51,16 @@ def test_rounds_that_would_take_too_long_are_not_begun(monkeypatch, seconds, war
     times = time_rounds(calls.calls, CPU, 10, warm_up=warm_up, seconds=seconds, fewest=fewest)
     assert len(calls.made) == 2 * made
     assert all(len(one.clock) == max(made - warm_up, 1) for one in times.values())
+
+
+def test_a_stopwatch_adds_up(monkeypatch):
+    calls, stopwatch = Calls(monkeypatch, 3), Stopwatch(CPU)
+    with stopwatch:
+        calls.call(2)
+    calls.call(3)
+    with stopwatch:
+        calls.call(1)
+    assert stopwatch.seconds == 3
 
 
 def test_quantile_of_few_samples():
