@@ -12,22 +12,6 @@ import environment  # noqa: F401 (it says what to do where the project is not in
 from revit.common.system.command_line import TRY_AGAIN, add_config, parse, parser, tool
 
 
-def show(values: argparse.Namespace) -> int:
-    """Print what the arguments ask for about configurations; nothing is made."""
-    from settings import as_text, key_text, schema_text
-
-    if values.schema is not None:
-        print(schema_text(values.schema))
-    elif values.keys is not None:
-        print(key_text(values.keys))
-    else:
-        # `--print-config KEY... key.path=value` cannot be told apart earlier.
-        keys = [text for text in values.print_config if "=" not in text]
-        overrides = [text for text in values.print_config if "=" in text]
-        print(as_text(values.cfg, [*values.overrides, *overrides], keys), end="")
-    return 0
-
-
 @tool
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser(
@@ -74,10 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = [name for name in ("print_config", "keys", "schema") if getattr(values, name) is not None]
     if values.cfg is None and asked in ([], ["print_config"]):
         arguments.error("the following arguments are required: --cfg")
-    if asked:
-        return show(values)
 
     # Imported after the arguments are read, so that --help and mistakes in them answer at once.
+    if asked:
+        from settings import show
+
+        show(values)
+        return 0
     from modalities import load_run
 
     from revit.common.system.device import pick_device

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,33 +39,6 @@ class Reference:
     """Takes one tensor of `input_shape`. Raises UserError that says what to install."""
     input_shape: tuple[int, ...]
     """Batch 1."""
-
-    @property
-    def input_name(self) -> str:
-        """Frames and pixels, such as "16x224x224"."""
-        return "x".join(map(str, self.input_shape[2:]))
-
-
-@dataclass(frozen=True)
-class Peers:
-    """What is timed beside the models of one kind."""
-
-    twins: tuple[Twin, ...] = ()
-    references: tuple[Reference, ...] = ()
-
-    @property
-    def names(self) -> list[str]:
-        """What `--peers` may name."""
-        return list(dict.fromkeys([*(one.name for one in self.twins), *(one.name for one in self.references)]))
-
-    def only(self, names: Collection[str]) -> Peers:
-        """Those of these names; all where none is named."""
-        if not names:
-            return self
-        return Peers(
-            tuple(twin for twin in self.twins if twin.name in names),
-            tuple(one for one in self.references if one.name in names),
-        )
 
 
 @dataclass(frozen=True)
