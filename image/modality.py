@@ -9,6 +9,7 @@ from typing import Any
 import timm
 
 from revit.common.data import build
+from revit.common.data.balance import sample_shares
 from revit.common.data.build import Split
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
@@ -108,7 +109,8 @@ class ImageModality(Modality[ImageRun]):
         the losses of its patches."""
         if (distill := options.distill.teacher) is not None:
             network = self.teacher(options, distill.source, "distill.teacher.source", own_size=False)
-            loss = TeacherDistillation(distill.kind, distill.alpha, distill.tau, options.label_smoothing)
+            weights = self.class_weights(options)
+            loss = TeacherDistillation(distill.kind, distill.alpha, distill.tau, options.label_smoothing, weights)
             return TeacherTask(loss, network)
         if not isinstance(options.model, ImageModel) or not options.model.is_lvvit:
             return super().task(options)
@@ -129,6 +131,7 @@ class ImageModality(Modality[ImageRun]):
         data, pictures = self.data(options), self.split(options, split)
         load = train_load(data, pictures, len(self.label_names(options)))
         how = {"repeats": data.augment.repeats, "rank": rank, "num_ranks": num_ranks}
+        how |= {"shares": sample_shares(options.balance, pictures)}
         return build.train_loader(load, pictures, data.loading, batch_size, options.run.seed, **how)
 
     def assigner_loader(

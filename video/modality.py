@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from revit.common.data.balance import sample_shares
 from revit.common.data.build import Split
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
@@ -138,7 +139,8 @@ class VideoModality(Modality[VideoRun]):
         self, options: VideoRun, split: Split, batch_size: int, rank: int = 0, num_ranks: int = 1
     ) -> Loader:
         data, clips, seed = self.data(options), self.split(options, split), options.run.seed
-        return build_train_loader(data, batch_size, seed, clips=clips, rank=rank, num_ranks=num_ranks)
+        how = {"rank": rank, "num_ranks": num_ranks, "shares": sample_shares(options.balance, clips)}
+        return build_train_loader(data, batch_size, seed, clips=clips, **how)
 
     def eval_loader(
         self,

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from revit.common.data.broken import BrokenFiles
 from revit.common.data.dataset import Load, RobustDataset
 from revit.common.data.label_names import read_label_names
@@ -31,7 +34,8 @@ def read_split(source: SourceOptions, split: Split, read: ReadList) -> SampleLis
     names: Sequence[str] | None = read_label_names(source.label_names) if source.label_names else None
     if names is None and split != "train" and source.train is not None:
         names = read_split(source, "train", read).names
-    return read(where, names)
+    samples = read(where, names)
+    return samples.with_label_sets() if source.several_labels else samples
 
 
 def train_loader(
@@ -44,14 +48,17 @@ def train_loader(
     repeats: int = 1,
     rank: int = 0,
     num_ranks: int = 1,
+    shares: NDArray[np.float64] | None = None,
 ) -> Loader:
-    """Return a loader of shuffled batches of `batch_size` per process; what cannot be read is replaced.
+    """Return a loader of shuffled batches of `batch_size` per process; what cannot be read is replaced. `shares`: see
+    `EpochSampler`.
 
     Its loop raises UserError once more than `max_broken_share` of the files met cannot be read. The last, smaller batch of
     an epoch is dropped, unless it is the only one.
     """
+    ranks = {"rank": rank, "num_ranks": num_ranks}
     sampler = EpochSampler(
-        len(samples), seed=seed, shuffle=True, rank=rank, num_ranks=num_ranks, equal_lengths=True, repeats=repeats
+        len(samples), seed=seed, shuffle=True, equal_lengths=True, repeats=repeats, shares=shares, **ranks
     )
     return Loader(
         RobustDataset(load, len(samples), seed=seed, training=True, max_tries=loading.max_tries),

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from revit.common.data.flat import FlatStrings
+from revit.common.data.flat import FlatNumbers, FlatStrings
 from revit.common.system.errors import UserError
 
 
@@ -32,6 +32,8 @@ class SampleList:
     """Folder that names of samples count from, see `name`."""
     kept: tuple[int, ...] | None = None
     """Numbers that the classes of a subset have in the whole list, see `take`."""
+    label_sets: FlatNumbers | None = None
+    """Class numbers of every sample where one may have several, or none; `labels` then has the first, -1 for none."""
 
     @classmethod
     def build(
@@ -52,7 +54,8 @@ class SampleList:
     def fingerprint(self) -> str:
         """Number of samples and check sum, which tell this list from every other one."""
         digest = hashlib.sha256(repr(self.names).encode())
-        for column in (self.paths.text, self.paths.ends, self.labels):
+        sets = () if self.label_sets is None else (self.label_sets.numbers, self.label_sets.ends)
+        for column in (self.paths.text, self.paths.ends, self.labels, *sets):
             digest.update(np.ascontiguousarray(column).tobytes())
         return f"{len(self)} samples, {digest.hexdigest()[:12]}"
 
@@ -82,9 +85,31 @@ class SampleList:
         return int(self.labels[position])
 
     @property
+    def several(self) -> bool:
+        """Whether a sample may have several labels, or none."""
+        return self.label_sets is not None
+
+    def label_set(self, position: int) -> tuple[int, ...]:
+        """Return all class numbers of sample `position`, rising."""
+        return (self.label(position),) if self.label_sets is None else self.label_sets[position]
+
+    def with_label_sets(self) -> Self:
+        """Return the same list as one of samples with several labels."""
+        return (
+            self
+            if self.several
+            else replace(self, label_sets=FlatNumbers.of([label] for label in self.labels.tolist()))
+        )
+
+    @property
+    def all_labels(self) -> NDArray[np.int64]:
+        """Labels of all samples one after the other."""
+        return self.labels if self.label_sets is None else self.label_sets.numbers
+
+    @property
     def num_classes(self) -> int:
         """Number of names, or, without names, one more than the largest label."""
-        return len(self.names) if self.names is not None else int(self.labels.max()) + 1
+        return len(self.names) if self.names is not None else int(self.all_labels.max(initial=-1)) + 1
 
     def check_classes(self, num_classes: int) -> None:
         """Raise UserError unless every label is below `num_classes` and the names, if any, are that many."""
@@ -93,9 +118,12 @@ class SampleList:
                 f"{self.source}: has {len(self.names)} class names, the model has {num_classes} classes; "
                 f"set num_classes to {len(self.names)} or give the list of names that belongs to the model"
             )
-        worst = int(self.labels.argmax())
-        if self.label(worst) >= num_classes:
+        if not len(self.all_labels):
+            raise UserError(f"{self.source}: none of its samples has a label; give a list with labels")
+        place = int(self.all_labels.argmax())
+        worst, label = place if self.label_sets is None else int(self.label_sets.owners[place]), self.all_labels[place]
+        if label >= num_classes:
             raise UserError(
-                f"{self.source}: {self.path(worst)} has label {self.label(worst)}, the model has {num_classes} "
+                f"{self.source}: {self.path(worst)} has label {label}, the model has {num_classes} "
                 f"classes (0..{num_classes - 1}); set num_classes to {self.num_classes} or correct the list"
             )

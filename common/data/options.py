@@ -10,6 +10,7 @@ from revit.common.config.options import NotedOptions
 class SourceOptions(NotedOptions):
     """Samples and their labels."""
 
+    later = ("several_labels",)
     train: str | None = None
     """List file (`path label` lines) or folder with one subfolder per class. Needed for training."""
     val: str | None = None
@@ -23,6 +24,9 @@ class SourceOptions(NotedOptions):
     """Folder that relative paths of the lists are joined to."""
     label_names: str | None = None
     """File with class names in order of the label numbers: plain lines, a JSON list or map, or a CSV."""
+    several_labels: bool = False
+    """A sample may have several labels, or none: in lists numbers at the end of a line (`path 1 3`), or names joined by `;` or
+    `|` (or by `,` in a quoted field of a CSV). The model then learns a yes or no for every class (binary cross entropy)."""
 
 
 class LoadingOptions(NotedOptions):

@@ -5,14 +5,16 @@ Errors name file and line; `noun` is the samples' name in messages, such as clip
 
 from __future__ import annotations
 
+import csv
 import logging
 import os
+import re
 from array import array
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from revit.common.data.flat import GrowingLabels, GrowingStrings
+from revit.common.data.flat import FlatNumbers, GrowingLabels, GrowingStrings
 from revit.common.data.label_names import check_label
 from revit.common.data.lists import SampleList
 from revit.common.system.errors import UserError
@@ -31,25 +33,33 @@ def read_samples(
     separator: str = " ",
     prefix: str = "",
     names: Sequence[str] | None = None,
+    several: bool = False,
 ) -> SampleList:
     """Read the list file or the folder per class that `source` is, see `read_list` and `read_tree`."""
     if os.path.isdir(source):
         return read_tree(source, noun, extensions, names)
-    return read_list(source, noun, separator=separator, prefix=prefix, names=names)
+    return read_list(source, noun, separator=separator, prefix=prefix, names=names, several=several)
 
 
 def read_list(
-    source: str, noun: str, *, separator: str = " ", prefix: str = "", names: Sequence[str] | None = None
+    source: str,
+    noun: str,
+    *,
+    separator: str = " ",
+    prefix: str = "",
+    names: Sequence[str] | None = None,
+    several: bool = False,
 ) -> SampleList:
     """Read lines `path separator label`. The label is the last field, so paths may contain the separator.
 
     A space separates by any white space. With `names`, the class names in order, labels are numbers or these names; without,
     all numbers or all names, which are then numbered alphabetically. Quotes around a path and empty lines are left out.
+    several: a line may have several labels, see `split_labels`.
 
     UserError names file, line and what was found.
     """
     cut = {" ": None, "\\t": "\t"}.get(separator, separator)
-    paths, labels, lines = GrowingStrings(), GrowingLabels[str](), array("q")
+    paths, labels, lines = GrowingStrings(), GrowingLabels[tuple[str, ...]](), array("q")
     bad: list[tuple[int, str]] = []
     header = ""
     try:
@@ -58,14 +68,18 @@ def read_list(
                 line = line.strip()
                 if not line:
                     continue
-                fields = line.rsplit(cut, 1)
-                path, label = fields[0].strip(), fields[-1].strip().strip('"')
-                if len(fields) < 2 or not path or not label:
+                if several:
+                    path, found = split_labels(line, cut)
+                else:
+                    fields = line.rsplit(cut, 1)
+                    path, label = fields[0].strip(), fields[-1].strip().strip('"')
+                    found = (label,) if len(fields) == 2 and label else None
+                if not path or found is None:
                     bad.append((number, f"no label behind the path in {line!r} (separator {separator!r})"))
                     continue
                 path = path.strip('"')
                 paths.append(os.path.join(prefix, path) if prefix else path)
-                labels.append(label)
+                labels.append(found)
                 lines.append(number)
                 header = header or line
     except OSError as error:
@@ -75,22 +89,53 @@ def read_list(
     _check_lines(source, bad)
     if not lines:
         raise UserError(f"{source}: no {noun} in it")
-    texts, places = labels.distinct, labels.places
+    sets, places = labels.distinct, labels.places
+    texts = list(dict.fromkeys(text for one in sets for text in one))
+    if not texts:
+        raise UserError(f"{source}: none of its lines has a label; give a list with labels")
     if names is None and not is_number(texts[0]):
         if len(texts) > 1 and all(map(is_number, texts[1:])) and np.count_nonzero(places == 0) == 1:
             raise UserError(f"{source}: line {lines[0]} looks like a header ({header!r}); delete it")
         names = sorted(texts)
     number_of = {name: number for number, name in enumerate(names)} if names is not None else None
-    numbers, wrong = np.zeros(len(texts), np.int64), {}
-    for place, label in enumerate(texts):
+    numbers, faults = {}, {}
+    for label in texts:
         try:
-            numbers[place] = check_label(label, number_of)
+            numbers[label] = check_label(label, number_of)
         except ValueError as error:
-            wrong[place] = str(error)
+            faults[label] = str(error)
+    wrong = {place: faults[label] for place, one in enumerate(sets) for label in one if label in faults}
     rows = np.flatnonzero(np.isin(places, list(wrong))) if wrong else ()
     _check_lines(source, [(lines[row], wrong[places[row]]) for row in rows])
     known = tuple(names) if names is not None else None
-    return SampleList(paths.flat(), numbers[places], known, source, root=prefix)
+    found_sets = [sorted({numbers[label] for label in one}) for one in sets]
+    label_sets = FlatNumbers.of(found_sets[place] for place in places) if several else None
+    first = np.array([one[0] if one else -1 for one in found_sets], np.int64)
+    return SampleList(paths.flat(), first[places], known, source, root=prefix, label_sets=label_sets)
+
+
+def split_labels(line: str, cut: str | None) -> tuple[str, tuple[str, ...] | None]:
+    """Return path and labels of a line that may have several, or none (`""`); None where the line has no labels' place.
+
+    Separated by white space (`cut` None): numbers at the end of the line, or one field of names joined by `;` or `|`; a path
+    that ends in a number stands in quotes. By another sign: the fields behind the path, as CSV; a quoted field may join its
+    labels by `;`, `|` or `,`.
+    """
+    if cut is not None:
+        path, *fields = next(csv.reader([line], delimiter=cut, skipinitialspace=True))
+        joined = ";".join(re.sub("[,|]", ";", field) for field in fields)
+        return path.strip(), _labels_in(joined) if fields else None
+    quoted = re.fullmatch(r'"([^"]+)"\s+(.+)', line)
+    found = quoted or re.fullmatch(r"(\S.*?)\s+((?:[+-]?\d+\s+)*[+-]?\d+|\S+)", line)
+    if found is None:
+        return line, None
+    said = found[2].strip('"')
+    numbers = all(map(is_number, said.split()))
+    return found[1], _labels_in(";".join(said.split()) if numbers else said)
+
+
+def _labels_in(joined: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(label.strip() for label in re.split("[;|]", joined) if label.strip()))
 
 
 def read_tree(source: str, noun: str, extensions: tuple[str, ...], names: Sequence[str] | None = None) -> SampleList:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from revit.common.config.sections import BalanceOptions
+from revit.common.data.balance import class_weights
 from revit.common.data.build import Split
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
@@ -78,9 +82,10 @@ class Modality(ABC, Generic[Run]):
 
     def split(self, options: Run, split: Split) -> SampleList:
         """Return the samples of a split. UserError if there is no list, or a label does not fit the model."""
-        samples = self._samples(options, split)
-        samples.check_classes(len(self.label_names(options)))
-        return samples
+        samples, names = self._samples(options, split), self.label_names(options)
+        samples.check_classes(len(names))
+        # A sample's set of labels has a place for every class of the model, also where lists have numbers alone.
+        return replace(samples, names=tuple(names)) if samples.several else samples
 
     def paths(self, options: Run, split: Split) -> Sequence[str]:
         """Return the files of a split, position = sample id."""
@@ -112,7 +117,8 @@ class Modality(ABC, Generic[Run]):
 
     def assigner_loader(self, options: Run, split: Split, batch_size: int, rank: int = 0, num_ranks: int = 1) -> Loader:
         """Load a split shuffled, to train the assigner; augmented only so far as its labels stay true."""
-        return self.train_loader(options, split, batch_size, rank, num_ranks)
+        as_they_come = options.model_copy(update={"balance": BalanceOptions()})
+        return self.train_loader(as_they_come, split, batch_size, rank, num_ranks)
 
     @abstractmethod
     def eval_loader(
@@ -177,8 +183,16 @@ class Modality(ABC, Generic[Run]):
 
     def distillation(self, options: Run) -> SelfDistillation:
         """Return the losses of a grid that is taught by the longest."""
-        distill = options.distill
-        return SelfDistillation(distill.weight, distill.temperature, distill.hard, options.label_smoothing)
+        distill, several = options.distill, options.data.source.several_labels
+        how = (distill.weight, distill.temperature, distill.hard, options.label_smoothing)
+        return SelfDistillation(*how, class_weights=self.class_weights(options), several=several)
+
+    def class_weights(self, options: Run) -> Tensor | None:
+        """Return the weight (K,) of every class in the model's loss, as `balance.weights` has it; None: all alike."""
+        if options.balance.weights == "none":
+            return None
+        weights = class_weights(options.balance, self.split(options, "train"), self.label_names(options))
+        return None if weights is None else torch.from_numpy(weights)
 
     # -- classifying files -------------------------------------------------------------------------------------------
 

@@ -31,12 +31,13 @@ EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff",
 
 
 def read_pictures(
-    source: str, *, separator: str = " ", prefix: str = "", names: Sequence[str] | None = None
+    source: str, *, separator: str = " ", prefix: str = "", names: Sequence[str] | None = None, several: bool = False
 ) -> SampleList:
     """Read a list file, a folder-per-class tree, a tar file or a folder of tar files, whichever `source` is."""
     if _is_tar(source):
         return read_tar(source, names)
-    return read_samples(source, "pictures", EXTENSIONS, separator=separator, prefix=prefix, names=names)
+    how = {"separator": separator, "prefix": prefix, "names": names, "several": several}
+    return read_samples(source, "pictures", EXTENSIONS, **how)
 
 
 def keep_classes(samples: SampleList, classes: int | str | Sequence[str | int]) -> SampleList:

@@ -24,7 +24,7 @@ from torch import Generator, Tensor
 from revit.common.data import build
 from revit.common.data.broken import BrokenSample
 from revit.common.data.build import Split
-from revit.common.data.dataset import Sample
+from revit.common.data.dataset import Sample, target_of
 from revit.common.data.lists import SampleList
 from revit.image.data.label_maps import LabelMaps
 from revit.image.data.lists import keep_classes, read_pictures
@@ -37,7 +37,8 @@ def read_split(options: PictureOptions, split: Split) -> SampleList:
     source = options.source
 
     def read(where: str, names: Sequence[str] | None) -> SampleList:
-        return read_pictures(where, separator=source.separator, prefix=source.prefix, names=names)
+        how = {"separator": source.separator, "prefix": source.prefix, "several": source.several_labels}
+        return read_pictures(where, names=names, **how)
 
     pictures = build.read_split(source, split, read)
     return pictures if source.classes is None else keep_classes(pictures, source.classes)
@@ -60,7 +61,7 @@ class TrainPictures:
 
     def __call__(self, index: int, generator: Generator) -> Sample:
         """Return uint8 (1, C, H, W) and its class number."""
-        return Sample(self.transform(_read(self.pictures, index))[None], self.pictures.label(index))
+        return Sample(self.transform(_read(self.pictures, index))[None], target_of(self.pictures, index))
 
 
 @dataclass
@@ -78,7 +79,7 @@ class MappedPictures:
         picture = _read(self.pictures, index)
         pixels, label_map, crop = self.transform(picture, label_map)
         crop = self.label_maps.crop(crop, picture.height, picture.width)
-        return Sample(pixels[None], self.pictures.label(index), {"label_map": label_map, "crop": crop})
+        return Sample(pixels[None], target_of(self.pictures, index), {"label_map": label_map, "crop": crop})
 
 
 @dataclass
@@ -91,7 +92,7 @@ class EvalPictures:
     def __call__(self, index: int, generator: Generator) -> Sample:
         """Return uint8 (1, C, H, W) and its class number."""
         pixels = _eval_pixels(self.pictures.path(index), _read(self.pictures, index), self.options)
-        return Sample(pixels, self.pictures.label(index))
+        return Sample(pixels, target_of(self.pictures, index))
 
 
 def load_picture(path: str, options: PictureOptions) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Generator, Tensor
 
 from revit.common.data import build
 from revit.common.data.build import Split
-from revit.common.data.dataset import Sample
+from revit.common.data.dataset import Sample, target_of
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
 from revit.common.data.reader import Views
@@ -37,7 +37,8 @@ from revit.video.data.transforms import eval_pixels, eval_short_side, train_pixe
 def read_split(options: ClipOptions, split: Split) -> SampleList:
     """Read the clips of one split, see `revit.common.data.build.read_split`."""
     source = options.source
-    read = partial(read_clips, separator=source.separator, prefix=source.prefix)
+    how = {"separator": source.separator, "prefix": source.prefix, "several": source.several_labels}
+    read = partial(read_clips, **how)
     return build.read_split(source, split, lambda where, names: read(where, names=names))
 
 
@@ -49,6 +50,7 @@ def build_train_loader(
     clips: SampleList | None = None,
     rank: int = 0,
     num_ranks: int = 1,
+    shares: NDArray[np.float64] | None = None,
 ) -> Loader:
     """Load shuffled, augmented batches of one random clip per file, uint8 (B, C, T, H, W). Broken files are replaced.
 
@@ -56,7 +58,8 @@ def build_train_loader(
     """
     clips = clips if clips is not None else read_split(options, "train")
     load = TrainClips(clips, options, make_reader(options.loading))
-    return build.train_loader(load, clips, options.loading, batch_size, seed, rank=rank, num_ranks=num_ranks)
+    how = {"rank": rank, "num_ranks": num_ranks, "shares": shares}
+    return build.train_loader(load, clips, options.loading, batch_size, seed, **how)
 
 
 def build_eval_loader(
@@ -231,7 +234,7 @@ class TrainClips:
         path = self.clips.path(index)
         frames = self.reader.read(path, choose)
         clip = train_pixels(_to_clip(frames), pixels, short_side, generator)
-        return Sample(clip[None], self.clips.label(index), remark=remark, path=path)
+        return Sample(clip[None], target_of(self.clips, index), remark=remark, path=path)
 
 
 @dataclass
@@ -247,7 +250,7 @@ class EvalClips:
         """Read uint8 (V, C, T, H, W) and its class number. Nothing is random."""
         path = self.clips.path(index)
         views = read_views(path, self.options, self.views, self.reader)
-        return Sample(views.pixels, self.clips.label(index), remark=views.remark, path=path)
+        return Sample(views.pixels, target_of(self.clips, index), remark=views.remark, path=path)
 
 
 def _to_clip(frames: NDArray[np.uint8]) -> Tensor:

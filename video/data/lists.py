@@ -15,7 +15,8 @@ the rest; classes are numbered as it numbers them."""
 
 
 def read_clips(
-    source: str, *, separator: str = " ", prefix: str = "", names: Sequence[str] | None = None
+    source: str, *, separator: str = " ", prefix: str = "", names: Sequence[str] | None = None, several: bool = False
 ) -> SampleList:
     """Read a list file or a folder-per-class tree of clips. See `revit.common.data.read_lists`."""
-    return read_samples(source, "clips", EXTENSIONS, separator=separator, prefix=prefix, names=names)
+    how = {"separator": separator, "prefix": prefix, "names": names, "several": several}
+    return read_samples(source, "clips", EXTENSIONS, **how)

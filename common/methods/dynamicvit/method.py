@@ -14,7 +14,6 @@ from revit.common.config.sections import GroupOptions, OptimOptions
 from revit.common.methods.base import Method, MethodOptions, Setting, refuse, transformer_without_reducer
 from revit.common.methods.dynamicvit.reducer import DynamicViTReducer, default_stages, geometric_rates
 from revit.common.methods.dynamicvit.task import DynamicViTTask
-from revit.common.methods.revit.task import SelfDistillation
 from revit.common.methods.task import Task
 from revit.common.models.base import GridModel
 from revit.common.system.errors import UserError
@@ -140,7 +139,7 @@ class DynamicViT(Method[DynamicViTOptions]):
         assert isinstance(model.reducer, DynamicViTReducer)
         wanted = self.options.teacher or ("none" if run.start.source is None else "start")
         return DynamicViTTask(
-            SelfDistillation(label_smoothing=run.label_smoothing),
+            setting.models.distillation(run),
             model.reducer.rates,
             self.options.ratio_weight,
             self.options.distill_weight,

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from revit.common.data.batch import Batch
-from revit.common.methods.revit.task import SelfDistillation, divergence
+from revit.common.methods.revit.task import SelfDistillation
 from revit.common.methods.task import Task
 from revit.common.models.base import GridModel
 from revit.common.models.outputs import ModelOutput
@@ -55,7 +55,7 @@ class DynamicViTTask(Task):
     """
 
     supervised: SelfDistillation
-    """Gives the loss of the labels."""
+    """Losses of the labels, and of what the teacher says of the classes."""
     rates: tuple[float, ...]
     ratio_weight: float = 2.0
     distill_weight: float = 0.5
@@ -81,7 +81,7 @@ class DynamicViTTask(Task):
         parts = {"labels": labels, "ratio": ratio_loss(decisions, self.rates)}
         loss = labels + self.ratio_weight * parts["ratio"]
         if taught is not None:
-            parts["classes"] = divergence(output.logits.float(), taught.logits.float())
+            parts["classes"] = self.supervised.labels.divergence(output.logits.float(), taught.logits.float())
             parts["tokens"] = self.token_term(output, taught, decisions[-1])
             loss = loss + self.distill_weight * (parts["classes"] + parts["tokens"])
         self.parts = {name: part.detach() for name, part in parts.items()}

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from revit.common.data.balance import scaled
 from revit.common.data.flat import GrowingStrings
 from revit.common.models.grid import TokenGrid, longest_first
 from revit.common.system.errors import UserError
@@ -43,10 +44,9 @@ def class_balanced_weights(labels: Tensor, num_grids: int) -> Tensor:
 
     Labels taken on training data lean to the short grids, which a plain cross entropy would repeat.
     """
-    counts = torch.bincount(labels[labels != DROPPED], minlength=num_grids).float()
-    present = counts > 0
+    counts = torch.bincount(labels[labels != DROPPED], minlength=num_grids).double().numpy()
     weights = torch.zeros(num_grids)
-    weights[present] = counts.sum() / (present.sum() * counts[present])
+    weights[torch.tensor(counts > 0)] = torch.tensor(scaled(counts[counts > 0], 1.0)).float()
     return weights
 
 
