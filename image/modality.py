@@ -130,8 +130,8 @@ class ImageModality(Modality[ImageRun]):
     ) -> Loader:
         data, pictures = self.data(options), self.split(options, split)
         load = train_load(data, pictures, len(self.label_names(options)))
-        how = {"repeats": data.augment.repeats, "rank": rank, "num_ranks": num_ranks}
-        how |= {"shares": sample_shares(options.balance, pictures)}
+        how: dict[str, Any] = {"repeats": data.augment.repeats, "rank": rank, "num_ranks": num_ranks}
+        how["shares"] = sample_shares(options.balance, pictures)
         return build.train_loader(load, pictures, data.loading, batch_size, options.run.seed, **how)
 
     def assigner_loader(
@@ -139,8 +139,8 @@ class ImageModality(Modality[ImageRun]):
     ) -> Loader:
         """Load a split shuffled, but as it is evaluated: a random crop may show a part that needs another token length."""
         data, pictures = self.data(options), self.split(options, split)
-        load, ranks = EvalPictures(pictures, data), {"rank": rank, "num_ranks": num_ranks}
-        return build.train_loader(load, pictures, data.loading, batch_size, options.run.seed, **ranks)
+        load, seed = EvalPictures(pictures, data), options.run.seed
+        return build.train_loader(load, pictures, data.loading, batch_size, seed, rank=rank, num_ranks=num_ranks)
 
     def eval_loader(
         self,

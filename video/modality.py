@@ -139,8 +139,8 @@ class VideoModality(Modality[VideoRun]):
         self, options: VideoRun, split: Split, batch_size: int, rank: int = 0, num_ranks: int = 1
     ) -> Loader:
         data, clips, seed = self.data(options), self.split(options, split), options.run.seed
-        how = {"rank": rank, "num_ranks": num_ranks, "shares": sample_shares(options.balance, clips)}
-        return build_train_loader(data, batch_size, seed, clips=clips, **how)
+        shares = sample_shares(options.balance, clips)
+        return build_train_loader(data, batch_size, seed, clips=clips, rank=rank, num_ranks=num_ranks, shares=shares)
 
     def eval_loader(
         self,

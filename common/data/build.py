@@ -56,9 +56,15 @@ def train_loader(
     Its loop raises UserError once more than `max_broken_share` of the files met cannot be read. The last, smaller batch of
     an epoch is dropped, unless it is the only one.
     """
-    ranks = {"rank": rank, "num_ranks": num_ranks}
     sampler = EpochSampler(
-        len(samples), seed=seed, shuffle=True, equal_lengths=True, repeats=repeats, shares=shares, **ranks
+        len(samples),
+        seed=seed,
+        shuffle=True,
+        rank=rank,
+        num_ranks=num_ranks,
+        equal_lengths=True,
+        repeats=repeats,
+        shares=shares,
     )
     return Loader(
         RobustDataset(load, len(samples), seed=seed, training=True, max_tries=loading.max_tries),

@@ -15,7 +15,9 @@ from revit.common.costs.per_grid import Costs
 from revit.common.evaluation.cascade import CascadeTable, cascade_figures, gather_answers
 from revit.common.evaluation.evaluate import Evaluation
 from revit.common.evaluation.intervals import Z95
-from revit.common.methods.revit.labels import smallest_correct
+from revit.common.evaluation.label_sets import class_figures, mean_average_precision
+from revit.common.evaluation.reliability import reliability
+from revit.common.methods.revit.labels import right_grids, smallest_correct
 from revit.common.system.machine import machine_name
 
 PACKAGES = ("revit-video", "torch", "torchvision", "timm", "numpy", "av", "decord", "fvcore", "deepspeed")
@@ -51,8 +53,7 @@ def adaptive_report(
         fixed.append(
             {
                 "grid": name,
-                "top1": _percent(evaluation.correct(answers.logits, merge)),
-                "top5": _percent(evaluation.correct(answers.logits, merge, topk=5)),
+                **accuracy(evaluation, name, merge),
                 "gmacs": costs.grids[name],
                 "params": costs.num_params,
                 "per_second": evaluation.num_evaluated / max(answers.seconds, 1e-9),
@@ -65,15 +66,14 @@ def adaptive_report(
         mean_price = float(prices[answers.lengths].mean())
         share = _shares(answers.lengths, names)
         report["adaptive"] = {
-            "top1": _percent(evaluation.correct(answers.logits, merge)),
-            "top5": _percent(evaluation.correct(answers.logits, merge, topk=5)),
+            **accuracy(evaluation, adaptive, merge),
             "gmacs": mean_price + costs.assigner,
             "share": share,
             "per_second": evaluation.num_evaluated / max(answers.seconds, 1e-9),
             "assigner_gmacs": costs.assigner,
             "assigner_params": costs.num_assigner_params,
         }
-        per_grid = torch.stack([evaluation.answers[name].logits for name in names])  # (k, N, V, K)
+        per_grid = torch.stack([evaluation.decided(name) for name in names])  # (k, N, V, K)
         drawn = _random_draws(evaluation, per_grid, answers.lengths, merge, num_draws)
         draws = [_percent(correct) for correct in drawn]
         report["random"] = {"top1": sum(draws) / len(draws), "gmacs": mean_price, "share": share, "draws": draws}
@@ -82,11 +82,13 @@ def adaptive_report(
             per_grid,
             list(costs.grids.values()),
             names,
-            cascade or CascadeTable.of("the samples themselves", per_grid, list(costs.grids.values())),
+            cascade
+            or CascadeTable.of("the samples themselves", per_grid, list(costs.grids.values()), evaluation.several),
             report["adaptive"]["gmacs"],
             lambda logits: _percent(evaluation.correct(logits, merge)),
+            evaluation.several,
         )
-        gains = evaluation.correct(answers.logits, merge).double() - drawn.double().mean(dim=0)
+        gains = evaluation.correct(evaluation.decided(adaptive), merge).double() - drawn.double().mean(dim=0)
         report["adaptive"]["gain_over_random"] = 100 * float(gains.mean())
         report["adaptive"]["interval"] = [100 * limit for limit in paired_interval(gains)]
         report["verdict"] = verdict(report, asks)
@@ -98,8 +100,38 @@ def adaptive_report(
     return report
 
 
+def accuracy(evaluation: Evaluation, name: str, merge: str) -> dict[str, float]:
+    """Score a runner's answers, in percent: `top1` and `top5`; where a sample may have several labels, `top1` is the mean
+    overlap of its labels with what is said, and `map` the mean average precision."""
+    decided = evaluation.decided(name)
+    top1 = _percent(evaluation.correct(decided, merge))
+    if evaluation.several:
+        scores = evaluation.probabilities(evaluation.answers[name].logits, merge)
+        return {"top1": top1, "map": 100 * mean_average_precision(scores, evaluation.targets)}
+    return {"top1": top1, "top5": _percent(evaluation.correct(decided, merge, topk=5))}
+
+
+def answer_figures(evaluation: Evaluation, merge: str, label_names: Sequence[str]) -> dict[str, Any]:
+    """Return what report.json says of the probabilities: `reliability` of every policy (of its answer, or, where a sample may
+    have several labels, of the yes to every class), and in that case `classes`, by the policy that stands for the run."""
+    figures: dict[str, Any] = {"reliability": {}}
+    for name, answers in evaluation.answers.items():
+        values = evaluation.probabilities(answers.logits, merge)
+        if evaluation.several:
+            figures["reliability"][name] = reliability(values, evaluation.targets)
+        else:
+            right = evaluation.correct(answers.logits, merge)
+            figures["reliability"][name] = reliability(values.amax(dim=1), right)
+    if evaluation.several:
+        policy = "adaptive" if "adaptive" in evaluation.answers else next(iter(evaluation.answers))
+        values = evaluation.probabilities(evaluation.answers[policy].logits, merge)
+        said = evaluation.said(evaluation.decided(policy))
+        figures["classes"] = class_figures(values, said, evaluation.targets, label_names)
+    return figures
+
+
 def _random_draws(evaluation: Evaluation, per_grid: Tensor, lengths: Tensor, merge: str, num_draws: int) -> Tensor:
-    """Which samples are right with the assigned lengths dealt out in random order, once per draw: (draws, N) bool."""
+    """`Evaluation.correct` with the assigned lengths dealt out in random order, once per draw: (draws, N)."""
     generator = torch.Generator().manual_seed(SEED)
     draws = []
     for _ in range(num_draws):
@@ -142,10 +174,10 @@ def verdict(report: Mapping[str, Any], asks: bool = True) -> str:
 def _oracle(
     evaluation: Evaluation, per_grid: Tensor, prices: Tensor, merge: str, names: Sequence[str]
 ) -> dict[str, Any]:
-    correct = torch.stack([evaluation.correct(logits, merge) for logits in per_grid], dim=1)
-    lengths = smallest_correct(correct, "longest")
+    scores = torch.stack([evaluation.correct(logits, merge) for logits in per_grid], dim=1)
+    lengths = smallest_correct(right_grids(scores), "longest")
     return {
-        "top1": _percent(correct.any(dim=1)),
+        "top1": _percent(scores.amax(dim=1)),
         "gmacs": float(prices[lengths].mean()),
         "share": _shares(lengths, names),
     }

@@ -8,10 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from revit.common.costs.per_grid import Costs, count_costs
 from revit.common.data.build import Split
-from revit.common.evaluation.adaptive import adaptive_report, versions
+from revit.common.evaluation.adaptive import accuracy, adaptive_report, answer_figures, versions
 from revit.common.evaluation.evaluate import Evaluation, Runner, evaluate, grid_runners
+from revit.common.evaluation.label_sets import limits_in
 from revit.common.evaluation.operating_points import Calibration, calibrated, calibration_of, calibration_runners
 from revit.common.evaluation.streamed import Streamed
 from revit.common.methods.registry import check_installed
@@ -99,15 +102,22 @@ class Evaluator:
         return self.dtype if self._served is None else str(self._served[1])
 
     def evaluate(
-        self, runners: dict[str, Runner], split: Split, name: str, one_view: bool = False, dtype: str | None = None
+        self,
+        runners: dict[str, Runner],
+        split: Split,
+        name: str,
+        one_view: bool = False,
+        dtype: str | None = None,
+        limits: Tensor | None = None,
     ) -> Evaluation:
         """Every runner's answers on a split; on another rank than 0 only to its share. dtype: of autocast, instead of the
-        run's. UserError if no sample can be read."""
+        run's. limits: see `Evaluation`. UserError if no sample can be read."""
         options, world = self.options, self.world
         loader = self.modality.eval_loader(options, split, options.test.batch_size, one_view, world.rank, world.size)
         pixels = self.modality.normalizer(self.options).to(self.device)
         try:
-            return evaluate(runners, loader, pixels, self.device, dtype or self.dtype, loader.num_samples, name, world)
+            seen = evaluate(runners, loader, pixels, self.device, dtype or self.dtype, loader.num_samples, name, world)
+            return replace(seen, limits=limits)
         except ValueError as error:
             with world.own_errors():  # another process may have good answers
                 raise UserError(f"split {split}: {error}") from error
@@ -129,7 +139,8 @@ class Evaluator:
         calibration = calibration_of(classifier)
         # What is served computes in a dtype of its own.
         dtype = None if self._served is None else "float32"
-        evaluation = self.evaluate(runners, test.split, "evaluate", dtype=dtype)
+        limits = self.limits(classifier)
+        evaluation = self.evaluate(runners, test.split, "evaluate", dtype=dtype, limits=limits)
         if not self.world.is_main:
             return {}
         saw(evaluation)
@@ -146,12 +157,14 @@ class Evaluator:
         views = next(iter(evaluation.answers.values())).logits.shape[1]
         if self._choice is not None and calibration is not None:
             report["budget"] = budget_figures(self._choice, calibration.curve, report, policy, views)
+        report |= answer_figures(evaluation, test.merge, self.modality.label_names(self.options))
         report |= {"method": self.options.method_name, "model": self.options.model_name}
         report["protocol"] = {
             "data": self._data_name(),
             "split": test.split,
             "num_views": views,
             "merge": test.merge,
+            **({"labels": "several"} if evaluation.several else {}),
             "device": str(self.device),
             "dtype": self.dtype if self._served is None else self._served[1].dtype,
             **({} if self._served is None else {"served": str(self._served[1])}),
@@ -179,10 +192,17 @@ class Evaluator:
 
     def calibrate(self, classifier: AdaptiveClassifier, split: Split, num_points: int) -> Calibration | None:
         """The operating points of the assigner on a split, with the test's views; None on other ranks than 0."""
-        evaluation = self.evaluate(calibration_runners(classifier), split, "calibrate")
+        limits = self.limits(classifier)
+        evaluation = self.evaluate(calibration_runners(classifier), split, "calibrate", limits=limits)
         if not self.world.is_main:
             return None
         return calibrated(evaluation, self.costs(classifier), self.options.test.merge, split, num_points)
+
+    def limits(self, classifier: AdaptiveClassifier) -> Tensor | None:
+        """The log odds (grids, K) from which on classes are said, where the classifier's checkpoint keeps them."""
+        if not self.options.data.source.several_labels:
+            return None
+        return limits_in(classifier.facts, classifier.grids, classifier.model.num_classes)
 
     def _data_name(self) -> str:
         """Tells the samples of the test split from all others."""
@@ -207,7 +227,7 @@ class Evaluator:
     ) -> Callable[[int], None] | None:
         """What to call after every epoch: evaluation on the val list, one line each. None if none is wanted.
 
-        keep: gets the epoch and the longest grid's top-1 in percent, on rank 0.
+        keep: gets the epoch and the longest grid's top-1 in percent, on rank 0; with several labels a sample its mAP.
         """
         every = self.options.run.evaluate_every
         if every is None or not self.modality.has_split(self.options, "val"):
@@ -227,14 +247,12 @@ class Evaluator:
                 return
             if not self.world.is_main:
                 return
-            top1 = {
-                name: 100 * float(evaluation.correct(answers.logits, self.options.test.merge).double().mean())
-                for name, answers in evaluation.answers.items()
-            }
+            key, what = ("map", "mAP") if evaluation.several else ("top1", "top-1")
+            found = {name: accuracy(evaluation, name, self.options.test.merge)[key] for name in evaluation.answers}
             failed = len(evaluation.failures)
-            log.write("val", epoch=epoch, top1=top1, failed=failed)
-            shown = "  ".join(f"{name} {value:.2f} %" for name, value in top1.items())
-            log.say(f"val: epoch {epoch}  top-1 {shown}  ({evaluation.num_evaluated} evaluated, {failed} failed)")
-            keep(epoch, top1[model.grids[0].name])
+            log.write("val", epoch=epoch, **{key: found}, failed=failed)
+            shown = "  ".join(f"{name} {value:.2f} %" for name, value in found.items())
+            log.say(f"val: epoch {epoch}  {what} {shown}  ({evaluation.num_evaluated} evaluated, {failed} failed)")
+            keep(epoch, found[model.grids[0].name])
 
         return evaluate_epoch

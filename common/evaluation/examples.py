@@ -33,7 +33,7 @@ def choose(seen: Seen, per_cell: int, num_classes: int = NUM_CLASSES, seed: int 
     if seen.lengths is None:
         return []
     generator = torch.Generator().manual_seed(seed)
-    right = seen.correct(ADAPTIVE)
+    right = seen.correct(ADAPTIVE) == 1
     lengths = seen.lengths[:, 0]
     found: dict[int, list[list[int]]] = {}
     order = torch.randperm(len(seen.ids), generator=generator)

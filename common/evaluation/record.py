@@ -19,7 +19,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from revit.common.evaluation.evaluate import Evaluation
-from revit.common.methods.revit.labels import smallest_correct
+from revit.common.methods.revit.labels import right_grids, smallest_correct
 from revit.common.models.outputs import merge_views
 from revit.common.system.errors import UserError, reason_of
 
@@ -61,27 +61,32 @@ class Seen:
     lengths: Tensor | None = None
     """(N, V) int64 positions in `grids`, as the assigner chose."""
     examples: tuple[Example, ...] = ()
+    scores: Mapping[str, Tensor] | None = None
+    """Where a sample may have several labels: grid name, or "adaptive" -> its score (N,) float64, see `Evaluation.correct`.
+    `targets` are then its first labels, -1 for none."""
 
     @classmethod
     def of(cls, evaluation: Evaluation, grids: Sequence[str], label_names: Sequence[str], merge: str) -> Self:
         """What the page needs of an evaluation; the logits stay behind."""
-        predictions, probabilities = {}, {}
+        predictions, probabilities, scores = {}, {}, {}
         for name in (*grids, ADAPTIVE):
             if name not in evaluation.answers:
                 continue
             logits = evaluation.answers[name].logits
             predictions[name] = merge_views(logits, merge).argmax(dim=1)
-            mean = logits.mean(dim=1).softmax(dim=1) if merge == "logits" else merge_views(logits, merge)
-            probabilities[name] = mean.gather(1, predictions[name][:, None]).squeeze(1)
+            all_of_them = evaluation.probabilities(logits, merge)
+            probabilities[name] = all_of_them.gather(1, predictions[name][:, None]).squeeze(1)
+            scores[name] = evaluation.correct(evaluation.decided(name), merge)
         adaptive = evaluation.answers.get(ADAPTIVE)
         return cls(
             label_names=tuple(label_names),
             grids=tuple(grids),
             ids=evaluation.ids,
-            targets=evaluation.targets,
+            targets=_first_labels(evaluation.targets) if evaluation.several else evaluation.targets,
             predictions=predictions,
             probabilities=probabilities,
             lengths=adaptive.lengths if adaptive is not None else None,
+            scores=scores if evaluation.several else None,
         )
 
     @property
@@ -90,17 +95,22 @@ class Seen:
         return ADAPTIVE if ADAPTIVE in self.predictions else self.grids[0]
 
     def correct(self, policy: str) -> Tensor:
-        """(N,) bool"""
-        return self.predictions[policy] == self.targets
+        """(N,) bool, or the scores."""
+        return self.predictions[policy] == self.targets if self.scores is None else self.scores[policy]
 
     def oracle(self) -> Tensor:
         """(N,): the shortest grid that is right, `len(grids)` where none is."""
-        right = torch.stack([self.correct(grid) for grid in self.grids], dim=1)
+        right = right_grids(torch.stack([self.correct(grid) for grid in self.grids], dim=1))
         return torch.where(right.any(dim=1), smallest_correct(right), len(self.grids))
 
     def with_examples(self, examples: Sequence[Example]) -> Self:
         """The same with pictures."""
         return replace(self, examples=tuple(examples))
+
+
+def _first_labels(targets: Tensor) -> Tensor:
+    """Sets of labels (N, K) -> the first of each (N,), -1 where there is none."""
+    return torch.where((targets > 0.5).any(dim=1), (targets > 0.5).int().argmax(dim=1), -1)
 
 
 class _Shown(BaseModel):
@@ -126,6 +136,8 @@ def save_seen(path: str | Path, seen: Seen) -> None:
     for name, prediction in seen.predictions.items():
         tensors[f"prediction.{name}"] = prediction.int()
         tensors[f"probability.{name}"] = seen.probabilities[name].float()
+        if seen.scores is not None:
+            tensors[f"score.{name}"] = seen.scores[name].double()
     if seen.lengths is not None:
         tensors["lengths"] = seen.lengths.short()
     shown, pictures = [], bytearray()
@@ -179,11 +191,13 @@ def _checked(header: _Header, tensors: Mapping[str, Tensor]) -> Seen:
     predictions = {name: tensors[f"prediction.{name}"].long() for name in names}
     probabilities = {name: tensors[f"probability.{name}"].float() for name in names}
     lengths = tensors["lengths"].long() if ADAPTIVE in names else None
-    for what in (ids, targets, *predictions.values(), *probabilities.values()):
+    scores = {name: tensors[f"score.{name}"].double() for name in names} if f"score.{names[0]}" in tensors else None
+    for what in (ids, targets, *predictions.values(), *probabilities.values(), *(scores or {}).values()):
         if what.shape != (num,) or not num:
             raise ValueError("its parts have different numbers of samples")
     for what in (targets, *predictions.values()):
-        if int(what.min()) < 0 or int(what.max()) >= classes:
+        least = -1 if scores is not None and what is targets else 0
+        if int(what.min()) < least or int(what.max()) >= classes:
             raise ValueError("class numbers without a name")
     if lengths is not None and (lengths.ndim != 2 or len(lengths) != num or not lengths.numel()):
         raise ValueError("its token lengths are not of its samples")
@@ -207,4 +221,5 @@ def _checked(header: _Header, tensors: Mapping[str, Tensor]) -> Seen:
         probabilities=probabilities,
         lengths=lengths,
         examples=tuple(examples),
+        scores=scores,
     )

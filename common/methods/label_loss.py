@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -39,11 +40,10 @@ class LabelLoss:
         classes of that of yes and no. Batch mean; no gradient reaches the teacher."""
         student, teacher = logits / temperature, teacher_logits.detach() / temperature
         if self.several:
-            yes, no = (
-                F.kl_div(F.logsigmoid(sign * student), F.logsigmoid(sign * teacher), log_target=True)
-                for sign in (1, -1)
-            )
-            return temperature**2 * (yes + no)
+            answers = torch.stack([F.logsigmoid(student), F.logsigmoid(-student)])
+            taught = torch.stack([F.logsigmoid(teacher), F.logsigmoid(-teacher)])
+            total = F.kl_div(answers, taught, reduction="sum", log_target=True)
+            return temperature**2 * total / logits.numel()
         student, teacher = F.log_softmax(student, dim=1), F.log_softmax(teacher, dim=1)
         return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
 

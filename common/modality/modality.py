@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from revit.common.config.sections import BalanceOptions
-from revit.common.data.balance import class_weights
+from revit.common.data.balance import class_weights, sample_shares
 from revit.common.data.build import Split
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
@@ -27,6 +27,9 @@ from revit.common.system.errors import UserError
 from revit.common.weights.source import Dialect, Source
 
 Run = TypeVar("Run", bound=RecipeOptions)
+
+MOST_SAID = 6
+"""Classes whose weights a line names: the lightest and the heaviest."""
 
 
 class Modality(ABC, Generic[Run]):
@@ -186,6 +189,20 @@ class Modality(ABC, Generic[Run]):
         distill, several = options.distill, options.data.source.several_labels
         how = (distill.weight, distill.temperature, distill.hard, options.label_smoothing)
         return SelfDistillation(*how, class_weights=self.class_weights(options), several=several)
+
+    def balance_line(self, options: Run) -> str:
+        """Say what `balance` does to the classes, a few of them by name; empty where it does nothing."""
+        said, weights = [], self.class_weights(options)
+        if weights is not None:
+            order, names = weights.argsort(stable=True).tolist(), self.label_names(options)
+            shown = order if len(order) <= MOST_SAID else [*order[: MOST_SAID // 2], *order[-MOST_SAID // 2 :]]
+            said.append("weights " + ", ".join(f"{names[number]} {float(weights[number]):.3g}" for number in shown))
+        if options.balance.sampler != "none":
+            samples = self.split(options, "train")
+            shares = sample_shares(options.balance, samples)
+            assert shares is not None
+            said.append(f"an epoch meets a sample {shares.min():.2g} to {shares.max():.2g} times")
+        return "; ".join(said)
 
     def class_weights(self, options: Run) -> Tensor | None:
         """Return the weight (K,) of every class in the model's loss, as `balance.weights` has it; None: all alike."""

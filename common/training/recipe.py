@@ -66,6 +66,7 @@ def stages_of(options: RecipeOptions, modality: Modality[Any]) -> list[Stage]:
     data = {"data": every["data"]}
     model = {key: every[key] for key in ("model", "methods", "start", "train", "distill", "label_smoothing")}
     model |= data | {"run": {key: every["run"][key] for key in ("seed", "dtype")}}
+    model |= {key: every[key] for key in ("balance",) if key in every}
     lengths = model | {"lengths": every["lengths"]}
     assigner = lengths | {"assigner": every["assigner"]}
     calibrate = assigner | {"calibration": every["calibration"], "merge": every["test"]["merge"]}
@@ -76,6 +77,8 @@ def stages_of(options: RecipeOptions, modality: Modality[Any]) -> list[Stage]:
     found.append(
         Stage("model", model, "train", ["model.safetensors"], trainer=stages.model_trainer, save=stages.save_model)
     )
+    if options.data.source.several_labels and modality.has_split(options, "val"):
+        found.append(Stage("thresholds", model, "val", ["model.safetensors"], stages.choose_thresholds))
     checkpoint = ["checkpoint.safetensors"]
     if options.has_lengths:
         make, save = stages.assigner_trainer, stages.save_assigner

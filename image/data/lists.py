@@ -36,8 +36,9 @@ def read_pictures(
     """Read a list file, a folder-per-class tree, a tar file or a folder of tar files, whichever `source` is."""
     if _is_tar(source):
         return read_tar(source, names)
-    how = {"separator": separator, "prefix": prefix, "names": names, "several": several}
-    return read_samples(source, "pictures", EXTENSIONS, **how)
+    return read_samples(
+        source, "pictures", EXTENSIONS, separator=separator, prefix=prefix, names=names, several=several
+    )
 
 
 def keep_classes(samples: SampleList, classes: int | str | Sequence[str | int]) -> SampleList:

@@ -37,8 +37,8 @@ def read_split(options: PictureOptions, split: Split) -> SampleList:
     source = options.source
 
     def read(where: str, names: Sequence[str] | None) -> SampleList:
-        how = {"separator": source.separator, "prefix": source.prefix, "several": source.several_labels}
-        return read_pictures(where, names=names, **how)
+        several = source.several_labels
+        return read_pictures(where, separator=source.separator, prefix=source.prefix, names=names, several=several)
 
     pictures = build.read_split(source, split, read)
     return pictures if source.classes is None else keep_classes(pictures, source.classes)

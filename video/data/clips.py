@@ -37,8 +37,7 @@ from revit.video.data.transforms import eval_pixels, eval_short_side, train_pixe
 def read_split(options: ClipOptions, split: Split) -> SampleList:
     """Read the clips of one split, see `revit.common.data.build.read_split`."""
     source = options.source
-    how = {"separator": source.separator, "prefix": source.prefix, "several": source.several_labels}
-    read = partial(read_clips, **how)
+    read = partial(read_clips, separator=source.separator, prefix=source.prefix, several=source.several_labels)
     return build.read_split(source, split, lambda where, names: read(where, names=names))
 
 
@@ -58,8 +57,9 @@ def build_train_loader(
     """
     clips = clips if clips is not None else read_split(options, "train")
     load = TrainClips(clips, options, make_reader(options.loading))
-    how = {"rank": rank, "num_ranks": num_ranks, "shares": shares}
-    return build.train_loader(load, clips, options.loading, batch_size, seed, **how)
+    return build.train_loader(
+        load, clips, options.loading, batch_size, seed, rank=rank, num_ranks=num_ranks, shares=shares
+    )
 
 
 def build_eval_loader(

@@ -18,5 +18,4 @@ def read_clips(
     source: str, *, separator: str = " ", prefix: str = "", names: Sequence[str] | None = None, several: bool = False
 ) -> SampleList:
     """Read a list file or a folder-per-class tree of clips. See `revit.common.data.read_lists`."""
-    how = {"separator": separator, "prefix": prefix, "names": names, "several": several}
-    return read_samples(source, "clips", EXTENSIONS, **how)
+    return read_samples(source, "clips", EXTENSIONS, separator=separator, prefix=prefix, names=names, several=several)
