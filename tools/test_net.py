@@ -74,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "verdict" in report:
         print(report["verdict"])
     print(f"measured in {evaluator.precision} on {evaluator.device}")
-    print_table(f"Accuracy on {values.cfg}", COLUMNS, run.rows())
+    several = {"top1": run.accuracy_name, "map": "mAP %"} if run.has_several_labels else {}
+    print_table(f"Accuracy on {values.cfg}", COLUMNS | several, run.rows())
     if "budget" in report:
         print(budget_line(report["budget"]))
     if values.json:

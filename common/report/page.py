@@ -9,6 +9,7 @@ from typing import Any
 from revit.common.evaluation.confusion import NONE_RIGHT, assigned_against_needed, by_length, confused_pairs, per_class
 from revit.common.evaluation.record import Seen
 from revit.common.report.comparison import (
+    accuracy_name,
     comparison_columns,
     comparison_rows,
     comparison_warnings,
@@ -17,6 +18,7 @@ from revit.common.report.comparison import (
 )
 from revit.common.report.pictures import confusion_matrix, examples
 from revit.common.report.plots import accuracy_plot, curves_plot, operating_curves, runs_plot, time_plot
+from revit.common.report.reliability_plot import reliability_parts
 from revit.common.report.runs import RunReport
 from revit.common.report.summary import RunSummary, TrainingCurves
 from revit.common.report.tables import interval_text, percent_text, shown
@@ -41,6 +43,7 @@ def render(summaries: Sequence[RunSummary]) -> str:
         runs=parts,
         unsaid={key for key in rows[0] if all(row[key] is None for row in rows)},
         adaptive=any("adaptive" in run.content for run in runs),
+        top1=accuracy_name(runs),
         compared=comparison_rows(runs) if len(runs) > 1 else [],
         compared_columns=comparison_columns(runs),
         compared_plots=_comparison_plots(runs),
@@ -78,6 +81,12 @@ def _run_parts(summary: RunSummary, key: str) -> dict[str, Any]:
             parts["time_plots"] = [
                 time_plot(run, best, f"{key}-{'batched' if best else 'alone'}") for best in (False, True)
             ]
+    parts |= reliability_parts(run, f"{key}-calibration")
+    if "classes" in content:
+        names = ("ap", "precision", "recall", "f1")
+        parts["label_classes"] = [
+            {**row, **{name: _points_text(row[name]) for name in names}} for row in content["classes"]
+        ]
     return parts if summary.record is None else parts | _record_parts(summary.record)
 
 
@@ -87,6 +96,7 @@ def _cells(row: Mapping[str, Any]) -> dict[str, Any]:
         **row,
         "top1": _points_text(row["top1"]),
         "top5": _points_text(row["top5"]),
+        "map": _points_text(row["map"]),
         "interval": interval_text(row),
         "share": percent_text(row["share"]),
         "alone": _time_text(row["alone"]),
@@ -105,15 +115,18 @@ def _time_text(times: Mapping[str, Any] | None) -> str | None:
 def _record_parts(record: Seen) -> dict[str, Any]:
     """Return what the template shows of classes, token lengths and examples."""
     parts: dict[str, Any] = {
-        "classes": [
-            {**row, "top1": _points_text(row["top1"]), "interval": interval_text(row)} for row in per_class(record)
-        ],
-        "confused": [{**row, "share": f"{row['share']:.1f} %"} for row in confused_pairs(record)],
         "policy": record.policy,
         "examples": examples(record),
         "frames": max((len(example.frames) for example in record.examples), default=0),
-        **confusion_matrix(record),
     }
+    if record.scores is None:
+        parts |= {
+            "classes": [
+                {**row, "top1": _points_text(row["top1"]), "interval": interval_text(row)} for row in per_class(record)
+            ],
+            "confused": [{**row, "share": f"{row['share']:.1f} %"} for row in confused_pairs(record)],
+            **confusion_matrix(record),
+        }
     if record.lengths is None:
         return parts
     parts["lengths"] = [
@@ -125,12 +138,13 @@ def _record_parts(record: Seen) -> dict[str, Any]:
         }
         for row in by_length(record)
     ]
+    what = "top-1 %" if record.scores is None else "overlap %"
     parts["length_columns"] = {
         "length": "assigned",
         "inputs": "inputs",
         "share": "share",
-        "top1": "top-1 % as assigned",
-        **{f"at {grid}": f"top-1 % at {grid}" for grid in record.grids},
+        "top1": f"{what} as assigned",
+        **{f"at {grid}": f"{what} at {grid}" for grid in record.grids},
     }
     needed = [*(f"needs {grid}" for grid in record.grids), NONE_RIGHT]
     parts["needed"] = [
@@ -186,6 +200,7 @@ def _training_plots(curves: TrainingCurves, key: str) -> list[dict[str, str]]:
         (curves.loss, "updates", "loss", "loss", f"Training loss.{several}"),
         (rate, "updates", "learning rate", "rate", "Learning rate."),
         (curves.top1, "epochs", "top-1 % on val", "val", "Accuracy on the val list while training."),
+        (curves.map, "epochs", "mAP % on val", "map", "Mean average precision on the val list while training."),
     )
     return [
         {"svg": curves_plot(lines, x, y, f"{key}-{name}"), "caption": caption}

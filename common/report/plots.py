@@ -73,7 +73,7 @@ def accuracy_plot(run: RunReport, key: str) -> str:
             style = {**CASCADE_LINE} if name == "cascade" else {**BUDGET_LINE, "label": name}
             axes.plot(*zip(*curve), **style, linewidth=1.6)
         _draw_policies(axes, run.rows(), lambda row: row["gmacs"])
-        axes.set(xlabel="GMACs of a view", ylabel="top-1 %")
+        axes.set(xlabel="GMACs of a view", ylabel=run.accuracy_name)
 
     return svg(draw, key, "top-1 against GMACs")
 
@@ -87,7 +87,7 @@ def time_plot(run: RunReport, best_batch: bool, key: str) -> str:
     def draw(axes: Any) -> None:
         rows = [row for row in run.rows() if row["length"] in times]
         _draw_policies(axes, rows, lambda row: times[row["length"]]["ms"], hollow)
-        axes.set(xlabel=f"ms of an input, {batch}", ylabel="top-1 %")
+        axes.set(xlabel=f"ms of an input, {batch}", ylabel=run.accuracy_name)
 
     return svg(draw, key, f"top-1 against measured time, {batch}")
 
@@ -105,7 +105,7 @@ def runs_plot(runs: Sequence[RunReport], key: str) -> str:
             axes.errorbar(**_bars(fixed), **style, fmt=f"{shape}-", capsize=2, label=name)
             if stars:
                 axes.errorbar(**_bars(stars), **style, fmt=MARKS["adaptive"], markersize=11, capsize=2)
-        axes.set(xlabel="GMACs of a view", ylabel="top-1 %")
+        axes.set(xlabel="GMACs of a view", ylabel=runs[0].accuracy_name)
         _draw_legend(axes, 1)
 
     width, height = SIZE
