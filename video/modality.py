@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from revit.common.data.balance import sample_shares
-from revit.common.data.build import Split
+from revit.common.data.formats.base import Split
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
 from revit.common.data.reader import Views

@@ -10,18 +10,28 @@ from revit.common.config.options import NotedOptions
 class SourceOptions(NotedOptions):
     """Samples and their labels."""
 
-    later = ("several_labels",)
+    later = ("format", "first_label", "fold", "label_column", "several_labels")
     train: str | None = None
-    """List file (`path label` lines) or folder with one subfolder per class. Needed for training."""
+    """List file or folder, in any of the formats of `format`, such as `path label` lines or one subfolder per class. Needed for
+    training."""
     val: str | None = None
     """List or folder of the evaluation during training."""
     test: str | None = None
     """List or folder of the final test; null: the val list."""
+    format: str | None = None
+    """Format of the lists; null: recognised by content. Clips and pictures: `path_label`, `csv`, `class_folders`, `tar`, `hf_folder`.
+    Clips: `ucf101`, `hmdb51`, `kinetics`, `something_something`, `diving48`, `charades`, `epic`, `frame_folders`."""
     separator: str = Field(default=" ", min_length=1)
-    """Text between path and label in list files: a space (any white space), `,`, `\\t`, ... The label is the last field, so
-    paths may contain it."""
+    """Text between path and label in list files: a space (found out: any white space, or a table's comma, semicolon, tab or bar), `,`,
+    `\\t`, ... The label is the last field, so paths may contain it."""
     prefix: str = ""
     """Folder that relative paths of the lists are joined to."""
+    first_label: int | None = Field(default=None, ge=0, le=1)
+    """Number of the first class in lists of numbers; null: 1 where labels of the training list have 1 and not 0, which is said, else 0."""
+    fold: int = Field(default=1, ge=1, le=3)
+    """Number of the official split, where `train` and `test` are the folder of UCF101's or HMDB51's split files."""
+    label_column: str | None = None
+    """Name of the column with the labels, in tables that have several (EPIC-KITCHENS: `verb_class`, `noun_class`)."""
     label_names: str | None = None
     """File with class names in order of the label numbers: plain lines, a JSON list or map, or a CSV."""
     several_labels: bool = False

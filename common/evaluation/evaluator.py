@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from revit.common.costs.per_grid import Costs, count_costs
-from revit.common.data.build import Split
+from revit.common.data.formats.base import Split
 from revit.common.evaluation.adaptive import accuracy, adaptive_report, answer_figures, versions
 from revit.common.evaluation.evaluate import Evaluation, Runner, evaluate, grid_runners
 from revit.common.evaluation.label_sets import limits_in

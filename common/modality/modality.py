@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from revit.common.config.sections import BalanceOptions
 from revit.common.data.balance import class_weights, sample_shares
-from revit.common.data.build import Split
+from revit.common.data.formats.base import Split
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
 from revit.common.data.made_data import MadeData

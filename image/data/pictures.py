@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -23,8 +23,8 @@ from torch import Generator, Tensor
 
 from revit.common.data import build
 from revit.common.data.broken import BrokenSample
-from revit.common.data.build import Split
 from revit.common.data.dataset import Sample, target_of
+from revit.common.data.formats.base import Split
 from revit.common.data.lists import SampleList
 from revit.image.data.label_maps import LabelMaps
 from revit.image.data.lists import keep_classes, read_pictures
@@ -35,12 +35,7 @@ from revit.image.data.transforms import FollowedTransform, eval_transform, train
 def read_split(options: PictureOptions, split: Split) -> SampleList:
     """Read the list of one split, see `revit.common.data.build.read_split`; of `source.classes` where that is given."""
     source = options.source
-
-    def read(where: str, names: Sequence[str] | None) -> SampleList:
-        several = source.several_labels
-        return read_pictures(where, separator=source.separator, prefix=source.prefix, names=names, several=several)
-
-    pictures = build.read_split(source, split, read)
+    pictures = build.read_split(source, split, read_pictures)
     return pictures if source.classes is None else keep_classes(pictures, source.classes)
 
 

@@ -169,7 +169,7 @@ def test_budgets_are_kept_by_both_tools(finished, capsys):
     assert [budget.split(":")[0] for budget in usual] == [*["gmacs"] * 5, "drop", "drop"]
     assert budgets.main([*run, "--budgets", usual[2]]) == 0
     assert usual[2] in capsys.readouterr().out
-    (row,) = json.loads(out.read_text())["rows"]
+    (row,) = json.loads(out.read_text())
     assert row["samples"] == 240
     assert row["test_gmacs"] == pytest.approx(row["predicted_gmacs"], rel=0.03)
     assert row["predict_gmacs"] == pytest.approx(row["predicted_gmacs"], rel=0.03)
