@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
@@ -15,7 +16,10 @@ from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
 from revit.common.data.options import LoadingOptions, SourceOptions
 from revit.common.data.sampler import EpochSampler
+from revit.common.data.split_off import SplitOff
 from revit.common.system.errors import UserError
+
+LOG = logging.getLogger("revit.data")
 
 ReadList = Callable[[ListRequest], SampleList]
 """Function that reads a source in whichever format it is."""
@@ -25,20 +29,36 @@ def read_split(source: SourceOptions, split: Split, read: ReadList) -> SampleLis
     """Return the samples of one split, with the class names of `label_names` or else of the training list, from whose first
     label the others count as well.
 
-    Without a test list the val list is tested. UserError if there is no list or it is faulty.
+    Without a test list the val list is tested; with `split_off` what is not given is split off the training list. UserError if there is no list or it is faulty.
     """
+    if source.parts and split in ("train", *source.parts):
+        assert source.train is not None
+        assert source.split_off is not None
+        whole = _read(source, source.train, "train", read)
+        _say(whole)
+        return whole.at(SplitOff(source.split_off, source.parts, source.split_seed).positions(whole)[split])
     where = source.val if split == "test" and source.test is None else getattr(source, split)
     if where is None:
         raise UserError(f"data.source.{split} is not set: give a list file or a folder with one subfolder per class")
+    samples = _read(source, where, "val" if split == "test" and source.test is None else split, read)
+    _say(samples)
+    return samples
+
+
+def _say(samples: SampleList) -> None:
+    LOG.info("%s: read as: %s, %d samples", samples.source, samples.read_as, len(samples))
+
+
+def _read(source: SourceOptions, where: str, split: Split, read: ReadList) -> SampleList:
     names = read_label_names(source.label_names) if source.label_names else None
     first_label = source.first_label
     if split != "train" and source.train is not None and (names is None or first_label is None):
-        train = read_split(source, "train", read)
+        train = _read(source, source.train, "train", read)
         names, first_label = names or train.names, train.first_label
     samples = read(
         ListRequest(
             where,
-            split="val" if split == "test" and source.test is None else split,
+            split=split,
             separator=source.separator,
             prefix=source.prefix,
             names=names,

@@ -136,13 +136,24 @@ class SampleList:
         """Return the contents of sample `position`, at their beginning. OSError if there are none."""
         return open(self.path(position), "rb")
 
+    def at(self, positions: NDArray[np.int64]) -> Self:
+        """Return the samples at `positions`."""
+        segments = self.segments[positions] if self.segments is not None else None
+        sets = self.label_sets
+        sets = None if sets is None else FlatNumbers.of(sets[int(position)] for position in positions)
+        paths, labels = self.paths.take(positions), self.labels[positions]
+        return replace(self, paths=paths, labels=labels, segments=segments, label_sets=sets)
+
     def take(self, positions: NDArray[np.int64], kept: Sequence[int], names: Sequence[str]) -> Self:
         """Return the samples at `positions`, all of classes among `kept`, which become classes 0, 1, ... called `names`."""
         new_number = np.empty(max(kept) + 1, np.int64)
         new_number[list(kept)] = np.arange(len(kept))
-        paths, labels = self.paths.take(positions), new_number[self.labels[positions]]
-        segments = self.segments[positions] if self.segments is not None else None
-        return replace(self, paths=paths, labels=labels, names=tuple(names), kept=tuple(kept), segments=segments)
+        taken = self.at(positions)
+        return replace(taken, labels=new_number[taken.labels], names=tuple(names), kept=tuple(kept))
+
+    def class_name(self, number: int) -> str:
+        """Return the name of a class, its number where the source has none."""
+        return self.names[number] if self.names is not None else str(number + self.first_label)
 
     def label(self, position: int) -> int:
         """Return the class number of sample `position`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from revit.common.config.options import NotedOptions
@@ -10,7 +12,7 @@ from revit.common.config.options import NotedOptions
 class SourceOptions(NotedOptions):
     """Samples and their labels."""
 
-    later = ("format", "first_label", "fold", "label_column", "several_labels")
+    later = ("format", "first_label", "fold", "label_column", "split_off", "split_seed", "several_labels")
     train: str | None = None
     """List file or folder, in any of the formats of `format`, such as `path label` lines or one subfolder per class. Needed for
     training."""
@@ -27,7 +29,8 @@ class SourceOptions(NotedOptions):
     prefix: str = ""
     """Folder that relative paths of the lists are joined to."""
     first_label: int | None = Field(default=None, ge=0, le=1)
-    """Number of the first class in lists of numbers; null: 1 where labels of the training list have 1 and not 0, which is said, else 0."""
+    """Number of the first class in lists of numbers; null: 1 where those of the training list are 1, 2, ... without
+    a gap, which is said, else 0."""
     fold: int = Field(default=1, ge=1, le=3)
     """Number of the official split, where `train` and `test` are the folder of UCF101's or HMDB51's split files."""
     label_column: str | None = None
@@ -37,6 +40,22 @@ class SourceOptions(NotedOptions):
     several_labels: bool = False
     """A sample may have several labels, or none: in lists numbers at the end of a line (`path 1 3`), or names joined by `;` or
     `|` (or by `,` in a quoted field of a CSV). The model then learns a yes or no for every class (binary cross entropy)."""
+    split_off: float | None = Field(default=None, gt=0, lt=0.5)
+    """Share of each class of the training list that becomes the val list, and as many again the test list, where these are not
+    given. Files cut from one source, as far as their names show it, stay together. Null: none."""
+    split_seed: int = Field(default=0, ge=0)
+    """Seed of that choice."""
+
+    @property
+    def parts(self) -> tuple[Literal["val", "test"], ...]:
+        """Lists that are split off the training list."""
+        if self.split_off is None or self.val is not None or self.train is None:
+            return ()
+        return ("val",) if self.test is not None else ("val", "test")
+
+    def has(self, split: Literal["train", "val", "test"]) -> bool:
+        """Say whether there is a list of its own for this split."""
+        return getattr(self, split) is not None or split in self.parts
 
 
 class LoadingOptions(NotedOptions):

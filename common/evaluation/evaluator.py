@@ -17,7 +17,7 @@ from revit.common.evaluation.evaluate import Evaluation, Runner, evaluate, grid_
 from revit.common.evaluation.label_sets import limits_in
 from revit.common.evaluation.operating_points import Calibration, calibrated, calibration_of, calibration_runners
 from revit.common.evaluation.streamed import Streamed
-from revit.common.methods.registry import check_installed
+from revit.common.methods.base import check_installed
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.budget import Choice
 from revit.common.methods.run_options import RecipeOptions

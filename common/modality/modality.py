@@ -81,7 +81,7 @@ class Modality(ABC, Generic[Run]):
 
     def has_split(self, options: Run, split: Split) -> bool:
         """Say whether the configuration has a list for this split."""
-        return options.makes_data or getattr(options.data.source, split) is not None
+        return options.makes_data or options.data.source.has(split)
 
     def split(self, options: Run, split: Split) -> SampleList:
         """Return the samples of a split. UserError if there is no list, or a label does not fit the model."""

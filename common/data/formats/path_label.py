@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import re
 from array import array
@@ -12,7 +13,6 @@ import numpy as np
 
 from revit.common.data.flat import GrowingStrings
 from revit.common.data.formats.base import (
-    LOG,
     SHOWN_PROBLEMS,
     FilesByStem,
     ListRequest,
@@ -23,6 +23,8 @@ from revit.common.data.formats.base import (
 )
 from revit.common.data.lists import SampleList
 from revit.common.system.errors import UserError
+
+LOG = logging.getLogger("revit.data")
 
 SPLIT_NAMES = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
 

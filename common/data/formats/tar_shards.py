@@ -10,7 +10,7 @@ import io
 import json
 import tarfile
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import BinaryIO
@@ -60,10 +60,10 @@ class TarList(SampleList):
         archive, offset = self.archives[self.archive_of[position]], int(self.offsets[position])
         return FilePart(self.path(position), archive, offset, int(self.sizes[position]))
 
-    def take(self, positions: NDArray[np.int64], kept: Sequence[int], names: Sequence[str]) -> Self:
-        """See `SampleList.take`."""
+    def at(self, positions: NDArray[np.int64]) -> Self:
+        """See `SampleList.at`."""
         own = {name: getattr(self, name)[positions] for name in ("archive_of", "offsets", "sizes")}
-        return replace(super().take(positions, kept, names), **own)
+        return replace(super().at(positions), **own)
 
 
 class TarShards:

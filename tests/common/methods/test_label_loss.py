@@ -9,7 +9,7 @@ from torch import nn
 
 from revit.common.methods.label_loss import LabelLoss
 from revit.common.methods.revit.task import SelfDistillation
-from revit.common.models.outputs import ModelOutput
+from revit.common.models.base import ModelOutput
 
 B, K = 12, 5
 

@@ -379,6 +379,10 @@ def test_labels_of_a_list_count_as_those_of_the_training_list(tmp_path):
     assert forced.labels.tolist() == [1, 2, 3]
 
 
+def test_some_classes_of_a_larger_data_set_keep_their_numbers(tmp_path):
+    assert read_clips(request(save(tmp_path / "l.txt", "a.mp4 1\nb.mp4 2\nc.mp4 7\n"))).labels.tolist() == [1, 2, 7]
+
+
 def test_names_of_a_file_tell_where_labels_begin(tmp_path):
     where = save(tmp_path / "l.txt", "a.mp4 1\nb.mp4 2\n")
     assert read_clips(request(where, names=("x", "y"))).labels.tolist() == [0, 1]
