@@ -61,10 +61,10 @@ def probe(path: str | os.PathLike[str], *, damaged: Damaged = "refuse") -> Video
 def load(checkpoint: str, **how: Any) -> Engine:
     """Open a classifier of clips: ours or a run's folder, or weights made elsewhere (see `open_classifier`). UserError.
 
-    `how`: see `revit.common.serving.load.engine_of`, such as views, grid, topk, budget, device, dtype.
+    `how`: see `revit.common.serving.engine.Engine`, such as views, grid, topk, budget, device, dtype.
     """
     # Imported here: processes that only decode start without torch.
-    from revit.common.serving.load import engine_of
+    from revit.common.serving.engine import Engine
     from revit.video.modality import open_classifier
 
-    return engine_of(open_classifier(checkpoint), **how)
+    return Engine(open_classifier(checkpoint), **how)

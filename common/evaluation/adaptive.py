@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-import platform
-from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from revit.common.costs.per_grid import Costs
-from revit.common.evaluation.cascade import CascadeTable, cascade_figures, gather_answers
+from revit.common.evaluation.cascade import CascadeTable, cascade_figures, gather_answers, shares_of
 from revit.common.evaluation.evaluate import Evaluation
+from revit.common.evaluation.figures import accuracy
 from revit.common.evaluation.intervals import Z95
-from revit.common.evaluation.label_sets import class_figures, mean_average_precision
-from revit.common.evaluation.reliability import reliability
 from revit.common.methods.revit.labels import right_grids, smallest_correct
-from revit.common.system.machine import machine_name
+from revit.common.system.machine import machine_name, package_versions
 
 PACKAGES = ("revit-video", "torch", "torchvision", "timm", "numpy", "av", "decord", "fvcore", "deepspeed")
 SEED = 0
@@ -29,68 +26,58 @@ def adaptive_report(
     costs: Costs,
     merge: str,
     num_draws: int = 5,
-    adaptive: str = "adaptive",
     cascade: CascadeTable | None = None,
     asks: bool = True,
 ) -> dict[str, Any]:
-    """The figures of RUN_DIR/report.json that an evaluation gives.
+    """Return the figures of RUN_DIR/report.json that an evaluation gives.
 
-    Answers under a grid's name are fixed; the one named `adaptive`, if there is one, is the assigner's. Rows:
+    Answers under a grid's name are fixed; those called "adaptive", if there are any, are the assigner's. Rows:
     - fixed: every sample at one grid.
     - adaptive: the assigner's choice; its GMACs are the mean over samples with the assigner included.
-    - random: the same lengths in random order, mean of `num_draws` draws, no assigner to pay for.
+    - random: the same grids in random order, mean of `num_draws` draws, no assigner to pay for.
     - oracle: each sample at the shortest grid that is right, at the longest where none is.
     - cascade: the same model without an assigner, grid after grid until it is confident, at the same mean cost (DVT). Its
       thresholds are `cascade`'s; without, they are found on the samples themselves, which needs no targets.
 
-    `adaptive` also says how many points it gains over random lengths, with the 95 % interval of that (`paired_interval`),
-    and `verdict` puts it into words. asks: whether the assigner decided; a small budget deals lengths out without it.
+    `adaptive` also says how many points it gains over random grids, with the 95 % interval of that (`paired_interval`),
+    and `verdict` puts it into words. asks: whether the assigner decided; a small budget deals grids out without it.
     """
-    names = list(costs.grids)
-    fixed = []
-    for name in names:
-        answers = evaluation.answers[name]
-        fixed.append(
-            {
-                "grid": name,
-                **accuracy(evaluation, name, merge),
-                "gmacs": costs.grids[name],
-                "params": costs.num_params,
-                "per_second": evaluation.num_evaluated / max(answers.seconds, 1e-9),
-            }
-        )
-    report: dict[str, Any] = {"fixed": fixed}
-    if adaptive in evaluation.answers:
-        answers = evaluation.answers[adaptive]
-        prices = torch.tensor([costs.grids[name] for name in names], dtype=torch.float64)
-        mean_price = float(prices[answers.lengths].mean())
-        share = _shares(answers.lengths, names)
+
+    def row(name: str, gmacs: float, **more: Any) -> dict[str, Any]:
+        per_second = evaluation.num_evaluated / max(evaluation.answers[name].seconds, 1e-9)
+        return {**accuracy(evaluation, name, merge), "gmacs": gmacs, **more, "per_second": per_second}
+
+    names, several = list(costs.grids), evaluation.several
+    report: dict[str, Any] = {
+        "fixed": [{"grid": name, **row(name, costs.grids[name], params=costs.num_params)} for name in names]
+    }
+    if "adaptive" in evaluation.answers:
+        answers = evaluation.answers["adaptive"]
+        prices = torch.tensor(list(costs.grids.values()), dtype=torch.float64)
+        mean_price = float(prices[answers.grid_index].mean())
+        share = shares_of(answers.grid_index, names)
+        per_grid = torch.stack([evaluation.decided(name) for name in names])  # (k, N, V, K)
+        drawn = _random_draws(evaluation, per_grid, answers.grid_index, merge, num_draws)
+        draws = [100 * float(correct.double().mean()) for correct in drawn]
+        gains = evaluation.correct(evaluation.decided("adaptive"), merge).double() - drawn.double().mean(dim=0)
         report["adaptive"] = {
-            **accuracy(evaluation, adaptive, merge),
-            "gmacs": mean_price + costs.assigner,
-            "share": share,
-            "per_second": evaluation.num_evaluated / max(answers.seconds, 1e-9),
+            **row("adaptive", mean_price + costs.assigner, share=share),
             "assigner_gmacs": costs.assigner,
             "assigner_params": costs.num_assigner_params,
+            "gain_over_random": 100 * float(gains.mean()),
+            "interval": [100 * limit for limit in paired_interval(gains)],
         }
-        per_grid = torch.stack([evaluation.decided(name) for name in names])  # (k, N, V, K)
-        drawn = _random_draws(evaluation, per_grid, answers.lengths, merge, num_draws)
-        draws = [_percent(correct) for correct in drawn]
         report["random"] = {"top1": sum(draws) / len(draws), "gmacs": mean_price, "share": share, "draws": draws}
-        report["oracle"] = _oracle(evaluation, per_grid, prices, merge, names)
-        report["cascade"] = cascade_figures(
-            per_grid,
-            list(costs.grids.values()),
-            names,
-            cascade
-            or CascadeTable.of("the samples themselves", per_grid, list(costs.grids.values()), evaluation.several),
-            report["adaptive"]["gmacs"],
-            lambda logits: _percent(evaluation.correct(logits, merge)),
-            evaluation.several,
-        )
-        gains = evaluation.correct(evaluation.decided(adaptive), merge).double() - drawn.double().mean(dim=0)
-        report["adaptive"]["gain_over_random"] = 100 * float(gains.mean())
-        report["adaptive"]["interval"] = [100 * limit for limit in paired_interval(gains)]
+        scores = torch.stack([evaluation.correct(logits, merge) for logits in per_grid], dim=1)
+        shortest = smallest_correct(right_grids(scores), "longest")
+        report["oracle"] = {
+            "top1": 100 * float(scores.amax(dim=1).double().mean()),
+            "gmacs": float(prices[shortest].mean()),
+            "share": shares_of(shortest, names),
+        }
+        table = cascade or CascadeTable.of("the samples themselves", per_grid, list(costs.grids.values()), several)
+        gmacs, top1 = report["adaptive"]["gmacs"], lambda logits: evaluation.percent(logits, merge)
+        report["cascade"] = cascade_figures(per_grid, costs.grids, table, gmacs, top1, several)
         report["verdict"] = verdict(report, asks)
     report["samples"] = {"evaluated": evaluation.num_evaluated, "failed": len(evaluation.failures)}
     report["failures"] = [{"path": failure.path, "reason": failure.reason} for failure in evaluation.failures]
@@ -100,49 +87,19 @@ def adaptive_report(
     return report
 
 
-def accuracy(evaluation: Evaluation, name: str, merge: str) -> dict[str, float]:
-    """Score a runner's answers, in percent: `top1` and `top5`; where a sample may have several labels, `top1` is the mean
-    overlap of its labels with what is said, and `map` the mean average precision."""
-    decided = evaluation.decided(name)
-    top1 = _percent(evaluation.correct(decided, merge))
-    if evaluation.several:
-        scores = evaluation.probabilities(evaluation.answers[name].logits, merge)
-        return {"top1": top1, "map": 100 * mean_average_precision(scores, evaluation.targets)}
-    return {"top1": top1, "top5": _percent(evaluation.correct(decided, merge, topk=5))}
-
-
-def answer_figures(evaluation: Evaluation, merge: str, label_names: Sequence[str]) -> dict[str, Any]:
-    """Return what report.json says of the probabilities: `reliability` of every policy (of its answer, or, where a sample may
-    have several labels, of the yes to every class), and in that case `classes`, by the policy that stands for the run."""
-    figures: dict[str, Any] = {"reliability": {}}
-    for name, answers in evaluation.answers.items():
-        values = evaluation.probabilities(answers.logits, merge)
-        if evaluation.several:
-            figures["reliability"][name] = reliability(values, evaluation.targets)
-        else:
-            right = evaluation.correct(answers.logits, merge)
-            figures["reliability"][name] = reliability(values.amax(dim=1), right)
-    if evaluation.several:
-        policy = "adaptive" if "adaptive" in evaluation.answers else next(iter(evaluation.answers))
-        values = evaluation.probabilities(evaluation.answers[policy].logits, merge)
-        said = evaluation.said(evaluation.decided(policy))
-        figures["classes"] = class_figures(values, said, evaluation.targets, label_names)
-    return figures
-
-
-def _random_draws(evaluation: Evaluation, per_grid: Tensor, lengths: Tensor, merge: str, num_draws: int) -> Tensor:
-    """`Evaluation.correct` with the assigned lengths dealt out in random order, once per draw: (draws, N)."""
+def _random_draws(evaluation: Evaluation, per_grid: Tensor, grid_index: Tensor, merge: str, num_draws: int) -> Tensor:
+    """Return `Evaluation.correct` with the assigned grids in random order, once per draw: (draws, N)."""
     generator = torch.Generator().manual_seed(SEED)
     draws = []
     for _ in range(num_draws):
-        order = torch.randperm(lengths.numel(), generator=generator)
-        dealt = lengths.flatten()[order].view_as(lengths)
+        order = torch.randperm(grid_index.numel(), generator=generator)
+        dealt = grid_index.flatten()[order].view_as(grid_index)
         draws.append(evaluation.correct(gather_answers(per_grid, dealt), merge))
     return torch.stack(draws)
 
 
 def paired_interval(differences: Tensor) -> tuple[float, float]:
-    """The 95 % interval of the mean of per-sample differences (N,), each from -1 to 1.
+    """Return the 95 % interval of the mean of per-sample differences (N,), each from -1 to 1.
 
     Both ways answer the same samples, so what is hard for both cancels, as in McNemar's test. One sample for either way is
     added (Bonett and Price, "Adjusted Wald Confidence Interval for a Difference of Binomial Proportions Based on Paired
@@ -155,7 +112,7 @@ def paired_interval(differences: Tensor) -> tuple[float, float]:
 
 
 def verdict(report: Mapping[str, Any], asks: bool = True) -> str:
-    """What the assigner is worth, the worst news first. Where nobody asked it, it is not judged."""
+    """Say what the assigner is worth, the worst news first. Where nobody asked it, it is not judged."""
     adaptive, longest, cascade = report["adaptive"], report["fixed"][0], report["cascade"]
     gain, (low, high) = adaptive["gain_over_random"], adaptive["interval"]
     worth = f"{gain:+.2f} points over random lengths at the same shares (95 % interval {low:+.2f} to {high:+.2f})"
@@ -171,34 +128,7 @@ def verdict(report: Mapping[str, Any], asks: bool = True) -> str:
     return f"{text}; {worth}; {other}"
 
 
-def _oracle(
-    evaluation: Evaluation, per_grid: Tensor, prices: Tensor, merge: str, names: Sequence[str]
-) -> dict[str, Any]:
-    scores = torch.stack([evaluation.correct(logits, merge) for logits in per_grid], dim=1)
-    lengths = smallest_correct(right_grids(scores), "longest")
-    return {
-        "top1": _percent(scores.amax(dim=1)),
-        "gmacs": float(prices[lengths].mean()),
-        "share": _shares(lengths, names),
-    }
-
-
-def _shares(lengths: Tensor, names: Sequence[str]) -> dict[str, float]:
-    """Grid -> fraction of the positions in `lengths` that are its own."""
-    counts = torch.bincount(lengths.flatten(), minlength=len(names)).double() / max(lengths.numel(), 1)
-    return dict(zip(names, counts.tolist()))
-
-
-def _percent(correct: Tensor) -> float:
-    return 100 * float(correct.double().mean())
-
-
 def versions() -> dict[str, str]:
-    """Versions of what the figures depend on."""
-    found = {"python": platform.python_version(), "machine": machine_name()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    """Return versions of what the figures depend on."""
+    found = {"machine": machine_name(), **package_versions(*PACKAGES)}
+    return {name: found.get(name, "not installed") for name in ("python", "machine", *PACKAGES)}

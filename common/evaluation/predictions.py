@@ -42,7 +42,7 @@ def _lines(
 
     policy = ADAPTIVE if ADAPTIVE in evaluation.answers else grids[0]
     answers = evaluation.answers[policy]
-    probabilities = evaluation.probabilities(answers.logits, merge)
+    probabilities = evaluation.probabilities(policy, merge)
     if evaluation.several:
         all_said = [row.nonzero().flatten().tolist() for row in evaluation.said(evaluation.decided(policy))]
     else:
@@ -60,7 +60,7 @@ def _lines(
         shown = said or [int(probabilities[row].argmax())]
         sure = between.join(f"{float(probabilities[row, number]):.6f}" for number in shown)
         grid = _grids_text(
-            [grids[place] for place in answers.lengths[row].tolist()] if policy == ADAPTIVE else [policy]
+            [grids[place] for place in answers.grid_index[row].tolist()] if policy == ADAPTIVE else [policy]
         )
         yield line([path, named(own), named(said), sure, grid, int(said == list(own)), ""])
 

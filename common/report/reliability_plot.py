@@ -19,7 +19,7 @@ def reliability_parts(run: RunReport, key: str) -> dict[str, Any]:
     found = run.content.get("reliability")
     if not isinstance(found, Mapping) or not found:
         return {}
-    policy = ADAPTIVE if ADAPTIVE in found else run.grids[0]
+    policy = ADAPTIVE if ADAPTIVE in found else run.content["fixed"][0]["grid"]
     one = found.get(policy)
     if not isinstance(one, Mapping) or not one.get("bins"):
         return {}
