@@ -15,9 +15,9 @@ from revit.common.data.formats.base import Split
 from revit.common.evaluation.adaptive import adaptive_report, versions
 from revit.common.evaluation.evaluate import Evaluation, Runner, Streamed, evaluate, grid_runners
 from revit.common.evaluation.figures import accuracy, answer_figures
-from revit.common.evaluation.label_sets import limits_in
 from revit.common.evaluation.operating_points import Calibration, calibrated, calibration_of, calibration_runners
 from revit.common.methods.base import check_installed
+from revit.common.methods.label_limits import limits_in
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.budget import Choice
 from revit.common.methods.run_options import RecipeOptions

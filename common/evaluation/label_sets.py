@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from revit.common.models.grid import TokenGrid
-
-THRESHOLDS = "label_thresholds"
-"""Key of a checkpoint's extra facts: the split that they were chosen on, and by grid a probability for every class."""
 DEFAULT = 0.5
 
 
@@ -63,17 +59,6 @@ def best_thresholds(probabilities: Tensor, targets: Tensor) -> list[float]:
         best = np.flatnonzero(f1 >= f1.max() - 1e-12)
         chosen.append(float(midway[best[np.abs(midway[best] - DEFAULT).argmin()]]))
     return chosen
-
-
-def limits_in(facts: Mapping[str, Any], grids: Sequence[TokenGrid], num_classes: int) -> Tensor | None:
-    """Return the log odds (grids, K) of the thresholds that a checkpoint keeps, for a grid that it does not know those of the one
-    with the nearest number of tokens; None where it keeps none that fit."""
-    kept = (facts.get(THRESHOLDS) or {}).get("values")
-    if not isinstance(kept, dict) or not kept or any(len(values) != num_classes for values in kept.values()):
-        return None
-    known = {TokenGrid.parse(name): values for name, values in kept.items()}
-    nearest = [min(known, key=lambda one: abs(one.num_positions - grid.num_positions)) for grid in grids]
-    return torch.tensor([known[grid] for grid in nearest], dtype=torch.float64).logit(eps=1e-9).float()
 
 
 def class_figures(probabilities: Tensor, said: Tensor, targets: Tensor, names: Sequence[str]) -> list[dict[str, Any]]:

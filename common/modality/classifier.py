@@ -54,6 +54,8 @@ class Classifier:
     """Settings that those weights do not hold, taken from the published recipes."""
     budget: str | None = None
     """Cost of a view that the checkpoint's own configuration allows, see `revit.common.methods.revit.budget.Budget`."""
+    several_labels: bool = False
+    """An input may have several labels, or none: every class is a question of its own."""
     hold_budget: bool = True
     """Keep the mean over all files at the budget."""
 

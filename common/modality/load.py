@@ -88,6 +88,7 @@ def _from_checkpoint(path: Path, checkpoint: Checkpoint, modality: Modality[Any]
         # What is saved before the calibration cannot keep it.
         budget=run.model.budget if KEY in checkpoint.extra else None,
         hold_budget=run.test.hold_budget,
+        several_labels=run.data.source.several_labels,
     )
 
 

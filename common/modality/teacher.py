@@ -12,6 +12,7 @@ from revit.common.modality.classifier import Classifier
 from revit.common.modality.load import check_same_classes
 from revit.common.models.base import ModelOutput, Normalizer
 from revit.common.models.embed.patches import Sides, sides_of
+from revit.common.system.errors import UserError
 
 
 class Teacher(nn.Module):
@@ -51,7 +52,13 @@ def resized(pixels: Tensor, sides: Sides) -> Tensor:
 def teacher_from(
     classifier: Classifier, source: str, label_names: Sequence[str], given: Normalizer, own_size: bool
 ) -> Teacher:
-    """Make a teacher of a classifier that was opened from `source`. UserError if it knows other classes than `label_names`."""
+    """Make a teacher of a classifier that was opened from `source`. UserError if it knows other classes than `label_names`, or
+    several of an input."""
+    if classifier.several_labels:
+        raise UserError(
+            f"{source} says yes or no to every class, and a teacher says which one it is; give one that was trained without "
+            "data.source.several_labels"
+        )
     names = classifier.label_names or tuple(map(str, range(classifier.num_classes)))
     check_same_classes(source, names, label_names)
     network = classifier.networks.model

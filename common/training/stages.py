@@ -18,9 +18,10 @@ from revit.common.evaluation import predictions
 from revit.common.evaluation.evaluate import Evaluation, grid_runners
 from revit.common.evaluation.evaluator import Evaluator
 from revit.common.evaluation.examples import make_examples
-from revit.common.evaluation.label_sets import THRESHOLDS, best_thresholds, limits_in
+from revit.common.evaluation.label_sets import best_thresholds
 from revit.common.evaluation.record import IN_RUN, EvaluationRecord, save_record
 from revit.common.methods.base import optim_of, start_of, task_of
+from revit.common.methods.label_limits import THRESHOLDS, limits_in
 from revit.common.methods.revit.adaptive import AdaptiveClassifier, TokenLengthAssigner
 from revit.common.methods.revit.labels import LengthLabels, class_balanced_weights, right_grids
 from revit.common.methods.revit.task import AssignerTask

@@ -12,14 +12,13 @@ import torch
 from revit.common.evaluation.evaluate import Answers, Evaluation
 from revit.common.evaluation.label_sets import (
     DEFAULT,
-    THRESHOLDS,
     average_precision,
     best_thresholds,
     class_figures,
-    limits_in,
     mean_average_precision,
     overlap,
 )
+from revit.common.methods.label_limits import THRESHOLDS, limits_in
 from revit.common.methods.revit.labels import right_grids, smallest_correct
 from revit.common.models.grid import TokenGrid
 
