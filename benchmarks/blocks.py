@@ -38,7 +38,7 @@ from revit.common.serving.packed import pack, to_int8
 from revit.common.system.command_line import parse, tool
 from revit.common.system.device import DTYPES
 from revit.common.timing.clock import Yardstick
-from revit.video.models.blocks import DividedBlock
+from revit.video.models.timesformer import DividedBlock
 
 GRID = TokenGrid(14, 14)
 BLOCKS: dict[str, tuple[Callable[..., Block], int, int, int]] = {

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from revit.common.serving.engine import Engine
-    from revit.video.data.decode import Backend, Damaged, VideoInfo
+    from revit.video.data.decode.read import Backend, Damaged, VideoInfo
 
 if __name__ == "video":
     raise ImportError(
@@ -37,7 +37,7 @@ def read_frames(
         FrameNumberError: a number outside the file.
         DecoderError: the decoder is not installed.
     """
-    from revit.video.data.decode import read_frames, salvage_frames
+    from revit.video.data.decode.read import read_frames, salvage_frames
 
     if damaged == "salvage":
         return salvage_frames(os.fspath(path), numbers)
@@ -53,7 +53,7 @@ def probe(path: str | os.PathLike[str], *, damaged: Damaged = "refuse") -> Video
     Raises:
         DecodeError: no readable video; it says why.
     """
-    from revit.video.data.decode import probe
+    from revit.video.data.decode.read import probe
 
     return probe(os.fspath(path), damaged)
 

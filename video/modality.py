@@ -30,8 +30,7 @@ from revit.video.data.options import ONE_VIEW, ClipOptions, ViewOptions
 from revit.video.demo import make_motion_clips
 from revit.video.models.timesformer import TimeSformer
 from revit.video.options import VideoModel, VideoRun
-from revit.video.weights.infer import infer
-from revit.video.weights.source import DIALECTS
+from revit.video.weights.source import DIALECTS, infer
 from revit.video.weights.start import start_from
 
 
