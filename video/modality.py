@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from revit.common.data.augment.options import AugmentOptions
 from revit.common.data.balance import sample_shares
 from revit.common.data.formats.base import Split
 from revit.common.data.lists import SampleList
@@ -15,6 +16,7 @@ from revit.common.data.loader import Loader
 from revit.common.data.reader import Views
 from revit.common.methods.base import methods_found
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
+from revit.common.methods.task import BatchAugment
 from revit.common.modality import load
 from revit.common.modality.classifier import Classifier
 from revit.common.modality.modality import Modality
@@ -139,6 +141,22 @@ class VideoModality(Modality[VideoRun]):
         data, clips, seed = self.data(options), self.split(options, split), options.run.seed
         shares = sample_shares(options.balance, clips)
         return build_train_loader(data, batch_size, seed, clips=clips, rank=rank, num_ranks=num_ranks, shares=shares)
+
+    def assigner_loader(
+        self, options: VideoRun, split: Split, batch_size: int, rank: int = 0, num_ranks: int = 1
+    ) -> Loader:
+        """Load a split shuffled, with the crop and the flip of `data.pixels` alone: what else is changed may need another
+        token length."""
+        plain = AugmentOptions(flip_probability=options.data.augment.flip_probability)
+        data = options.data.model_copy(update={"augment": plain})
+        return self.train_loader(options.model_copy(update={"data": data}), split, batch_size, rank, num_ranks)
+
+    def batch_augment(self, options: VideoRun, num_classes: int) -> BatchAugment | None:
+        # Imported here: it takes most of a second, and only trainings do it.
+        from revit.common.data.augment.batches import build_batch_augment
+
+        options.data.mix.check_batch(options.train.batch_size)
+        return build_batch_augment(options.data.augment, options.data.mix, num_classes)
 
     def eval_loader(
         self,

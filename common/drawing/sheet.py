@@ -5,21 +5,17 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 
+from revit.common.drawing.layout import BLACK, GREY, beside, framed, stacked, written
 from revit.common.drawing.tile import DROPPED, TokenCells, cells_of, paint
 from revit.common.models.base import Reduction
 from revit.common.models.grid import TokenGrid
 
-MARGIN, GAP = 12, 6
-BLACK, GREY = (20, 20, 20), (95, 95, 95)
 PER_LINE = 4
 """Number of a picture's stages side by side."""
 MAX_TITLE = 70
@@ -76,11 +72,11 @@ def looks_of(
 def draw_sheet(title: str, looks: Sequence[Look]) -> Image.Image:
     """Draw the title, then each look: of a picture the stages side by side, of a clip one line of frames for each stage."""
     short = textwrap.shorten(title, MAX_TITLE, placeholder=" ...")
-    parts: list[Image.Image] = [_text(short, 20, BLACK, bold=True)]
+    parts: list[Image.Image] = [written(short, 20, BLACK, bold=True)]
     for number, look in enumerate(looks):
-        parts.append(_text(_spent(look, number, len(looks)), 14, GREY))
+        parts.append(written(_spent(look, number, len(looks)), 14, GREY))
         parts += _picture(look) if look.pixels.ndim == 3 else _clip(look)
-    return ImageOps.expand(_joined(parts, stacked=True), MARGIN, "white")
+    return framed(stacked(parts))
 
 
 def _spent(look: Look, number: int, of: int) -> str:
@@ -111,34 +107,41 @@ def _left(fates: NDArray[np.int64]) -> float:
 
 
 def _picture(look: Look) -> list[Image.Image]:
-    scale = _scale(look.cells, PICTURE_PIXELS)
+    scale = scale_of(look.cells, PICTURE_PIXELS)
     tiles = []
     for heading, fates in _stages(look):
         tile = paint(look.pixels, look.cells, _of_frame(fates, 0), scale)
-        tiles.append(_joined([_text(heading, 13, GREY, tile.width), tile], stacked=True) if heading else tile)
-    return [_joined(tiles[start : start + PER_LINE]) for start in range(0, len(tiles), PER_LINE)]
+        tiles.append(stacked([written(heading, 13, GREY, tile.width), tile] if heading else [tile]))
+    lines = [tiles[start : start + PER_LINE] for start in range(0, len(tiles), PER_LINE)]
+    return [beside(line) for line in lines]
 
 
 def _clip(look: Look) -> list[Image.Image]:
-    scale = _scale(look.cells, FRAME_PIXELS)
+    scale = scale_of(look.cells, FRAME_PIXELS)
     num = len(look.pixels)
-    shown = np.unique(np.linspace(0, num - 1, min(num, MAX_FRAMES)).round().astype(int))
+    shown = frames_shown(num)
     parts = []
     if len(shown) < num:
-        parts.append(_text(f"frames {', '.join(str(frame + 1) for frame in shown)} of {num}", 13, GREY))
+        parts.append(written(f"frames {', '.join(str(frame + 1) for frame in shown)} of {num}", 13, GREY))
     for heading, fates in _stages(look):
         if heading:
-            parts.append(_text(heading, 13, GREY))
-        tiles = [paint(look.pixels[frame], look.cells, _of_frame(fates, int(frame)), scale) for frame in shown]
-        parts.append(_joined(tiles))
+            parts.append(written(heading, 13, GREY))
+        tiles = [paint(look.pixels[frame], look.cells, _of_frame(fates, frame), scale) for frame in shown]
+        parts.append(beside(tiles))
     return parts
+
+
+def frames_shown(num: int) -> list[int]:
+    """Return which of so many frames are drawn."""
+    return sorted(set(np.linspace(0, num - 1, min(num, MAX_FRAMES)).round().astype(int).tolist()))
 
 
 def _of_frame(fates: NDArray[np.int64] | None, frame: int) -> NDArray[np.int64] | None:
     return fates if fates is None or fates.ndim == 1 else fates[frame % len(fates)]
 
 
-def _scale(cells: TokenCells, pixels: tuple[int, int]) -> float:
+def scale_of(cells: TokenCells, pixels: tuple[int, int]) -> float:
+    """Return how many times as large a tile is drawn that is to be so many pixels high, and at most so many."""
     top, _, bottom, _ = cells.extent
     wanted, limit = pixels
     height = bottom - top
@@ -146,37 +149,3 @@ def _scale(cells: TokenCells, pixels: tuple[int, int]) -> float:
         return limit / height
     times = round(wanted / height)
     return max(1, times if times * height <= limit else times - 1)
-
-
-def _joined(parts: Sequence[Image.Image], stacked: bool = False) -> Image.Image:
-    """Put pictures side by side, or one below the other, on white."""
-    widths, heights = [part.width for part in parts], [part.height for part in parts]
-    gaps = GAP * len(parts) - GAP
-    size = (max(widths), sum(heights) + gaps) if stacked else (sum(widths) + gaps, max(heights))
-    sheet, place = Image.new("RGB", size, "white"), 0
-    for part in parts:
-        sheet.paste(part, (0, place) if stacked else (place, 0))
-        place += GAP + (part.height if stacked else part.width)
-    return sheet
-
-
-def _text(text: str, size: int, colour: tuple[int, int, int], width: int = 0, bold: bool = False) -> Image.Image:
-    """Draw one line as a picture; smaller letters where `width` is too narrow for it."""
-    asked, font = size, _font(size, bold)
-    while width and font.getlength(text) > width and size > 8:
-        size -= 1
-        font = _font(size, bold)
-    ascent, descent = font.getmetrics()
-    height = max(ascent + descent, round(1.2 * asked))  # the same for smaller letters
-    line = Image.new("RGB", (max(1, round(font.getlength(text)) + 1), height), "white")
-    ImageDraw.Draw(line).text((0, 0), text, font=font, fill=colour)
-    return line
-
-
-@cache
-def _font(size: int, bold: bool) -> Any:
-    import matplotlib
-
-    # The same letters on every machine; Pillow's own know few of the world's.
-    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    return ImageFont.truetype(str(folder / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")), size)
