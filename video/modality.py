@@ -149,7 +149,7 @@ class VideoModality(Modality[VideoRun]):
         token length."""
         plain = AugmentOptions(flip_probability=options.data.augment.flip_probability)
         data = options.data.model_copy(update={"augment": plain})
-        return self.train_loader(options.model_copy(update={"data": data}), split, batch_size, rank, num_ranks)
+        return super().assigner_loader(options.model_copy(update={"data": data}), split, batch_size, rank, num_ranks)
 
     def batch_augment(self, options: VideoRun, num_classes: int) -> BatchAugment | None:
         # Imported here: it takes most of a second, and only trainings do it.

@@ -239,12 +239,12 @@ def test_clips_of_several_labels(tmp_path: Path):
 def test_weights_and_sampler_of_clips_with_one_label(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """Both change the training, and nothing without them; the table of predictions is there in any case."""
     config, weights = write_clips(tmp_path, several=False), {}
-    for name in ("none", "balance.sampler=balanced", "balance.weights={1: 3}"):
+    for number, name in enumerate(("none", "balance.sampler=balanced", "balance.weights={1: 3}")):
         changes = [] if name == "none" else [name]
-        run = tmp_path / f"run {name}"
+        run = tmp_path / f"run{number}"
         assert train_net.main(["--cfg", str(config), "--stage", "model", f"run.dir={run}", *changes]) == 0
         weights[name] = load_checkpoint(run / "model.safetensors").parts["model"]["head.weight"]
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert "an epoch meets a sample 0.67 to 2 times" in said
     assert "weights 0 1, 1 3" in said
     assert len({tuple(one.flatten().tolist()) for one in weights.values()}) == 3
