@@ -24,11 +24,11 @@ def reliability_parts(run: RunReport, key: str) -> dict[str, Any]:
     if not isinstance(one, Mapping) or not one.get("bins"):
         return {}
     others = ", ".join(f"{name} {shown(values['ece'])}" for name, values in found.items() if name != policy)
-    sure = "too sure" if one["bias"] > 0 else "not sure enough"
+    off = "high" if one["bias"] > 0 else "low"
     several = run.has_several_labels
     said = (
         f"Expected calibration error {shown(one['ece'])} points ({policy}{'; ' + others if others else ''}): the mean distance "
-        f"between a probability and how often it is right. On the whole {abs(one['bias']):.1f} points {sure}. "
+        f"between a probability and how often it is right. On the whole probabilities are {abs(one['bias']):.1f} points too {off}. "
         f"{'Every class of every sample counts, with the probability of a yes.' if several else ''}"
     )
     return {"calibration_plot": _plot(one["bins"], key, several), "calibration_said": said.strip()}
@@ -44,7 +44,7 @@ def _plot(bins: list[Mapping[str, Any]], key: str, several: bool) -> str:
             if some:
                 axes.plot(*zip(*some), "o", color="C0", fillstyle="full" if full else "none", markersize=6)
         axes.set(
-            xlabel="probability %", ylabel="has the label %" if several else "right %", xlim=(0, 100), ylim=(0, 100)
+            xlabel="probability %", ylabel="has the label %" if several else "right %", xlim=(-3, 103), ylim=(-3, 103)
         )
 
     return svg(draw, key, "share of right answers against their probability")

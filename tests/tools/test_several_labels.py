@@ -150,7 +150,9 @@ def test_the_page_and_the_table(pictures: Path, capsys: pytest.CaptureFixture[st
     assert "overlap %" in table.read_text()
     capsys.readouterr()
     config = ["--cfg", str(pictures / "config.yaml"), "--checkpoint", str(pictures / "run")]
-    assert tool_test_net.main([*config, "--json", str(pictures / "again.json")]) == 0
+    written = ["--json", str(pictures / "again.json"), "--csv", str(pictures / "again.csv")]
+    assert tool_test_net.main([*config, *written]) == 0
+    assert (pictures / "again.csv").read_text() == (pictures / "run" / "predictions.csv").read_text()
     assert "mAP" in capsys.readouterr().out
     again, before = json.loads((pictures / "again.json").read_text()), read_report(pictures)
     assert again["classes"] == before["classes"]
