@@ -264,8 +264,9 @@ def calibrate(run: Run) -> None:
     if found is not None:  # on rank 0
         curve, (cheapest, *_, dearest) = found.curve, found.curve.points
         run.log.write("calibrate", **curve.summary())
+        what = "overlap" if run.options.data.source.several_labels else "top-1"
         run.log.say(
-            f"calibrate: {curve.num_samples} samples of {options.split}: top-1 {cheapest.top1:.2f} % at "
+            f"calibrate: {curve.num_samples} samples of {options.split}: {what} {cheapest.top1:.2f} % at "
             f"{cheapest.gmacs:.4g} GMACs to {dearest.top1:.2f} % at {dearest.gmacs:.4g}; model.budget: {curve.ranges()}"
         )
         if not curve.fits:

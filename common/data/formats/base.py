@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from array import array
@@ -18,6 +19,8 @@ from revit.common.data.flat import FlatNumbers, GrowingLabels, GrowingStrings
 from revit.common.data.label_names import check_label
 from revit.common.data.lists import SampleList, SegmentUnit
 from revit.common.system.errors import UserError
+
+LOG = logging.getLogger("revit.data")
 
 Split = Literal["train", "val", "test"]
 SHOWN_PROBLEMS = 5
@@ -197,6 +200,14 @@ class Rows:
         texts = list(dict.fromkeys(text for one in sets for text in one))
         if not texts:
             raise UserError(f"{request.source}: none of its {request.noun} has a label; give a list with labels")
+        every = set(texts)
+        joined = None if request.several else next((text for text in texts if _is_joined(text, every)), None)
+        if joined is not None:
+            LOG.warning(
+                "%s: %r is taken for a class of its own; if it is several labels set data.source.several_labels=true",
+                request.source,
+                joined,
+            )
         numeric = [int(text) for text in texts if is_number(text)]
         known = request.names or (tuple(names) if names is not None else None)
         if known is None and not is_number(texts[0]):
@@ -236,6 +247,12 @@ class Rows:
 def labels_in(text: str, joined_by: str = ";|") -> tuple[str, ...]:
     """Return the labels of a sample that may have several, joined by any of the signs `joined_by`; none of an empty text."""
     return tuple(dict.fromkeys(label.strip() for label in re.split(f"[{joined_by}]", text) if label.strip()))
+
+
+def _is_joined(text: str, labels: set[str]) -> bool:
+    """Say whether a label looks like several of the others in one."""
+    by_bars, by_commas = set(labels_in(text)), set(labels_in(text, ","))
+    return (len(by_bars) > 1 and bool(by_bars & labels)) or (len(by_commas) > 1 and by_commas <= labels)
 
 
 def is_number(label: str) -> bool:

@@ -60,6 +60,9 @@ class PathLabel:
             if not path or labels is None:
                 rows.refuse(number, f"no label behind the path in {line!r} (separator {separator!r})")
                 continue
+            if not request.several and _has_more_labels(path, cut, request):
+                rows.refuse(number, f"several labels in {line!r}; if that is meant set data.source.several_labels=true")
+                continue
             where = request.locate(path.strip('"'))
             if not os.path.splitext(where)[1] and not os.path.exists(where):
                 by_stem = by_stem or FilesByStem(request)
@@ -84,6 +87,16 @@ def split_labels(line: str, cut: str | None) -> tuple[str, tuple[str, ...] | Non
         return line, None
     said = found[2].strip('"')
     return found[1], labels_in(";".join(said.split()) if all(map(is_number, said.split())) else said)
+
+
+def _has_more_labels(path: str, cut: str | None, request: ListRequest) -> bool:
+    """Say whether numbers stand between the file and its label."""
+    if not is_number(path.rsplit(cut, 1)[-1].strip()):
+        return False
+    words = path.split(cut)
+    while len(words) > 1 and is_number(words[-1].strip()):
+        words.pop()
+    return request.is_sample(words[-1].strip(' "'))
 
 
 def _has_header(request: ListRequest, cut: str | None) -> bool:

@@ -117,6 +117,20 @@ def test_lists_that_differ_in_a_label_have_other_fingerprints(tmp_path: Path):
     assert one != two
 
 
+@pytest.mark.parametrize(("text", "separator"), [("a.mp4 1 3\nb.mp4 0\n", " "), ("a.mp4,1,3\nb.mp4,0\n", ",")])
+def test_lists_of_several_labels_are_not_read_as_of_one(text: str, separator: str, tmp_path: Path):
+    (tmp_path / "train.txt").write_text(text)
+    with pytest.raises(UserError, match=r"line 1: several labels .* data\.source\.several_labels=true"):
+        read_split(SourceOptions(train=str(tmp_path / "train.txt"), separator=separator), "train", read_clips)
+
+
+def test_joined_names_are_said_to_be_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    (tmp_path / "train.txt").write_text("a.mp4 Run;Jump\nb.mp4 Jump\n")
+    samples = read_split(SourceOptions(train=str(tmp_path / "train.txt")), "train", read_clips)
+    assert samples.names == ("Jump", "Run;Jump")
+    assert "'Run;Jump' is taken for a class of its own" in caplog.text
+
+
 def test_what_is_learned_of_a_sample(tmp_path: Path):
     samples = listed(tmp_path, LISTS["numbers"])
     load = lambda index, generator: Sample(torch.zeros(1, 3, 2, 2, dtype=torch.uint8), target_of(samples, index))  # noqa: E731
