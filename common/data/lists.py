@@ -170,11 +170,8 @@ class SampleList:
 
     def with_label_sets(self) -> Self:
         """Return the same list as one of samples with several labels."""
-        return (
-            self
-            if self.several
-            else replace(self, label_sets=FlatNumbers.of([label] for label in self.labels.tolist()))
-        )
+        sets = self.label_sets or FlatNumbers.of([label] for label in self.labels.tolist())
+        return replace(self, label_sets=sets)
 
     @property
     def all_labels(self) -> NDArray[np.int64]:
