@@ -156,7 +156,12 @@ class SampleList:
         return self.names[number] if self.names is not None else str(number + self.first_label)
 
     def label(self, position: int) -> int:
-        """Return the class number of sample `position`."""
+        """Return the class number of sample `position`. UserError in a list of samples that may have several."""
+        if self.several:
+            raise UserError(
+                f"{self.source}: its samples may have several labels, and one of each is asked for here; leave out "
+                "data.source.several_labels"
+            )
         return int(self.labels[position])
 
     @property

@@ -44,6 +44,8 @@ def test_numbers(text: str, tmp_path: Path):
     assert [samples.label_set(place) for place in range(4)] == EXPECTED
     assert list(samples.paths) == ["a.mp4", "b c.mp4", "d.mp4", "take 2.mp4"]
     assert samples.several
+    with pytest.raises(UserError, match="may have several labels"):
+        samples.label(0)
     assert samples.labels.tolist() == [1, 0, -1, 0]
     assert samples.num_classes == 4
 
