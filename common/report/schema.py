@@ -31,6 +31,7 @@ class Policy(Section):
     gmacs: Positive
     params: Count | None = None
     top5: Percent | None = None
+    map: Percent | None = None
     per_second: Amount | None = None
     share: Shares | None = None
 

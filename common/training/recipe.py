@@ -59,6 +59,7 @@ def stages_of(options: RecipeOptions, modality: Modality[Any]) -> list[Stage]:
     data = {"data": every["data"]}
     model = {key: every[key] for key in ("model", "methods", "start", "train", "distill", "label_smoothing")}
     model |= data | {"run": {key: every["run"][key] for key in ("seed", "dtype")}}
+    model |= {key: every[key] for key in ("balance",) if key in every}
     lengths = model | {"lengths": every["lengths"]}
     assigner = lengths | {"assigner": every["assigner"]}
     calibrate = assigner | {"calibration": every["calibration"], "merge": every["test"]["merge"]}
@@ -67,6 +68,8 @@ def stages_of(options: RecipeOptions, modality: Modality[Any]) -> list[Stage]:
     calibration, labelled = options.calibration, options.lengths.split
     found = [Stage("data", data, stages.make_data)] if options.makes_data else []
     found.append(Stage("model", model, stages.train_model, "train", ["model.safetensors"]))
+    if options.data.source.several_labels and modality.has_split(options, "val"):
+        found.append(Stage("thresholds", model, stages.choose_thresholds, "val", ["model.safetensors"]))
     checkpoint = ["checkpoint.safetensors"]
     if options.has_lengths:
         found.append(Stage("lengths", lengths, stages.label_lengths, labelled, ["lengths.csv"]))

@@ -26,7 +26,7 @@ from torch import Generator, Tensor
 
 from revit.common.data import build
 from revit.common.data.broken import BrokenSample
-from revit.common.data.dataset import Sample
+from revit.common.data.dataset import Sample, target_of
 from revit.common.data.formats.base import Split
 from revit.common.data.lists import SampleList
 from revit.image.data.lists import keep_classes, read_pictures
@@ -156,7 +156,7 @@ class TrainPictures:
 
     def __call__(self, index: int, generator: Generator) -> Sample:
         """Return uint8 (1, C, H, W) and its class number."""
-        return Sample(self.transform(_read(self.pictures, index))[None], self.pictures.label(index))
+        return Sample(self.transform(_read(self.pictures, index))[None], target_of(self.pictures, index))
 
 
 @dataclass
@@ -174,7 +174,7 @@ class MappedPictures:
         picture = _read(self.pictures, index)
         pixels, label_map, crop = self.transform(picture, label_map)
         crop = self.label_maps.crop(crop, picture.height, picture.width)
-        return Sample(pixels[None], self.pictures.label(index), {"label_map": label_map, "crop": crop})
+        return Sample(pixels[None], target_of(self.pictures, index), {"label_map": label_map, "crop": crop})
 
 
 @dataclass
@@ -187,7 +187,7 @@ class EvalPictures:
     def __call__(self, index: int, generator: Generator) -> Sample:
         """Return uint8 (1, C, H, W) and its class number."""
         pixels = _eval_pixels(self.pictures.path(index), _read(self.pictures, index), self.options)
-        return Sample(pixels, self.pictures.label(index))
+        return Sample(pixels, target_of(self.pictures, index))
 
 
 def load_picture(path: str, options: PictureOptions) -> Tensor:
