@@ -10,8 +10,8 @@ import pytest
 
 from revit.common.data.lists import SampleList
 from revit.common.system.errors import UserError
+from revit.image.data.decode import read_picture
 from revit.image.data.lists import keep_classes, read_pictures
-from revit.image.data.pictures import read_picture
 
 
 def contents(samples: SampleList) -> list[tuple[str, int, bytes]]:

@@ -1,0 +1,74 @@
+"""What a user names to be checked: list files, folders with one subfolder per class, and plain folders of files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain, islice
+
+from revit.common.data.lists import SampleList
+from revit.common.system.errors import UserError, reason_of
+
+PEEKED_FILES, PEEKED_BYTES = 1000, 1 << 16
+"""How much of a source is looked at to tell what it is of."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A list that was read."""
+
+    samples: SampleList
+    read_as: str
+    labelled: bool = True
+    """False for a plain folder."""
+    strays: tuple[str, ...] = ()
+    """Files of a folder of classes that lie in no class."""
+
+
+def kind_of(where: str, extensions: Mapping[str, Collection[str]]) -> str:
+    """Return the kind (key of `extensions`) that most of the files of a source are of by their names; the first if none is.
+
+    UserError if there is no such source.
+    """
+    if not os.path.exists(where):
+        raise UserError(f"{where}: no such file or folder; give a list file, or a folder of files or of classes")
+    names = islice(_files(where), PEEKED_FILES) if os.path.isdir(where) else _words(where)
+    ends = [os.path.splitext(name.lower())[1] for name in names]
+    counts = {kind: sum(end in known for end in ends) for kind, known in extensions.items()}
+    return max(counts, key=lambda kind: counts[kind])
+
+
+def read_source(where: str, extensions: Collection[str], read: Callable[[str], SampleList], noun: str) -> Source:
+    """Read a source: a plain folder here, anything else with `read`, as training would. UserError if it is faulty."""
+    if not os.path.isdir(where):
+        return Source(read(where), f"{noun}: {'tar file' if where.endswith('.tar') else 'list'}")
+    entries = sorted(os.scandir(where), key=lambda entry: entry.name)
+    top = [entry.path for entry in entries if entry.is_file() and _ends(entry.name, extensions)]
+    folders = [entry.path for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    if top and not any(_ends(name, extensions) for name in chain.from_iterable(map(_files, folders))):
+        samples = SampleList.build(((path, 0) for path in top), None, where)
+        return Source(samples, f"{noun}: plain folder", labelled=False)
+    return Source(read(where), f"{noun}: one folder per class", strays=tuple(top))
+
+
+def _ends(name: str, extensions: Collection[str]) -> bool:
+    return not name.startswith(".") and os.path.splitext(name.lower())[1] in extensions
+
+
+def _files(folder: str) -> Iterator[str]:
+    for inner, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (os.path.join(inner, name) for name in names)
+
+
+def _words(where: str) -> list[str]:
+    """Return what may be names of files in the beginning of a list or a tar file."""
+    try:
+        with open(where, "rb") as file:
+            text = file.read(PEEKED_BYTES).decode(errors="replace")
+    except OSError as error:
+        raise UserError(f"{where}: cannot be read ({reason_of(error).lower()})") from None
+    for mark in ',;"\t\0':
+        text = text.replace(mark, " ")
+    return text.split()
