@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from torch import nn
 
 from revit.common.data.build import Split
+from revit.common.data.check.summary import newest_summary
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
 from revit.common.data.made_data import MadeData
@@ -85,6 +86,17 @@ class Modality(ABC, Generic[Run]):
     def paths(self, options: Run, split: Split) -> Sequence[str]:
         """Return the files of a split, position = sample id."""
         return self.split(options, split).paths
+
+    def data_checks(self, options: Run) -> dict[str, dict[str, Any]]:
+        """Return what the newest data check found of each list, by split; lists that were never checked are left out."""
+        splits: tuple[Split, ...] = () if options.makes_data else ("train", "val", "test")
+        found: dict[str, dict[str, Any]] = {}
+        for split in splits:
+            # Only what was checked is read: a stage does without the lists of others.
+            where = getattr(options.data.source, split)
+            if where is not None and (summary := newest_summary(where)) is not None:
+                found[split] = summary.quoted(self._samples(options, split))
+        return found
 
     def label_names(self, options: Run) -> Sequence[str]:
         """Return the class names, their numbers as text where the source has none. UserError if they contradict the model."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from revit.common.data.check.summary import quote
 from revit.common.evaluation.confusion import NONE_RIGHT, assigned_against_needed, by_length, confused_pairs, per_class
 from revit.common.evaluation.record import Seen
 from revit.common.report.comparison import (
@@ -69,6 +70,7 @@ def _run_parts(summary: RunSummary, key: str) -> dict[str, Any]:
             for number, (stage, curves) in enumerate(summary.training.items())
         },
         "protocol": _flat(content.get("protocol", {})),
+        "checks": [f"{split}: {quote(found)}" for split, found in content.get("data", {}).items()],
         "operating_points": _operating_points(content),
         "budget": _flat(content.get("budget") or {}),
     }

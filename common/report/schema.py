@@ -89,6 +89,18 @@ class Failure(_Section):
     reason: str
 
 
+class DataCheck(_Section):
+    """What the newest data check had found of a list."""
+
+    source: str
+    checked: str
+    listed: Count
+    files: Count
+    good: Count
+    kinds: dict[str, Count]
+    current: bool
+
+
 class ReportFile(_Section):
     """The whole file."""
 
@@ -106,6 +118,7 @@ class ReportFile(_Section):
     verdict: str | None = None
     failures: list[Failure] = []
     protocol: dict[str, Any] = {}
+    data: dict[str, DataCheck] = {}
     seconds: dict[str, Amount] = {}
     versions: dict[str, str] = {}
 

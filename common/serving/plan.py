@@ -7,10 +7,8 @@ import copy
 import hashlib
 import json
 import math
-import os
 import platform
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +22,7 @@ from revit.common.models.base import GridModel
 from revit.common.serving.choices import INT8, PRECISIONS, Compile
 from revit.common.serving.runtime import Runtime
 from revit.common.system.errors import UserError
-from revit.common.system.files import write_json
+from revit.common.system.files import cache_folder, write_json
 from revit.common.system.machine import device_name
 from revit.common.timing.clock import seconds_of
 
@@ -175,20 +173,6 @@ class _Timer:
 
 TRIAL_SECONDS = 300.0
 """Of work ahead from which on it is worth finding out what a compiler would save."""
-
-
-def cache_folder() -> Path:
-    """Where measurements are kept: $REVIT_CACHE, or below the user's cache folder."""
-    own = os.environ.get("REVIT_CACHE")
-    if own:
-        return Path(own)
-    home = os.environ.get("XDG_CACHE_HOME")
-    if not home:
-        try:
-            home = str(Path.home() / ".cache")
-        except RuntimeError:  # a user of no name and no home, as containers have
-            home = tempfile.gettempdir()
-    return Path(home) / "revit-video"
 
 
 def _probe_of(model: GridModel) -> tuple[GridModel, float]:

@@ -268,6 +268,8 @@ def _write_report(run: Run, report: dict[str, Any], evaluation: Evaluation, clas
         paths = modality.paths(options, options.test.split)
         seen = seen.with_examples(make_examples(seen, samples.__getitem__, paths))
     save_seen(run.record_file, seen)
+    if checks := modality.data_checks(options):
+        report["data"] = checks
     if options.run.speed_seconds:
         shares = report.get("adaptive", {}).get("share")
         shape, seconds = modality.input_shape(options), options.run.speed_seconds

@@ -69,13 +69,14 @@ def check(plan: Plan) -> Checkup:
         _read(plan, files, journals, chosen)
         problems = {int(files.first[file]): problem for file, problem in _bad_files(files).items()}
         problems = {**twins(files, plan.subject.print_frames, plan.labelled), **problems}
-        checkup = Checkup(files, plan.read_as, problems, _odd_files(plan, files), [*plan.label_remarks], plan.labelled)
+        labels = [*plan.label_remarks]
         if plan.labelled:
-            checkup.labels.extend(Problem(source, "label", reason) for source, reason in label_problems(plan.lists))
-        checkup.seconds = time.monotonic() - begin
+            labels += [Problem(source, "label", reason) for source, reason in label_problems(plan.lists)]
         checked = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        odd, seconds = _odd_files(plan, files), time.monotonic() - begin
+        checkup = Checkup(files, plan.read_as, problems, odd, labels, plan.labelled, checked, seconds)
         for which, folder in enumerate(folders):
-            keep_summary(folder, checkup.summary(which, checked))
+            keep_summary(folder, checkup.summary(which))
     return checkup
 
 

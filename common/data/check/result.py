@@ -12,7 +12,7 @@ from typing import Any
 from revit.common.data.check.facts import KINDS, Kind
 from revit.common.data.check.files import Files, Packed
 from revit.common.data.check.labels import class_counts
-from revit.common.data.check.summary import Summary
+from revit.common.data.check.summary import Summary, paths_of
 from revit.common.system.errors import UserError
 from revit.common.system.files import write_lines
 
@@ -41,7 +41,9 @@ class Checkup:
     labels: list[Problem]
     labelled: bool
     """False for a plain folder of files."""
-    seconds: float = 0.0
+    checked: str
+    """Date and time, UTC."""
+    seconds: float
 
     @property
     def num_files(self) -> int:
@@ -81,13 +83,13 @@ class Checkup:
             "fingerprint": " + ".join(samples.fingerprint for samples in self.files.lists),
             "seconds": round(self.seconds, 3),
             "lists": {
-                called: asdict(self.summary(which, "")) | {"source": self.files.lists[which].source}
+                called: {"source": self.files.lists[which].source} | asdict(self.summary(which))
                 for which, called in enumerate(self.files.called)
             },
         }
 
-    def summary(self, which: int, checked: str) -> Summary:
-        """Return the summary of one list; checked: date and time."""
+    def summary(self, which: int) -> Summary:
+        """Return the summary of one list."""
         samples = self.files.lists[which]
         begin, end = self.files.begins[which : which + 2].tolist()
         num_files = int(self.files.looked_at[begin:end].sum())
@@ -97,7 +99,7 @@ class Checkup:
         counts["label"] = sum(problem.path == samples.source for problem in self.labels)
         kinds = {str(kind): counts[kind] for kind in KINDS if counts[kind]}
         num_good = num_files - sum(map(self._is_looked_at, bad))
-        return Summary(checked, samples.fingerprint, len(samples), num_files, num_good, kinds)
+        return Summary(self.checked, paths_of(samples), len(samples), num_files, num_good, kinds)
 
     def write_clean(self, which: int, path: Path) -> tuple[int, list[str]]:
         """Write a list without the bad samples; return how many lines there are, and files whose name cannot stand in one.

@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from revit.common.data.lists import SampleList
 from revit.common.system.errors import UserError, reason_of
-from revit.common.system.files import write_json
+from revit.common.system.files import cache_folder, write_json
 
 NAME = "summary.json"
 
@@ -26,7 +27,7 @@ class Summary:
     checked: str
     """Date and time, UTC."""
     fingerprint: str
-    """Of the list that was checked, see `SampleList.fingerprint`."""
+    """Of the paths that were listed, see `paths_of`."""
     listed: int
     """Samples of the list."""
     files: int
@@ -36,22 +37,26 @@ class Summary:
     kinds: Mapping[str, int]
     """Number of problems, and of odd files, by kind."""
 
-    def facts(self, fingerprint: str) -> dict[str, Any]:
-        """Return what a report quotes; fingerprint: of the list that is used."""
-        return {**asdict(self), "current": self.fingerprint == fingerprint}
-
-    def sentence(self, source: str, fingerprint: str) -> str:
-        """Return one line on the list `source`, whose fingerprint is now this one."""
-        return quote(source, self.facts(fingerprint))
+    def quoted(self, samples: SampleList) -> dict[str, Any]:
+        """Return what a report keeps of the check of a list that now has these samples."""
+        return {"source": samples.source, **asdict(self), "current": self.fingerprint == paths_of(samples)}
 
 
-def quote(source: str, facts: Mapping[str, Any]) -> str:
-    """Return one line of what `Summary.facts` holds."""
+def paths_of(samples: SampleList) -> str:
+    """Return number and check sum of the paths of a list, from the root on; labels are no part of it."""
+    digest = hashlib.sha256()
+    for position in range(len(samples)):
+        digest.update(os.fsencode(os.path.abspath(samples.path(position))) + b"\0")
+    return f"{len(samples)} paths, {digest.hexdigest()[:12]}"
+
+
+def quote(facts: Mapping[str, Any]) -> str:
+    """Return one line of `Summary.quoted`."""
     part = "" if facts["files"] == facts["listed"] else f" (of {facts['listed']})"
     found = ", ".join(f"{count} {kind}" for kind, count in facts["kinds"].items()) or "nothing wrong"
     changed = "" if facts["current"] else "; THE LIST HAS CHANGED SINCE: check it again (tools/check_data.py)"
     when = str(facts["checked"])[:10]
-    return f"{source}: {facts['good']} of {facts['files']} files{part} are good ({found}; checked {when}){changed}"
+    return f"{facts['source']}: {facts['good']} of {facts['files']} files{part} are good ({found}; checked {when}){changed}"
 
 
 def newest_summary(source: str) -> Summary | None:
@@ -81,12 +86,13 @@ def kept_folder(source: str) -> Path:
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{cache}: cannot be made ({reason_of(error).lower()}); set XDG_CACHE_HOME") from None
+        raise UserError(
+            f"{cache}: cannot be made ({reason_of(error).lower()}); set REVIT_CACHE to another folder"
+        ) from None
     return cache
 
 
 def _folders(source: str) -> tuple[Path, Path]:
     path = Path(os.path.abspath(source))
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = f"{path.name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:12]}"
-    return path.with_name(f".{path.name}.check"), cache / "revit" / "check" / name
+    return path.with_name(f".{path.name}.check"), cache_folder() / "check" / name
