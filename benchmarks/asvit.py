@@ -27,9 +27,17 @@ from revit.common.report.tables import print_table
 from revit.common.system.command_line import parse, tool
 from revit.image.models.asvit import AsViT
 from revit.image.models.genotype import SEED_TOPOLOGY
-from revit.image.search.complexity import Circle, Curve, curve_of, pooled, thetas_of, without_norms
+from revit.image.search.complexity import (
+    Circle,
+    Curve,
+    curve_of,
+    ntk,
+    pooled,
+    thetas_of,
+    weight_gradients,
+    without_norms,
+)
 from revit.image.search.measure import Measurer, one_thread
-from revit.image.search.ntk import ntk, weight_gradients
 from revit.image.search.options import MeasureOptions
 
 GROUP = 6

@@ -31,9 +31,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from revit.common.models.grid import TokenGrid
 from revit.common.models.layers.attention import Attention
-from revit.common.models.layers.block import Block, Mlp
-from revit.common.models.layers.norm import LengthAwareLayerNorm
-from revit.common.models.layout import TokenLayout
+from revit.common.models.layers.block import Block, LengthAwareLayerNorm, Mlp
+from revit.common.models.reducer import TokenLayout
 from revit.common.report.tables import print_table
 from revit.common.serving.int8 import to_int8
 from revit.common.serving.packed import pack

@@ -17,8 +17,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
 import environment  # noqa: F401 (it says what to do where the project is not installed)
 
+from revit.common.data.formats.base import ListRequest
+from revit.common.data.formats.path_label import PathLabel
 from revit.common.data.made_data import MadeData
-from revit.common.data.read_lists import read_list
 from revit.common.report.tables import print_table
 from revit.common.system.command_line import add_json, command_line, parser
 from revit.common.system.device import DTYPES, pick_device
@@ -128,7 +129,7 @@ def held_out_files(run: Path) -> tuple[list[str], list[int]]:
     if not (run / "data" / "test").is_dir():
         raise UserError(f"{run}: no data/test in it; give the folder of a run that made its own data, as the demos do")
     made = MadeData.under(run / "data")
-    listed = read_list(str(made.test), "files", prefix=str(made.root))
+    listed = PathLabel().read(ListRequest(str(made.test), "files", prefix=str(made.root)))
     numbers = range(len(listed))
     return [listed.path(number) for number in numbers], [listed.label(number) for number in numbers]
 

@@ -36,8 +36,7 @@ from modalities import load_run
 from torch import Tensor, nn
 
 from revit.common.costs.flops import count
-from revit.common.methods.revit.adaptive import AdaptiveClassifier
-from revit.common.methods.revit.assigner import TokenLengthAssigner
+from revit.common.methods.revit.adaptive import AdaptiveClassifier, TokenLengthAssigner
 from revit.common.modality.classifier import Classifier
 from revit.common.modality.costs import build
 from revit.common.modality.modality import Modality

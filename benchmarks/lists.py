@@ -33,9 +33,10 @@ from torch import Generator
 
 from revit.common.data.build import train_loader
 from revit.common.data.dataset import Sample
+from revit.common.data.formats.base import ListRequest
+from revit.common.data.formats.path_label import PathLabel
 from revit.common.data.lists import SampleList
 from revit.common.data.options import LoadingOptions
-from revit.common.data.read_lists import read_list
 from revit.common.report.tables import print_table
 from revit.common.system.command_line import parse, tool
 
@@ -82,7 +83,7 @@ def measure(path: Path, num_workers: int, start: str) -> Found:
     """Return seconds to the first batch, and memory after some hundred, of one loader over the list at `path`."""
     multiprocessing.set_start_method(start, force=True)
     before, begin, cpu = memory(os.getpid())["RSS"], time.perf_counter(), time.process_time()
-    samples = read_list(str(path), "clips")
+    samples = PathLabel().read(ListRequest(str(path), "clips"))
     read, peak = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     loading = LoadingOptions(num_workers=num_workers)
     loader = train_loader(LookUp(samples), samples, loading, BATCH_SIZE, seed=0)  # it holds the workers

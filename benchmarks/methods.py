@@ -35,13 +35,11 @@ from revit.common.methods.base import optim_of, task_of
 from revit.common.methods.dynamicvit.method import DynamicViT, DynamicViTOptions
 from revit.common.methods.dynamicvit.reducer import DynamicViTReducer
 from revit.common.methods.task import Progress
-from revit.common.methods.toe.reducer import TokenExpansion
+from revit.common.methods.toe import TokenExpansion
 from revit.common.modality.costs import build, num_classes
-from revit.common.models.decision import Decision, Shorter
-from revit.common.models.embed.resize import resize_patch_kernel, resize_positions
+from revit.common.models.embed.patches import resize_patch_kernel, resize_positions
 from revit.common.models.grid import TokenGrid
-from revit.common.models.layout import TokenLayout
-from revit.common.models.reducer import Reducer
+from revit.common.models.reducer import Decision, Reducer, Shorter, TokenLayout
 from revit.common.models.vit import ResizableTransformer
 from revit.common.system.command_line import parse, tool
 from revit.common.system.device import DTYPES, pick_device

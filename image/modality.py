@@ -9,7 +9,7 @@ from typing import Any
 import timm
 
 from revit.common.data import build
-from revit.common.data.build import Split
+from revit.common.data.formats.base import Split
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
 from revit.common.data.reader import Views
@@ -19,22 +19,20 @@ from revit.common.modality import load
 from revit.common.modality.classifier import Classifier
 from revit.common.modality.modality import Modality
 from revit.common.modality.teacher import Teacher, teacher_from
-from revit.common.models.base import GridModel
-from revit.common.models.layers.normalizer import Normalizer
+from revit.common.models.base import GridModel, Normalizer
 from revit.common.models.load_report import LoadReport
 from revit.common.system.errors import UserError
 from revit.common.weights.read import cache_if_offline
 from revit.common.weights.source import Source
-from revit.image.data.augment import build_batch_augment
 from revit.image.data.lists import EXTENSIONS
 from revit.image.data.options import PictureOptions
 from revit.image.data.pictures import EvalPictures, load_picture, read_split, train_load
+from revit.image.data.transforms import build_batch_augment
 from revit.image.demo import DIGITS, make_digit_pictures
 from revit.image.models.variants import VARIANTS
 from revit.image.options import AsViTModel, ImageModel, ImageRun
 from revit.image.tasks import TeacherDistillation, TeacherTask, TokenLabelTask
-from revit.image.weights.infer import infer
-from revit.image.weights.start import start_from
+from revit.image.weights import infer, start_from
 
 
 def build_model(
@@ -157,7 +155,7 @@ class ImageModality(Modality[ImageRun]):
 
     def from_source(self, source: Source) -> Classifier:
         inferred = infer(source)
-        model, pixels = inferred.build(), inferred.pictures.pixels
+        model, pixels = inferred.model, inferred.pictures.pixels
         report = start_from(model, source, pixels=pixels)
         return Classifier(
             AdaptiveClassifier(model).eval(),

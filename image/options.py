@@ -7,16 +7,14 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from revit.common.config.options import Options
-from revit.common.methods.revit.options import DistillOptions
-from revit.common.methods.run_options import DataOptions, GridModelOptions, ModelOptions, RecipeOptions
+from revit.common.methods.run_options import DataOptions, DistillOptions, GridModelOptions, ModelOptions, RecipeOptions
 from revit.common.models.embed.patches import sides_of
 from revit.common.models.grid import TokenGrid, longest_first
 from revit.image.data.options import PictureOptions, PictureSourceOptions
 from revit.image.demo import ImageDemoOptions
 from revit.image.models.asvit import STEM_STRIDE
-from revit.image.models.asvit_cost import stem_map
-from revit.image.models.genotype import read_genotype
-from revit.image.models.lvvit import LVViT
+from revit.image.models.genotype import read_genotype, stem_map
+from revit.image.models.transformers import LVViT
 from revit.image.models.variants import VARIANTS
 
 

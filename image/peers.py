@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from revit.common.models.base import GridModel
 from revit.common.system.errors import UserError
 from revit.common.timing.peers import fixed_at_longest
-from revit.image.models.deit import DeiT
+from revit.image.models.transformers import DeiT
 
 
 class TimmViT(nn.Module):

@@ -1,4 +1,9 @@
-"""Losses of pictures that `common` does not know: LV-ViT's token labels, and DeiT's distillation from another network."""
+"""Losses of pictures that `common` does not know: LV-ViT's token labels, and DeiT's distillation from another network.
+
+Token labels are targets for every patch, from stored maps of a large network's logits: Jiang et al., "All Tokens Matter:
+Token Labeling for Training Better Vision Transformers", section 3.2, and its published code; region alignment as in
+"Re-labeling ImageNet" (Yun et al.). B pictures, k stored classes per cell, K classes, map of H x W cells, S patches.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +14,130 @@ from typing import Literal, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import roi_align
 
 from revit.common.data.batch import Batch
 from revit.common.methods.revit.task import SelfDistillation
 from revit.common.methods.task import LengthExchange, OneProcess, Task
-from revit.common.models.base import GridModel
+from revit.common.models.base import GridModel, ModelOutput
 from revit.common.models.grid import TokenGrid
-from revit.common.models.outputs import ModelOutput
-from revit.image.data.options import TokenLabelOptions
-from revit.image.models.lvvit import LVViT
-from revit.image.models.mix_token import MixDraw
-from revit.image.token_labels import (
-    RegionTargets,
-    correct_by_label,
-    densify,
-    mix_with_partner,
-    on_and_off,
-    soft_cross_entropy,
-    soft_labels,
-)
+from revit.image.data.options import AxisOrder, TokenLabelOptions
+from revit.image.models.transformers import LVViT, MixDraw
+
+
+def on_and_off(smoothing: float, num_classes: int) -> tuple[float, float]:
+    """Return the targets of a sure class and of an impossible one: 1 - s + s / K and s / K (published rule)."""
+    off = smoothing / num_classes
+    return 1.0 - smoothing + off, off
+
+
+def densify(label_maps: Tensor, num_classes: int) -> Tensor:
+    """Return float32 logits (B, K, H, W) of stored maps (B, 2, k, H, W), [:, 0] logits and [:, 1] class numbers.
+
+    Classes that a cell does not name have logit 0, as published; so do entries with a negative number, which mark
+    classes left out of a subset. Raises ValueError for a shape that is no batch of label maps.
+
+    Memory: 4 B K H W bytes, 166 MB for 128 pictures, 1000 classes and the published 18 x 18 cells.
+    """
+    if label_maps.ndim != 5 or label_maps.shape[1] != 2:
+        raise ValueError(
+            f"label maps have shape (B, 2, k, H, W): logits and class numbers, not {tuple(label_maps.shape)}"
+        )
+    values, numbers = label_maps.float().unbind(1)
+    batch, _, rows, cols = values.shape
+    dense = values.new_zeros(batch, num_classes, rows, cols)
+    # Adding instead of writing: entries left out and cells emptied by a rotation add 0 to class 0, in any order.
+    return dense.scatter_add_(1, numbers.clamp(min=0).long(), values.masked_fill(numbers < 0, 0.0))
+
+
+def region_align(dense: Tensor, crop: Tensor, rows: int, cols: int, axis_order: AxisOrder = "corrected") -> Tensor:
+    """Return the part of dense maps (B, K, H, W) under the crops (B, 4), resampled to (B, K, rows, cols).
+
+    crop: (top, left, height, width) of the random-resized crop as fractions of the map. Every output cell is the mean
+    of bilinear samples, as many as it covers map cells (at least one); beyond the map they are 0. A crop narrower than
+    one map cell is taken as one cell wide (published: the operator's own rule).
+
+    axis_order: "official" reproduces the published code, which hands the corners over as (top, left, bottom, right)
+    where the operator expects (left, top, right, bottom): it looks at the transposed place. It also scales rows by the
+    number of columns. Difference from the published code: the default is corrected.
+    """
+    top, left, height, width = crop.to(dense).unbind(1)
+    bottom, right = top + height, left + width
+    num_rows, num_cols = dense.shape[-2:]
+    if axis_order == "official":
+        corners = torch.stack([top, left, bottom, right], dim=1) * num_cols
+    else:
+        scale = dense.new_tensor([num_cols, num_rows, num_cols, num_rows])
+        corners = torch.stack([left, top, right, bottom], dim=1) * scale
+    # A fraction times the number of cells counts from the first cell's edge, the operator from its centre.
+    owner = torch.arange(len(dense), device=dense.device, dtype=dense.dtype)
+    boxes = torch.cat([owner[:, None], corners - 0.5], dim=1)
+    return roi_align(dense, boxes, (rows, cols), spatial_scale=1.0, sampling_ratio=-1, aligned=False)
+
+
+@dataclass(frozen=True)
+class RegionTargets:
+    """Targets of one batch of crops, read from its dense maps at any size of token grid.
+
+    Each target is the softmax of the region's logits, times `on` plus `off`: as published it sums to on + K off, which
+    is 1 + smoothing / K and not 1, because the published rule uses the values of a one-hot label on a distribution.
+    """
+
+    dense: Tensor
+    """Logits (B, K, H, W) from `densify`."""
+    crop: Tensor
+    """Top, left, height, width (B, 4) as fractions of the map."""
+    on: float
+    off: float
+    axis_order: AxisOrder = "corrected"
+
+    def patches(self, rows: int, cols: int) -> Tensor:
+        """Return the targets (B, rows * cols, K) of all patches in row order."""
+        return self._targets(rows, cols).flatten(2).transpose(1, 2)
+
+    def whole(self) -> Tensor:
+        """Return the target (B, K) of the class token: the same region as a single cell."""
+        return self._targets(1, 1).flatten(1)
+
+    def _targets(self, rows: int, cols: int) -> Tensor:
+        # The published helper squeezes here and so fails for one picture; nothing needs squeezing.
+        aligned = region_align(self.dense, self.crop, rows, cols, self.axis_order)
+        return aligned.softmax(dim=1) * self.on + self.off
+
+
+def soft_labels(targets: Tensor, num_classes: int, on: float = 1.0, off: float = 0.0) -> Tensor:
+    """Return targets (B, K) of class numbers (B,), `on` at the class and `off` elsewhere; soft targets likewise between."""
+    if targets.ndim == 1:
+        targets = F.one_hot(targets, num_classes).float()
+    return targets * (on - off) + off
+
+
+def correct_by_label(whole: Tensor, label: Tensor) -> Tensor:
+    """Return region targets (B, K) corrected by labels (B, K): the published "ground truth" option.
+
+    Half and half where both agree on the class, 0.9 region and 0.1 label where they do not (the crop may show
+    something else than the picture is named after).
+    """
+    agree = whole.argmax(dim=1, keepdim=True) == label.argmax(dim=1, keepdim=True)
+    share = torch.where(agree, 0.5, 0.9).to(whole)
+    return share * whole + (1 - share) * label
+
+
+def mix_with_partner(targets: Tensor, keep_share: float) -> Tensor:
+    """Return class targets (B, K) of a batch mixed by MixToken: `keep_share` of a picture's tokens are its own, the others
+    those of its partner, element B - 1 - i. Patch targets stay unmixed, because the model puts the patches back."""
+    if keep_share == 1.0:
+        return targets
+    return keep_share * targets + (1 - keep_share) * targets.flip(0)
+
+
+def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean over everything but K, for logits (..., K) and targets that broadcast to them.
+
+    Not divided by the targets' sum, which is not quite 1 here.
+    """
+    return -(targets * logits.float().log_softmax(dim=-1)).sum(dim=-1).mean()
+
 
 DEFAULT_LABELS = TokenLabelOptions(folder="")
 """Options of batches without label maps."""

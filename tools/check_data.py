@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +22,15 @@ from revit.common.system.command_line import add_json, parse, parser, tool
 from revit.common.system.errors import Stopped, UserError
 
 if TYPE_CHECKING:
+    from revit.common.data.check.doctor import Plan
     from revit.common.data.check.result import Checkup
     from revit.common.data.check.sources import Source
+    from revit.common.data.formats.base import Split
+    from revit.common.data.lists import SampleList
 
 SHOWN = 5
 """Files of each kind of trouble that are printed; the others are in --json."""
-FIRST_KEEPS = ("test", "val", "train")
+FIRST_KEEPS: tuple[Split, ...] = ("test", "val", "train")
 
 
 @tool
@@ -80,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 2 if values.strict and num_problems else 0
 
 
-def make_plan(values: Any) -> Any:
-    """Read the lists that the arguments name; return the `Plan` of their check."""
+def make_plan(values: Any) -> Plan:
+    """Read the lists that the arguments name; return what is to be checked, and how."""
     from modalities import MODALITIES, SUBJECTS, load_run
     from pydantic import create_model
 
@@ -106,18 +110,22 @@ def make_plan(values: Any) -> Any:
         alone: Any = create_model("Lists", __base__=Options, data=(section, section()))
         data = load_overrides(alone, overrides).data
     subject = SUBJECTS[modality.name]
-    where = {text: text for text in named} or {
-        split: place for split in FIRST_KEEPS if (place := getattr(data.source, split)) is not None
+    where: dict[str, tuple[str, Split]] = {text: (text, "train") for text in named} or {
+        split: (place, split) for split in FIRST_KEEPS if (place := getattr(data.source, split)) is not None
     }
     if not where:
         raise UserError(f"{values.cfg}: has no lists; set data.source.train, val or test")
 
-    def read(place: str) -> Any:
+    def read(place: str, split: Split) -> SampleList:
         # Each for itself: a class that another list has not is a finding, no fault.
-        own = data.source.model_copy(update={"train": place, "val": None, "test": None})
-        return modality.read_split(data.model_copy(update={"source": own}), "train")
+        own = dict.fromkeys((*FIRST_KEEPS, "split_off")) | {split: place}
+        source = data.source.model_copy(update=own)
+        return modality.read_split(data.model_copy(update={"source": source}), split)
 
-    sources = {called: read_source(place, subject.extensions, read, modality.plural) for called, place in where.items()}
+    sources = {
+        called: read_source(place, subject.extensions, partial(read, split=split), modality.plural)
+        for called, (place, split) in where.items()
+    }
     labelled = _all_labelled(sources)
     lists = {called: source.samples for called, source in sources.items()}
     if values.out:
@@ -153,7 +161,7 @@ def _all_labelled(sources: Mapping[str, Source]) -> bool:
 
 def write_clean_lists(checkup: Checkup, out: Path) -> list[str]:
     """Write the lists without what is wrong; return what is to be said of them."""
-    from revit.common.data.check.result import names_beside
+    from revit.common.data.check.result import first_written, names_beside
 
     said = []
     several = len(checkup.files.lists) > 1
@@ -161,8 +169,12 @@ def write_clean_lists(checkup: Checkup, out: Path) -> list[str]:
         path = out / f"{Path(called).stem or which}.txt" if several else out
         num_lines, unwritten = checkup.write_clean(which, path)
         split = Path(called).stem if Path(called).stem in FIRST_KEEPS else "train"
-        names = f" data.source.label_names={names_beside(path)}" if names_beside(path).exists() else ""
-        said.append(f"clean list: {num_lines} files; set data.source.{split}={path}{names}")
+        samples, keys = checkup.files.lists[which], [f"data.source.{split}={path}"]
+        if checkup.labelled:
+            keys.append(f"data.source.first_label={first_written(samples)}")
+        if checkup.labelled and samples.names is not None:
+            keys.append(f"data.source.label_names={names_beside(path)}")
+        said.append(f"clean list: {num_lines} files; set {' '.join(keys)}")
         said += [f"left out of it, as no line can hold its name: {name!r}" for name in unwritten[:SHOWN]]
     return said
 

@@ -24,8 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # Imported after the arguments are read, so that --help and mistakes in them answer at once.
     from revit.image.search.options import AsViTSearchRun
-    from revit.image.search.recipe import SearchRecipe
-    from revit.image.search.results import print_results
+    from revit.image.search.recipe import SearchRecipe, print_results
 
     recipe = SearchRecipe(load(AsViTSearchRun, values.cfg, values.overrides))
     found = recipe.run()

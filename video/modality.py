@@ -8,18 +8,17 @@ from typing import Any
 
 from torch import nn
 
-from revit.common.data.build import Split
+from revit.common.data.formats.base import Split
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
 from revit.common.data.reader import Views
-from revit.common.methods.registry import methods_found
+from revit.common.methods.base import methods_found
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.modality import load
 from revit.common.modality.classifier import Classifier
 from revit.common.modality.modality import Modality
 from revit.common.modality.teacher import teacher_from
-from revit.common.models.base import GridModel
-from revit.common.models.layers.normalizer import Normalizer
+from revit.common.models.base import GridModel, Normalizer
 from revit.common.models.load_report import LoadReport
 from revit.common.system.errors import UserError
 from revit.common.weights.source import Source

@@ -35,7 +35,11 @@ class NotedOptions(Options):
         values: dict[str, Any] = serialize(self)
         fields = type(self).model_fields
         defaults = {name: fields[name].get_default(call_default_factory=True) for name in self.later}
-        return {name: value for name, value in values.items() if name not in defaults or getattr(self, name) != defaults[name]}
+        return {
+            name: value
+            for name, value in values.items()
+            if name not in defaults or getattr(self, name) != defaults[name]
+        }
 
 
 def with_present_names(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from torch import nn
 
-from revit.common.models.embed.lvvit_stem import LVViTStem
-from revit.common.models.embed.patch_embed import ConvStem, FlexiPatchify, Patchify, SharedPatchify
+from revit.common.models.embed.patch_embed import ConvStem, FlexiPatchify, LVViTStem, Patchify, SharedPatchify
 from revit.common.models.embed.patches import PatchEmbed, Sides
 from revit.common.models.grid import TokenGrid
 from revit.common.models.vit import ResizableTransformer

@@ -2,36 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable
 
 from revit.common.data.broken import BrokenFiles
 from revit.common.data.dataset import Load, RobustDataset
+from revit.common.data.formats.base import ListRequest, Split
 from revit.common.data.label_names import read_label_names
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
 from revit.common.data.options import LoadingOptions, SourceOptions
 from revit.common.data.sampler import EpochSampler
+from revit.common.data.split_off import SplitOff
 from revit.common.system.errors import UserError
 
-Split = Literal["train", "val", "test"]
-
-ReadList = Callable[[str, Sequence[str] | None], SampleList]
-"""`read(where, names)` returns the samples of a list file or folder, with classes in the order of `names` if given."""
+ReadList = Callable[[ListRequest], SampleList]
+"""Function that reads a source in whichever format it is."""
 
 
 def read_split(source: SourceOptions, split: Split, read: ReadList) -> SampleList:
-    """Return the samples of one split, with the class names of `label_names` or else of the training list.
+    """Return the samples of one split, with the class names of `label_names` or else of the training list, from whose first
+    label the others count as well.
 
-    Without a test list the val list is tested. UserError if there is no list or it is faulty.
+    Without a test list the val list is tested; with `split_off` what is not given is split off the training list. UserError if there is no list or it is faulty.
     """
+    if source.parts and split in ("train", *source.parts):
+        assert source.train is not None
+        assert source.split_off is not None
+        whole = _read(source, source.train, "train", read)
+        return whole.at(SplitOff(source.split_off, source.parts, source.split_seed).positions(whole)[split])
     where = source.val if split == "test" and source.test is None else getattr(source, split)
     if where is None:
         raise UserError(f"data.source.{split} is not set: give a list file or a folder with one subfolder per class")
-    names: Sequence[str] | None = read_label_names(source.label_names) if source.label_names else None
-    if names is None and split != "train" and source.train is not None:
-        names = read_split(source, "train", read).names
-    return read(where, names)
+    return _read(source, where, "val" if split == "test" and source.test is None else split, read)
+
+
+def _read(source: SourceOptions, where: str, split: Split, read: ReadList) -> SampleList:
+    names = read_label_names(source.label_names) if source.label_names else None
+    first_label = source.first_label
+    if split != "train" and source.train is not None and (names is None or first_label is None):
+        train = _read(source, source.train, "train", read)
+        names, first_label = names or train.names, train.first_label
+    return read(
+        ListRequest(
+            where,
+            split=split,
+            separator=source.separator,
+            prefix=source.prefix,
+            names=names,
+            first_label=first_label,
+            fold=source.fold,
+            label_column=source.label_column,
+            format=source.format,
+        )
+    )
 
 
 def train_loader(

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from revit.common.system.errors import UserError
 
 
-def check_label(label: str, number_of: Mapping[str, int] | None) -> int:
-    """Return the class number that `label` means: a known name, or a whole number. ValueError for anything else."""
+def check_label(label: str, number_of: Mapping[str, int] | None, first: int = 0) -> int:
+    """Return the class number that `label` means: a known name, or a whole number, counted from `first`. ValueError for others."""
     if number_of is not None and label in number_of:
         return number_of[label]
     try:
@@ -19,16 +19,17 @@ def check_label(label: str, number_of: Mapping[str, int] | None) -> int:
         if number_of is None:
             raise ValueError(f"label {label!r} is not a whole number") from None
         raise ValueError(f"label {label!r} is none of the {len(number_of)} class names") from None
-    if number < 0:
-        raise ValueError(f"label {number} is negative")
-    if number_of is not None and number >= len(number_of):
-        raise ValueError(f"label {number} is outside 0..{len(number_of) - 1} (there are {len(number_of)} class names)")
-    return number
+    if number < first:
+        raise ValueError(f"label {number} is " + (f"below {first}, the first label" if first else "negative"))
+    if number_of is not None and number - first >= len(number_of):
+        last = len(number_of) - 1 + first
+        raise ValueError(f"label {number} is outside {first}..{last} (there are {len(number_of)} class names)")
+    return number - first
 
 
 def read_label_names(path: str) -> tuple[str, ...]:
     """Return class names in order of their numbers, from a list or map (`.json`), rows of number and name, in either order,
-    or names alone (`.csv`, with or without a header), or one name per line.
+    or names alone (`.csv`, with or without a header), or one name per line, with its number in front or without.
 
     UserError if the file cannot be read or its numbers are not 0, 1, 2, ... each once.
     """
@@ -40,7 +41,7 @@ def read_label_names(path: str) -> tuple[str, ...]:
         elif path.endswith(".csv"):
             names = _from_rows([row for row in csv.reader(text.splitlines()) if any(map(str.strip, row))])
         else:
-            names = [line.strip() for line in text.splitlines() if line.strip()]
+            names = _from_lines([line.strip() for line in text.splitlines() if line.strip()])
     except OSError as error:
         raise UserError(f"{path}: cannot read the class names ({(error.strerror or str(error)).lower()})") from None
     except ValueError as error:
@@ -57,7 +58,8 @@ def _from_json(content: object) -> list[str]:
     if isinstance(content, list) and all(isinstance(name, str) for name in content):
         return content
     if isinstance(content, dict) and content:
-        if all(isinstance(number, int) for number in content.values()):
+        by_name = all(isinstance(number, int) for number in content.values())
+        if by_name or not all(map(str.isdecimal, content)):  # Something-Something's labels.json: {"Approaching": "0"}
             return _ordered({int(number): str(name) for name, number in content.items()}, len(content))
         return _ordered({int(number): str(name) for number, name in content.items()}, len(content))
     raise ValueError("expected a list of names, or a map between names and numbers")
@@ -74,7 +76,19 @@ def _from_rows(rows: list[list[str]]) -> list[str]:
     raise ValueError("expected rows `number,name`, `name,number` or `name`")
 
 
+def _from_lines(lines: list[str]) -> list[str]:
+    numbered = [line.split(None, 1) for line in lines]
+    if all(
+        len(fields) == 2 and fields[0].isdecimal() for fields in numbered
+    ):  # classInd.txt of UCF101: "1 ApplyEyeMakeup"
+        names = {int(number): name for number, name in numbered}
+        if sorted(names) in (list(range(len(lines))), list(range(1, len(lines) + 1))):
+            return _ordered(names, len(lines))
+    return lines
+
+
 def _ordered(names: dict[int, str], count: int) -> list[str]:
-    if sorted(names) != list(range(count)):
-        raise ValueError(f"{count} names must be numbered 0..{count - 1}, each number once")
-    return [names[number] for number in range(count)]
+    first = int(0 not in names)
+    if sorted(names) != list(range(first, first + count)):
+        raise ValueError(f"{count} names must be numbered 0..{count - 1} or 1..{count}, each number once")
+    return [names[number] for number in sorted(names)]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,48 @@ from typing_extensions import Self
 
 from revit.common.data.flat import FlatStrings
 from revit.common.system.errors import UserError
+
+SegmentUnit = Literal["seconds", "frames"]
+
+
+class FilePart(str):
+    """Path of a file that is a stretch of another one, such as a member of a tar file; as text, the path for messages."""
+
+    def __new__(cls, shown: str, whole: str, offset: int, size: int) -> Self:
+        """whole: path of the file that it lies in.  offset, size: its place there, in bytes."""
+        part = super().__new__(cls, shown)
+        part.whole, part.offset, part.size = whole, offset, size
+        return part
+
+    whole: str
+    offset: int
+    size: int
+
+    def __reduce__(self) -> tuple[type[FilePart], tuple[str, str, int, int]]:
+        return FilePart, (str(self), self.whole, self.offset, self.size)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of a file."""
+
+    start: float
+    """Beginning, in `unit`."""
+    end: float
+    """End, in `unit`; infinite: that of the file."""
+    unit: SegmentUnit
+
+    def frames(self, num_frames: int, fps: float) -> tuple[int, int]:
+        """Return the first frame and the number of frames, of a file with `num_frames` at `fps`: those shown from `start` on and
+        before `end`, at least one. ValueError if the file ends before the segment begins."""
+        rate = fps if self.unit == "seconds" else 1.0
+        # A list says 3.34 s where frame 100 of 29.97 a second is meant: half a frame of its rounding is forgiven.
+        first = max(math.ceil(self.start * rate - 0.5), 0)
+        if first >= num_frames:
+            length = f"{num_frames} frames" if self.unit == "frames" else f"{num_frames / fps:.1f} seconds"
+            raise ValueError(f"the segment begins at {self.start:g} {self.unit}, the file has {length}")
+        last = num_frames if math.isinf(self.end) else min(math.ceil(self.end * rate - 0.5), num_frames)
+        return first, max(last - first, 1)
 
 
 @dataclass(frozen=True)
@@ -32,6 +75,14 @@ class SampleList:
     """Folder that names of samples count from, see `name`."""
     kept: tuple[int, ...] | None = None
     """Numbers that the classes of a subset have in the whole list, see `take`."""
+    first_label: int = 0
+    """Number that class 0 has in the source."""
+    segments: NDArray[np.float64] | None = None
+    """Beginning and end (n, 2) of each sample within its file, in `unit`; None: whole files."""
+    unit: SegmentUnit = "seconds"
+    """What segments count in."""
+    read_as: str = ""
+    """Format in which the source was read, for messages."""
 
     @classmethod
     def build(
@@ -52,7 +103,8 @@ class SampleList:
     def fingerprint(self) -> str:
         """Number of samples and check sum, which tell this list from every other one."""
         digest = hashlib.sha256(repr(self.names).encode())
-        for column in (self.paths.text, self.paths.ends, self.labels):
+        columns = [self.paths.text, self.paths.ends, self.labels]
+        for column in columns if self.segments is None else [*columns, self.segments]:
             digest.update(np.ascontiguousarray(column).tobytes())
         return f"{len(self)} samples, {digest.hexdigest()[:12]}"
 
@@ -61,21 +113,40 @@ class SampleList:
         return self.paths[position]
 
     def name(self, position: int) -> str:
-        """Return the path of sample `position` from `root` on; a path that is not below it, as it is."""
-        path = self.path(position)
+        """Return the path of sample `position` from `root` on, a path that is not below it as it is; behind it its segment."""
+        path, segment = self.path(position), self.segment(position)
         below = path.startswith(os.path.join(self.root, "")) if self.root else False
-        return os.path.relpath(path, self.root) if below else path
+        name = os.path.relpath(path, self.root) if below else path
+        return name if segment is None else f"{name} [{segment.start:g}-{segment.end:g} {segment.unit}]"
+
+    def segment(self, position: int) -> Segment | None:
+        """Return the part of its file that sample `position` is; None: all of it."""
+        start, end = (0.0, math.inf) if self.segments is None else self.segments[position].tolist()
+        return None if (start, end) == (0, math.inf) else Segment(start, end, self.unit)
+
+    def file(self, position: int) -> str:
+        """Return the file of sample `position`, for readers that take a `FilePart` as well."""
+        return self.path(position)
 
     def open(self, position: int) -> BinaryIO:
         """Return the contents of sample `position`, at their beginning. OSError if there are none."""
         return open(self.path(position), "rb")
 
+    def at(self, positions: NDArray[np.int64]) -> Self:
+        """Return the samples at `positions`."""
+        segments = self.segments[positions] if self.segments is not None else None
+        return replace(self, paths=self.paths.take(positions), labels=self.labels[positions], segments=segments)
+
     def take(self, positions: NDArray[np.int64], kept: Sequence[int], names: Sequence[str]) -> Self:
         """Return the samples at `positions`, all of classes among `kept`, which become classes 0, 1, ... called `names`."""
         new_number = np.empty(max(kept) + 1, np.int64)
         new_number[list(kept)] = np.arange(len(kept))
-        paths, labels = self.paths.take(positions), new_number[self.labels[positions]]
-        return replace(self, paths=paths, labels=labels, names=tuple(names), kept=tuple(kept))
+        taken = self.at(positions)
+        return replace(taken, labels=new_number[taken.labels], names=tuple(names), kept=tuple(kept))
+
+    def class_name(self, number: int) -> str:
+        """Return the name of a class, its number where the source has none."""
+        return self.names[number] if self.names is not None else str(number + self.first_label)
 
     def label(self, position: int) -> int:
         """Return the class number of sample `position`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from revit.common.config.options import NotedOptions
@@ -10,19 +12,46 @@ from revit.common.config.options import NotedOptions
 class SourceOptions(NotedOptions):
     """Samples and their labels."""
 
+    later = ("format", "first_label", "fold", "label_column", "split_off", "split_seed")
     train: str | None = None
-    """List file (`path label` lines) or folder with one subfolder per class. Needed for training."""
+    """List file or folder, in any of the formats of `format`, such as `path label` lines or one subfolder per class. Needed for
+    training."""
     val: str | None = None
     """List or folder of the evaluation during training."""
     test: str | None = None
     """List or folder of the final test; null: the val list."""
+    format: str | None = None
+    """Format of the lists; null: recognised by content. Clips and pictures: `path_label`, `csv`, `class_folders`, `tar`, `hf_folder`.
+    Clips: `ucf101`, `hmdb51`, `kinetics`, `something_something`, `diving48`, `charades`, `epic`, `frame_folders`."""
     separator: str = Field(default=" ", min_length=1)
-    """Text between path and label in list files: a space (any white space), `,`, `\\t`, ... The label is the last field, so
-    paths may contain it."""
+    """Text between path and label in list files: a space (found out: any white space, or a table's comma, semicolon, tab or bar), `,`,
+    `\\t`, ... The label is the last field, so paths may contain it."""
     prefix: str = ""
     """Folder that relative paths of the lists are joined to."""
+    first_label: int | None = Field(default=None, ge=0, le=1)
+    """Number of the first class in lists of numbers; null: 1 where labels of the training list have 1 and not 0, which is said, else 0."""
+    fold: int = Field(default=1, ge=1, le=3)
+    """Number of the official split, where `train` and `test` are the folder of UCF101's or HMDB51's split files."""
+    label_column: str | None = None
+    """Name of the column with the labels, in tables that have several (EPIC-KITCHENS: `verb_class`, `noun_class`)."""
     label_names: str | None = None
     """File with class names in order of the label numbers: plain lines, a JSON list or map, or a CSV."""
+    split_off: float | None = Field(default=None, gt=0, lt=0.5)
+    """Share of each class of the training list that becomes the val list, and as many again the test list, where these are not
+    given. Files cut from one source, as far as their names show it, stay together. Null: none."""
+    split_seed: int = Field(default=0, ge=0)
+    """Seed of that choice."""
+
+    @property
+    def parts(self) -> tuple[Literal["val", "test"], ...]:
+        """Lists that are split off the training list."""
+        if self.split_off is None or self.val is not None or self.train is None:
+            return ()
+        return ("val",) if self.test is not None else ("val", "test")
+
+    def has(self, split: Literal["train", "val", "test"]) -> bool:
+        """Say whether there is a list of its own for this split."""
+        return getattr(self, split) is not None or split in self.parts
 
 
 class LoadingOptions(NotedOptions):

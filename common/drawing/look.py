@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from revit.common.drawing.cells import cells_of
 from revit.common.drawing.sheet import Look
+from revit.common.models.base import Reduction
 from revit.common.models.grid import TokenGrid
-from revit.common.models.outputs import Reduction
 
 
 def looks_of(

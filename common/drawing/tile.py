@@ -34,7 +34,7 @@ NOBODY, DROPPED = -2, -1
 def paint(picture: Pixels, cells: TokenCells, fates: Numbers | None, scale: float) -> Image.Image:
     """uint8 RGB (H, W, 3) as the model sees it -> the drawing, `scale` times as large, padding included.
 
-    fates (S,): the position that stands for each, as in `revit.common.models.outputs.Reduction`; None: nothing was reduced.
+    fates (S,): the position that stands for each, as in `revit.common.models.base.Reduction`; None: nothing was reduced.
     """
     top, left, bottom, right = cells.extent
     height, width = round((bottom - top) * scale), round((right - left) * scale)

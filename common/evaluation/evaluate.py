@@ -14,7 +14,7 @@ from revit.common.data.batch import Batch
 from revit.common.data.broken import Failure
 from revit.common.evaluation.streamed import Streamed
 from revit.common.methods.revit.adaptive import AdaptiveClassifier, AdaptiveOutput
-from revit.common.models.outputs import merge_views
+from revit.common.models.base import merge_views
 from revit.common.system.device import autocast
 from revit.common.system.distributed import ALONE, World
 from revit.common.system.log import progress

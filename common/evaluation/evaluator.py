@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from revit.common.costs.per_grid import Costs, count_costs
-from revit.common.data.build import Split
+from revit.common.data.formats.base import Split
 from revit.common.evaluation.adaptive import adaptive_report, versions
 from revit.common.evaluation.evaluate import Evaluation, Runner, evaluate, grid_runners
 from revit.common.evaluation.operating_points import Calibration, calibrated, calibration_of, calibration_runners
 from revit.common.evaluation.streamed import Streamed
-from revit.common.methods.registry import check_installed
+from revit.common.methods.base import check_installed
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.budget import Choice
 from revit.common.methods.run_options import RecipeOptions

@@ -14,9 +14,17 @@ from revit.common.costs.per_grid import Costs
 from revit.common.evaluation.cascade import CascadeTable, gather_answers
 from revit.common.evaluation.evaluate import Evaluation, Runner, grid_runners
 from revit.common.evaluation.intervals import wilson
-from revit.common.methods.revit.adaptive import AdaptiveClassifier, AdaptiveOutput
+from revit.common.methods.revit.adaptive import (
+    AdaptiveClassifier,
+    AdaptiveOutput,
+    Steps,
+    assign_at_random,
+    dither,
+    dithered,
+    grid_index_at,
+    score_grids,
+)
 from revit.common.methods.revit.budget import KEY, BudgetCurve, Point
-from revit.common.methods.revit.policy import Steps, assign_at_random, dither, dithered, grid_index_at, score_grids
 
 SCORES = "scores"
 CASCADE_KEY = "cascade"

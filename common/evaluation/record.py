@@ -20,7 +20,7 @@ from typing_extensions import Self
 
 from revit.common.evaluation.evaluate import Evaluation
 from revit.common.methods.revit.labels import smallest_correct
-from revit.common.models.outputs import merge_views
+from revit.common.models.base import merge_views
 from revit.common.system.errors import UserError, reason_of
 
 FORMAT = "revit-evaluation"

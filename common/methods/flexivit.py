@@ -17,9 +17,8 @@ from revit.common.data.batch import Batch
 from revit.common.methods.base import Method, MethodOptions, Setting, refuse
 from revit.common.methods.revit.task import divergence
 from revit.common.methods.task import Progress, Task
-from revit.common.models.base import GridModel
-from revit.common.models.grid import TokenGrid, longest_first
-from revit.common.models.outputs import ModelOutput
+from revit.common.models.base import GridModel, ModelOutput
+from revit.common.models.grid import GridNames, TokenGrid, longest_first
 
 if TYPE_CHECKING:
     from revit.common.methods.run_options import RecipeOptions
@@ -44,26 +43,14 @@ class Stage:
         return self.grids[min(int(np.searchsorted(edges, uniform, side="right")), len(self.grids) - 1)]
 
 
-@dataclass(frozen=True)
-class SizeSchedule:
-    """FlexiViT's random sizes and its curricula (section 5.4): stages one after the other, each with its distribution."""
+def grid_at(stages: Sequence[Stage], seed: int, update: int, fraction: float) -> TokenGrid:
+    """Return the grid of an update after this share of the training, the same on every process and after a resume.
 
-    seed: int
-    stages: Sequence[Stage]
-    """Stages whose shares add up to 1."""
-
-    def stage_at(self, fraction: float) -> Stage:
-        """Return the stage after this share of the training, from 0 to 1."""
-        end = 0.0
-        for stage in self.stages:
-            end += stage.share
-            if fraction < end - 1e-9:
-                return stage
-        return self.stages[-1]
-
-    def grid_at(self, update: int, fraction: float) -> TokenGrid:
-        """Return the grid of an update: the same on every process and after a resume."""
-        return self.stage_at(fraction).draw(self.seed, update)
+    `stages` come one after the other (the curricula of section 5.4); their shares add up to 1.
+    """
+    ends = np.cumsum([stage.share for stage in stages])
+    number = int(np.searchsorted(ends - 1e-9, fraction, side="right"))
+    return stages[min(number, len(stages) - 1)].draw(seed, update)
 
 
 Weights = dict[str | int, Annotated[float, Field(ge=0)]]
@@ -104,7 +91,7 @@ class FlexiViTOptions(MethodOptions):
         - {share: 0.2, weights: {15x15: 1}}
     """
 
-    grids: tuple[str | int, ...] = (30, 24, 20, 16, 15, 12, 10, 8, 6, 5)
+    grids: GridNames = (30, 24, 20, 16, 15, 12, 10, 8, 6, 5)
     """Token grids of training, longest first. Each update draws one for its whole batch, on all processes."""
     weights: Weights | None = None
     """Grid -> how often it is drawn, in any unit; a grid that is not named is not drawn. Null: all alike."""
@@ -112,7 +99,7 @@ class FlexiViTOptions(MethodOptions):
     """Distributions one after the other, in place of `weights`."""
     seed: int | None = Field(default=None, ge=0)
     """Seed of the draws; null: run.seed."""
-    evaluate_at: tuple[str | int, ...] | None = None
+    evaluate_at: GridNames | None = None
     """Token grids of evaluation and reports, longest first, trained or not. Null: those of training."""
     kernel_size: int | tuple[int, int] = 32
     """Pixels per side of the underlying patch kernel."""
@@ -122,11 +109,6 @@ class FlexiViTOptions(MethodOptions):
     """Null: the labels, with the run's ordinary loss."""
     assigner: bool = False
     """Token-length labels and an assigner after the training, as for ReViT."""
-
-    @field_validator("grids", "evaluate_at")
-    @classmethod
-    def _longest_first(cls, grids: tuple[str | int, ...] | None) -> tuple[str, ...] | None:
-        return None if grids is None else tuple(grid.name for grid in longest_first(grids))
 
     @field_validator("position_grid")
     @classmethod
@@ -194,7 +176,8 @@ class FlexiTask(Task):
     """
 
     ordinary: Task
-    sizes: SizeSchedule
+    stages: Sequence[Stage]
+    seed: int
     teacher: nn.Module | None = None
     """Normalised inputs -> logits (B, K); in evaluation mode."""
     temperature: float = 1.0
@@ -203,7 +186,7 @@ class FlexiTask(Task):
     """Grid of the present update."""
 
     def begin(self, progress: Progress) -> None:
-        self.grid = self.sizes.grid_at(progress.update, progress.fraction)
+        self.grid = grid_at(self.stages, self.seed, progress.update, progress.fraction)
         self.ordinary.begin(progress)
 
     def losses(self, model: nn.Module, inputs: Tensor, batch: Batch) -> Iterator[tuple[str, Tensor]]:
@@ -272,14 +255,13 @@ class FlexiViT(Method[FlexiViTOptions]):
 
     def task(self, task: Task, model: GridModel, setting: Setting[Any]) -> Task:
         seed = setting.options.run.seed if self.options.seed is None else self.options.seed
-        sizes = SizeSchedule(seed, self.options.stages())
-        teacher = self.options.teacher
+        stages, teacher = self.options.stages(), self.options.teacher
         if teacher is None:
-            return FlexiTask(task, sizes)
+            return FlexiTask(task, stages, seed)
         with torch.random.fork_rng(devices=[]):  # a model is made before its weights are read
             key = "methods.flexivit.teacher.source"
             network = setting.models.teacher(setting.options, teacher.source, key)
-        return FlexiTask(task, sizes, network, teacher.temperature, teacher.label_weight)
+        return FlexiTask(task, stages, seed, network, teacher.temperature, teacher.label_weight)
 
 
 METHOD = FlexiViT

@@ -10,13 +10,75 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self
 
 from revit.common.config.options import Options, with_present_names
-from revit.common.config.sections import ParallelOptions, RunOptions, StartOptions, TestOptions, TrainOptions
+from revit.common.config.sections import (
+    OptimOptions,
+    ParallelOptions,
+    RunOptions,
+    ScheduleOptions,
+    StartOptions,
+    TestOptions,
+    TrainOptions,
+)
 from revit.common.data.options import SourceOptions
-from revit.common.methods.base import Method, MethodOptions
-from revit.common.methods.registry import known_methods, unknown_method
+from revit.common.methods.base import Method, MethodOptions, known_methods, unknown_method
 from revit.common.methods.revit.budget import Budget
-from revit.common.methods.revit.options import AssignerOptions, CalibrationOptions, DistillOptions, LengthOptions
-from revit.common.models.grid import TokenGrid, longest_first
+from revit.common.models.grid import GridNames, TokenGrid, longest_first
+
+
+class DistillOptions(Options):
+    """Token-length-aware self-distillation (ReViT equation 1)."""
+
+    weight: float = Field(default=0.9, ge=0, le=1)
+    """Weight of the teacher's distribution in the loss of the shorter grids (lambda); 0: none."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Temperature of both distributions (tau)."""
+    hard: bool = False
+    """Teacher's most probable class as the target, in place of its distribution."""
+
+
+class LengthOptions(Options):
+    """Token-length labels, read off the trained model."""
+
+    split: Literal["train", "val", "test"] = "train"
+    """List whose samples are labelled. The paper takes train; the model has over-fitted it, so a held-out list gives less
+    skewed labels."""
+    none_correct: Literal["longest", "shortest", "drop"] = "longest"
+    """Label of a sample that no grid recognises; drop leaves it out."""
+
+
+class AssignerOptions(Options):
+    """The Token-Length Assigner and its training."""
+
+    size: int = Field(default=112, ge=16)
+    """Side of its square input, in pixels."""
+    num_frames: int = Field(default=1, ge=1)
+    """Frames of a clip that it sees, evenly spread."""
+    width: float = Field(default=0.5, gt=0)
+    """Channels, as a multiple of EfficientNet-B0's."""
+    depth: float = Field(default=0.5, gt=0)
+    """Blocks, as a multiple of EfficientNet-B0's."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the features before its head that training drops."""
+    balanced: bool = True
+    """Weights of the labels in the loss against their frequency."""
+    confidence: float | None = Field(default=None, gt=0, lt=1)
+    """Least probability that a grid suffices; the shortest such grid is taken. Null: the most probable grid, as in the paper."""
+    mirror: bool = True
+    """Left-right mirrored inputs in its training: an input needs as many tokens in a mirror, even where its class changes."""
+    train: TrainOptions = TrainOptions(
+        batch_size=64,
+        optim=OptimOptions(name="adamw", lr=1e-3, weight_decay=0.05, decay_one_dimensional=False),
+        schedule=ScheduleOptions(name="cosine", epochs=5, warmup_epochs=1),
+    )
+
+
+class CalibrationOptions(Options):
+    """Measurement of what the assigner's thresholds cost and gain, so that `model.budget` can choose between them."""
+
+    split: Literal["train", "val", "test"] = "val"
+    """List to measure on: like the inputs to come, and new to model and assigner. Without it there is no calibration."""
+    points: int = Field(default=41, ge=3, le=1001)
+    """Number of operating points, at evenly spaced costs."""
 
 
 class DataOptions(Options):
@@ -37,18 +99,13 @@ class DataOptions(Options):
 class GridModelOptions(Options):
     """What every model can be told. The size of its inputs is the data's."""
 
-    grids: tuple[str | int, ...]
+    grids: GridNames
     """Token grids of a picture or frame, longest first; several make it a ReViT."""
     num_classes: int | None = Field(default=None, ge=1)
     """Null: as many as the data has. A number is checked against the data."""
     budget: str | None = None
     """What an input may cost in the mean when lengths are assigned: gmacs:X or ms:X of a view, or drop:X points of top-1 below
     the longest grid. Wants a calibrated checkpoint, whose curve it is looked up in. Null: as `assigner.confidence` says."""
-
-    @field_validator("grids")
-    @classmethod
-    def _longest_first(cls, grids: tuple[str | int, ...]) -> tuple[str, ...]:
-        return tuple(grid.name for grid in longest_first(grids))
 
     @field_validator("budget")
     @classmethod
@@ -59,7 +116,7 @@ class GridModelOptions(Options):
 class ModelOptions(GridModelOptions):
     """What a transformer that cuts every picture or frame into patches can be told."""
 
-    grids: tuple[str | int, ...] = ("14x14",)
+    grids: GridNames = ("14x14",)
     """Token grids of a picture or frame, longest first; several make it a ReViT."""
     stem_widths: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] | None = None
     """Widths of the early convolutions of patch_embed stem; all but the last halve the picture."""

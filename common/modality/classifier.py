@@ -47,7 +47,7 @@ class Classifier:
     label_names: tuple[str, ...]
     """One per class; empty where the checkpoint names none."""
     merge: str = "logits"
-    """Rule by which several views become one answer, see `revit.common.models.outputs.merge_views`."""
+    """Rule by which several views become one answer, see `revit.common.models.base.merge_views`."""
     report: LoadReport | None = None
     """Fate of every tensor of weights made elsewhere."""
     assumed: tuple[str, ...] = ()

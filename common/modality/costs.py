@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from revit.common.costs.per_grid import count_costs
-from revit.common.methods.revit.assigner import TokenLengthAssigner
+from revit.common.methods.revit.adaptive import TokenLengthAssigner
 from revit.common.methods.run_options import RecipeOptions
 from revit.common.modality.load import build_assigner
 from revit.common.modality.modality import Modality

@@ -8,12 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from revit.common.methods.registry import check_installed
-from revit.common.methods.revit.adaptive import AdaptiveClassifier
-from revit.common.methods.revit.assigner import TokenLengthAssigner
+from revit.common.methods.base import check_installed
+from revit.common.methods.revit.adaptive import AdaptiveClassifier, TokenLengthAssigner
 from revit.common.methods.revit.budget import KEY
-from revit.common.methods.revit.options import AssignerOptions
-from revit.common.methods.run_options import RecipeOptions
+from revit.common.methods.run_options import AssignerOptions, RecipeOptions
 from revit.common.modality.classifier import Classifier
 from revit.common.modality.modality import Modality
 from revit.common.models.base import GridModel

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import nn
 
-from revit.common.data.build import Split
 from revit.common.data.check.summary import newest_summary
+from revit.common.data.formats.base import Split
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
 from revit.common.data.made_data import MadeData
@@ -75,7 +75,7 @@ class Modality(ABC, Generic[Run]):
 
     def has_split(self, options: Run, split: Split) -> bool:
         """Say whether the configuration has a list for this split."""
-        return options.makes_data or getattr(options.data.source, split) is not None
+        return options.makes_data or options.data.source.has(split)
 
     def split(self, options: Run, split: Split) -> SampleList:
         """Return the samples of a split. UserError if there is no list, or a label does not fit the model."""
@@ -94,8 +94,12 @@ class Modality(ABC, Generic[Run]):
         for split in splits:
             # Only what was checked is read: a stage does without the lists of others.
             where = getattr(options.data.source, split)
-            if where is not None and (summary := newest_summary(where)) is not None:
-                found[split] = summary.quoted(self._samples(options, split))
+            if where is not None and (summary := newest_summary(where, split)) is not None:
+                samples = self._samples(options, split)
+                if options.data.source.parts:  # the list that others are split off is checked whole
+                    source = options.data.source.model_copy(update={"split_off": None})
+                    samples = self.read_split(options.data.model_copy(update={"source": source}), split)
+                found[split] = summary.quoted(samples)
         return found
 
     def label_names(self, options: Run) -> Sequence[str]:

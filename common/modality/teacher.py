@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from revit.common.modality.classifier import Classifier
 from revit.common.modality.load import check_same_classes
+from revit.common.models.base import ModelOutput, Normalizer
 from revit.common.models.embed.patches import Sides, sides_of
-from revit.common.models.layers.normalizer import Normalizer
-from revit.common.models.outputs import ModelOutput
 
 
 class Teacher(nn.Module):

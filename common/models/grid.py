@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 
 @dataclass(frozen=True)
@@ -58,3 +61,11 @@ def longest_first(values: Iterable[TokenGrid | int | str]) -> tuple[TokenGrid, .
         names = ", ".join(grid.name for grid in grids)
         raise ValueError(f"token grids must differ and go from the longest to the shortest, not {names}")
     return grids
+
+
+def _names(values: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    return tuple(grid.name for grid in longest_first(values))
+
+
+GridNames = Annotated[tuple[str | int, ...], AfterValidator(_names)]
+"""Token grids in a configuration, longest first."""

@@ -8,22 +8,34 @@ into a ReViT as it is, and the longest path of a ReViT is the plain model.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from typing_extensions import TypedDict
 
-from revit.common.models.base import GridModel
+from revit.common.models.base import GridModel, ModelOutput, Reduction
 from revit.common.models.embed.patch_embed import PATCH_EMBEDS
-from revit.common.models.embed.patches import PatchEmbed, Remainder, Sides
+from revit.common.models.embed.patches import PatchEmbed, Remainder, Sides, resize_positions
 from revit.common.models.grid import TokenGrid, longest_first
-from revit.common.models.heads import Distillation, SharedHead, StudentHeads, make_head, parts_of
-from revit.common.models.layers.norm import LengthAwareLayerNorm
-from revit.common.models.layout import TokenLayout
-from revit.common.models.outputs import ModelOutput, Reduction
-from revit.common.models.positions import POSITION_TABLES, FlexibleTable, Positions, PositionTables, Tables
+from revit.common.models.layers.block import LengthAwareLayerNorm
+from revit.common.models.reducer import TokenLayout
+
+Distillation = Literal["none", "shared", "per_grid", "every_grid"]
+Positions = Literal["separate", "shared_zero_pad", "shared_interpolate"]
+
+
+def make_head(embed_dim: int, num_classes: int) -> nn.Module:
+    """Make a classifier (..., D) -> (..., K); without classes it gives the features, as in timm and the published code."""
+    return nn.Linear(embed_dim, num_classes) if num_classes > 0 else nn.Identity()
+
+
+def parts_of(part: Any) -> list[Any]:
+    """List one part, or all those of a dictionary."""
+    return list(part.values()) if isinstance(part, (nn.ParameterDict, nn.ModuleDict)) else [part]
+
 
 TABLES = {"cls_token", "dist_token", "pos_embed", "short_pos_embed", "dist_pos_embed", "time_embed"}
 """Parameters, or dictionaries of them, that are not decayed."""
@@ -67,8 +79,15 @@ class ResizableTransformer(GridModel):
 
     asks_reducer = True
     patch_embed: PatchEmbed
-    dist_token: nn.Parameter | nn.ParameterDict
-    head_dist: nn.Module
+    dist_token: Any
+    """(1, 1, D), or such by the keys of the grids' distillation tokens."""
+    head_dist: Any
+    pos_embed: nn.Parameter
+    """(1, P + S, D) of the longest grid, or what all grids share; of a FlexiViT (1, S, D)."""
+    short_pos_embed: nn.ParameterDict
+    """Tables of the other grids by name."""
+    dist_pos_embed: nn.Parameter | None
+    """Row (1, 1, D) of the shorter grids' distillation token, where all share one table."""
 
     def __init__(
         self,
@@ -113,17 +132,12 @@ class ResizableTransformer(GridModel):
 
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.head = make_head(embed_dim, num_classes)
-        heads_class = SharedHead if distillation == "every_grid" else StudentHeads
-        self.distilled = heads_class(distillation, self.grids)
-        self.dist_token, self.head_dist = self.distilled.make(embed_dim, num_classes)
-        self.position_tables: PositionTables
-        if self.is_flexible:
-            self.position_tables = FlexibleTable(TokenGrid.parse(position_grid or 7))
-        else:
-            num_prefix = {grid: self.num_prefix(grid) for grid in self.grids}
-            self.position_tables = POSITION_TABLES[positions](self.grids, num_prefix, position_resize)
-        tables = self.position_tables.make(embed_dim)
-        self.pos_embed, self.short_pos_embed, self.dist_pos_embed = tables
+        self._make_distillation(distillation)
+        self._positions = positions
+        self._position_resize = position_resize
+        self.position_grid = TokenGrid.parse(position_grid or 7) if self.is_flexible else self.grids[0]
+        """Rows and columns of `pos_embed`."""
+        self._make_positions()
         self.blocks = nn.ModuleList()
         self._recompute_blocks = False
         self.norm_grids = () if self.is_flexible else self.grids
@@ -131,6 +145,31 @@ class ResizableTransformer(GridModel):
         self.norm = LengthAwareLayerNorm(embed_dim, self.norm_grids, layer_norm_eps)
         self._pos_std = pos_std
         self._linear_std = linear_std
+
+    def _make_distillation(self, distillation: Distillation) -> None:
+        students = () if distillation in ("none", "every_grid") else self.grids[1:]
+        self._student_keys = {grid: "shared" if distillation == "shared" else grid.name for grid in students}
+        """Grid -> key of its token and head in `dist_token` and `head_dist`."""
+        self._all_distilled = distillation == "every_grid"
+        if self._all_distilled:
+            self.dist_token = nn.Parameter(torch.zeros(1, 1, self.embed_dim))
+            self.head_dist = make_head(self.embed_dim, self.num_classes)
+        else:
+            keys = list(dict.fromkeys(self._student_keys.values()))
+            self.dist_token = nn.ParameterDict({key: torch.zeros(1, 1, self.embed_dim) for key in keys})
+            self.head_dist = nn.ModuleDict({key: make_head(self.embed_dim, self.num_classes) for key in keys})
+
+    def _make_positions(self) -> None:
+        rows = 0 if self.is_flexible else self.num_prefix(self.grids[0])
+        self.pos_embed = nn.Parameter(torch.zeros(1, rows + self.position_grid.num_positions, self.embed_dim))
+        own = self.grids[1:] if self._positions == "separate" and not self.is_flexible else ()
+        sizes = {grid.name: self.num_prefix(grid) + grid.num_positions for grid in own}
+        self.short_pos_embed = nn.ParameterDict(
+            {name: torch.zeros(1, size, self.embed_dim) for name, size in sizes.items()}
+        )
+        some_have_more = len({self.num_prefix(grid) for grid in self.grids}) > 1
+        needs_row = self._positions != "separate" and some_have_more
+        self.dist_pos_embed = nn.Parameter(torch.zeros(1, 1, self.embed_dim)) if needs_row else None
 
     def init_weights(self) -> None:
         """Draw the weights: linear layers with std `linear_std`, cut at +-2 (in effect uncut), heads and tokens 0.02,
@@ -157,7 +196,11 @@ class ResizableTransformer(GridModel):
 
     def num_prefix(self, grid: TokenGrid) -> int:
         """Count the prefix tokens of a grid: class, and distillation where the grid has one."""
-        return self.distilled.num_prefix(grid)
+        return 2 if self._all_distilled or grid in self._student_keys else 1
+
+    def _own(self, part: Any, grid: TokenGrid) -> Any:
+        """Return the entry of a grid in `dist_token` or `head_dist`."""
+        return part if self._all_distilled else part[self._student_keys[grid]]
 
     def check_grid(self, grid: TokenGrid | None) -> TokenGrid:
         """Return the grid to run, the longest where none is named. Raise KeyError for one the model cannot run at."""
@@ -168,8 +211,26 @@ class ResizableTransformer(GridModel):
 
     def position_table(self, grid: TokenGrid, actual: TokenGrid) -> Tensor:
         """Return the table (1, P + S, D) of `grid` where the map that came out is `actual`; of a FlexiViT (1, S, D)."""
-        tables = Tables(self.pos_embed, self.short_pos_embed, self.dist_pos_embed)
-        return self.position_tables.table(tables, grid, actual)
+        if self.is_flexible:
+            return resize_positions(self.pos_embed, 0, self.position_grid, actual, "linear")
+        return resize_positions(self._nominal_table(grid), self.num_prefix(grid), grid, actual, self._position_resize)
+
+    def _nominal_table(self, grid: TokenGrid) -> Tensor:
+        """Return the table of a grid at the model's own input size."""
+        longest = self.grids[0]
+        if grid == longest:
+            return self.pos_embed
+        if self._positions == "separate":
+            return self.short_pos_embed[grid.name]
+        P = self.num_prefix(longest)
+        if self._positions == "shared_interpolate":
+            patches = resize_positions(self.pos_embed, P, longest, grid, self._position_resize)[:, P:]
+        else:  # cropped, or padded with zeros, from the top left corner
+            as_map = self.pos_embed[:, P:].unflatten(1, (longest.rows, longest.cols))[:, : grid.rows, : grid.cols]
+            missing = (0, 0, 0, grid.cols - as_map.shape[2], 0, grid.rows - as_map.shape[1])
+            patches = F.pad(as_map, missing).flatten(1, 2)
+        row = [] if self.dist_pos_embed is None else [self.dist_pos_embed]
+        return torch.cat([self.pos_embed[:, :P], *row, patches], dim=1)
 
     def embed(self, images: Tensor, grid: TokenGrid) -> tuple[Tensor, Tensor, TokenLayout]:
         """Embed pictures or single frames (B, C, H, W) -> prefix (1, P, D), patches (B, S, D), positions added."""
@@ -180,10 +241,14 @@ class ResizableTransformer(GridModel):
         actual = TokenGrid(feature_map.shape[-2], feature_map.shape[-1])
         tokens: list[Tensor] = [self.cls_token]
         if self.num_prefix(grid) == 2:
-            tokens.append(self.distilled.own(self.dist_token, grid))
+            tokens.append(self._own(self.dist_token, grid))
         layout = TokenLayout(grid, num_prefix=len(tokens), num_positions=actual.num_positions)
         prefix, patches = torch.cat(tokens, dim=1), feature_map.flatten(2).transpose(1, 2)
-        return *self.position_tables.add(self.position_table(grid, actual), prefix, patches), layout
+        table = self.position_table(grid, actual)
+        if self.is_flexible:
+            return prefix, patches + table, layout
+        P = layout.num_prefix
+        return prefix + table[:, :P], patches + table[:, P:], layout
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Keep only what enters each block and compute the block again in the backward pass, with the same random draws."""
@@ -209,7 +274,7 @@ class ResizableTransformer(GridModel):
         """Apply the heads to the prefix of (B, P + ..., D), which went through the final norm; the rest as features."""
         logits, distilled = self.head(normed[:, 0]), None
         if layout.num_prefix == 2:
-            distilled = self.distilled.own(self.head_dist, layout.grid)(normed[:, 1])
+            distilled = self._own(self.head_dist, layout.grid)(normed[:, 1])
         return ModelOutput(
             logits, distilled, patch_features=normed[:, layout.num_prefix :], reduction=Reduction.of(layout.decisions)
         )
@@ -224,9 +289,15 @@ class ResizableTransformer(GridModel):
         for module in self.modules():
             if isinstance(module, (PatchEmbed, LengthAwareLayerNorm)):
                 module.start_short_grids()
-        tables = Tables(self.pos_embed, self.short_pos_embed, self.dist_pos_embed)
-        self.position_tables.start_short_grids(tables)
-        if self.num_prefix(self.grids[0]) == 1:
+        P = self.num_prefix(self.grids[0])
+        for grid in self.grids[1:]:
+            if grid.name in self.short_pos_embed:
+                start = resize_positions(self.pos_embed, P, self.position_grid, grid, self._position_resize)
+                rows = [start[:, :1]] * (self.num_prefix(grid) - P) + [start]
+                self.short_pos_embed[grid.name].copy_(torch.cat(rows, dim=1))
+        if self.dist_pos_embed is not None:
+            self.dist_pos_embed.copy_(self.pos_embed[:, :1])
+        if P == 1:
             for token in parts_of(self.dist_token):
                 token.copy_(self.cls_token)
             for head in parts_of(self.head_dist):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
-from revit.common.models.outputs import Reduction
+from revit.common.models.base import Reduction
 from revit.common.serving.buckets import LengthBuckets
 from revit.common.serving.reading import Reading
 from revit.common.serving.transfer import Launched, Transfer

@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 
-from revit.common.methods.revit.adaptive import AdaptiveClassifier
+from revit.common.methods.revit.adaptive import AdaptiveClassifier, LengthPolicy
 from revit.common.methods.revit.budget import Budget, BudgetCurve, Choice
-from revit.common.methods.revit.policy import LengthPolicy
 from revit.common.serving.milliseconds import measure_milliseconds
 from revit.common.system.errors import UserError
 

@@ -24,8 +24,8 @@ from revit.common.drawing.gallery import Gallery
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.budget import BudgetCurve, Choice
 from revit.common.modality.classifier import Classifier
+from revit.common.models.base import merge_views
 from revit.common.models.grid import TokenGrid
-from revit.common.models.outputs import merge_views
 from revit.common.serving.answer import Answer, Guess
 from revit.common.serving.batches import InFlight, StreamBatches
 from revit.common.serving.budgets import achieved, choose, curve_of

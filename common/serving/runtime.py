@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from revit.common.methods.revit.adaptive import batch_at
-from revit.common.models.base import GridModel
+from revit.common.models.base import GridModel, ModelOutput, Reduction
 from revit.common.models.grid import TokenGrid
-from revit.common.models.outputs import ModelOutput, Reduction
 from revit.common.serving.buckets import padded_size
 from revit.common.serving.choices import INT8
 from revit.common.serving.int8 import to_int8

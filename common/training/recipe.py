@@ -14,8 +14,8 @@ from torch import nn
 
 from revit.common.config.load import dump
 from revit.common.config.sections import TrainOptions
-from revit.common.data.build import Split
 from revit.common.data.check.summary import quote
+from revit.common.data.formats.base import Split
 from revit.common.data.loader import dead_workers_explained
 from revit.common.methods.base import optim_of
 from revit.common.methods.run_options import RecipeOptions

@@ -18,8 +18,7 @@ from revit.common.evaluation.evaluator import Evaluator
 from revit.common.evaluation.examples import make_examples
 from revit.common.evaluation.record import IN_RUN, Seen, save_seen
 from revit.common.methods.base import optim_of, start_of, task_of
-from revit.common.methods.revit.adaptive import AdaptiveClassifier
-from revit.common.methods.revit.assigner import TokenLengthAssigner
+from revit.common.methods.revit.adaptive import AdaptiveClassifier, TokenLengthAssigner
 from revit.common.methods.revit.labels import LengthLabels, class_balanced_weights
 from revit.common.methods.revit.task import AssignerTask
 from revit.common.methods.run_options import RecipeOptions

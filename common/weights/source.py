@@ -1,8 +1,9 @@
-"""Weights of another project, brought to this project's names, with whatever is known about them."""
+"""Weights of another project, brought to this project's names, with whatever is known about them: beside them, or by names and shapes."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import BeforeValidator, Field, FiniteFloat, PositiveInt, TypeAdapter, ValidationError
 from torch import Tensor
 
-from revit.common.methods.registry import known_methods
+from revit.common.methods.base import known_methods
 from revit.common.models.grid import TokenGrid
 from revit.common.system.errors import UserError
 from revit.common.weights.adapt import KERNEL, TABLE
@@ -241,3 +242,75 @@ def believable(written: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, .
             text = text if len(text) <= 60 else f"{text[:57]}..."
             notes.append(f"its {key} is written as {text}, which cannot be; it was not used")
     return facts, tuple(notes)
+
+
+@dataclass
+class Known:
+    """Facts beside the weights, which go before any guess; the guesses are written down."""
+
+    facts: Mapping[str, Any]
+    assumed: list[str] = field(default_factory=list)
+    """Guesses from the published recipes, in words."""
+
+    def get(self, key: str, otherwise: Any, text: str) -> Any:
+        """Return the fact, or `otherwise`, which `text` puts in words."""
+        if key in self.facts:
+            return self.facts[key]
+        self.assumed.append(text)
+        return otherwise
+
+
+def read_shapes(source: Source, what: str, num_prefix: int = 1) -> tuple[dict[str, Any], int]:
+    """Return the constructor arguments of `what`, a plain transformer on square pictures, that shapes tell, and the side of its
+    patch embedding's last kernel. `num_prefix`: rows of the position table that stand for no patch.
+
+    Raise UserError: parts are missing or of another form, or the pictures were not square.
+    """
+    width, _, *kernel = shape_of(source, what, KERNEL, (None,) * 4)
+    hidden, _ = shape_of(source, what, "blocks.0.mlp.fc1.weight", (None, width))
+    num_classes, _ = shape_of(source, what, "head.weight", (None, width))
+    num_positions = shape_of(source, what, TABLE, (1, None, width))[1] - num_prefix
+    side = math.isqrt(max(0, num_positions))
+    if side == 0 or side * side != num_positions or len(set(kernel)) != 1:
+        raise UserError(f"{source.where}: {num_positions} positions of {kernel} pixels are no square picture")
+    blocks = {int(match[1]) for name in source.tensors if (match := re.match(r"blocks\.(\d+)\.", name))}
+    arguments = {
+        "grids": (TokenGrid(side, side),),
+        "num_classes": num_classes,
+        "embed_dim": width,
+        "depth": len(blocks),
+        "mlp_ratio": hidden / width,
+        "qkv_bias": "blocks.0.attn.qkv.bias" in source.tensors,
+    }
+    return arguments, kernel[0]
+
+
+def shape_of(source: Source, what: str, name: str, wanted: Sequence[int | None]) -> tuple[int, ...]:
+    """Return the shape of a tensor that every `what` has. wanted: its sizes, None for any but 0.
+
+    Raise UserError: the tensor is missing, or its shape is another.
+    """
+    tensor = source.tensors.get(name)
+    if tensor is None:
+        raise UserError(f"{source.where}: not a whole {what} with its classifier ({name} is missing)")
+    shape = tuple(tensor.shape)
+    if len(shape) != len(wanted) or 0 in shape or any(b not in (None, a) for a, b in zip(shape, wanted)):
+        form = " x ".join("any" if must is None else str(must) for must in wanted)
+        raise UserError(f"{source.where}: its {name} has shape {shape}, where a {what} has {form}")
+    return shape
+
+
+def heads_of(source: Source, known: Known, embed_dim: int, otherwise: int | None = None) -> int:
+    """Return the count of attention heads: as written beside the weights, `otherwise`, or heads 64 wide.
+
+    Raise UserError: so many cannot share the width.
+    """
+    text = "heads 64 wide" if otherwise is None else f"{otherwise} heads"
+    heads = known.get("num_heads", otherwise or max(1, embed_dim // 64), text)
+    if embed_dim % heads:
+        written = "written beside it" if "num_heads" in source.facts else f"a guess ({text})"
+        raise UserError(
+            f"{source.where}: its width of {embed_dim} is no multiple of its {heads} heads, which are {written}; use it with "
+            "a configuration that sets model.num_heads, as tools/test_net.py does"
+        )
+    return int(heads)

@@ -14,8 +14,15 @@ from revit.common.models.layers.block import Block
 from revit.common.models.load_report import Change, LoadReport
 from revit.common.models.vit import ResizableTransformer
 from revit.common.system.errors import UserError
-from revit.common.weights.adapt import Fitting, rename_grids, take_patch_kernels, take_positions
-from revit.common.weights.heads import draw_heads, take_distillation, take_heads
+from revit.common.weights.adapt import (
+    Fitting,
+    draw_heads,
+    rename_grids,
+    take_distillation,
+    take_heads,
+    take_patch_kernels,
+    take_positions,
+)
 from revit.common.weights.source import Source
 
 Prepare = Callable[[dict[str, Tensor], LoadReport], Collection[str]]
@@ -72,7 +79,7 @@ def start_from_source(
     position_grid = source.facts.get("position_grid")
     take_positions(model, fitting, position_resize, source.grids, num_prefix, position_grid)
     take_patch_kernels(model, fitting)
-    _take_rest(fitting, accounted, new_heads)
+    take_rest(fitting, accounted, new_heads)
     report.check()
     draw_heads(own, new_heads)
     # The longest grid's parts first, then everything that starts from them, then what the source has of that.
@@ -105,7 +112,7 @@ def _take_reducer(fitting: Fitting) -> set[str]:
     return set()
 
 
-def _take_rest(fitting: Fitting, accounted: Collection[str], new_heads: Collection[str]) -> None:
+def take_rest(fitting: Fitting, accounted: Collection[str], new_heads: Collection[str]) -> None:
     """Take what fits as it is, and name what does not; `accounted`: names that the report already has."""
     own, ready, report = fitting.own, fitting.ready, fitting.report
     for name, tensor in fitting.source.items():
@@ -147,7 +154,7 @@ def architecture_facts(model: nn.Module) -> dict[str, Any]:
     branches are divided; weights made with others would load and answer nonsense. And a FlexiViT's `position_grid`."""
     facts: dict[str, Any] = _of_blocks(model)
     if isinstance(model, ResizableTransformer) and model.is_flexible:
-        facts["position_grid"] = model.position_tables.grid.name
+        facts["position_grid"] = model.position_grid.name
     return facts
 
 

@@ -12,7 +12,8 @@ from av.packet import Packet
 from PIL import Image
 
 from revit.common.data.broken import BrokenSample
-from revit.common.data.check.facts import PRINT_BYTES, Facts, Kind, Place
+from revit.common.data.check.facts import PRINT_BYTES, Facts, Kind, open_file
+from revit.common.data.lists import FilePart
 from revit.common.system.crew import Alive
 from revit.image.data.decode import read_picture
 
@@ -27,12 +28,12 @@ assert PRINT_SIDE**2 == PRINT_BYTES
 av.logging.set_level(None)  # what FFmpeg says of a file, its reason does
 
 
-def look_at_picture(place: Place, alive: Alive) -> Facts:
+def look_at_picture(path: str, alive: Alive) -> Facts:
     """Decode a picture; a JPEG by FFmpeg, too: libjpeg shows what it makes of damaged data without a word."""
-    with place.open() as file:
-        content = file.read(-1 if place.size is None else place.size)
+    with open_file(path) as file:
+        content = file.read(path.size if isinstance(path, FilePart) else -1)
     try:
-        picture = read_picture(place.path, lambda: io.BytesIO(content))
+        picture = read_picture(path, lambda: io.BytesIO(content))
     except BrokenSample as error:
         return Facts(_kind(error.reason), error.reason)
     alive()

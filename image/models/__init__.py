@@ -1,1 +1,1 @@
-"""DeiT and LV-ViT, plain and resizable."""
+"""DeiT, LV-ViT and As-ViT, plain and resizable."""

@@ -11,15 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from revit.common.models.base import GridModel
-from revit.common.models.embed.patches import ReTokenizing, Sides, sides_of, strided_convolution
-from revit.common.models.embed.resize import resize_positions
+from revit.common.models.base import GridModel, ModelOutput
+from revit.common.models.embed.patches import ReTokenizing, Sides, resize_positions, sides_of, strided_convolution
 from revit.common.models.grid import TokenGrid, longest_first
 from revit.common.models.layers.block import Block, drop_path_rates
-from revit.common.models.layout import TokenLayout
-from revit.common.models.outputs import ModelOutput
-from revit.image.models.asvit_cost import closed_form, split_side, stem_map
-from revit.image.models.genotype import Genotype, Stage
+from revit.common.models.reducer import TokenLayout
+from revit.image.models.genotype import Genotype, Stage, closed_form, split_side, stem_map
 
 STEM_STRIDE = 4
 EPS = 1e-5

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from revit.image.models.asvit import AsViT
-from revit.image.models.deit import DeiT
 from revit.image.models.genotype import PUBLISHED
-from revit.image.models.lvvit import LVViT
+from revit.image.models.transformers import DeiT, LVViT
 
 
 @dataclass(frozen=True)

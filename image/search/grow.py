@@ -11,8 +11,7 @@ import numpy as np
 
 from revit.common.models.embed.patches import Sides
 from revit.image.models.asvit import STEM_STRIDE
-from revit.image.models.asvit_cost import closed_form, num_params
-from revit.image.models.genotype import NUM_STAGES, Genotype
+from revit.image.models.genotype import NUM_STAGES, Genotype, closed_form, num_params
 from revit.image.search.measure import Evaluate, Measured, OutOfBudget
 from revit.image.search.options import GrowOptions, Ties
 
@@ -112,24 +111,21 @@ def grow(
     """
     start = _choice(options, seed.grown((1,) * NUM_STAGES, options.start_width), sides)
     steps: list[GrowthStep] = []
-    complete = False
     try:
         start = at = take([start]).choice
-        while not (complete := at.params >= options.stop_params):
+        while at.params < options.stop_params:
             if len(steps) == options.budget.steps:
-                break
-            narrow = grown_genotypes(at.narrow, options.ratios)
-            choices = [_choice(options, genotype, sides) for genotype in narrow]
-            choices = [choice for choice in choices if choice.params <= options.max_params]
+                return Growth(start, tuple(steps), complete=False)
+            wider = (_choice(options, genotype, sides) for genotype in grown_genotypes(at.narrow, options.ratios))
+            choices = [choice for choice in wider if choice.params <= options.max_params]
             if not choices:
-                complete = True
                 break
             steps.append(take(choices))
             on_step(steps[-1])
             at = steps[-1].choice
     except OutOfBudget:
-        pass
-    return Growth(start, tuple(steps), complete)
+        return Growth(start, tuple(steps), complete=False)
+    return Growth(start, tuple(steps), complete=True)
 
 
 def grown_genotypes(genotype: Genotype, ratios: Sequence[float]) -> list[Genotype]:
@@ -145,7 +141,10 @@ def rank_sums(measured: Sequence[Measured]) -> tuple[int, ...]:
     """Return the rank by complexity, largest first, plus the rank by the NTK's condition, smallest first; equal values share
     a rank. Failures come last in both."""
     complexities, conditions = _measures(measured)
-    return tuple(a + b for a, b in zip(_ranks([-one for one in complexities]), _ranks(conditions)))
+    by_complexity, by_condition = (
+        np.unique(values, return_inverse=True)[1] for values in (-np.array(complexities), conditions)
+    )
+    return tuple((by_complexity + by_condition).tolist())
 
 
 def best_of(measured: Sequence[Measured], sums: Sequence[int], ties: Ties = "measure") -> int:
@@ -169,11 +168,6 @@ def _measures(measured: Sequence[Measured]) -> tuple[list[float], list[float]]:
         [-math.inf if one.failed else one.complexity for one in measured],
         [math.inf if one.failed else one.condition for one in measured],
     )
-
-
-def _ranks(values: Sequence[float]) -> list[int]:
-    order = {value: rank for rank, value in enumerate(sorted(set(values)))}
-    return [order[value] for value in values]
 
 
 def _relative_range(values: Sequence[float]) -> float:

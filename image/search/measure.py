@@ -10,9 +10,7 @@ import hashlib
 import json
 import math
 import multiprocessing
-import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -30,10 +28,10 @@ from torch import Tensor
 
 from revit.common.system.errors import UserError, reason_of
 from revit.common.system.files import write_text
+from revit.common.system.processes import end_with_parent
 from revit.image.models.asvit import AsViT
 from revit.image.models.genotype import Genotype
-from revit.image.search.complexity import Circle, curve_of, thetas_of
-from revit.image.search.ntk import condition, ntk
+from revit.image.search.complexity import Circle, condition, curve_of, ntk, thetas_of
 from revit.image.search.options import MeasureOptions
 
 
@@ -253,15 +251,7 @@ def _begin(measurer: Measurer) -> None:
     global _measurer
     _measurer = measurer
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Exit when the parent is killed: it closes no queue then, and its workers would wait for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    end_with_parent()
 
 
 def _measure_in_worker(piece: Piece) -> float:

@@ -13,10 +13,7 @@ from revit.image.models.genotype import SEED_TOPOLOGY, SEED_WIDTH, Genotype
 from revit.image.options import ImageData, ImageRun
 from revit.image.search.complexity import Measure, Radius, Thetas
 
-Redraw = Literal["all", "linear"]
-"""Weights that a repeat draws anew: all, or those of linear layers only, with one stem convolution for all repeats."""
 Window = Literal["recent", "all"]
-"""Values whose range normalises a reward: the last 20 (published code), or all so far (paper)."""
 Ties = Literal["measure", "published"]
 
 
@@ -35,7 +32,8 @@ class MeasureOptions(Options):
     """Points of the circle."""
     theta_grid: Thetas = "closed"
     radius: Radius = "unit"
-    redraw: Redraw = "linear"
+    redraw: Literal["all", "linear"] = "linear"
+    """Weights that a repeat draws anew: all, or those of linear layers only, with one stem convolution for all repeats."""
     pictures: int = Field(default=16, ge=2)
     """Training pictures of the NTK, not augmented: the first batch of the shuffled list."""
 

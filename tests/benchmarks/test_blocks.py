@@ -12,7 +12,7 @@ from blocks import Marked, main, ways
 
 from revit.common.models.grid import TokenGrid
 from revit.common.models.layers.block import Block
-from revit.common.models.layout import TokenLayout
+from revit.common.models.reducer import TokenLayout
 from revit.common.serving.packed import can_pack
 from revit.video.models.blocks import DividedBlock
 

@@ -11,7 +11,7 @@ import torch
 from inference import DealtLengths, Prices, Slice, deal, shares_for, together
 from torch import nn
 
-from revit.common.methods.revit.assigner import TokenLengthAssigner
+from revit.common.methods.revit.adaptive import TokenLengthAssigner
 from revit.common.timing.clock import SIDES
 from revit.video.models.timesformer import TimeSformer
 

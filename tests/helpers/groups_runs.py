@@ -16,9 +16,8 @@ from torch import Tensor
 
 from revit.common.config.sections import GroupOptions, OptimOptions, ParallelOptions, ScheduleOptions
 from revit.common.data.batch import Batch
-from revit.common.methods.dynamicvit.method import PREDICTORS
+from revit.common.methods.dynamicvit.method import PREDICTORS, DynamicViTTask
 from revit.common.methods.dynamicvit.reducer import DynamicViTReducer
-from revit.common.methods.dynamicvit.task import DynamicViTTask
 from revit.common.methods.revit.task import SelfDistillation
 from revit.common.training.optim import MovedSchedule, build_optimizer, build_scheduler
 from revit.common.training.parallel.backend import LocalBackend

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from revit.common.data.broken import BrokenSample
 from revit.common.data.reader import Views
-from revit.common.methods.revit.adaptive import AdaptiveClassifier
-from revit.common.methods.revit.assigner import TokenLengthAssigner
+from revit.common.methods.revit.adaptive import AdaptiveClassifier, TokenLengthAssigner
 from revit.common.modality.classifier import Classifier
-from revit.common.models.layers.normalizer import Normalizer
+from revit.common.models.base import Normalizer
 from revit.video.models.timesformer import TimeSformer
 
 SHAPE = (3, 2, 16, 16)

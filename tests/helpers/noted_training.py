@@ -11,7 +11,7 @@ from revit.common.data.build import train_loader
 from revit.common.data.dataset import Sample
 from revit.common.data.lists import SampleList
 from revit.common.data.options import LoadingOptions
-from revit.common.models.layers.normalizer import Normalizer
+from revit.common.models.base import Normalizer
 from revit.common.system.log import RunLog
 from revit.common.training.trainer import Trainer
 

@@ -12,7 +12,7 @@ from revit.common.data.batch import Batch
 from revit.common.methods.revit.task import ResizableTask
 from revit.common.system.errors import UserError
 from revit.image.modality import ImageModality, build_model
-from revit.image.models.deit import DeiT
+from revit.image.models.transformers import DeiT
 from revit.image.models.variants import VARIANTS
 from revit.image.options import ImageModel, ImageRun
 from revit.image.tasks import TokenLabelTask

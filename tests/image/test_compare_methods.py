@@ -9,7 +9,7 @@ import pytest
 from checkerboard import METHOD
 from compare_methods import BENCHES, Protocol, main
 
-from revit.common.methods.registry import added
+from revit.common.methods.base import added
 
 OWN = Path(__file__).parents[1] / "common" / "methods" / "checkerboard.yaml"
 FEW = ["data.demo.train_pictures=32", "data.demo.val_pictures=20", "data.demo.test_pictures=20"]

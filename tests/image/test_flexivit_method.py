@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from revit.common.data.batch import Batch
 from revit.common.methods.base import start_of, task_of
-from revit.common.methods.flexivit import FlexiTask, FlexiViTOptions, OneLength, SizeSchedule, Stage
+from revit.common.methods.flexivit import FlexiTask, FlexiViTOptions, OneLength, Stage, grid_at
 from revit.common.methods.revit.task import ResizableTask, SelfDistillation, divergence
 from revit.common.methods.task import Progress
 from revit.common.models.grid import TokenGrid
@@ -87,7 +87,7 @@ def test_seed_of_the_draws_is_the_runs_or_its_own():
         model = modality.build_model(options, 10)
         task = task_of(options, modality.task(options), modality, model)
         assert isinstance(task, FlexiTask)
-        return [task.sizes.grid_at(update, 0).rows for update in range(30)]
+        return [grid_at(task.stages, task.seed, update, 0).rows for update in range(30)]
 
     assert drawn(run()) == drawn(run({**SMALL, "seed": 5})) != drawn(run({**SMALL, "seed": 6}))
 
@@ -160,7 +160,7 @@ def test_a_start_of_ones_own_goes_before_the_teachers_weights(tmp_path):
 
 
 def test_divergence_by_formula_beside_the_labels():
-    sizes = SizeSchedule(0, [Stage(1.0, (TokenGrid(3, 3),), (1,))])
+    stages = [Stage(1.0, (TokenGrid(3, 3),), (1,))]
     logits, taught = torch.randn(2, 3, 5, dtype=torch.float64)
     p, q = (taught / 2).softmax(1), (logits / 2).softmax(1)
     expected = 4 * (p * (p.log() - q.log())).sum(1).mean()
@@ -176,7 +176,7 @@ def test_divergence_by_formula_beside_the_labels():
         def forward(self, inputs):
             return teacher(inputs, TokenGrid(6, 6)).logits
 
-    task = FlexiTask(ordinary, sizes, Logits(), label_weight=0.5)
+    task = FlexiTask(ordinary, stages, 0, Logits(), label_weight=0.5)
     task.begin(Progress(0, 0.0))
     ((name, loss),) = task.losses(model, images, some)
     logits = model(images, TokenGrid(3, 3)).logits
@@ -211,9 +211,9 @@ def test_a_curriculum_ends_at_one_size():
         grids=(6, 4, 3),
         curriculum=[{"share": 0.25, "weights": {3: 1}}, {"share": 0.5}, {"share": 0.25, "weights": {"6x6": 2}}],  # type: ignore[arg-type]
     )
-    sizes = SizeSchedule(0, options.stages())
+    stages = options.stages()
     early, middle, late = (
-        {sizes.grid_at(update, fraction).rows for update in range(60)} for fraction in (0.2, 0.6, 0.9)
+        {grid_at(stages, 0, update, fraction).rows for update in range(60)} for fraction in (0.2, 0.6, 0.9)
     )
     assert (early, middle, late) == ({3}, {6, 4, 3}, {6})
 

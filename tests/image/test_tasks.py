@@ -8,13 +8,11 @@ from torch import Tensor, nn
 
 from revit.common.data.batch import Batch
 from revit.common.methods.revit.task import SelfDistillation
+from revit.common.models.base import ModelOutput
 from revit.common.models.grid import TokenGrid
-from revit.common.models.outputs import ModelOutput
 from revit.image.data.options import TokenLabelOptions
-from revit.image.models.lvvit import LVViT
-from revit.image.models.mix_token import MixDraw
-from revit.image.tasks import TokenLabelTask
-from revit.image.token_labels import densify, region_align
+from revit.image.models.transformers import LVViT, MixDraw
+from revit.image.tasks import TokenLabelTask, densify, region_align
 
 CLASSES = 6
 GRIDS = (TokenGrid(4, 4), TokenGrid(3, 2))

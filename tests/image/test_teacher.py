@@ -9,8 +9,7 @@ from torch import nn
 
 from revit.common.data.batch import Batch
 from revit.common.modality.teacher import Teacher
-from revit.common.models.layers.normalizer import Normalizer
-from revit.common.models.outputs import ModelOutput
+from revit.common.models.base import ModelOutput, Normalizer
 from revit.common.system.errors import UserError
 from revit.image.modality import load_teacher
 from revit.image.models.variants import VARIANTS

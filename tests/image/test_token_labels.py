@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from timm.loss import SoftTargetCrossEntropy
 
-from revit.image.token_labels import (
+from revit.image.tasks import (
     RegionTargets,
     correct_by_label,
     densify,

@@ -13,7 +13,7 @@ from torch import Tensor
 from revit.common.data import build
 from revit.image.data.options import PictureOptions
 from revit.image.data.pictures import read_split, train_load
-from revit.image.token_labels import RegionTargets, densify
+from revit.image.tasks import RegionTargets, densify
 
 COLOURS = np.array([[230, 20, 20], [20, 230, 20], [20, 20, 230], [230, 230, 20]], dtype=np.uint8)
 GRIDS = [(14, 14), (10, 10), (7, 7)]

@@ -11,8 +11,7 @@ from parity_cases import Answer, Case, fill, pair
 from torch import Tensor
 
 from revit.image.models.asvit import AsViT
-from revit.image.search.complexity import Circle, Curve, curve_of, pooled, thetas_of
-from revit.image.search.ntk import condition, ntk
+from revit.image.search.complexity import Circle, Curve, condition, curve_of, ntk, pooled, thetas_of
 
 RENAMED = {".mlps.0.0.": ".norm2.", ".mlps.0.1.": ".mlp."}
 """What the published code calls otherwise."""

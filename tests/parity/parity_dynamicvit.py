@@ -9,11 +9,11 @@ from parity_cases import Answer, Case, fill_model
 from parity_vit import deit_of, lvvit_of
 from torch import Tensor, nn
 
+from revit.common.methods.dynamicvit.method import DynamicViTTask
 from revit.common.methods.dynamicvit.reducer import DynamicViTReducer, default_stages, geometric_rates
-from revit.common.methods.dynamicvit.task import DynamicViTTask
 from revit.common.methods.revit.task import SelfDistillation
+from revit.common.models.base import ModelOutput, Reduction
 from revit.common.models.layers.attention import masked_softmax
-from revit.common.models.outputs import ModelOutput, Reduction
 
 OWN = {"base_rate", "token_ratio", "pruning_before_blocks", "kept_patch_tokens", "predictor"}
 """What a `config` says of dropping tokens; the rest is the backbone's."""

@@ -11,7 +11,7 @@ import torch
 from parity_cases import Answer, Case
 from torch import Tensor
 
-from revit.common.models.embed.resize import resize_patch_kernel, resize_positions
+from revit.common.models.embed.patches import resize_patch_kernel, resize_positions
 from revit.common.models.grid import TokenGrid
 
 RULES: Mapping[str, Mapping[str, Any]] = {

@@ -9,7 +9,7 @@ import torch
 from parity_cases import WITHOUT_EFFECT, Answer, Case, fill, fill_model, filled, pair, watch_first_block
 from torch import Tensor
 
-from revit.common.models.embed.resize import resize_positions, resize_times
+from revit.common.models.embed.patches import resize_positions, resize_times
 from revit.common.models.grid import TokenGrid
 from revit.common.weights.read import strip_prefixes
 from revit.common.weights.source import Source

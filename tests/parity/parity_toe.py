@@ -9,10 +9,9 @@ import torch
 from parity_cases import Answer, Case
 from torch import Tensor
 
-from revit.common.methods.toe.reducer import Growth, TokenExpansion, select
-from revit.common.models.decision import Shorter
+from revit.common.methods.toe import Growth, TokenExpansion, select
 from revit.common.models.grid import TokenGrid
-from revit.common.models.layout import TokenLayout
+from revit.common.models.reducer import Shorter, TokenLayout
 
 DERIVED = {
     *("N_patch_tokens", "N_g", "seed_tokens", "seed_step", "tokens_added_per_repetition_in_order", "stages"),

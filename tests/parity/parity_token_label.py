@@ -7,7 +7,7 @@ from parity_cases import Answer, Case
 from torch import Tensor
 
 from revit.common.models.grid import TokenGrid
-from revit.image.token_labels import (
+from revit.image.tasks import (
     RegionTargets,
     correct_by_label,
     densify,

@@ -10,10 +10,9 @@ import torch
 from parity_cases import WITHOUT_EFFECT, Answer, Case, fill_model, pair, watch_first_block
 from torch import Tensor
 
+from revit.common.models.base import ModelOutput
 from revit.common.models.grid import TokenGrid
-from revit.common.models.outputs import ModelOutput
-from revit.image.models.deit import DeiT
-from revit.image.models.lvvit import LVViT
+from revit.image.models.transformers import DeiT, LVViT
 
 # What the class does in any case, told in words: the numbers would show another meaning.
 PROSE = {"pos_embed", "residual", "heads_out", "input_layout"}

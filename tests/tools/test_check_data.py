@@ -19,9 +19,15 @@ from PIL import Image
 
 from revit.common.data.check.facts import KINDS
 from revit.common.data.check.summary import newest_summary, paths_of
-from revit.video.data.lists import read_clips
+from revit.common.data.formats.base import ListRequest
+from revit.common.data.lists import SampleList
+from revit.video.data import lists
 
 TOOL = Path(check_data.__file__)
+
+
+def read_clips(source: str, **how) -> SampleList:
+    return lists.read_clips(ListRequest(source, **how))
 
 
 def run(*arguments, status=0):
@@ -55,7 +61,7 @@ def test_nothing_is_found_in_healthy_clips(data):
     assert report["kinds"] == {}
     assert (report["files"], report["good"]) == (28, 28)
     assert sum(report["classes"].values()) == 28
-    assert report["read_as"] == "clips: one folder per class"
+    assert report["read_as"] == "clips: a folder per class"
 
 
 def test_every_planted_fault_is_found_and_no_other(data):
@@ -68,7 +74,7 @@ def test_every_planted_fault_is_found_and_no_other(data):
     assert report["good"] == report["files"] - bad
 
     for name in ("train", "test"):  # the clean list is the source without what was found, with the same labels
-        source, clean = read_clips(str(data / name)), read_clips(str(data / "clean" / f"{name}.txt"))
+        source, clean = read_clips(str(data / name)), read_clips(str(data / "clean" / f"{name}.txt"), first_label=0)
         problems = {one["path"] for one in report["problems"] if one["kind"] not in ("odd", "label")}
         labels = {source.path(at): source.label(at) for at in range(len(source)) if source.path(at) not in problems}
         assert {clean.path(at): clean.label(at) for at in range(len(clean))} == labels
@@ -132,8 +138,8 @@ def test_lists_of_numbers_that_do_not_begin_at_0_or_have_gaps(data):
     report = found(data, data / "list.txt")
     reasons = {one["reason"] for one in report["problems"] if one["kind"] == "label"}
     assert reasons == {
-        "its labels begin at 1: number 0 would be a class without a file; count them from 0",
-        "1 numbers between its labels 1 and 7 have no file: 3",
+        "its labels begin at 1, and are taken to count from there; if class 0 has no file here, set data.source.first_label=0",
+        "1 numbers up to its largest label 7 have no file: 3",
     }
     doubled = [one for one in report["problems"] if one["kind"] == "duplicate"]
     assert [one["reason"] for one in doubled if one["path"] == samples.path(0)] == ["the same file is listed"]
@@ -228,7 +234,7 @@ def test_faults_of_pictures(tmp_path):
     shutil.move(one / "small.jpg", folder / "class1" / "small.jpg")
     expected[str(folder / "class1" / "small.jpg")] = expected.pop(str(one / "small.jpg"))
     report = found(tmp_path, folder)
-    assert report["read_as"] == "pictures: one folder per class"
+    assert report["read_as"] == "pictures: a folder per class"
     assert {one["path"]: one["kind"] for one in report["problems"]} == expected
 
 

@@ -17,6 +17,7 @@ import convert_clips
 import numpy as np
 import pytest
 
+from revit.common.data.formats.base import ListRequest
 from revit.video.data.convert.worker import convert_all
 from revit.video.data.decode import probe
 from revit.video.data.lists import read_clips
@@ -63,7 +64,7 @@ def test_a_folder_stays_a_folder_of_classes(tree, tmp_path, capsys):
     out, report = tmp_path / "new", tmp_path / "out.json"
     run("--data", tree, "--out", out, "--json", report)
     assert files_under(out) == ["jump/deep/two.mp4", "run/one.mp4"]
-    clips = read_clips(str(out), names=(out / "classes.txt").read_text().split())
+    clips = read_clips(ListRequest(str(out), names=tuple((out / "classes.txt").read_text().split())))
     assert [(clips.name(place), clips.label(place)) for place in range(2)] == [
         ("jump/deep/two.mp4", 0),
         ("run/one.mp4", 1),
@@ -120,7 +121,7 @@ def test_a_list_keeps_its_order_its_labels_and_its_repeats(tmp_path, monkeypatch
     run(*("--data", tmp_path / "val.csv", "--out", out, "--prefix", folder), *("--separator", ",", "--json", report))
     assert files_under(out) == ["val/a/x.avi.mp4", "val/a/x.mp4.mp4", "val/b/a, b.mp4"]
     names = (out / "val_classes.txt").read_text().split()
-    clips = read_clips(str(out / "val.csv"), separator=",", names=names)
+    clips = read_clips(ListRequest(str(out / "val.csv"), separator=",", names=tuple(names)))
     assert names == ["dance", "sit", "sleep", "walk"]
     assert [(Path(clips.path(place)).name, names[clips.label(place)]) for place in range(len(clips))] == [
         ("a, b.mp4", "dance"),
@@ -148,7 +149,7 @@ def test_a_list_keeps_its_order_its_labels_and_its_repeats(tmp_path, monkeypatch
     run(*("--data", tmp_path / "val.csv", "--out", out, "--prefix", folder), *("--separator", ",", "--json", report))
     found = json.loads(report.read_text())
     assert (found["files"]["already_there"], found["reading"]) == (3, None)
-    assert len(read_clips(str(out / "val.csv"), separator=",", names=names)) == 4
+    assert len(read_clips(ListRequest(str(out / "val.csv"), separator=",", names=tuple(names)))) == 4
 
 
 def test_numbers_as_labels_stay_numbers(tmp_path):

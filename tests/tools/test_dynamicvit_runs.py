@@ -15,7 +15,7 @@ import torch
 import train_net
 from ranks import run_ranks
 
-from revit.common.methods.dynamicvit.task import DynamicViTTask
+from revit.common.methods.dynamicvit.method import DynamicViTTask
 from revit.common.weights.checkpoint import load_checkpoint
 
 PICTURES = """

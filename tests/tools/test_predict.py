@@ -22,10 +22,8 @@ from predict import main
 from revit.common.drawing.gallery import Gallery
 from revit.common.drawing.look import looks_of
 from revit.common.modality.load import build_assigner
-from revit.common.models.decision import Shorter
 from revit.common.models.grid import TokenGrid
-from revit.common.models.layout import TokenLayout
-from revit.common.models.reducer import Reducer
+from revit.common.models.reducer import Reducer, Shorter, TokenLayout
 from revit.common.serving.load import engine_of
 from revit.common.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from revit.video.data.clips import load_views

@@ -20,7 +20,7 @@ from revit.common.system.errors import UserError
 from revit.common.weights.checkpoint import Checkpoint, save_checkpoint
 from revit.image.data.pictures import load_picture
 from revit.image.modality import build_model, open_classifier
-from revit.image.models.lvvit import LVViT
+from revit.image.models.transformers import LVViT
 from revit.image.options import ImageRun
 from revit.video.modality import open_classifier as open_clip_classifier
 

@@ -11,8 +11,7 @@ import torch
 import train_net
 from ranks import run_ranks
 
-from revit.common.methods.toe.method import ToETask
-from revit.common.methods.toe.reducer import TokenExpansion
+from revit.common.methods.toe import ToETask, TokenExpansion
 from revit.common.weights.checkpoint import load_checkpoint
 
 DIGITS = """

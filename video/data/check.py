@@ -12,10 +12,12 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from revit.common.data.check.facts import PRINT_BYTES, Facts, Kind, Place
+from revit.common.data.check.facts import PRINT_BYTES, Facts, Kind
 from revit.common.system.crew import Alive
 from revit.video.data.decode import DecodeError
+from revit.video.data.decode.frame_folder import FRAMES_PER_SECOND, frame_files, read_folder
 from revit.video.data.decode.index import frames_per_second
+from revit.video.data.decode.opening import num_bytes, open_bytes
 from revit.video.data.decode.shape import picture_shape
 from revit.video.data.decode.whole import PlainDecode
 
@@ -31,7 +33,7 @@ SILENT_SHARE, SILENT_SECONDS = 0.1, 0.5
 """Share of the length that the container tells, and seconds, that may be missing without a remark: sound is often longer."""
 KINDS: dict[Kind, tuple[str, ...]] = {
     "truncated": ("truncated", "its index (moov box) is missing"),
-    "damaged": ("damaged", "no frame of it can be decoded"),
+    "damaged": ("damaged", "no frame of it can be decoded", "cannot be read as a picture"),
     "no_video": ("has no video stream", "has a video stream without", "is a "),
 }
 """Beginnings of a `DecodeError`'s reason by kind; others are unreadable."""
@@ -58,13 +60,16 @@ class _Prints:
         return b"".join(self.pictures) if len(self.pictures) == PRINTED_FRAMES else b""
 
 
-def look_at_clip(place: Place, alive: Alive) -> Facts:
-    """Decode every frame of a clip."""
+def look_at_clip(path: str, alive: Alive) -> Facts:
+    """Decode every frame of a clip, a file or a folder of pictures."""
     try:
-        with PlainDecode(place.file, salvage=True) as decode:
-            return _facts(place, decode, alive)
+        if os.path.isdir(path):
+            return _folder_facts(frame_files(path), alive)
+        with PlainDecode(path, salvage=True) as decode:
+            return _facts(path, decode, alive)
     except DecodeError as error:
-        return Facts(kind_of(error.reason), error.reason)
+        which = "" if error.path == path else f"{os.path.basename(error.path)}: "
+        return Facts(kind_of(error.reason), which + error.reason)
 
 
 def kind_of(reason: str) -> Kind:
@@ -74,7 +79,7 @@ def kind_of(reason: str) -> Kind:
     return next((kind for kind, begins in KINDS.items() if reason.startswith(begins)), "unreadable")
 
 
-def _facts(place: Place, decode: PlainDecode, alive: Alive) -> Facts:
+def _facts(path: str, decode: PlainDecode, alive: Alive) -> Facts:
     stream, told = decode.stream, _told_seconds(decode.stream)
     # Smoothing changes how a picture looks, not what can be read of it, and is a third of the work.
     stream.codec_context.options = {"skip_loop_filter": "all"}
@@ -93,7 +98,7 @@ def _facts(place: Place, decode: PlainDecode, alive: Alive) -> Facts:
     rises = len(known) == num_frames and all(a < b for a, b in pairwise(known))
     fps = frames_per_second(stream, known if rises else None)
     seconds = (known[-1] - known[0]) * unit + 1 / fps if rises and unit else num_frames / fps
-    if decode.reason is not None or _is_cut(place, seconds, told):
+    if decode.reason is not None or _is_cut(path, seconds, told):
         reason = decode.reason or f"truncated: its container tells of {told:.1f} s and of bytes behind its end"
         lost = max(0, decode.num_listed - num_frames)
         whole = f"{num_frames} of {num_frames + lost}" if lost else f"{num_frames}"
@@ -108,8 +113,22 @@ def _facts(place: Place, decode: PlainDecode, alive: Alive) -> Facts:
     if decode.is_exact and decode.num_listed > num_frames:
         remarks.append(f"{num_frames} of {decode.num_listed} frames are shown, the others lack what was cut off")
     if abs(seconds - told) > max(0.01 * seconds, 1.5 / fps) or not prints.bytes:
-        prints = _second_look(place.file, seconds, rate, unit)
+        prints = _second_look(path, seconds, rate, unit)
     return Facts(odd="; ".join(remarks), print=prints.bytes, seconds=seconds, frames=num_frames)
+
+
+def _folder_facts(files: Sequence[str], alive: Alive) -> Facts:
+    """Read every picture of a folder of frames."""
+    prints, sizes = _Prints(len(files) / FRAMES_PER_SECOND), set()
+    for number, file in enumerate(files):
+        picture = read_folder([file], np.zeros(1, np.int64), None)[0]
+        sizes.add(picture.shape)
+        prints.see(VideoFrame.from_ndarray(picture, format="rgb24"), number / FRAMES_PER_SECOND)
+        if number % LIMITED_FRAMES == 0:
+            alive()
+    if len(sizes) > 1:
+        return Facts("damaged", f"its frames are of {len(sizes)} sizes", frames=len(files))
+    return Facts(print=prints.bytes, seconds=len(files) / FRAMES_PER_SECOND, frames=len(files))
 
 
 def _second_look(path: str, seconds: float, rate: float, unit: float) -> _Prints:
@@ -156,13 +175,13 @@ def _uneven(stamps: Sequence[int], unit: float) -> str | None:
     )
 
 
-def _is_cut(place: Place, seconds: float, told: float) -> bool:
+def _is_cut(path: str, seconds: float, told: float) -> bool:
     """Tell whether a file is shorter than its container says, in time and in bytes."""
     if told - seconds <= max(SILENT_SHARE * told, SILENT_SECONDS):
         return False
-    with place.open() as file:
+    with open_bytes(path) as file:
         head = file.read(4096)
-    return told_bytes(head) > os.path.getsize(place.file)
+    return told_bytes(head) > num_bytes(path)
 
 
 def told_bytes(head: bytes) -> int:

@@ -9,10 +9,10 @@ Letters: B samples, V views of one file, K of them in time, C channels, T frames
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -21,24 +21,25 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from revit.common.data import build
-from revit.common.data.build import Split
 from revit.common.data.dataset import Sample
-from revit.common.data.lists import SampleList
+from revit.common.data.formats.base import Split
+from revit.common.data.lists import SampleList, Segment
 from revit.common.data.loader import Loader
 from revit.common.data.reader import Views
 from revit.common.system.errors import UserError
-from revit.video.data.decode import DecoderError, VideoInfo, Wanted
+from revit.video.data.decode import DecodeError, DecoderError, VideoInfo, Wanted
 from revit.video.data.decode.reader import FrameReader
 from revit.video.data.lists import read_clips
 from revit.video.data.options import ClipLoadingOptions, ClipOptions, FrameOptions, ViewOptions
 from revit.video.data.transforms import eval_pixels, eval_short_side, train_pixels, train_short_side
 
+Choose = Callable[[VideoInfo], Wanted]
+"""Function from facts about a file to the frames wanted of it."""
+
 
 def read_split(options: ClipOptions, split: Split) -> SampleList:
     """Read the clips of one split, see `revit.common.data.build.read_split`."""
-    source = options.source
-    read = partial(read_clips, separator=source.separator, prefix=source.prefix)
-    return build.read_split(source, split, lambda where, names: read(where, names=names))
+    return build.read_split(options.source, split, read_clips)
 
 
 def build_train_loader(
@@ -103,19 +104,37 @@ def load_views(
         return read_views(path, options, views or options.test_views, own).pixels
 
 
-def read_views(path: str, options: ClipOptions, views: ViewOptions, reader: FrameReader) -> Views:
-    """Read all views of a file as `load_views` does, with a remark on one that is not whole."""
+def read_views(
+    path: str, options: ClipOptions, views: ViewOptions, reader: FrameReader, segment: Segment | None = None
+) -> Views:
+    """Read all views of a file, or of a segment of it, as `load_views` does, with a remark on a file that is not whole."""
     told: list[VideoInfo] = []
 
     def choose(info: VideoInfo) -> Wanted:
         told.append(info)
         return eval_wanted(info, options, views)
 
-    frames = reader.read(path, choose)
+    frames = reader.read(path, within(segment, path, choose))
     pixels = eval_pixels(_to_clip(frames), options.pixels, views.num_crops)
     # (crops, C, K*T, H, W) -> (K, crops, C, T, H, W) -> (V, C, T, H, W)
     split = pixels.unflatten(2, (views.num_temporal_views, options.frames.num_frames))
     return Views(split.permute(2, 0, 1, 3, 4, 5).flatten(0, 1).contiguous(), told[-1].remark)
+
+
+def within(segment: Segment | None, path: str, choose: Choose) -> Choose:
+    """Return a chooser of frames of a file, from one that takes the segment for the whole file; the same without a segment."""
+    if segment is None:
+        return choose
+
+    def choose_within(info: VideoInfo) -> Wanted:
+        try:
+            first, count = segment.frames(info.num_frames, info.fps)
+        except ValueError as error:
+            raise DecodeError(path, str(error)) from None
+        wanted = choose(replace(info, num_frames=count, duration_seconds=count / info.fps))
+        return replace(wanted, numbers=np.asarray(wanted.numbers) + first)
+
+    return choose_within
 
 
 Real = float | Fraction
@@ -228,8 +247,8 @@ class TrainClips:
             short_side = train_short_side(pixels, generator)
             return Wanted(numbers, short_side if pixels.resize == "decoder" else None)
 
-        path = self.clips.path(index)
-        frames = self.reader.read(path, choose)
+        path = self.clips.file(index)
+        frames = self.reader.read(path, within(self.clips.segment(index), path, choose))
         clip = train_pixels(_to_clip(frames), pixels, short_side, generator)
         return Sample(clip[None], self.clips.label(index), remark=remark, path=path)
 
@@ -245,8 +264,8 @@ class EvalClips:
 
     def __call__(self, index: int, generator: Generator) -> Sample:
         """Read uint8 (V, C, T, H, W) and its class number. Nothing is random."""
-        path = self.clips.path(index)
-        views = read_views(path, self.options, self.views, self.reader)
+        path = self.clips.file(index)
+        views = read_views(path, self.options, self.views, self.reader, self.clips.segment(index))
         return Sample(views.pixels, self.clips.label(index), remark=views.remark, path=path)
 
 

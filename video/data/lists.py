@@ -1,11 +1,12 @@
-"""Lists of labelled clips: Kinetics-style files and folder-per-class trees."""
+"""Lists of labelled clips, in the formats of the field."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 
+from revit.common.data.formats.base import ListRequest, read_source
 from revit.common.data.lists import SampleList
-from revit.common.data.read_lists import read_samples
+from revit.video.data.formats import CLIP_FORMATS
 
 EXTENSIONS = tuple(
     ".mp4 .avi .mov .mkv .webm .m4v .mpg .mpeg .wmv .asf .flv .f4v .3gp .3g2 .ts .mts .m2ts .vob .m2v .ogv .divx .mxf".split()  # noqa: SIM905
@@ -14,8 +15,6 @@ EXTENSIONS = tuple(
 the rest; classes are numbered as it numbers them."""
 
 
-def read_clips(
-    source: str, *, separator: str = " ", prefix: str = "", names: Sequence[str] | None = None
-) -> SampleList:
-    """Read a list file or a folder-per-class tree of clips. See `revit.common.data.read_lists`."""
-    return read_samples(source, "clips", EXTENSIONS, separator=separator, prefix=prefix, names=names)
+def read_clips(request: ListRequest) -> SampleList:
+    """Read a list or folder of clips in any of `CLIP_FORMATS`. UserError if it is in none of them, or faulty."""
+    return read_source(replace(request, noun="clips", extensions=EXTENSIONS), CLIP_FORMATS)

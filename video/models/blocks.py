@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from revit.common.models.grid import TokenGrid
 from revit.common.models.layers.attention import Attention
-from revit.common.models.layers.block import Block, key_weights
-from revit.common.models.layers.norm import LengthAwareLayerNorm
-from revit.common.models.layout import TokenLayout
+from revit.common.models.layers.block import Block, LengthAwareLayerNorm, key_weights
+from revit.common.models.reducer import TokenLayout
 
 
 class DividedBlock(Block):

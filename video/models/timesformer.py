@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from revit.common.models.embed.resize import resize_times
+from revit.common.models.base import ModelOutput
+from revit.common.models.embed.patches import resize_times
 from revit.common.models.grid import TokenGrid
 from revit.common.models.layers.block import Block, drop_path_rates
-from revit.common.models.outputs import ModelOutput
 from revit.common.models.vit import EmbeddingArguments, ResizableTransformer
 from revit.video.models.blocks import DividedBlock
 from revit.video.models.cost import closed_form

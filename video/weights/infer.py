@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from revit.common.system.errors import UserError
-from revit.common.weights.shapes import Known, heads_of, read_shapes, shape_of
-from revit.common.weights.source import Source
+from revit.common.weights.source import Known, Source, heads_of, read_shapes, shape_of
 from revit.video.data.options import ClipOptions, FrameOptions, PixelOptions
 from revit.video.models.timesformer import AttentionKind
 from revit.video.options import VideoModel
@@ -46,34 +45,26 @@ def infer(source: Source) -> Inferred:
             "TimeSformer"
         )
     tensors, known = source.tensors, Known(source.facts)
-    shapes = read_shapes(source, "TimeSformer")
-    size = shapes.grid.rows * shapes.kernel
+    shapes, kernel = read_shapes(source, "TimeSformer")
+    (grid,), width = shapes["grids"], shapes["embed_dim"]
+    size = grid.rows * kernel
     if "time_embed" in tensors:
-        num_frames = shape_of(source, "TimeSformer", "time_embed", (1, None, shapes.embed_dim))[1]
+        num_frames = shape_of(source, "TimeSformer", "time_embed", (1, None, width))[1]
     else:
         num_frames = known.get("num_frames", 8, "8 frames")
-    heads = heads_of(source, known, shapes.embed_dim)
+    heads = heads_of(source, known, width)
     rate = PUBLISHED_RATES.get(num_frames, 32)
     rate = known.get("sampling_rate", rate, f"{num_frames} frames at a sampling rate of {rate}")
     mean = known.get("mean", (0.45,) * 3, "pixel mean 0.45")
     std = known.get("std", (0.225,) * 3, "pixel std 0.225")
     low, high = PUBLISHED_SHORT_SIDES.get(size, (size * 8 // 7, size * 10 // 7))
     return Inferred(
-        model=VideoModel(
-            grids=(shapes.grid.name,),
-            num_classes=shapes.num_classes,
-            embed_dim=shapes.embed_dim,
-            depth=shapes.depth,
-            num_heads=heads,
-            attention=_attention(tensors),
-            mlp_ratio=shapes.mlp_ratio,
-            qkv_bias=shapes.qkv_bias,
-        ),
+        model=VideoModel(**{**shapes, "grids": (grid.name,)}, num_heads=heads, attention=_attention(tensors)),
         clips=ClipOptions(
             frames=FrameOptions(num_frames=num_frames, sampling_rate=rate),
             pixels=PixelOptions(crop_size=size, jitter_min=low, jitter_max=high, mean=mean, std=std),
         ),
-        num_classes=shapes.num_classes,
+        num_classes=shapes["num_classes"],
         assumed=tuple(known.assumed),
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from revit.common.models.embed.resize import resize_times
+from revit.common.models.embed.patches import resize_times
 from revit.common.models.load_report import Change, LoadReport
 from revit.common.system.errors import UserError
 from revit.common.weights import start

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from revit.common.data.check.facts import Facts, Subject, examine
-from revit.common.data.check.files import UNKNOWN, Files
+from revit.common.data.check.facts import Facts, Subject, examine, stamp_of
+from revit.common.data.check.files import GOOD, UNKNOWN, Files
 from revit.common.data.check.journal import Journal
 from revit.common.data.check.labels import label_problems
 from revit.common.data.check.result import Checkup, Problem
 from revit.common.data.check.summary import keep_summary, kept_folder
 from revit.common.data.check.twins import twins
-from revit.common.data.lists import SampleList
+from revit.common.data.lists import SampleList, Segment
 from revit.common.system.crew import Died, side_by_side
 from revit.common.system.files import locked
 from revit.common.system.log import progress
@@ -67,16 +69,15 @@ def check(plan: Plan) -> Checkup:
         chosen = _chosen(len(files), plan.sample)
         _recall(files, journals, chosen)
         _read(plan, files, journals, chosen)
-        problems = {int(files.first[file]): problem for file, problem in _bad_files(files).items()}
-        problems = {**twins(files, plan.subject.print_frames, plan.labelled), **problems}
+        bad = {**_beyond(files), **twins(files, plan.subject.print_frames, plan.labelled), **_bad_files(files)}
         labels = [*plan.label_remarks]
         if plan.labelled:
             labels += [Problem(source, "label", reason) for source, reason in label_problems(plan.lists)]
         checked = datetime.now(timezone.utc).isoformat(timespec="seconds")
         odd, seconds = _odd_files(plan, files), time.monotonic() - begin
-        checkup = Checkup(files, plan.read_as, problems, odd, labels, plan.labelled, checked, seconds)
+        checkup = Checkup(files, plan.read_as, bad, odd, labels, plan.labelled, checked, seconds)
         for which, folder in enumerate(folders):
-            keep_summary(folder, checkup.summary(which))
+            keep_summary(folder, checkup.summary(which), files.called[which] if folders.count(folder) > 1 else None)
     return checkup
 
 
@@ -97,7 +98,7 @@ def _recall(files: Files, journals: Sequence[Journal], chosen: NDArray[np.int64]
             if file is None or not wanted[file]:
                 continue
             try:
-                if files.place(file).stamp() == stamp:
+                if stamp_of(files.file(file)) == stamp:
                     files.learn(file, facts)
             except (OSError, ValueError):
                 continue
@@ -106,16 +107,16 @@ def _recall(files: Files, journals: Sequence[Journal], chosen: NDArray[np.int64]
 def _read(plan: Plan, files: Files, journals: Sequence[Journal], chosen: NDArray[np.int64]) -> None:
     """Read the files that are not known yet."""
     left = chosen[files.code[chosen] == UNKNOWN]
-    items = ((file, files.place(file)) for file in map(int, left))
+    items = ((file, files.file(file)) for file in map(int, left))
     work = partial(examine, look=plan.subject.look)
     num_bad = int(sum(files.kind(int(file)) is not None for file in chosen))
     with progress("Checking files", len(chosen)) as update_bar:
         update_bar(advance=len(chosen) - len(left))
         done, shown = 0, 0.0
-        for (file, place), answer in side_by_side(items, work, min(plan.num_workers, len(left)), plan.limit):
+        for (file, path), answer in side_by_side(items, work, min(plan.num_workers, len(left)), plan.limit):
             stamp, facts = (None, _death(answer, plan.limit)) if isinstance(answer, Died) else answer
             if stamp is not None and facts.kind not in UNKEPT:
-                journals[files.place_of(file)[0]].add(place.path, stamp, facts)
+                journals[files.place_of(file)[0]].add(path, stamp, facts)
             files.learn(file, facts)
             num_bad += facts.kind is not None
             done += 1
@@ -132,28 +133,74 @@ def _death(died: Died, limit: float) -> Facts:
 
 
 def _bad_files(files: Files) -> dict[int, Problem]:
+    """Return the samples of files that cannot be used, or not whole."""
+    problems = {
+        file: Problem(files.path(file), kind, files.texts.get(file, ""))
+        for file in map(int, np.flatnonzero((files.code != UNKNOWN) & (files.code != GOOD)))
+        if (kind := files.kind(file)) is not None
+    }
+    numbers = np.flatnonzero(np.isin(files.of_sample, list(problems)))
+    return {int(number): problems[int(files.of_sample[number])] for number in numbers}
+
+
+def _beyond(files: Files) -> dict[int, Problem]:
+    """Return the segments that begin behind the end of their file."""
     found = {}
-    for file in map(int, np.flatnonzero(files.code >= 0)):
-        if (kind := files.kind(file)) is not None:
-            found[file] = Problem(files.path(file), kind, files.texts.get(file, ""))
+    for number, segment, file in _segments(files):
+        try:
+            segment.frames(int(files.frames[file]), _rate(files, file))
+        except ValueError as error:
+            found[number] = Problem(files.path(file), "truncated", str(error))
     return found
+
+
+def _segments(files: Files) -> Iterator[tuple[int, Segment, int]]:
+    """Yield samples that are a part of a clip whose length is known, with their file."""
+    for begin, samples in zip(files.begins.tolist(), files.lists):
+        for position in range(len(samples) if samples.segments is not None else 0):
+            file = int(files.of_sample[begin + position])
+            if (segment := samples.segment(position)) is not None and files.frames[file]:
+                yield begin + position, segment, file
+
+
+def _rate(files: Files, file: int) -> float:
+    """Return the frames a second of a clip."""
+    return float(files.frames[file] / files.seconds[file])
 
 
 def _odd_files(plan: Plan, files: Files) -> dict[int, Problem]:
-    """Return remarks on files that can be used, by their first sample."""
-    seconds, num_frames = plan.span
-    # A frame more or less is the rounding of a rate.
-    lasts = files.seconds + files.seconds / np.maximum(files.frames, 1)
-    short = (files.frames > 0) & ((lasts < seconds) | (files.frames < num_frames))
-    found = {}
-    for file in sorted({*map(int, np.flatnonzero(short)), *files.texts}):
-        if files.kind(file) is not None:
-            continue
-        remarks = [files.texts[file]] if file in files.texts else []
-        if short[file]:
-            remarks.append(_too_short(plan.span, float(files.seconds[file]), int(files.frames[file])))
-        found[int(files.first[file])] = Problem(files.path(file), "odd", "; ".join(remarks))
+    """Return remarks on files that can be used, by a sample of each, and on segments."""
+    found = {
+        int(files.first[file]): Problem(files.path(file), "odd", text)
+        for file, text in files.texts.items()
+        if files.kind(file) is None
+    }
+    lengths = [
+        (int(files.first[file]), float(files.seconds[file]), int(files.frames[file])) for file in _short(plan, files)
+    ]
+    for number, segment, file in _segments(files):
+        with contextlib.suppress(ValueError):
+            count, rate = segment.frames(int(files.frames[file]), _rate(files, file))[1], _rate(files, file)
+            if _is_short(plan.span, count / rate, count):
+                lengths.append((number, count / rate, count))
+    for number, seconds, num_frames in lengths:
+        path = files.path(int(files.of_sample[number]))
+        before = f"{found[number].reason}; " if number in found else ""
+        found[number] = Problem(path, "odd", before + _too_short(plan.span, seconds, num_frames))
     return found
+
+
+def _short(plan: Plan, files: Files) -> list[int]:
+    """Return files that are shorter than the span, of lists whose samples are whole files."""
+    whole = np.array([samples.segments is None for samples in files.lists])
+    which = np.searchsorted(files.begins, files.first, side="right") - 1
+    is_short = _is_short(plan.span, files.seconds, files.frames)
+    return [int(file) for file in np.flatnonzero(whole[which] & (files.code == GOOD) & (files.frames > 0) & is_short)]
+
+
+def _is_short(span: tuple[float, int], seconds: Any, num_frames: Any) -> Any:
+    """Tell whether a length is below the span; a frame more or less is the rounding of a rate."""
+    return (seconds + seconds / np.maximum(num_frames, 1) < span[0]) | (num_frames < span[1])
 
 
 def _too_short(span: tuple[float, int], seconds: float, num_frames: int) -> str:

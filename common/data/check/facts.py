@@ -7,8 +7,9 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal
 
+from revit.common.data.lists import FilePart
 from revit.common.system.crew import Alive
 from revit.common.system.errors import reason_of
 
@@ -20,31 +21,30 @@ KINDS: tuple[Kind, ...] = Kind.__args__  # type: ignore[attr-defined]
 
 PRINT_BYTES = 576
 """Bytes of a print: small grey pictures of a file, at places that a copy of other size, rate and codec has, too."""
-DIGEST_BYTES = 16
+DIGEST_BYTES, READ_BYTES = 16, 1 << 20
 
 
-class Place(NamedTuple):
-    """Bytes of one sample."""
+def open_file(path: str) -> BinaryIO:
+    """Open a file, or one that holds `path` where that begins. OSError."""
+    file = open(path.whole if isinstance(path, FilePart) else path, "rb")  # noqa: SIM115 (the caller closes it)
+    file.seek(path.offset if isinstance(path, FilePart) else 0)
+    return file
 
-    path: str
-    """Name in messages."""
-    file: str
-    """File that holds it."""
-    offset: int = 0
-    """First byte."""
-    size: int | None = None
-    """Number of bytes; None: to the end of the file."""
 
-    def open(self) -> BinaryIO:
-        """Open the file at the first byte. OSError."""
-        file = open(self.file, "rb")  # noqa: SIM115 (the caller closes it)
-        file.seek(self.offset)
-        return file
+def stamp_of(path: str) -> tuple[int, int]:
+    """Return size in bytes and time of the last change in ns, by which a changed file is known. OSError.
 
-    def stamp(self) -> tuple[int, int]:
-        """Return size in bytes and time of the last change in ns, by which a changed file is known. OSError."""
-        found = os.stat(self.file)
-        return found.st_size if self.size is None else self.size, found.st_mtime_ns
+    Of a folder of frames those of its files: their sizes together, and the latest change.
+    """
+    whole = path.whole if isinstance(path, FilePart) else path
+    found = [os.stat(one) for one in [whole, *_files_in(path)]]
+    size = path.size if isinstance(path, FilePart) else sum(one.st_size for one in (found[1:] or found))
+    return size, max(one.st_mtime_ns for one in found)
+
+
+def _files_in(path: str) -> list[str]:
+    """Return the files of a folder by name; none of a file."""
+    return sorted(entry.path for entry in os.scandir(path) if entry.is_file()) if os.path.isdir(path) else []
 
 
 @dataclass(frozen=True)
@@ -89,49 +89,43 @@ class Facts:
         return cls(line["kind"], *texts, digest, print_, float(line["seconds"]), int(line["frames"]))
 
 
-Look = Callable[[Place, Alive], Facts]
-"""Function that reads what a file shows, all of it."""
+Look = Callable[[str, Alive], Facts]
+"""Function that reads what a file, a `FilePart` or a folder of frames shows, all of it."""
 
 
-def examine(item: tuple[int, Place], alive: Alive, *, look: Look) -> tuple[tuple[int, int] | None, Facts]:
-    """Read a file (its number, and where it is) to its end; return its stamp, if it has one, and what was found."""
+def examine(item: tuple[int, str], alive: Alive, *, look: Look) -> tuple[tuple[int, int] | None, Facts]:
+    """Read a file (its number, and its path) to its end; return its stamp, if it has one, and what was found."""
+    path = item[1]
     try:
-        stamp = item[1].stamp()
-    except (OSError, ValueError):  # what is read next says why
-        stamp = None
-    return stamp, facts_of(item[1], alive, look)
-
-
-def facts_of(place: Place, alive: Alive, look: Look) -> Facts:
-    """Read the bytes of a file for their hash, then what it shows."""
-    try:
-        mode = os.stat(place.file).st_mode
-        if not stat.S_ISREG(mode):  # opening a pipe would wait for its writer
-            return Facts(
-                "unreadable", "is a folder" if stat.S_ISDIR(mode) else "is not a file, but a pipe, socket or device"
-            )
-        digest, num_bytes = _digest(place, alive)
+        stamp = stamp_of(path)
+        digest = _digest(path, alive)
+        alive()
+        return stamp, Facts("empty", "the file is empty (0 bytes)") if stamp[0] == 0 else replace(
+            look(path, alive), digest=digest
+        )
     except FileNotFoundError as error:
-        return Facts("missing", reason_of(error).lower())
+        return None, Facts("missing", reason_of(error).lower())
+    except EOFError:
+        return None, Facts("truncated", "its tar file ends before it does")
     except (OSError, ValueError) as error:  # a null character in its name
-        return Facts("unreadable", reason_of(error).lower())
-    if not num_bytes:
-        return Facts("empty", "the file is empty (0 bytes)")
-    if place.size is not None and num_bytes < place.size:
-        return Facts("truncated", f"its tar file ends after {num_bytes} of its {place.size} bytes")
-    alive()
-    return replace(look(place, alive), digest=digest)
+        return None, Facts("unreadable", reason_of(error).lower())
 
 
-def _digest(place: Place, alive: Alive) -> tuple[bytes, int]:
-    """Return hash and number of the bytes."""
-    digest, num_bytes = hashlib.blake2b(digest_size=DIGEST_BYTES), 0
-    with place.open() as file:
-        while part := file.read(1 << 20 if place.size is None else min(1 << 20, place.size - num_bytes)):
-            digest.update(part)
-            num_bytes += len(part)
-            alive()
-    return digest.digest(), num_bytes
+def _digest(path: str, alive: Alive) -> bytes:
+    """Return the hash of the bytes. OSError; EOFError for a part beyond the end of its file."""
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for one in _files_in(path) or [path]:
+        left = one.size if isinstance(one, FilePart) else None
+        if not stat.S_ISREG(os.stat(one.whole if isinstance(one, FilePart) else one).st_mode):
+            continue  # opening a pipe would wait for its writer; a folder has nothing to be read
+        with open_file(one) as file:
+            while part := file.read(READ_BYTES if left is None else min(READ_BYTES, left)):
+                digest.update(part)
+                left = None if left is None else left - len(part)
+                alive()
+        if left:
+            raise EOFError
+    return digest.digest()
 
 
 def no_span(data: Any) -> tuple[float, int]:

@@ -5,30 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from revit.common.data.check.facts import DIGEST_BYTES, KINDS, PRINT_BYTES, Facts, Kind, Place
+from revit.common.data.check.facts import DIGEST_BYTES, KINDS, PRINT_BYTES, Facts, Kind
 from revit.common.data.lists import SampleList
 
 UNKNOWN = -1
 """Code of a file that was not looked at."""
 GOOD = len(KINDS)
 """Code of a file without a problem; the others are positions in KINDS."""
-
-
-@runtime_checkable
-class Packed(Protocol):
-    """A list of samples that are parts of tar files."""
-
-    archives: Sequence[str]
-    archive_of: NDArray[np.int32]
-    offsets: NDArray[np.int64]
-    sizes: NDArray[np.int64]
 
 
 class Files:
@@ -77,10 +66,10 @@ class Files:
         which, position = self.place_of(file)
         return self.lists[which].path(position)
 
-    def place(self, file: int) -> Place:
-        """Return where the bytes of a file are."""
+    def file(self, file: int) -> str:
+        """Return what readers open: a path, or a part of a file."""
         which, position = self.place_of(file)
-        return place_in(self.lists[which], position)
+        return self.lists[which].file(position)
 
     def find(self, path: str) -> int | None:
         """Return the file of this path, if a list names it."""
@@ -110,15 +99,6 @@ class Files:
         """Whether a sample's file (n,) was looked at."""
         known: NDArray[np.bool_] = (self.code != UNKNOWN)[self.of_sample]
         return known
-
-
-def place_in(samples: SampleList, position: int) -> Place:
-    """Return where the bytes of a sample are: a file of their own, or a part of a tar file."""
-    path = samples.path(position)
-    if not isinstance(samples, Packed):
-        return Place(path, path)
-    archive = samples.archives[samples.archive_of[position]]
-    return Place(path, archive, int(samples.offsets[position]), int(samples.sizes[position]))
 
 
 def _key(path: str) -> int:

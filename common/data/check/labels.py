@@ -8,15 +8,12 @@ import numpy as np
 
 from revit.common.data.lists import SampleList
 
-
-def class_name(samples: SampleList, label: int) -> str:
-    """Return the name of a class, its number where there are no names."""
-    return samples.names[label] if samples.names is not None and 0 <= label < len(samples.names) else str(label)
+SHOWN_GAPS = 10
 
 
 def class_counts(samples: SampleList) -> dict[str, int]:
     """Return the number of samples by class, in the order of their numbers."""
-    return {class_name(samples, label): count for label, (count, _) in _found(samples).items()}
+    return {samples.class_name(label): count for label, (count, _) in _found(samples).items()}
 
 
 def _found(samples: SampleList) -> dict[int, tuple[int, int]]:
@@ -40,7 +37,7 @@ def _of_one(samples: SampleList) -> Iterator[str]:
     counts = _found(samples)
     for label, (count, first) in counts.items():
         if count == 1:
-            yield f"class {class_name(samples, label)!r} has one file, {samples.path(first)}"
+            yield f"class {samples.class_name(label)!r} has one file, {samples.path(first)}"
     if samples.names is not None:
         for label, name in enumerate(samples.names):
             if label not in counts:
@@ -48,12 +45,13 @@ def _of_one(samples: SampleList) -> Iterator[str]:
         for alike in _alike(samples.names):
             yield f"classes {' and '.join(map(repr, alike))} differ in case, spaces or marks alone"
         return
-    if min(counts) == 1:
-        yield "its labels begin at 1: number 0 would be a class without a file; count them from 0"
-    gaps = [label for label in range(min(counts), max(counts)) if label not in counts]
+    if samples.first_label:
+        yield "its labels begin at 1, and are taken to count from there; if class 0 has no file here, set data.source.first_label=0"
+    last = max(counts)
+    gaps = [samples.class_name(label) for label in range(last) if label not in counts]
     if gaps:
-        shown = f"{', '.join(map(str, gaps[:10]))}{', ...' if len(gaps) > 10 else ''}"
-        yield f"{len(gaps)} numbers between its labels {min(counts)} and {max(counts)} have no file: {shown}"
+        shown = f"{', '.join(gaps[:SHOWN_GAPS])}{', ...' if len(gaps) > SHOWN_GAPS else ''}"
+        yield f"{len(gaps)} numbers up to its largest label {samples.class_name(last)} have no file: {shown}"
 
 
 def _of_two(one: tuple[str, SampleList], other: tuple[str, SampleList]) -> Iterator[tuple[str, str]]:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from revit.common.data.check.facts import KINDS, Kind
-from revit.common.data.check.files import Files, Packed
+from revit.common.data.check.files import UNKNOWN, Files
 from revit.common.data.check.labels import class_counts
 from revit.common.data.check.summary import Summary, paths_of
+from revit.common.data.lists import FilePart, SampleList
 from revit.common.system.errors import UserError
 from revit.common.system.files import write_lines
 
@@ -56,10 +57,10 @@ class Checkup:
 
     @property
     def problems(self) -> Iterator[Problem]:
-        """All that is wrong, then what is odd."""
+        """All that is wrong, then what is odd; a file that several samples are parts of once."""
         yield from self.labels
-        yield from (self.bad[number] for number in sorted(self.bad))
-        yield from (self.odd[number] for number in sorted(self.odd))
+        yield from dict.fromkeys(self.bad[number] for number in sorted(self.bad))
+        yield from dict.fromkeys(self.odd[number] for number in sorted(self.odd))
 
     @property
     def kinds(self) -> dict[str, int]:
@@ -94,8 +95,8 @@ class Checkup:
         begin, end = self.files.begins[which : which + 2].tolist()
         num_files = int(self.files.looked_at[begin:end].sum())
         bad = [number for number in self.bad if begin <= number < end]
-        counts = Counter(self.bad[number].kind for number in bad)
-        counts["odd"] = sum(begin <= number < end for number in self.odd)
+        odd = {self.odd[number] for number in self.odd if begin <= number < end}
+        counts = Counter(problem.kind for problem in {self.bad[number] for number in bad} | odd)
         counts["label"] = sum(problem.path == samples.source for problem in self.labels)
         kinds = {str(kind): counts[kind] for kind in KINDS if counts[kind]}
         num_good = num_files - sum(map(self._is_looked_at, bad))
@@ -108,6 +109,7 @@ class Checkup:
         plain folder the paths alone. Files that were not looked at are taken to be good.
         """
         samples, begin = self.files.lists[which], int(self.files.begins[which])
+        first = first_written(samples)
         unwritten: list[str] = []
         num_lines = 0
 
@@ -121,7 +123,7 @@ class Checkup:
                     unwritten.append(file)
                     continue
                 num_lines += 1
-                yield f"{file} {samples.label(position)}\n" if self.labelled else f"{file}\n"
+                yield f"{file} {samples.label(position) + first}\n" if self.labelled else f"{file}\n"
 
         write_lines(path, lines())
         if self.labelled and samples.names is not None:
@@ -129,7 +131,12 @@ class Checkup:
         return num_lines, unwritten
 
     def _is_looked_at(self, number: int) -> bool:
-        return bool(self.files.code[self.files.of_sample[number]] != -1)
+        return bool(self.files.code[self.files.of_sample[number]] != UNKNOWN)
+
+
+def first_written(samples: SampleList) -> int:
+    """Return the number of the first class in a clean list: where there are no names, that of the list itself."""
+    return samples.first_label if samples.names is None else 0
 
 
 def names_beside(path: Path) -> Path:
@@ -137,10 +144,15 @@ def names_beside(path: Path) -> Path:
     return path.with_name(f"{path.stem}.classes.txt")
 
 
-def check_can_be_listed(lists: Mapping[str, Any]) -> None:
-    """Raise UserError for samples that a list of files cannot name."""
+def check_can_be_listed(lists: Mapping[str, SampleList]) -> None:
+    """Raise UserError for samples that lines of path and label cannot name."""
     for called, samples in lists.items():
-        if isinstance(samples, Packed):
+        if isinstance(samples.file(0), FilePart):
             raise UserError(
                 f"--out: the files of {called} lie in a tar file, which a list cannot name; leave --out out"
+            )
+        if samples.segments is not None:
+            raise UserError(
+                f"--out: the samples of {called} are segments of files, which a line of path and label cannot name; leave "
+                "--out out"
             )

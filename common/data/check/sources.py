@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 
 from revit.common.data.lists import SampleList
 from revit.common.system.errors import UserError, reason_of
@@ -40,16 +40,29 @@ def kind_of(where: str, extensions: Mapping[str, Collection[str]]) -> str:
 
 
 def read_source(where: str, extensions: Collection[str], read: Callable[[str], SampleList], noun: str) -> Source:
-    """Read a source: a plain folder here, anything else with `read`, as training would. UserError if it is faulty."""
-    if not os.path.isdir(where):
-        return Source(read(where), f"{noun}: {'tar file' if where.endswith('.tar') else 'list'}")
-    entries = sorted(os.scandir(where), key=lambda entry: entry.name)
-    top = [entry.path for entry in entries if entry.is_file() and _ends(entry.name, extensions)]
-    folders = [entry.path for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
-    if top and not any(_ends(name, extensions) for name in chain.from_iterable(map(_files, folders))):
-        samples = SampleList.build(((path, 0) for path in top), None, where)
-        return Source(samples, f"{noun}: plain folder", labelled=False)
-    return Source(read(where), f"{noun}: one folder per class", strays=tuple(top))
+    """Read a source with `read`, as training would; what that refuses may be a plain folder of files. UserError if it is faulty."""
+    top = [entry.path for entry in sorted(_entries(where), key=lambda one: one.name) if _ends(entry.name, extensions)]
+    try:
+        samples = read(where)
+    except UserError:
+        if not top or any(entry.is_dir() and not entry.name.startswith(".") for entry in _entries(where)):
+            raise
+        return Source(
+            SampleList.build(((path, 0) for path in top), None, where), f"{noun}: plain folder", labelled=False
+        )
+    # Of a folder that names its own files, such as one with a table of them, they are no strays.
+    has_classes = os.path.isdir(where) and not _is_in(samples, where)
+    return Source(samples, f"{noun}: {samples.read_as or 'list'}", strays=tuple(top) if has_classes else ())
+
+
+def _entries(where: str) -> list[os.DirEntry[str]]:
+    return list(os.scandir(where)) if os.path.isdir(where) else []
+
+
+def _is_in(samples: SampleList, folder: str) -> bool:
+    """Tell whether some sample lies directly in a folder."""
+    paths = (samples.path(position) for position in range(min(len(samples), PEEKED_FILES)))
+    return any(os.path.dirname(path) == os.path.normpath(folder) for path in paths)
 
 
 def _ends(name: str, extensions: Collection[str]) -> bool:

@@ -59,20 +59,22 @@ def quote(facts: Mapping[str, Any]) -> str:
     return f"{facts['source']}: {facts['good']} of {facts['files']} files{part} are good ({found}; checked {when}){changed}"
 
 
-def newest_summary(source: str) -> Summary | None:
-    """Return the newest summary of a list file or folder; None if it was never checked."""
+def newest_summary(source: str, split: str | None = None) -> Summary | None:
+    """Return the newest summary of a list file or folder; None if it was never checked.
+
+    split: which of several lists that one folder holds, as those of UCF101.
+    """
     found: list[Summary] = []
     for folder in _folders(source):
-        try:
-            found.append(Summary(**json.loads((folder / NAME).read_text(encoding="utf-8"))))
-        except (OSError, ValueError, TypeError):
-            continue
+        for name in (NAME, f"{split}-{NAME}"):
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                found.append(Summary(**json.loads((folder / name).read_text(encoding="utf-8"))))
     return max(found, key=lambda one: one.checked, default=None)
 
 
-def keep_summary(folder: Path, summary: Summary) -> None:
-    """Write the summary of a list into its `kept_folder`. UserError if the disk is full."""
-    write_json(folder / NAME, asdict(summary))
+def keep_summary(folder: Path, summary: Summary, split: str | None = None) -> None:
+    """Write the summary of a list into its `kept_folder`; split: as in `newest_summary`. UserError if the disk is full."""
+    write_json(folder / (NAME if split is None else f"{split}-{NAME}"), asdict(summary))
 
 
 def kept_folder(source: str) -> Path:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from revit.common.data.check.copies import same_bytes, same_pictures
 from revit.common.data.check.files import GOOD, Files
-from revit.common.data.check.labels import class_name
 from revit.common.data.check.result import Problem
+from revit.common.data.lists import SampleList
 
 
 def twins(files: Files, print_frames: int, labelled: bool) -> dict[int, Problem]:
@@ -17,8 +18,13 @@ def twins(files: Files, print_frames: int, labelled: bool) -> dict[int, Problem]
     print_frames: pictures that a print is of.
     """
     leader = _leaders(files, print_frames)[files.of_sample]
-    order = np.argsort(leader, kind="stable")
-    ends = np.flatnonzero(np.diff(leader[order], append=-1)) + 1
+    columns = [leader]
+    if any(samples.segments is not None for samples in files.lists):
+        # Different parts of a file are different contents.
+        columns += list(np.concatenate([_segments(samples) for samples in files.lists]).T)
+    order = np.lexsort(columns)  # stable: samples with one content stay in order
+    is_new = np.any([column[order[1:]] != column[order[:-1]] for column in columns], axis=0)
+    ends = np.append(np.flatnonzero(is_new), len(order) - 1) + 1
     found: dict[int, Problem] = {}
     for begin, end in zip([0, *ends[:-1].tolist()], ends.tolist()):
         if end - begin > 1:
@@ -26,7 +32,13 @@ def twins(files: Files, print_frames: int, labelled: bool) -> dict[int, Problem]
     return found
 
 
-def _leaders(files: Files, print_frames: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _segments(samples: SampleList) -> NDArray[np.float64]:
+    """Return beginning and end (n, 2) of all samples."""
+    whole = np.array([[0.0, np.inf]])
+    return np.repeat(whole, len(samples), 0) if samples.segments is None else samples.segments
+
+
+def _leaders(files: Files, print_frames: int) -> NDArray[np.int64]:
     """Return for each file (F,) the first file with the same content."""
     leader = np.arange(len(files))
     good = files.code == GOOD
@@ -62,8 +74,8 @@ def _of_group(files: Files, numbers: list[int], labelled: bool) -> dict[int, Pro
         there, place = files.sample(other)
         twin, label, other_label = (
             files.lists[there].path(place),
-            class_name(files.lists[which], files.lists[which].label(position)),
-            class_name(files.lists[there], files.lists[there].label(place)),
+            files.lists[which].class_name(files.lists[which].label(position)),
+            files.lists[there].class_name(files.lists[there].label(place)),
         )
         reason = _how(files, number, other) + ("" if is_in_list else f" in {files.called[there]}")
         if labelled and label != other_label:

@@ -8,9 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from revit.common.models.decision import Decision, Shorter, Weighted
-from revit.common.models.layout import TokenLayout
-from revit.common.models.reducer import Reducer
+from revit.common.models.reducer import Decision, Reducer, Shorter, TokenLayout, Weighted
 
 KEEP = 0
 """Column of a predictor's answer that speaks for keeping a token; the other one speaks for dropping it."""

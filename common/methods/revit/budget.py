@@ -13,7 +13,8 @@ from pydantic import Field, ValidationError, model_validator
 from typing_extensions import Self
 
 from revit.common.config.options import Options
-from revit.common.methods.revit.policy import LengthPolicy, Steps
+from revit.common.methods.base import refuse
+from revit.common.methods.revit.adaptive import LengthPolicy, Steps
 from revit.common.models.grid import TokenGrid
 
 KEY = "budget_curve"
@@ -115,9 +116,7 @@ class BudgetCurve(Options):
             "steps and thresholds differ in number": len(self.steps_gmacs) != len(self.steps_thresholds),
             "the steps' costs fall": any(later < before for before, later in pairwise(self.steps_gmacs)),
         }
-        for fault, found in faults.items():
-            if found:
-                raise ValueError(fault)
+        refuse(faults)
         return self
 
     @property

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from revit.common.data.batch import Batch
 from revit.common.methods.task import LengthExchange, OneProcess, Task
-from revit.common.models.base import GridModel
-from revit.common.models.outputs import ModelOutput
+from revit.common.models.base import GridModel, ModelOutput
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import nn
 from revit.common.costs import fvcore_count
 from revit.common.costs.flops import CountError, count
 from revit.common.costs.fvcore_count import fvcore_macs
-from revit.common.methods.revit.assigner import TokenLengthAssigner
+from revit.common.methods.revit.adaptive import TokenLengthAssigner
 from revit.common.models.layers.attention import Attention, explicit_attention
 
 

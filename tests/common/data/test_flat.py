@@ -10,7 +10,8 @@ import pytest
 
 from revit.common.data.broken import BrokenFiles
 from revit.common.data.flat import FlatStrings, GrowingLabels
-from revit.common.data.read_lists import read_list
+from revit.common.data.formats.base import ListRequest
+from revit.common.data.formats.path_label import PathLabel
 from revit.common.data.sampler import EpochSampler
 
 STRINGS = ["a", "", "/data/ü b.mp4", "bad\udcff.mp4", "日本" * 40]
@@ -48,7 +49,7 @@ def test_a_long_list_takes_memory_for_its_text_alone(tmp_path, labels):
                 f"/data/kinetics400/train_256/class_{number % 400:03d}/k7RtQ{number:07d}_000010_000020.mp4 {label}\n"
             )
     tracemalloc.start()
-    samples = read_list(str(path), "clips")
+    samples = PathLabel().read(ListRequest(str(path), "clips"))
     keys = EpochSampler(num_samples, shuffle=True, equal_lengths=True)
     broken = BrokenFiles(num_samples)
     for (_, index, _), _ in zip(keys, range(1000)):

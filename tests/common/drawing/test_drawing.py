@@ -14,10 +14,10 @@ from revit.common.drawing.gallery import Gallery
 from revit.common.drawing.look import looks_of
 from revit.common.drawing.sheet import Look, draw_sheet
 from revit.common.drawing.tile import DARK, paint
-from revit.common.models.decision import Shorter
+from revit.common.models.base import Reduction
 from revit.common.models.embed.patch_embed import PATCH_EMBEDS
 from revit.common.models.grid import TokenGrid
-from revit.common.models.outputs import Reduction
+from revit.common.models.reducer import Shorter
 from revit.common.system.errors import UserError
 
 

@@ -14,9 +14,8 @@ from revit.common.evaluation.evaluate import evaluate, grid_runners
 from revit.common.evaluation.operating_points import Calibration, calibrated, calibration_runners
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.budget import Budget, BudgetCurve, Milliseconds
-from revit.common.models.base import GridModel
+from revit.common.models.base import GridModel, ModelOutput
 from revit.common.models.grid import TokenGrid
-from revit.common.models.outputs import ModelOutput
 from revit.common.serving.budgets import budget_figures, budget_line, check_costs
 from revit.common.serving.milliseconds import measure_milliseconds
 from revit.common.system.errors import UserError

@@ -12,9 +12,9 @@ from revit.common.data.batch import Batch
 from revit.common.evaluation.evaluate import evaluate, grid_runners
 from revit.common.evaluation.streamed import Streamed
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
-from revit.common.models.layers.normalizer import Normalizer
+from revit.common.models.base import Normalizer
 from revit.common.serving.batches import OUT_OF_MEMORY
-from revit.image.models.deit import DeiT
+from revit.image.models.transformers import DeiT
 
 CPU = torch.device("cpu")
 PIXELS = Normalizer((0.5,) * 3, (0.3,) * 3)

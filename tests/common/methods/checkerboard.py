@@ -9,9 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from revit.common.methods.base import Method, MethodOptions
-from revit.common.models.decision import Shorter
-from revit.common.models.layout import TokenLayout
-from revit.common.models.reducer import Reducer
+from revit.common.models.reducer import Reducer, Shorter, TokenLayout
 from revit.common.models.vit import ResizableTransformer
 
 

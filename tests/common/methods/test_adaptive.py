@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from revit.common.methods.revit.adaptive import AdaptiveClassifier
-from revit.common.methods.revit.assigner import TokenLengthAssigner
+from revit.common.methods.revit.adaptive import AdaptiveClassifier, TokenLengthAssigner
 from revit.video.models.timesformer import TimeSformer
 
 

@@ -11,9 +11,8 @@ from revit.common.data.batch import Batch
 from revit.common.methods.retokenize import RetokenizeOptions, RetokenizeTask
 from revit.common.methods.revit.task import AssignerTask, ResizableTask
 from revit.common.methods.task import OneProcess, Progress, SharesLengths, TaskAround
-from revit.common.methods.toe.method import Stages, ToETask
-from revit.common.methods.toe.reducer import Growth, TokenExpansion
-from revit.image.models.deit import DeiT
+from revit.common.methods.toe import Growth, ToETask, TokenExpansion
+from revit.image.models.transformers import DeiT
 
 BATCH = Batch(torch.empty(0), torch.tensor([0, 1]), torch.tensor([0, 1]))
 
@@ -26,7 +25,7 @@ def model(depth: int = 2) -> DeiT:
 def around(name: str, task, network) -> TaskAround:
     if name == "retokenize":
         return RetokenizeTask(task, network.patch_embed, RetokenizeOptions())
-    return ToETask(task, TokenExpansion(Growth((0.5,), 0.25), 16), Stages(1, "updates", 3))
+    return ToETask(task, TokenExpansion(Growth((0.5,), 0.25), 16), "updates", 3)
 
 
 @dataclass

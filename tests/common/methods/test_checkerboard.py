@@ -8,7 +8,7 @@ from pathlib import Path
 import train_net
 from checkerboard import METHOD
 
-from revit.common.methods.registry import added
+from revit.common.methods.base import added
 
 CONFIG = Path(__file__).with_name("checkerboard.yaml")
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from revit.common.methods.revit.task import SelfDistillation
-from revit.common.models.outputs import ModelOutput
+from revit.common.models.base import ModelOutput
 
 
 def random_case():

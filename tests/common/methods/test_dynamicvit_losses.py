@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from revit.common.methods.dynamicvit.task import ratio_loss, token_divergence, token_error
+from revit.common.methods.dynamicvit.method import ratio_loss, token_divergence, token_error
 from revit.common.methods.revit.task import divergence
 
 

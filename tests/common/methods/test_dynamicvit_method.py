@@ -13,12 +13,12 @@ from torch import Tensor
 
 from revit.common.data.batch import Batch
 from revit.common.methods.base import optim_of, task_of
-from revit.common.methods.dynamicvit.task import DynamicViTTask, ratio_loss, token_divergence, token_error
+from revit.common.methods.dynamicvit.method import DynamicViTTask, ratio_loss, token_divergence, token_error
 from revit.common.methods.revit.task import SelfDistillation, divergence
 from revit.common.system.errors import UserError
 from revit.common.training.optim import parameter_groups
 from revit.image.modality import open_classifier
-from revit.image.models.deit import DeiT
+from revit.image.models.transformers import DeiT
 from revit.video.models.timesformer import TimeSformer
 
 IMAGE = """
@@ -289,7 +289,7 @@ def test_clips_start_from_a_plain_timesformer_and_it_teaches(tmp_path, attention
 
 def test_a_position_of_a_clip_counts_in_all_its_frames():
     """The token term over frames, written out."""
-    from revit.common.models.outputs import ModelOutput
+    from revit.common.models.base import ModelOutput
 
     features, taught = torch.randn(2, 6, 4), torch.randn(2, 6, 4)  # 3 positions of 2 frames
     keep = torch.tensor([[1.0, 0, 1], [0, 0, 1]])

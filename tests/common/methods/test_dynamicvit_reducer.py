@@ -16,15 +16,12 @@ from revit.common.methods.dynamicvit.reducer import (
     geometric_rates,
     num_kept,
 )
-from revit.common.models.decision import Shorter, Weighted
+from revit.common.models.base import ModelOutput
 from revit.common.models.grid import TokenGrid
 from revit.common.models.layers import attention
-from revit.common.models.layout import TokenLayout
-from revit.common.models.outputs import ModelOutput
-from revit.common.models.reducer import Reducer
+from revit.common.models.reducer import Reducer, Shorter, TokenLayout, Weighted
 from revit.common.models.vit import ResizableTransformer
-from revit.image.models.deit import DeiT
-from revit.image.models.lvvit import LVViT
+from revit.image.models.transformers import DeiT, LVViT
 from revit.video.models.timesformer import TimeSformer
 
 SMALL = {"embed_dim": 16, "depth": 4, "num_heads": 2, "num_classes": 3, "drop_path_rate": 0.0}

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from revit.common.methods.revit.adaptive import AdaptiveClassifier
-from revit.common.methods.revit.policy import (
+from revit.common.methods.revit.adaptive import (
+    AdaptiveClassifier,
     LengthPolicy,
     Steps,
     assign_at_random,

@@ -18,8 +18,8 @@ from checkerboard import METHOD, Checkerboard, CheckerboardReducer
 from PIL import Image
 
 from revit.common.config.load import load
-from revit.common.methods import registry
-from revit.common.methods.registry import added, known_methods
+from revit.common.methods import base
+from revit.common.methods.base import added, known_methods
 from revit.common.system.errors import UserError
 from revit.common.weights.checkpoint import load_checkpoint
 from revit.image.options import ImageRun
@@ -129,15 +129,15 @@ def test_a_method_that_contradicts_the_rest_of_the_run_says_so(tmp_path):
 
 
 def test_an_installed_package_brings_a_method(monkeypatch):
-    point = EntryPoint("checkers", "checkerboard:METHOD", registry.ENTRY_POINTS)
-    found = registry.entry_points
-    monkeypatch.setattr(registry, "entry_points", lambda group: [*found(group=group), point])
-    registry._installed.cache_clear()
+    point = EntryPoint("checkers", "checkerboard:METHOD", base.ENTRY_POINTS)
+    found = base.entry_points
+    monkeypatch.setattr(base, "entry_points", lambda group: [*found(group=group), point])
+    base._installed.cache_clear()
     try:
         assert known_methods()["checkers"] is sys.modules["checkerboard"].METHOD
     finally:
         monkeypatch.undo()
-        registry._installed.cache_clear()
+        base._installed.cache_clear()
     assert "checkers" not in known_methods()
 
 
@@ -169,4 +169,4 @@ def test_a_name_that_is_a_number_is_no_method():
 def test_a_header_whose_methods_are_no_mapping_is_damaged():
     for methods in (5, "toe"):
         with pytest.raises(UserError, match="no mapping"):
-            registry.check_installed("a.safetensors", {"methods": methods})
+            base.check_installed("a.safetensors", {"methods": methods})

@@ -16,8 +16,8 @@ from revit.common.models.embed.patches import re_tokenized, strided_convolution
 from revit.common.models.grid import TokenGrid
 from revit.common.system.errors import UserError
 from revit.image.models.asvit import AsViT
-from revit.image.models.deit import DeiT
 from revit.image.models.genotype import PUBLISHED
+from revit.image.models.transformers import DeiT
 from revit.video.models.timesformer import TimeSformer
 
 # As-ViT's footnote 3, by hand: (kernel, times) -> dilation.

@@ -11,10 +11,9 @@ from torch import nn
 
 from revit.common.methods.revit.task import ResizableTask
 from revit.common.methods.task import OneProcess, Progress, SharesLengths, Task
-from revit.common.methods.toe.method import Stages, ToE, ToEOptions, ToETask
-from revit.common.methods.toe.reducer import Growth, TokenExpansion
+from revit.common.methods.toe import Growth, ToE, ToEOptions, ToETask, TokenExpansion
 from revit.common.system.errors import UserError
-from revit.image.models.deit import DeiT
+from revit.image.models.transformers import DeiT
 
 
 def test_the_defaults_are_the_papers():
@@ -47,29 +46,34 @@ def test_contradictions_are_refused(settings, message):
         ToEOptions(**settings)
 
 
+def staged(num_stages, rule, epochs, **more):
+    growth = Growth((1.0,) * num_stages, 0.5)
+    return ToETask(ResizableTask(), TokenExpansion(growth, 8), rule, epochs, **more)
+
+
 @pytest.mark.parametrize("num_stages", [1, 2, 3, 4, 7])
 def test_by_updates_the_stage_is_the_papers_ceiling(num_stages):
-    stages = Stages(num_stages, "updates", epochs=3)
+    task = staged(num_stages, "updates", 3)
     for T in (1, 2, 3, 10, 12, 49, 300):
         for t in range(1, T + 1):
             wanted = -(-num_stages * t // T)
-            assert stages.at(Progress(t - 1, (t - 1) / T, t / T)) == wanted
+            assert task.stage_at(Progress(t - 1, (t - 1) / T, t / T)) == wanted
 
 
 def test_by_epochs_the_stages_are_the_published_ones():
-    published = Stages(3, "epochs", epochs=300)
-    cooling = Stages(3, "epochs", epochs=300, cooldown_epochs=10)
+    published = staged(3, "epochs", 300)
+    cooling = staged(3, "epochs", 300, cooldown_epochs=10)
     for epoch in range(300):
         wanted = sum(threshold <= epoch for threshold in (0, 100, 200))
         for within in (0.0, 0.5, 0.99):
-            assert published.at(Progress(0, (epoch + within) / 300, 1.0)) == wanted
-            assert cooling.at(Progress(0, (epoch + within) / 310, 1.0)) == wanted
-    assert cooling.at(Progress(0, 305 / 310, 1.0)) == 3
+            assert published.stage_at(Progress(0, (epoch + within) / 300, 1.0)) == wanted
+            assert cooling.stage_at(Progress(0, (epoch + within) / 310, 1.0)) == wanted
+    assert cooling.stage_at(Progress(0, 305 / 310, 1.0)) == 3
 
 
 def test_a_place_that_is_not_known_is_told_by_the_samples():
-    stages = Stages(3, "updates", epochs=3)
-    assert [stages.at(Progress(0, share)) for share in (0, 0.3, 0.4, 0.7, 1)] == [1, 1, 2, 3, 3]
+    task = staged(3, "updates", 3)
+    assert [task.stage_at(Progress(0, share)) for share in (0, 0.3, 0.4, 0.7, 1)] == [1, 1, 2, 3, 3]
 
 
 @dataclass
@@ -87,7 +91,7 @@ class Listening(Task):
 
 def test_the_task_tells_the_reducer_and_leaves_the_losses_alone():
     reducer, inner = TokenExpansion(Growth((0.5, 0.75, 1.0), 0.25), 8), Listening()
-    task = ToETask(inner, reducer, Stages(3, "updates", 3))
+    task = ToETask(inner, reducer, "updates", 3)
     progress = [Progress(t, t / 6, (t + 1) / 6) for t in range(6)]
     seen = []
     for one in progress:
@@ -102,13 +106,13 @@ def test_the_task_tells_the_reducer_and_leaves_the_losses_alone():
 def test_grids_of_the_inner_task_can_be_shared_out():
     reducer = TokenExpansion(Growth((0.5,), 0.25), 8)
     inner, exchange = ResizableTask(), OneProcess()
-    task = ToETask(inner, reducer, Stages(1, "updates", 3))
+    task = ToETask(inner, reducer, "updates", 3)
     assert isinstance(task, SharesLengths)
     task.exchange = exchange
     assert inner.exchange is exchange
     assert task.exchange is exchange
     with pytest.raises(TypeError, match="Listening has no exchange"):
-        ToETask(Listening(), reducer, Stages(1, "updates", 3)).exchange = exchange
+        ToETask(Listening(), reducer, "updates", 3).exchange = exchange
 
 
 def test_a_model_without_the_block_or_with_another_reducer_is_refused():
@@ -127,7 +131,7 @@ def test_compiled_code_of_a_stage_is_forgotten_with_it(monkeypatch):
     resets = []
     monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(reducer.stage))
     reducer = TokenExpansion(Growth((0.5, 0.75, 1.0), 0.25), 8)
-    task = ToETask(Listening(), reducer, Stages(3, "updates", 3), forget_compiled=True)
+    task = ToETask(Listening(), reducer, "updates", 3, forget_compiled=True)
     for t in range(9):
         task.begin(Progress(t, t / 9, (t + 1) / 9))
     assert resets == [1, 2]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from revit.common.costs.flops import count
-from revit.common.methods.toe.method import ToE, ToEOptions
+from revit.common.methods.toe import ToE, ToEOptions
 from revit.image.models.variants import VARIANTS
 from revit.video.models.timesformer import TimeSformer
 

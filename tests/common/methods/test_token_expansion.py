@@ -10,10 +10,9 @@ import pytest
 import torch
 from reference_toe import added_at, chosen_of, merged, seeds_of, table_of
 
-from revit.common.methods.toe.reducer import Growth, TokenExpansion, select, stage_rates
-from revit.common.models.decision import Shorter
+from revit.common.methods.toe import Growth, TokenExpansion, select, stage_rates
 from revit.common.models.grid import TokenGrid
-from revit.common.models.layout import TokenLayout
+from revit.common.models.reducer import Shorter, TokenLayout
 
 HALF = Growth((0.5, 0.75, 1.0), 0.25)
 

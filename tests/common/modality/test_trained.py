@@ -14,7 +14,7 @@ from revit.common.weights.checkpoint import Checkpoint, save_checkpoint
 from revit.common.weights.start import check_architecture
 from revit.image.demo import DIGITS
 from revit.image.modality import ImageModality, open_classifier
-from revit.image.models.deit import DeiT
+from revit.image.models.transformers import DeiT
 from revit.image.options import ImageRun
 
 ROOT = Path(__file__).parents[3]

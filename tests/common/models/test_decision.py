@@ -6,17 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from revit.common.models.decision import (
+from revit.common.models.grid import TokenGrid
+from revit.common.models.reducer import (
     Decision,
     Shorter,
+    TokenLayout,
     Weighted,
     kept_positions,
     restore_merged,
     rows_of,
     token_source_maps,
 )
-from revit.common.models.grid import TokenGrid
-from revit.common.models.layout import TokenLayout
 
 B = 3
 

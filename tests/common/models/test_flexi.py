@@ -10,10 +10,9 @@ import torch.nn.functional as F
 
 from revit.common.costs.flops import count
 from revit.common.models.embed.patch_embed import FlexiPatchify
-from revit.common.models.embed.resize import resize_patch_kernel, resize_positions, undo_position_resize
+from revit.common.models.embed.patches import resize_patch_kernel, resize_positions, undo_position_resize
 from revit.common.models.grid import TokenGrid
-from revit.image.models.deit import DeiT
-from revit.image.models.lvvit import LVViT
+from revit.image.models.transformers import DeiT, LVViT
 from revit.video.models.timesformer import TimeSformer
 
 SMALL = {"embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 4, "drop_path_rate": 0.0}

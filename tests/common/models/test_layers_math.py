@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import revit.common.models.layers.attention as attention_layer
+from revit.common.models.base import Normalizer
 from revit.common.models.grid import TokenGrid, longest_first
 from revit.common.models.layers.attention import (
     Attention,
@@ -15,10 +16,8 @@ from revit.common.models.layers.attention import (
     fused_attention,
     products_are_faster,
 )
-from revit.common.models.layers.block import Block, DropPath
-from revit.common.models.layers.norm import LengthAwareLayerNorm
-from revit.common.models.layers.normalizer import Normalizer
-from revit.common.models.layout import TokenLayout
+from revit.common.models.layers.block import Block, DropPath, LengthAwareLayerNorm
+from revit.common.models.reducer import TokenLayout
 
 GRIDS = longest_first([14, 10, 7])
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from revit.common.models.embed.lvvit_stem import LVViTStem
-from revit.common.models.embed.resize import resize_patch_kernel
+from revit.common.models.embed.patch_embed import LVViTStem
+from revit.common.models.embed.patches import resize_patch_kernel
 from revit.common.models.grid import TokenGrid, longest_first
 
 GRIDS = longest_first([14, 10, 7])

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from revit.common.models.embed.resize import resize_patch_kernel, resize_positions, resize_times
+from revit.common.models.embed.patches import resize_patch_kernel, resize_positions, resize_times
 from revit.common.models.grid import TokenGrid
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from revit.common.models.grid import TokenGrid
-from revit.image.models.deit import DeiT
+from revit.image.models.transformers import DeiT
 
 SIZES = {"num_classes": 3, "embed_dim": 8, "depth": 1, "num_heads": 2}
 HEADS = {

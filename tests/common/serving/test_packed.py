@@ -7,13 +7,12 @@ import torch
 from torch import nn
 
 from revit.common.methods.dynamicvit.reducer import DynamicViTReducer
-from revit.common.methods.revit.assigner import TokenLengthAssigner
-from revit.common.methods.toe.reducer import Growth, TokenExpansion
+from revit.common.methods.revit.adaptive import TokenLengthAssigner
+from revit.common.methods.toe import Growth, TokenExpansion
 from revit.common.serving.int8 import ROWS, Int8Linear, to_bytes, to_int8
 from revit.common.serving.packed import PackedLinear, can_pack, folded, pack
 from revit.image.models.asvit import AsViT
-from revit.image.models.deit import DeiT
-from revit.image.models.lvvit import LVViT
+from revit.image.models.transformers import DeiT, LVViT
 from revit.video.models.timesformer import TimeSformer
 
 PACKS = [dtype for dtype in (torch.float32, torch.bfloat16) if can_pack(torch.device("cpu"), dtype)]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from revit.common.methods.toe.method import ToE, ToEOptions
+from revit.common.methods.toe import ToE, ToEOptions
 from revit.common.serving import plan as planning
 from revit.common.serving.plan import Plan, choose_plan
 from revit.common.system.errors import UserError

@@ -10,8 +10,7 @@ import torch
 
 from revit.common.methods.dynamicvit.method import DynamicViT, DynamicViTOptions
 from revit.common.serving.runtime import Runtime
-from revit.image.models.deit import DeiT
-from revit.image.models.lvvit import LVViT
+from revit.image.models.transformers import DeiT, LVViT
 from revit.video.models.timesformer import TimeSformer
 
 CPU = torch.device("cpu")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from revit.common.methods.dynamicvit.method import DynamicViT, DynamicViTOptions
-from revit.common.methods.revit.assigner import TokenLengthAssigner
+from revit.common.methods.revit.adaptive import TokenLengthAssigner
 from revit.common.serving.packed import pack
 from revit.common.serving.runtime import Runtime
 from revit.common.speed import served

@@ -15,7 +15,7 @@ from revit.common.config.sections import ParallelOptions, RunOptions, TrainOptio
 from revit.common.data.broken import BrokenFiles, Failure
 from revit.common.data.build import eval_loader, train_loader
 from revit.common.data.options import LoadingOptions
-from revit.common.models.layers.normalizer import Normalizer
+from revit.common.models.base import Normalizer
 from revit.common.system.distributed import World
 from revit.common.system.errors import Stopped, UserError
 from revit.common.system.log import RunLog

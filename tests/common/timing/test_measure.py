@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 import torch
 
-from revit.common.methods.revit.assigner import TokenLengthAssigner
+from revit.common.methods.revit.adaptive import TokenLengthAssigner
 from revit.common.timing.cases import model_cases, noise, peer_cases
 from revit.common.timing.clock import SIDES
 from revit.common.timing.measure import measure, round_ratios

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from revit.common.methods.revit.adaptive import AdaptiveClassifier
-from revit.common.methods.revit.assigner import TokenLengthAssigner
+from revit.common.methods.revit.adaptive import AdaptiveClassifier, TokenLengthAssigner
 from revit.common.report.schema import Speed
 from revit.common.timing.clock import Times
 from revit.common.timing.speed import _Case, _mixtures, measure_speed

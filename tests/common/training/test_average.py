@@ -14,7 +14,7 @@ from revit.common.data.broken import BrokenFiles
 from revit.common.data.dataset import RobustDataset, Sample
 from revit.common.data.loader import Loader
 from revit.common.data.sampler import EpochSampler
-from revit.common.models.layers.normalizer import Normalizer
+from revit.common.models.base import Normalizer
 from revit.common.system.log import RunLog
 from revit.common.training.trainer import Trainer
 

@@ -16,7 +16,7 @@ from revit.common.models.grid import TokenGrid
 from revit.common.training.optim import build_optimizer, build_scheduler
 from revit.common.training.parallel.backend import LocalBackend, equip
 from revit.common.training.parallel.optimizer_state import load_optimizer_state
-from revit.image.models.deit import DeiT
+from revit.image.models.transformers import DeiT
 from revit.video.models.timesformer import TimeSformer
 
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ from revit.common.config.sections import GroupOptions, OptimOptions, ScheduleOpt
 from revit.common.system.errors import UserError
 from revit.common.training.optim import MovedSchedule, build_optimizer, build_scheduler, parameter_groups
 from revit.common.training.parallel.backend import LocalBackend
-from revit.image.models.deit import DeiT
+from revit.image.models.transformers import DeiT
 
 GROUPS = (
     GroupOptions(match="head"),

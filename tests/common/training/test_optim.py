@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from revit.common.config.sections import OptimOptions, ScheduleOptions
 from revit.common.training.optim import build_optimizer, build_scheduler
 from revit.common.training.parallel.optimizer_state import load_optimizer_state, optimizer_state
-from revit.image.models.deit import DeiT
+from revit.image.models.transformers import DeiT
 from revit.video.models.timesformer import TimeSformer
 
 

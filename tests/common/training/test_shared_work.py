@@ -18,19 +18,18 @@ from revit.common.data.broken import BrokenFiles
 from revit.common.data.dataset import RobustDataset, Sample
 from revit.common.data.loader import Loader
 from revit.common.data.sampler import EpochSampler
-from revit.common.methods.flexivit import FlexiTask, FlexiViTOptions, SizeSchedule
+from revit.common.methods.flexivit import FlexiTask, FlexiViTOptions
 from revit.common.methods.revit.task import AssignerTask, ResizableTask
 from revit.common.methods.task import Progress, Task
-from revit.common.methods.toe.method import Stages, ToETask
-from revit.common.methods.toe.reducer import Growth, TokenExpansion
-from revit.common.models.layers.normalizer import Normalizer
+from revit.common.methods.toe import Growth, ToETask, TokenExpansion
+from revit.common.models.base import Normalizer
 from revit.common.system.errors import UserError
 from revit.common.system.log import RunLog
 from revit.common.training.meter import LossReader
 from revit.common.training.optim import build_optimizer, build_scheduler
 from revit.common.training.parallel.backend import LocalBackend
 from revit.common.training.trainer import Trainer
-from revit.image.models.deit import DeiT
+from revit.image.models.transformers import DeiT
 
 CPU = torch.device("cpu")
 GRIDS = ["4x4", "3x3", "2x2"]
@@ -84,14 +83,14 @@ def plain() -> tuple[nn.Module, Task]:
 def token_expansion() -> tuple[nn.Module, Task]:
     model = small_model()
     model.reducer = TokenExpansion(Growth((0.5, 0.75, 1.0), 0.25), 16)
-    return model, ToETask(ResizableTask(), model.reducer, Stages(3, "updates", EPOCHS))
+    return model, ToETask(ResizableTask(), model.reducer, "updates", EPOCHS)
 
 
 def flexible() -> tuple[nn.Module, Task]:
     model = small_model(patch_embed="flexi", distillation="none", kernel_size=6, position_grid=2)
-    sizes = SizeSchedule(0, FlexiViTOptions(grids=tuple(GRIDS)).stages())
+    stages = FlexiViTOptions(grids=tuple(GRIDS)).stages()
     teacher = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 3)).requires_grad_(False)
-    return model, FlexiTask(ResizableTask(), sizes, teacher, label_weight=0.5)
+    return model, FlexiTask(ResizableTask(), stages, 0, teacher, label_weight=0.5)
 
 
 @pytest.fixture

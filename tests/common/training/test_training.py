@@ -17,7 +17,7 @@ from revit.common.data.dataset import RobustDataset, Sample
 from revit.common.data.loader import Loader
 from revit.common.data.sampler import EpochSampler
 from revit.common.methods.revit.task import ResizableTask, SelfDistillation
-from revit.common.models.layers.normalizer import Normalizer
+from revit.common.models.base import Normalizer
 from revit.common.system.errors import UserError
 from revit.common.system.log import RunLog
 from revit.common.training.optim import build_optimizer, build_scheduler

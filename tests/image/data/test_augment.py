@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from revit.common.data.batch import Batch
 from revit.common.data.dataset import global_generators_seeded
-from revit.image.data.augment import build_batch_augment
 from revit.image.data.options import AugmentOptions, MixOptions
+from revit.image.data.transforms import build_batch_augment
 
 NUM_CLASSES = 5
 PLAIN = AugmentOptions()

@@ -7,9 +7,9 @@ import torch
 from pydantic import ValidationError
 
 from revit.common.data.broken import BrokenSample
-from revit.image.data.label_maps import LabelMaps
 from revit.image.data.options import TokenLabelOptions
-from revit.image.token_labels import densify, region_align
+from revit.image.data.pictures import LabelMaps
+from revit.image.tasks import densify, region_align
 
 
 def a_map(classes: int = 6, k: int = 3, rows: int = 4, cols: int = 5) -> torch.Tensor:

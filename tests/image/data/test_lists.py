@@ -8,10 +8,16 @@ import tarfile
 import numpy as np
 import pytest
 
+from revit.common.data.formats.base import ListRequest
 from revit.common.data.lists import SampleList
 from revit.common.system.errors import UserError
+from revit.image.data import lists
 from revit.image.data.decode import read_picture
-from revit.image.data.lists import keep_classes, read_pictures
+from revit.image.data.lists import keep_classes
+
+
+def read_pictures(source: str, names=None, **options) -> SampleList:
+    return lists.read_pictures(ListRequest(source, names=tuple(names) if names is not None else None, **options))
 
 
 def contents(samples: SampleList) -> list[tuple[str, int, bytes]]:
@@ -108,7 +114,7 @@ def test_a_tar_file_cut_after_its_index_was_made_breaks_single_pictures(one_tar)
     pictures = read_pictures(one_tar)
     with open(one_tar, "r+b") as file:
         file.truncate(int(pictures.offsets[-1]) + 10)
-    with pytest.raises(OSError, match="ends within this picture"):
+    with pytest.raises(OSError, match="ends within this file"):
         pictures.open(len(pictures) - 1)
 
 

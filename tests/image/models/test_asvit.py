@@ -8,10 +8,9 @@ import torch.nn.functional as F
 
 from revit.common.costs.flops import count
 from revit.common.models.grid import TokenGrid
-from revit.common.models.layout import TokenLayout
+from revit.common.models.reducer import TokenLayout
 from revit.image.models.asvit import AsViT, ReEmbed, WindowStage
-from revit.image.models.asvit_cost import split_side, stage_maps
-from revit.image.models.genotype import PUBLISHED, SEED_TOPOLOGY, Genotype, Stage
+from revit.image.models.genotype import PUBLISHED, SEED_TOPOLOGY, Genotype, Stage, split_side, stage_maps
 
 SMALL = "5,2,3,2|3,2,2,1|2,1,4,1|4,1,2,1|8,8"
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from revit.common.costs.flops import count
-from revit.common.methods.revit.assigner import TokenLengthAssigner
-from revit.common.models.embed.lvvit_stem import LVViTStem
+from revit.common.methods.revit.adaptive import TokenLengthAssigner
+from revit.common.models.embed.patch_embed import LVViTStem
 from revit.common.models.grid import TokenGrid
 from revit.image.models.variants import VARIANTS
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import pad
 
 from revit.common.models.grid import TokenGrid
-from revit.image.models.deit import DeiT
+from revit.image.models.transformers import DeiT
 
 
 def of_timm(name: str, **changes: object) -> nn.Module:

@@ -7,8 +7,7 @@ import torch
 from picture_models import SMALL, as_plain, pictures, randomise
 
 from revit.common.models.grid import TokenGrid
-from revit.image.models.lvvit import LVViT
-from revit.image.models.mix_token import MixDraw
+from revit.image.models.transformers import LVViT, MixDraw
 
 NARROW = {**SMALL, "stem_widths": (8, 8, 8)}
 GRIDS = [4, 3, 2]

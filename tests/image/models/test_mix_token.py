@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from revit.common.models.grid import TokenGrid
-from revit.image.models.mix_token import MixDraw, mix_map, unmix
+from revit.image.models.transformers import MixDraw, mix_map, unmix
 
 GRIDS = [TokenGrid(14, 14), TokenGrid(10, 10), TokenGrid(7, 7), TokenGrid(5, 9)]
 SEEDS = range(20)

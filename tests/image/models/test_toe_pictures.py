@@ -10,13 +10,10 @@ from torch import nn
 
 from revit.common.data.batch import Batch
 from revit.common.methods.revit.task import ResizableTask
-from revit.common.methods.toe.method import ToE, ToEOptions
-from revit.common.models.decision import Shorter
-from revit.common.models.reducer import Reducer
+from revit.common.methods.toe import ToE, ToEOptions
+from revit.common.models.reducer import Reducer, Shorter
 from revit.common.training.parallel.backend import LocalBackend
-from revit.image.models.deit import DeiT
-from revit.image.models.lvvit import LVViT
-from revit.image.models.mix_token import MixDraw
+from revit.image.models.transformers import DeiT, LVViT, MixDraw
 from revit.image.tasks import TokenLabelTask
 
 SMALL = {"img_size": 32, "num_classes": 5, "embed_dim": 16, "depth": 3, "num_heads": 2, "drop_path_rate": 0.0}

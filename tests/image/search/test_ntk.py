@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from revit.image.models.asvit import AsViT
-from revit.image.search.ntk import condition, ntk, weight_gradients
+from revit.image.search.complexity import condition, ntk, weight_gradients
 
 
 @pytest.mark.parametrize(

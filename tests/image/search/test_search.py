@@ -8,8 +8,16 @@ import pytest
 import torch
 
 from revit.image.models.genotype import SEED_TOPOLOGY
-from revit.image.search.search import MovingBaseline, Policy, RangeReward
-from revit.image.search.space import CHOICES, PAPER_MEANS, UNIFORM_ENTROPY, topology, values_of
+from revit.image.search.search import (
+    CHOICES,
+    PAPER_MEANS,
+    UNIFORM_ENTROPY,
+    MovingBaseline,
+    Policy,
+    RangeReward,
+    topology,
+    values_of,
+)
 
 
 def test_the_space_is_the_papers():

@@ -9,13 +9,13 @@ import pytest
 import timm
 import torch
 
-from revit.common.models.embed.resize import resize_patch_kernel, resize_positions
+from revit.common.models.embed.patches import resize_patch_kernel, resize_positions
 from revit.common.models.grid import TokenGrid
 from revit.common.system.errors import UserError
 from revit.common.weights.source import Source, read_source
 from revit.image.modality import open_classifier
-from revit.image.models.deit import DeiT
-from revit.image.weights.start import start_from
+from revit.image.models.transformers import DeiT
+from revit.image.weights import start_from
 from revit.video.models.timesformer import TimeSformer
 from revit.video.weights.start import start_from as start_clips
 

@@ -9,10 +9,8 @@ import torch
 from revit.common.system.errors import UserError
 from revit.common.weights.read import WeightFile
 from revit.common.weights.source import Source, image_transformer, read_source
-from revit.image.models.deit import DeiT
-from revit.image.models.lvvit import LVViT
-from revit.image.weights.infer import infer
-from revit.image.weights.start import start_from
+from revit.image.models.transformers import DeiT, LVViT
+from revit.image.weights import infer, start_from
 
 
 def source_of(model: torch.nn.Module, **facts: Any) -> Source:
@@ -20,7 +18,7 @@ def source_of(model: torch.nn.Module, **facts: Any) -> Source:
 
 
 def same_answers(model: Any, source: Source) -> bool:
-    again = infer(source).build()
+    again = infer(source).model
     start_from(again, source)
     pictures = torch.randn(1, 3, model.img_size, model.img_size)
     with torch.no_grad():
@@ -32,7 +30,7 @@ def same_answers(model: Any, source: Source) -> bool:
 def test_shapes_give_a_deit(distillation: str, qkv_bias: bool) -> None:
     model = DeiT(48, (3,), 5, 128, 2, 2, mlp_ratio=3.0, qkv_bias=qkv_bias, distillation=distillation, drop_path_rate=0)
     found = infer(source_of(model))
-    assert found.family is DeiT
+    assert isinstance(found.model, DeiT)
     assert found.pictures.pixels.img_size == 48
     assert found.pictures.pixels.crop_pct == 0.875
     assert "heads 64 wide" in found.assumed
@@ -42,7 +40,7 @@ def test_shapes_give_a_deit(distillation: str, qkv_bias: bool) -> None:
 def test_shapes_give_an_lvvit() -> None:
     model = LVViT(48, (3,), 5, 128, 2, 2, stem_widths=(8, 12, 16), drop_path_rate=0)
     found = infer(source_of(model))
-    assert found.family is LVViT
+    assert isinstance(found.model, LVViT)
     assert found.pictures.pixels.img_size == 48
     assert found.pictures.pixels.crop_pct == 0.9
     assert found.assumed[:2] == ("2 heads", "residual branches divided by 2")
@@ -62,9 +60,9 @@ def test_the_published_lvvits(width: int, depth: int, heads: int, skip_lam: floa
             **{f"patch_embed.conv{number}.weight": torch.empty(64, 64, 3, 3) for number in (1, 2, 3)},
             **{f"blocks.{block}.mlp.fc1.weight": torch.empty(3 * width, width) for block in range(depth)},
         }
-    found = infer(Source("weights", "image", state))
-    assert found.arguments["num_heads"] == heads
-    assert found.arguments["skip_lam"] == skip_lam
+        found = infer(Source("weights", "image", state))
+    assert found.model.blocks[0].attn.num_heads == heads
+    assert found.model.blocks[0].skip_lam == skip_lam
     assert found.pictures.pixels.crop_pct == crop_pct
     assert found.pictures.pixels.img_size == 224
 
@@ -105,7 +103,7 @@ def test_timm_says_what_its_models_want(monkeypatch: pytest.MonkeyPatch) -> None
     wanted = create("vit_tiny_patch16_224").pretrained_cfg
     pixels = found.pictures.pixels
     assert (pixels.mean, pixels.std, pixels.crop_pct) == (wanted["mean"], wanted["std"], wanted["crop_pct"])
-    assert (found.arguments["num_heads"], found.assumed) == (3, ("heads 64 wide", "the classes of imagenet-1k"))
+    assert (found.model.blocks[0].attn.num_heads, found.assumed) == (3, ("heads 64 wide", "the classes of imagenet-1k"))
     assert found.label_names[1] == "goldfish, Carassius auratus"
     with pytest.raises(UserError, match="no vision transformer with a class token"):
         read_source("timm:resnet18")

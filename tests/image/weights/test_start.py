@@ -11,15 +11,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from revit.common.models.embed.resize import resize_patch_kernel, resize_positions
+from revit.common.models.embed.patches import resize_patch_kernel, resize_positions
 from revit.common.models.grid import TokenGrid
 from revit.common.models.vit import ResizableTransformer
 from revit.common.system.errors import UserError
 from revit.common.weights.checkpoint import Checkpoint, save_checkpoint
 from revit.common.weights.source import Source, read_source
-from revit.image.models.deit import DeiT
-from revit.image.models.lvvit import LVViT
-from revit.image.weights.start import start_from
+from revit.image.models.transformers import DeiT, LVViT
+from revit.image.weights import start_from
 
 SIZES: dict[str, Any] = {"img_size": 32, "grids": (4,), "num_classes": 6, "embed_dim": 32, "depth": 2, "num_heads": 2}
 FEW: dict[str, Any] = {"stem_widths": (8, 8, 8)}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from revit.common.data.formats.base import ListRequest
 from revit.common.data.lists import SampleList
 from revit.video.data.clips import TrainClips, load_views
 from revit.video.data.convert.check import psnr
@@ -138,7 +139,7 @@ def test_views_of_a_test_cover_the_same(num_crops, make_video):
 def clips(make_video, tmp_path) -> SampleList:
     path = make_video(width=320, height=180, num_frames=30)
     (tmp_path / "list.csv").write_text(f"{path} 0\n")
-    return read_clips(str(tmp_path / "list.csv"))
+    return read_clips(ListRequest(str(tmp_path / "list.csv")))
 
 
 @pytest.mark.parametrize("sampling", ["uniform", "inverse-uniform"])
@@ -159,7 +160,7 @@ def test_training_draws_the_same_frames_scales_crops_and_flips(sampling, clips):
 
 def test_frames_to_be_enlarged_are_the_transforms_bit_for_bit(make_video, tmp_path):
     (tmp_path / "list.csv").write_text(f"{make_video(width=80, height=64)} 0\n")
-    small, reader = read_clips(str(tmp_path / "list.csv")), FrameReader(timeout_seconds=0)
+    small, reader = read_clips(ListRequest(str(tmp_path / "list.csv"))), FrameReader(timeout_seconds=0)
     pair = [
         TrainClips(small, options(who), reader)(0, torch.Generator().manual_seed(1)).inputs
         for who in ("transform", "decoder")

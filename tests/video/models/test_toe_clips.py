@@ -10,8 +10,8 @@ from torch import nn
 
 from revit.common.data.batch import Batch
 from revit.common.methods.revit.task import ResizableTask
-from revit.common.methods.toe.method import ToE, ToEOptions
-from revit.common.models.decision import restore_merged
+from revit.common.methods.toe import ToE, ToEOptions
+from revit.common.models.reducer import restore_merged
 from revit.video.models.timesformer import TimeSformer
 
 KINDS = ("divided_space_time", "joint_space_time", "space_only")

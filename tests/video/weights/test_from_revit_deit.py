@@ -13,8 +13,7 @@ from revit.common.models.vit import ResizableTransformer
 from revit.common.system.errors import UserError
 from revit.common.weights.checkpoint import Checkpoint, save_checkpoint
 from revit.common.weights.start import architecture_facts
-from revit.image.models.deit import DeiT
-from revit.image.models.lvvit import LVViT
+from revit.image.models.transformers import DeiT, LVViT
 from revit.video.models.timesformer import TimeSformer
 from revit.video.weights.start import start_from
 

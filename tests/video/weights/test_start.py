@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from revit.common.models.embed.resize import resize_patch_kernel, resize_positions
+from revit.common.models.embed.patches import resize_patch_kernel, resize_positions
 from revit.common.models.grid import TokenGrid
 from revit.common.system.errors import UserError
 from revit.common.weights.checkpoint import Checkpoint, save_checkpoint

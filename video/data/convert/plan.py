@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from revit.common.data.formats.base import ListRequest
 from revit.common.data.label_names import read_label_names
 from revit.common.data.lists import SampleList
 from revit.common.system.errors import UserError
@@ -81,7 +82,12 @@ def plan_conversion(
 ) -> ConvertPlan:
     """Read the list or folder `where`, as `data.source` would. UserError if it is faulty, `out` is in it, or it in `out`."""
     names = read_label_names(label_names) if label_names else None
-    samples = read_clips(where, separator=separator, prefix=prefix, names=names)
+    samples = read_clips(ListRequest(where, separator=separator, prefix=prefix, names=names))
+    if samples.segments is not None or type(samples) is not SampleList:
+        kind = "members of tar files" if samples.segments is None else "segments of longer files"
+        raise UserError(
+            f"{where}: its clips are {kind}; convert their files first, and write their list or tar files anew"
+        )
     is_tree = os.path.isdir(where)
     sources = list(dict.fromkeys(os.path.abspath(samples.path(place)) for place in range(len(samples))))
     if is_tree and _holds(where, out):

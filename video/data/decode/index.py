@@ -6,7 +6,6 @@ depends on the file, see `Numbering`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -19,6 +18,7 @@ from av.video.stream import VideoStream
 
 from revit.video.data.decode.opening import (
     DecodeError,
+    num_bytes,
     open_container,
     opened_stream,
     picture_packets,
@@ -136,7 +136,7 @@ def index_frames(path: str, quick: bool = False) -> FrameIndex:
 
 def _read_all(path: str, container: InputContainer, scanner: Scanner, quick: bool) -> Packets | None:
     """Read all packets; None if `quick` was asked for and the header does not suffice."""
-    stream, found = opened_stream(container), Packets([] if os.path.getsize(path) <= KEPT_BYTES else None)
+    stream, found = opened_stream(container), Packets([] if num_bytes(path) <= KEPT_BYTES else None)
     is_cut, has_key, num_behind_key = False, False, 0
     try:
         for packet in picture_packets(container):

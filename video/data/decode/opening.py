@@ -8,6 +8,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import av
 from av.container import InputContainer
@@ -17,6 +18,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from revit.common.data.broken import BrokenSample
+from revit.common.data.lists import FilePart
 
 ENCRYPTED = "its pictures are encrypted; decrypt it first"
 MOST_INDEX_BYTES = 64 << 20  # of an index that are looked through
@@ -53,8 +55,24 @@ WHITELIST = ",".join(CONTAINERS)
 
 
 def real_path(path: str) -> str:
-    """Return `path` from the root on, ".." left in, so that FFmpeg takes nothing in it for a protocol or an option."""
+    """Return `path` from the root on, ".." left in, so that FFmpeg takes nothing in it for a protocol or an option; of a part of
+    a file, what FFmpeg calls that part."""
+    if isinstance(path, FilePart):
+        whole = os.path.join(os.getcwd(), path.whole)
+        return f"subfile,,start,{path.offset},end,{path.offset + path.size},,:{whole}"
     return os.path.join(os.getcwd(), path)
+
+
+def open_bytes(path: str) -> BinaryIO:
+    """Open a file at its beginning, or one that holds `path` where that begins. OSError if it cannot be opened."""
+    file = open(path.whole if isinstance(path, FilePart) else path, "rb")  # noqa: SIM115 (the caller closes it)
+    file.seek(path.offset if isinstance(path, FilePart) else 0)
+    return file
+
+
+def num_bytes(path: str) -> int:
+    """Return the size of a file or of a part of one."""
+    return path.size if isinstance(path, FilePart) else os.path.getsize(path)
 
 
 def video_stream(container: InputContainer) -> VideoStream | None:
@@ -95,6 +113,8 @@ def open_container(path: str, quick: bool = False) -> InputContainer:
     if picture is not None:
         raise DecodeError(path, f"is a {picture} picture, not a video")
     options = {"format_whitelist": WHITELIST, "protocol_whitelist": "file"}
+    if isinstance(path, FilePart):
+        options["protocol_whitelist"] += ",subfile"
     if quick and is_mp4(head):
         options |= UNDECODED
     try:
@@ -117,12 +137,12 @@ def open_container(path: str, quick: bool = False) -> InputContainer:
 def _read_head(path: str) -> bytes:
     """Read the first bytes of a file. `DecodeError` if it is none, cannot be read or is empty."""
     try:
-        mode = os.stat(path).st_mode
+        mode = os.stat(path.whole if isinstance(path, FilePart) else path).st_mode
         if stat.S_ISDIR(mode):
             raise DecodeError(path, "is a folder, not a video file")
         if not stat.S_ISREG(mode):  # opening a pipe would wait for its writer
             raise DecodeError(path, "is not a file, but a pipe, socket or device")
-        with open(path, "rb") as file:
+        with open_bytes(path) as file:
             head = file.read(4096)
     except OSError as error:
         raise DecodeError(path, (error.strerror or str(error)).lower()) from None
@@ -151,7 +171,7 @@ def refuse_truncated(path: str, container: InputContainer, num_packets: int) -> 
     if count == 0:
         return
     last = opened_stream(container).index_entries[count - 1]
-    if last.pos + last.size > os.path.getsize(path):
+    if last.pos + last.size > num_bytes(path):
         raise DecodeError(path, f"truncated: {num_packets} of the {count} frames of its index are in the file")
 
 
@@ -162,7 +182,7 @@ def is_mp4(head: bytes) -> bool:
 
 def is_encrypted(path: str) -> bool:
     """Tell whether the index of an MP4 file says that its pictures are encrypted (ISO/IEC 23001-7)."""
-    with contextlib.suppress(OSError), open(path, "rb") as file:
+    with contextlib.suppress(OSError), open_bytes(path) as file:
         while len(head := file.read(16)) == 16:
             size, kind = int.from_bytes(head[:4], "big"), head[4:8]
             if size == 1:

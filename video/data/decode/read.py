@@ -16,6 +16,7 @@ Nothing here imports torch: the process that decodes must start fast.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -25,8 +26,9 @@ import av
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from revit.common.data.lists import FilePart
 from revit.common.system.errors import UserError
-from revit.video.data.decode import decord, pyav, torchcodec
+from revit.video.data.decode import decord, frame_folder, pyav, torchcodec
 from revit.video.data.decode.index import FrameIndex, Numbering, index_frames
 from revit.video.data.decode.opening import DecodeError
 from revit.video.data.decode.pyav import OtherFrames
@@ -96,6 +98,8 @@ def probe(path: str, damaged: Damaged = "refuse") -> VideoInfo:
     Decodes no more than the first frame, unless only decoding all of them tells how many there are. damaged: "salvage" decodes
     all in any case, and counts those that are whole.
     """
+    if os.path.isdir(path):
+        return frame_folder.folder_info(frame_folder.frame_files(path))
     if damaged == "salvage":
         return decode_whole(path, salvage=True, keep=False).info
     index = index_frames(path)
@@ -120,6 +124,8 @@ def read_frames(
 ) -> NDArray[np.uint8]:
     """Open `path`, let `choose_indices` say which frames, and return them as uint8 (n, H, W, 3), RGB, upright.
 
+    A folder of pictures is a clip of these frames. A `FilePart` is read where it lies in its file.
+
     H and W are those of the file unless a short side was asked for (`Wanted`).
 
     Frames are decoded once each in the file's order, then put in the order asked for. Where what the file's header says
@@ -135,6 +141,10 @@ def read_frames(
     decoder = resolve_backend(backend)
     # Asked again only if the file turns out to be another one than the caller was told.
     choice = cache(lambda info: checked(choose_indices(info), info))
+    if os.path.isdir(path):
+        files = frame_folder.frame_files(path)
+        wanted = choice(frame_folder.folder_info(files))
+        return frame_folder.read_folder(files, wanted.numbers, wanted.short_side)
     refused: DecodeError | None = None
     try:
         frames = _read_indexed(path, choice, decoder, allocate)
@@ -209,7 +219,8 @@ def _decode(index: FrameIndex, wanted: Checked, backend: str, allocate: Allocate
     distinct, places = np.unique(numbers, return_inverse=True)
     other = OTHERS.get(backend)
     as_they_are = short_side is None or min(index.info.height, index.info.width) <= short_side
-    if other is not None and as_they_are and other.suits(index):
+    in_a_file = isinstance(index.path, FilePart)  # which PyAV alone can open
+    if other is not None and as_they_are and not in_a_file and other.suits(index):
         pictures = other.read(index, distinct)
         if pictures is not None:
             return pictures if np.array_equal(distinct, numbers) else pictures[places]

@@ -1,0 +1,283 @@
+"""Formats of lists: who recognises a source, and rows that become a `SampleList`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from revit.common.data.flat import GrowingLabels, GrowingStrings
+from revit.common.data.label_names import check_label
+from revit.common.data.lists import SampleList, SegmentUnit
+from revit.common.system.errors import UserError
+
+LOG = logging.getLogger("revit.data")
+
+Split = Literal["train", "val", "test"]
+SHOWN_PROBLEMS = 5
+"""Bad lines that one message names; the others are counted."""
+HEAD_LINES = 200
+"""Lines from which a format is recognised."""
+
+
+@dataclass(frozen=True)
+class ListRequest:
+    """A source of samples, and what the configuration says about it."""
+
+    source: str
+    """List file or folder."""
+    noun: str = "samples"
+    """Name of the samples in messages, such as clips."""
+    extensions: tuple[str, ...] = ()
+    """Endings of sample files, lower case."""
+    format: str | None = None
+    """Name of the format; None: recognised."""
+    split: Split = "train"
+    separator: str = " "
+    """Text between path and label; a space: found out."""
+    prefix: str = ""
+    """Folder that relative paths are joined to."""
+    names: tuple[str, ...] | None = None
+    """Class names by number, where they are known."""
+    first_label: int | None = None
+    """Number that the first class has in the list; None: found out."""
+    fold: int = 1
+    """Number of the official split (UCF101, HMDB51)."""
+    label_column: str | None = None
+    """Name of the column with the labels, in lists that have several."""
+
+    @cached_property
+    def is_folder(self) -> bool:
+        return os.path.isdir(self.source)
+
+    @cached_property
+    def entries(self) -> list[os.DirEntry[str]]:
+        """Entries of the folder by name, without hidden ones; none of a file."""
+        return list_folder(self.source) if self.is_folder else []
+
+    @cached_property
+    def head(self) -> list[str]:
+        """First lines of a list file that are not empty, stripped; none of a folder or of a file that is no text."""
+        return [line for _, line in islice(self.lines(), HEAD_LINES)] if self.is_text else []
+
+    @cached_property
+    def is_text(self) -> bool:
+        """Whether the source is a file whose beginning can be text. UserError if it cannot be read."""
+        if self.is_folder:
+            return False
+        try:
+            with open(self.source, "rb") as file:
+                return b"\0" not in file.read(4096)
+        except OSError as error:
+            raise self.unreadable(error) from None
+
+    def lines(self) -> Iterator[tuple[int, str]]:
+        """Yield number and text of each line that is not empty, stripped. UserError if the file cannot be read."""
+        try:
+            with open(self.source, encoding="utf-8-sig", errors="surrogateescape") as file:
+                for number, line in enumerate(file, start=1):
+                    if stripped := line.strip():
+                        yield number, stripped
+        except OSError as error:
+            raise self.unreadable(error) from None
+
+    def unreadable(self, error: OSError) -> UserError:
+        """Return the message for a list that cannot be read."""
+        reason = (error.strerror or str(error)).lower()
+        return UserError(f"{self.source}: cannot read this list of {self.noun} ({reason})")
+
+    @cached_property
+    def json(self) -> Any:
+        """Content of a JSON file; None for anything else. UserError if it is called so and is damaged."""
+        if self.is_folder or not self.source.lower().endswith(".json"):
+            return None
+        try:
+            with open(self.source, encoding="utf-8-sig") as file:
+                return json.load(file)
+        except OSError as error:
+            raise self.unreadable(error) from None
+        except ValueError as error:
+            raise UserError(f"{self.source}: is no JSON ({error}); download or write it again") from None
+
+    def beside(self, *names: str) -> str | None:
+        """Return the first of the files `names` that lies in the list's folder, or in the folder above it."""
+        folder = self.source if self.is_folder else os.path.dirname(os.path.abspath(self.source))
+        for place in (folder, os.path.dirname(os.path.abspath(folder))):
+            for name in names:
+                if os.path.isfile(path := os.path.join(place, name)):
+                    return path
+        return None
+
+    def locate(self, path: str) -> str:
+        """Return a path of the list with the configuration's prefix in front, if there is one."""
+        return os.path.join(self.prefix, path) if self.prefix else path
+
+    def is_sample(self, text: str) -> bool:
+        """Say whether a name ends as sample files do."""
+        return text.lower().endswith(self.extensions)
+
+
+class Format(Protocol):
+    """One way in which people write down samples."""
+
+    name: str
+    """Name for `data.source.format`."""
+
+    def recognises(self, request: ListRequest) -> bool:
+        """Say whether the source, looked at quickly, is in this format."""
+
+    def read(self, request: ListRequest) -> SampleList:
+        """Read all samples. UserError names the file, the line and what was found."""
+
+
+def read_source(request: ListRequest, formats: Sequence[Format]) -> SampleList:
+    """Read a list or folder in the format that the request names, or in the first that recognises it.
+
+    Raises:
+        UserError: the source is not there, in no known format, or faulty.
+    """
+    by_name, forced = {format.name: format for format in formats}, request.format
+    if forced is not None and forced not in by_name:
+        raise UserError(f"data.source.format {forced!r}: choose from {', '.join(by_name)}, or leave it out")
+    chosen = by_name[forced] if forced is not None else next((f for f in formats if f.recognises(request)), None)
+    if chosen is None:
+        raise UserError(
+            f"{request.source}: not recognised as a list or folder of {request.noun}; name what it is with "
+            f"data.source.format ({', '.join(by_name)})"
+        )
+    samples = chosen.read(request)
+    LOG.info("%s: read as: %s, %d %s", request.source, samples.read_as or chosen.name, len(samples), request.noun)
+    return samples
+
+
+class Rows:
+    """Rows of a list, gathered flat; `finish` numbers their labels."""
+
+    def __init__(self, request: ListRequest, unit: SegmentUnit | None = None) -> None:
+        self.request = request
+        self.unit = unit
+        self._paths = GrowingStrings()
+        self._labels = GrowingLabels[str]()
+        self._lines = array("q")
+        self._segments = array("d")
+        self._bad: list[tuple[int, str]] = []
+
+    def append(self, path: str, label: str, line: int, segment: tuple[float, float] | None = None) -> None:
+        """Add a sample; segment: beginning and end within the file, in `unit`."""
+        self._paths.append(path)
+        self._labels.append(label)
+        self._lines.append(line)
+        if self.unit is not None:
+            self._segments.extend(segment or (0.0, float("inf")))
+
+    def refuse(self, line: int, reason: str) -> None:
+        """Note a line that is no sample; `finish` names it."""
+        self._bad.append((line, reason))
+
+    def finish(self, read_as: str, names: Sequence[str] | None = None) -> SampleList:
+        """Return the list. UserError for refused lines and labels that are no class.
+
+        Labels are class names or whole numbers. Names are numbered as the request's `names`, else `names`, else alphabetically.
+        Numbers count from the request's `first_label`; where that is open, from 1 if they have 1 and not 0 and, where there
+        are names, reach their count.
+        """
+        request = self.request
+        _check_lines(request.source, self._bad)
+        if not len(self._paths):
+            raise UserError(f"{request.source}: no {request.noun} in it")
+        texts, places = self._labels.distinct, self._labels.places
+        numeric = [int(text) for text in texts if is_number(text)]
+        known = request.names or (tuple(names) if names is not None else None)
+        if known is None and not is_number(texts[0]):
+            known = tuple(sorted(texts))
+        first = request.first_label
+        if first is None:
+            reaches = known is None or (max(numeric, default=0) == len(known) and not set(texts) & set(known))
+            first = int(bool(numeric) and min(numeric) == 1 and reaches)
+        number_of = {name: number for number, name in enumerate(known)} if known is not None else None
+        numbers, wrong = np.zeros(len(texts), np.int64), {}
+        for place, label in enumerate(texts):
+            try:
+                numbers[place] = check_label(label, number_of, first)
+            except ValueError as error:
+                wrong[place] = str(error)
+        rows = np.flatnonzero(np.isin(places, list(wrong))) if wrong else ()
+        _check_lines(request.source, [(self._lines[row], wrong[places[row]]) for row in rows])
+        counted = f", labels from {first}" if numeric and (first or known is None) else ""
+        return SampleList(
+            self._paths.flat(),
+            numbers[places],
+            known,
+            request.source,
+            root=request.prefix,
+            first_label=first,
+            segments=np.frombuffer(self._segments, np.float64).reshape(-1, 2) if self.unit is not None else None,
+            unit=self.unit or "seconds",
+            read_as=read_as + counted,
+        )
+
+
+def is_number(label: str) -> bool:
+    """Return whether a label is a whole number, of either sign."""
+    return label.lstrip("+-").isdecimal()
+
+
+def list_folder(folder: str) -> list[os.DirEntry[str]]:
+    """Return the entries of a folder by name, without hidden ones. UserError if it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise unreadable(error) from None
+    return sorted(shown, key=lambda entry: entry.name)
+
+
+def walk_files(folder: str, extensions: tuple[str, ...]) -> Iterator[str]:
+    """Yield the paths of all files below a folder that end so, in any case, by name. UserError if a folder cannot be read."""
+
+    def refuse(error: OSError) -> None:
+        raise unreadable(error) from None
+
+    for inner, _, names in sorted(os.walk(folder, followlinks=True, onerror=refuse)):
+        for name in sorted(names):
+            if name.lower().endswith(extensions):
+                yield os.path.join(inner, name)
+
+
+def unreadable(error: OSError) -> UserError:
+    """Return the message for a folder that cannot be read."""
+    reason = (error.strerror or str(error)).lower()
+    return UserError(f"{error.filename}: cannot be read ({reason}); allow it, or take this folder out")
+
+
+class FilesByStem:
+    """The sample files below a folder, found by their name without folder and ending."""
+
+    def __init__(self, request: ListRequest) -> None:
+        self.root = request.prefix or os.path.dirname(os.path.abspath(request.source))
+        self._usual = request.extensions[0]
+        found = walk_files(self.root, request.extensions) if os.path.isdir(self.root) else ()
+        self._path_of = {os.path.splitext(os.path.basename(path))[0]: path for path in found}
+
+    def path(self, *stems: str) -> str:
+        """Return the file of the first stem that has one, else where the last would lie: it then counts as missing."""
+        for stem in stems:
+            if stem in self._path_of:
+                return self._path_of[stem]
+        return os.path.join(self.root, stems[-1] + self._usual)
+
+
+def _check_lines(source: str, bad: Sequence[tuple[int, str]]) -> None:
+    """Raise UserError if there are bad lines, each a line's number and what is wrong with it."""
+    if bad:
+        shown = "".join(f"\n  line {number}: {text}" for number, text in bad[:SHOWN_PROBLEMS])
+        more = f"\n  ... and {len(bad) - SHOWN_PROBLEMS} more" if len(bad) > SHOWN_PROBLEMS else ""
+        raise UserError(f"{source}: {len(bad)} bad lines:{shown}{more}")

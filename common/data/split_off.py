@@ -1,0 +1,96 @@
+"""Parts of one list for validation and test, with clips that were cut from one source on one side."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import PurePath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revit.common.data.formats.base import Split
+from revit.common.data.lists import SampleList
+from revit.common.system.errors import UserError
+
+LOG = logging.getLogger("revit.data")
+
+LAST_PART = re.compile(r"[\s_.\-]*[A-Za-z]{0,6}\d+$")
+"""The last numbered part of a name, such as `_c01`, `-3` or ` part 2`."""
+FEWEST_GROUPS = 5
+"""Groups that every class must have for names to show them: with fewer, numbers in names only count files."""
+
+
+@dataclass(frozen=True)
+class SplitOff:
+    """Rule by which parts are split off: every process and every later run finds the same parts."""
+
+    share: float
+    """Share of each class that one part takes."""
+    parts: tuple[Split, ...]
+    """Parts to be split off; the rest is the training list."""
+    seed: int = 0
+
+    def positions(self, samples: SampleList) -> dict[Split, NDArray[np.int64]]:
+        """Return the sorted positions of the samples in "train" and in each part. UserError if a class is left out of the training.
+
+        Groups are taken in an order that depends on the seed and their names alone, and go to the first part that still wants
+        samples of their class: a new file does not move the others.
+        """
+        groups = groups_of(samples)
+        members: dict[str, list[int]] = defaultdict(list)
+        for position, group in enumerate(groups):
+            members[group].append(position)
+        wanted = {part: np.rint(np.bincount(samples.labels) * self.share) for part in self.parts}
+        found: dict[Split, list[int]] = {"train": [], **{part: [] for part in self.parts}}
+        for group in sorted(members, key=self._draw):
+            (label, _), *_ = Counter(samples.labels[members[group]].tolist()).most_common(1)
+            part: Split = next((one for one in self.parts if wanted[one][label] > 0), "train")
+            found[part] += members[group]
+            if part != "train":
+                wanted[part] -= np.bincount(samples.labels[members[group]], minlength=len(wanted[part]))
+        counts = np.bincount(samples.labels[found["train"]], minlength=samples.num_classes)
+        lost = np.flatnonzero((counts == 0) & (np.bincount(samples.labels, minlength=samples.num_classes) > 0))
+        if len(lost):
+            raise UserError(
+                f"{samples.source}: class {samples.class_name(int(lost[0]))!r} has too few samples to split off "
+                f"{' and '.join(self.parts)} ({self.share:g} each); add some, or give data.source.val"
+            )
+        named = len(members) < len(samples)
+        LOG.info(
+            "%s: split off by seed %d: %s%s",
+            samples.source,
+            self.seed,
+            ", ".join(f"{part} {len(its)}" for part, its in found.items()),
+            f"; files of one source stay together ({len(members)} of them, such as {groups[0]!r})" if named else "",
+        )
+        return {part: np.array(sorted(its), np.int64) for part, its in found.items()}
+
+    def _draw(self, group: str) -> bytes:
+        return hashlib.sha256(f"{self.seed} {group}".encode(errors="surrogateescape")).digest()
+
+
+def groups_of(samples: SampleList) -> list[str]:
+    """Return the source that each sample was cut from, as far as names show it; else each sample's own path.
+
+    Names end in numbered parts ("v_Jump_g08_c01", "P01_scene3_02", "film_000010_000020"). As many parts are left out as still
+    leave `FEWEST_GROUPS` groups in every class; segments of one file are of one source in any case.
+    """
+    paths = [samples.path(position) for position in range(len(samples))]
+    names = [PurePath(path).stem for path in paths]
+    best = paths
+    while True:
+        shorter = [LAST_PART.sub("", name) or name for name in names]
+        if shorter == names:
+            return best
+        by_class: dict[int, set[str]] = defaultdict(set)
+        for name, label in zip(shorter, samples.labels.tolist()):
+            by_class[label].add(name)
+        if min(map(len, by_class.values())) < FEWEST_GROUPS:
+            return best
+        if len(set(shorter)) < len(set(paths)):
+            best = shorter
+        names = shorter

@@ -1,0 +1,92 @@
+"""What a run says about its lists before it begins: one line on what they hold, and what in them is worth a stop."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from revit.common.data.formats.base import Split
+from revit.common.data.lists import SampleList
+
+SHOWN_NAMES = 3
+"""Class names that a line shows; the others are counted."""
+
+
+def data_line(lists: Mapping[Split, SampleList], names: Sequence[str], noun: str) -> str:
+    """Return one line on the lists of a run: "data: 150 clips, 6 classes (Jump, Run, ...); val 96; test 96, the same files as val".
+
+    lists: those of the run, the first of them the one that is trained on.
+    """
+    parts: list[str] = []
+    earlier: dict[Split, SampleList] = {}
+    for split, samples in lists.items():
+        if not parts:
+            parts.append(f"data: {len(samples)} {noun}, {len(names)} classes ({_some(names)})")
+        else:
+            twin = next((other for other, its in earlier.items() if its is samples or _same_files(its, samples)), None)
+            parts.append(f"{split} {len(samples)}" + (f", the same files as {twin}" if twin is not None else ""))
+        earlier[split] = samples
+    return "; ".join(parts)
+
+
+def data_warnings(lists: Mapping[Split, SampleList], names: Sequence[str], noun: str) -> list[str]:
+    """Return a line for each thing in the lists that makes a result worthless or says less than it seems to, with what to do.
+
+    Classes without samples, and files that are trained on and tested.
+    """
+    found: list[str] = []
+    for split, samples in lists.items():
+        present = np.bincount(samples.labels, minlength=len(names)) > 0
+        missing = [names[number] for number in np.flatnonzero(~present[: len(names)]).tolist()]
+        if missing:
+            counted = f"{len(missing)} of the {len(names)} classes" if len(missing) > 1 else "one class"
+            step = "add some, or take the class out" if split == "train" else "its accuracy says nothing about it"
+            found.append(f"data.source.{split}: no {noun} of {counted} ({_some(missing)}): {step}")
+    train = lists.get("train")
+    for split in ("val", "test"):
+        other = lists.get(split)
+        if train is None or other is None or (split == "test" and other is lists.get("val")):
+            continue
+        shared = len(np.intersect1d(_keys(train), _keys(other)))
+        if shared:
+            found.append(
+                f"data.source.{split}: {shared} of its {len(other)} {noun} are trained on as well; what is right on them is no "
+                "evidence: take them out of one of the lists"
+            )
+    return found
+
+
+def machine_warnings(num_workers: int, num_threads: int, processes: int = 1) -> list[str]:
+    """Return a line for more loading processes, or threads, than this process may use cores; processes: those of this machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found: list[str] = []
+    each = f"{processes} processes with " if processes > 1 else ""
+    if num_workers * processes > cores:
+        fits = max(cores // processes, 1)
+        found.append(f"data.loading.num_workers: {each}{num_workers} on {cores} cores; set it to {fits} or less")
+    if num_threads * processes > cores:
+        fits = max(cores // processes, 1)
+        found.append(f"{each}{num_threads} threads on {cores} cores slow each other; set OMP_NUM_THREADS={fits}")
+    return found
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
+
+
+def _same_files(one: SampleList, two: SampleList) -> bool:
+    return len(one) == len(two) and len(np.setdiff1d(_keys(one), _keys(two))) == 0
+
+
+def _keys(samples: SampleList) -> NDArray[np.int64]:
+    """Return a number (n,) for each sample: a check sum of its real path, and of its segment."""
+    keys = np.empty(len(samples), np.int64)
+    for position in range(len(samples)):
+        segment = samples.segment(position)
+        text = os.fsencode(os.path.abspath(samples.path(position))) + repr(segment).encode() * (segment is not None)
+        keys[position] = zlib.crc32(text) << 31 | zlib.adler32(text) >> 1
+    return keys
