@@ -87,6 +87,24 @@ def write(
     return path
 
 
+def write_slow(path: Path, num_frames: int = 1200) -> Path:
+    """Write a file that takes seconds to decode: a large picture that is stored anew for every frame."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE, options={"preset": "ultrafast", "qp": "30"})
+        stream.height, stream.width, stream.pix_fmt = 2160, 3840, "yuv420p"  # type: ignore[attr-defined]
+        picture = film(0, 1, None, 3840, 2160)[0]
+        packets = stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24"))  # type: ignore[attr-defined]
+        packets += stream.encode(None)  # type: ignore[attr-defined]
+        content, unit = bytes(packets[0]), packets[0].time_base
+        for number in range(num_frames):
+            packet = av.Packet(content)
+            packet.stream, packet.time_base, packet.is_keyframe = stream, unit, True
+            packet.pts = packet.dts = number
+            container.mux(packet)
+    return path
+
+
 def make_healthy(
     folder: Path, number: int, num_frames: int = NUM_FRAMES, width: int = WIDTH, height: int = HEIGHT
 ) -> Path:
@@ -131,8 +149,7 @@ def plant(folder: Path, test: Path, seed: int = 0) -> Planted:
         middle = len(content) // 2
         content[middle : middle + len(content) // 20] = np.random.default_rng(seed).bytes(len(content) // 20)
         whole.write_bytes(content)
-    noise = np.random.default_rng(seed).integers(0, 256, (4, 1080, 1920, 3), np.uint8)[np.arange(120) % 4]
-    write(at("slow", "huge.avi"), noise, "mpeg4", {"g": "1", "qmin": "1", "qmax": "1"})
+    write_slow(at("slow", "huge.avi"))
     write(at("odd", "uneven.mp4"), film(seed, 20), "libx264", {}, [number * number for number in range(20)])
     turned = clip("turned.mp4", "odd")
     content = bytearray(turned.read_bytes())

@@ -1,7 +1,7 @@
 """Check data before a training: read every file to its end, and say what is wrong with files, lists and labels.
 
 DATA is a list file, a folder with one subfolder per class, or a plain folder of files; key.path=value sets how lists are read
-(data.source.separator=,). --cfg takes the lists of a configuration, test before val before train, and its keys for DATA.
+(data.source.first_label=1). --cfg takes the lists of a configuration, test before val before train, and its keys for DATA.
 Where two lists have the same content, the first one keeps it.
 
 What was found is kept beside each list (.NAME.check): stopped at any moment the same command goes on, and a later one reads
@@ -37,7 +37,7 @@ FIRST_KEEPS: tuple[Split, ...] = ("test", "val", "train")
 def main(argv: Sequence[str] | None = None) -> int:
     example = """
         python tools/check_data.py clips/train clips/test --out clean --json check.json
-        python tools/check_data.py lists/test.csv lists/train.csv data.source.separator=, --sample 1000
+        python tools/check_data.py lists/test.csv lists/train.csv data.source.prefix=/data/clips --sample 1000
         python tools/check_data.py --cfg configs/video/demo.yaml --strict
     """
     arguments = parser(__doc__ or "", example)

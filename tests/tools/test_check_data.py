@@ -14,7 +14,7 @@ from pathlib import Path
 import check_data
 import numpy as np
 import pytest
-from doctor import film, judge, make_healthy, plant, write
+from doctor import film, judge, make_healthy, plant, write_slow
 from PIL import Image
 
 from revit.common.data.check.facts import KINDS
@@ -110,9 +110,9 @@ def test_a_part_is_the_same_each_time_and_said(data, capsys):
 
 
 def test_stopped_it_goes_on(data):
-    noise = np.random.default_rng(0).integers(0, 256, (1, 720, 1280, 3), np.uint8)[np.zeros(60, int)]
-    for number in range(6):
-        write(data / "many" / "a" / f"{number}.avi", noise, "mpeg4", {"g": "1", "qmin": "1", "qmax": "1"})
+    first = write_slow(data / "many" / "a" / "0.avi", num_frames=40)
+    for number in range(1, 6):
+        shutil.copy(first, first.with_name(f"{number}.avi"))
     journal = data / ".many.check" / "journal.jsonl"
     command = [sys.executable, str(TOOL), str(data / "many"), "--workers", "1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -182,7 +182,7 @@ def test_mistakes_are_explained(data, capsys):
     for arguments, said in (
         ([data / "nowhere"], "no such file or folder"),
         (["data.source.separator=,"], "settings without a list"),
-        ([data / "train", "data.source.separater=,"], "separator"),
+        ([data / "train", "data.source.separater=;"], "separator"),
         ([data / "train", "--sample", "0"], "--sample 0: at least 1"),
         ([data / "train", "--limit", "0"], "--limit 0: more than 0"),
     ):
@@ -211,7 +211,7 @@ def test_faults_of_pictures(tmp_path):
     folder, generator = tmp_path / "pictures", np.random.default_rng(0)
     for number in range(24):
         small = Image.fromarray(generator.integers(0, 256, (9, 12, 3), np.uint8))
-        picture = small.resize((160, 120), Image.Resampling.BICUBIC)
+        picture = small.resize((320, 240), Image.Resampling.BICUBIC)
         end = ("jpg", "png", "webp", "jpeg")[number % 4]
         picture.save(_made(folder / f"class{number % 3}" / f"{number:02d}.{end}"), quality=90)
     one = folder / "class0"
@@ -226,11 +226,11 @@ def test_faults_of_pictures(tmp_path):
     content = (one / "whole.jpg").read_bytes()
     at("truncated", "cut.jpg").write_bytes(content[: len(content) // 2])
     hole = bytearray(content)
-    hole[len(hole) // 2 : len(hole) // 2 + 200] = bytes(200)
+    hole[len(hole) // 2 : len(hole) // 2 + 200] = generator.bytes(200)
     at("damaged", "hole.jpg").write_bytes(hole)
     at("unreadable", "text.png").write_text("no picture")
     at("empty", "empty.png").touch()
-    Image.open(folder / "class1" / "01.png").resize((80, 60)).save(at("duplicate", "small.jpg"), quality=60)
+    Image.open(folder / "class1" / "01.png").resize((160, 120)).save(at("duplicate", "small.jpg"), quality=60)
     shutil.move(one / "small.jpg", folder / "class1" / "small.jpg")
     expected[str(folder / "class1" / "small.jpg")] = expected.pop(str(one / "small.jpg"))
     report = found(tmp_path, folder)
