@@ -34,12 +34,11 @@ from revit.common.models.layers.attention import Attention
 from revit.common.models.layers.block import Block, LengthAwareLayerNorm, Mlp
 from revit.common.models.reducer import TokenLayout
 from revit.common.report.tables import print_table
-from revit.common.serving.int8 import to_int8
-from revit.common.serving.packed import pack
+from revit.common.serving.packed import pack, to_int8
 from revit.common.system.command_line import parse, tool
 from revit.common.system.device import DTYPES
 from revit.common.timing.clock import Yardstick
-from revit.video.models.blocks import DividedBlock
+from revit.video.models.timesformer import DividedBlock
 
 GRID = TokenGrid(14, 14)
 BLOCKS: dict[str, tuple[Callable[..., Block], int, int, int]] = {

@@ -23,7 +23,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -42,7 +42,6 @@ from revit.common.modality.costs import build
 from revit.common.modality.modality import Modality
 from revit.common.models.base import GridModel
 from revit.common.serving.engine import Engine
-from revit.common.serving.options import Serving
 from revit.common.serving.runtime import Runtime
 from revit.common.speed.served import served_cases
 from revit.common.system.command_line import parse, tool
@@ -67,18 +66,18 @@ WARM_UP = 2
 
 
 class DealtLengths(nn.Module):
-    """In the place of an assigner: runs it, and gives each input the next of `lengths` (grid positions) instead of its answer;
+    """In the place of an assigner: runs it, and gives each input the next of `grid_index` instead of its answer;
     after the last one the first again."""
 
-    def __init__(self, assigner: nn.Module, lengths: Sequence[int]) -> None:
+    def __init__(self, assigner: nn.Module, grid_index: Sequence[int]) -> None:
         super().__init__()
         self.assigner = assigner
-        self.lengths = cycle(lengths)
+        self.grid_index = cycle(grid_index)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalised inputs (B, C, ...) -> logits (B, k)"""
         logits = self.assigner(inputs)
-        dealt = torch.tensor(list(islice(self.lengths, len(inputs))), device=logits.device)
+        dealt = torch.tensor(list(islice(self.grid_index, len(inputs))), device=logits.device)
         return nn.functional.one_hot(dealt, logits.shape[1]).to(logits.dtype)
 
 
@@ -104,8 +103,8 @@ def deal(shares: Sequence[float], number: int, seed: int) -> list[int]:
     nearest = sorted(range(len(shares)), key=lambda one: counts[one] - exact[one])
     for position in nearest[: number - sum(counts)]:
         counts[position] += 1
-    lengths = torch.arange(len(shares)).repeat_interleave(torch.tensor(counts))
-    return lengths[torch.randperm(number, generator=torch.Generator().manual_seed(seed))].tolist()
+    grid_index = torch.arange(len(shares)).repeat_interleave(torch.tensor(counts))
+    return grid_index[torch.randperm(number, generator=torch.Generator().manual_seed(seed))].tolist()
 
 
 @dataclass(frozen=True)
@@ -121,10 +120,10 @@ class Prices:
         grids = tuple(count(model, shape, grid).gmacs for grid in model.grids)
         return cls(grids, 0.0 if assigner is None else count(assigner, shape).gmacs)
 
-    def saving(self, lengths: Sequence[int]) -> float:
+    def saving(self, grid_index: Sequence[int]) -> float:
         """Return what GMACs promise to save with these grid positions, as a share of all at the longest."""
-        spent = sum(self.grids[length] + self.assigner for length in lengths)
-        return 1 - spent / (self.grids[0] * len(lengths))
+        spent = sum(self.grids[index] + self.assigner for index in grid_index)
+        return 1 - spent / (self.grids[0] * len(grid_index))
 
 
 @dataclass(frozen=True)
@@ -205,7 +204,7 @@ def adaptive(values: argparse.Namespace, device: torch.device) -> dict[str, Any]
     prices = Prices.of(model, assigner, SHAPE)
     runtime = Runtime(model, device, values.dtype, max_batch=max_batch)
     classifier = AdaptiveClassifier(model, assigner, max_batch).served_by(runtime).to(device)
-    lengths = torch.randint(len(model.grids), (num_clips,), generator=torch.Generator().manual_seed(0))
+    grid_index = torch.randint(len(model.grids), (num_clips,), generator=torch.Generator().manual_seed(0))
     clips = noise(SHAPE, SLICE, device, "float32")
 
     def at_longest(number: int) -> Callable[[], Any]:
@@ -219,7 +218,7 @@ def adaptive(values: argparse.Namespace, device: torch.device) -> dict[str, Any]
         runtime(clips[:2], grid)
     slices = []
     with progress("adaptive", -(-num_clips // SLICE)) as update_bar:
-        for chosen in lengths.split(SLICE):
+        for chosen in grid_index.split(SLICE):
             longest = seconds_of(at_longest(len(chosen)), device)
             mixed = seconds_of(assigned(chosen.to(device)), device)
             slices.append(Slice(len(chosen), prices.saving(chosen.tolist()), (longest,), (mixed,)))
@@ -241,7 +240,7 @@ def files(
         paths = [
             make_clip(Path(folder) / f"{seed}.mp4", seed, KEY_FRAMES[seed % 2], **size) for seed in range(num_files)
         ]
-        serving = Serving(device=str(device), dtype=values.dtype, compile="eager")
+        serving = {"device": str(device), "dtype": values.dtype, "compile": "eager"}
         slices = stream(classifier, prices, paths, target, num_clips, values.runs, serving)
     work = (
         f"ReViT-TimeSformer 8x224, {values.dtype}, at the paper's cost ({PAPER[0]} of {PAPER[1]}): {num_clips} clips from "
@@ -266,7 +265,7 @@ def stream(
     target: float,
     num_clips: int,
     num_slices: int,
-    serving: Serving,
+    serving: Mapping[str, Any],
 ) -> list[Slice]:
     """Answer `num_clips` clips (the paths again and again) in slices, each at the longest grid and adaptively, in turns that
     change places. target: GMACs of a clip in the mean.
@@ -282,21 +281,21 @@ def stream(
     mixed = DealtLengths(assigner, [*warm_up, *(length for one in dealt for length in one)])
     networks = AdaptiveClassifier(classifier.networks.model, mixed).eval()
     clips, slices = cycle(paths), []
-    with Engine(classifier, serving, grid=grids[0]) as longest:
-        same = dataclasses.replace(serving, max_batch=longest.plan.max_batch)
-        with Engine(dataclasses.replace(classifier, networks=networks), same) as adaptive:
+    with Engine(classifier, grid=grids[0], **serving) as longest:
+        same = {**serving, "max_batch": longest.plan.max_batch}
+        with Engine(dataclasses.replace(classifier, networks=networks), **same) as adaptive:
             print(f"served: {adaptive.plan}", flush=True)
             _seconds(adaptive, list(islice(clips, len(warm_up))), [grids[one].name for one in warm_up])
             _seconds(longest, list(islice(clips, WARM_UP)), [grids[0].name] * WARM_UP)
-            for number, lengths in enumerate(dealt):
-                chosen = list(islice(clips, len(lengths)))
+            for number, grid_index in enumerate(dealt):
+                chosen = list(islice(clips, len(grid_index)))
                 both = {
-                    "longest": (longest, [grids[0].name] * len(lengths)),
-                    "adaptive": (adaptive, [grids[length].name for length in lengths]),
+                    "longest": (longest, [grids[0].name] * len(grid_index)),
+                    "adaptive": (adaptive, [grids[index].name for index in grid_index]),
                 }
                 turns = list(both) if number % 2 == 0 else list(both)[::-1]
                 took = {name: _seconds(both[name][0], chosen, both[name][1]) for name in turns}
-                slices.append(Slice(len(lengths), prices.saving(lengths), **took))
+                slices.append(Slice(len(grid_index), prices.saving(grid_index), **took))
                 print(slices[-1].line(f"slice {number + 1}"), flush=True)
     return slices
 

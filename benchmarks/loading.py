@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from revit.common.system.command_line import parse, tool
 from revit.video.data.clips import build_train_loader, load_views
-from revit.video.data.decode.decord import installed as decord_installed
+from revit.video.data.decode import libraries
 from revit.video.data.decode.reader import FrameReader
 from revit.video.data.decoders import ONE_VIEW
 from revit.video.data.options import ClipOptions
@@ -146,7 +146,7 @@ def by_pytorchvideo(path: str) -> Picture:
 
 
 BARE: dict[str, Reader] = {"bare PyAV": bare_pyav, "bare PyAV, seeking": seeking_pyav}
-if decord_installed():
+if libraries.installed("decord"):
     BARE |= {"bare decord": bare_decord, "bare decord, in order": decord_in_order}
 
 

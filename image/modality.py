@@ -9,6 +9,7 @@ from typing import Any
 import timm
 
 from revit.common.data import build
+from revit.common.data.augment.batches import build_batch_augment
 from revit.common.data.formats.base import Split
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
@@ -27,7 +28,6 @@ from revit.common.weights.source import Source
 from revit.image.data.lists import EXTENSIONS
 from revit.image.data.options import PictureOptions
 from revit.image.data.pictures import EvalPictures, load_picture, read_split, train_load
-from revit.image.data.transforms import build_batch_augment
 from revit.image.demo import DIGITS, make_digit_pictures
 from revit.image.models.variants import VARIANTS
 from revit.image.options import AsViTModel, ImageModel, ImageRun
@@ -119,6 +119,7 @@ class ImageModality(Modality[ImageRun]):
         return load_teacher(source, self.label_names(options), self.normalizer(options), key, own_size)
 
     def batch_augment(self, options: ImageRun, num_classes: int) -> BatchAugment | None:
+        options.data.mix.check_batch(options.train.batch_size)
         return build_batch_augment(options.data.augment, options.data.mix, num_classes)
 
     def train_loader(

@@ -47,9 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imported after the arguments are read, so that --help and mistakes in them answer at once, and not by the processes
     # that convert, which start from this file.
     from revit.common.report.tables import print_table
-    from revit.video.data.convert.data_set import convert_data_set
-    from revit.video.data.convert.encode import ConvertSettings
-    from revit.video.data.convert.plan import plan_conversion
+    from revit.video.data.convert.clip import ConvertSettings
+    from revit.video.data.convert.data_set import convert_data_set, plan_conversion
 
     settings = ConvertSettings(values.short_side, values.gop, values.crf)
     plan = plan_conversion(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, get_args
 import environment  # noqa: F401 (it says what to do where the project is not installed)
 
 from revit.common.serving.answer import Answer, find_files
-from revit.common.serving.choices import PRECISIONS, Compile
+from revit.common.serving.options import PRECISIONS, Compile
 from revit.common.system.command_line import add_json, on_one_line, parse, parser, tool
 from revit.common.system.errors import UserError
 from revit.common.system.files import write_json
@@ -100,14 +100,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from revit.common.drawing.gallery import Gallery
     from revit.common.modality.load import open_classifier
     from revit.common.serving.budgets import budget_line
-    from revit.common.serving.load import engine_of
+    from revit.common.serving.engine import Engine
 
     classifier = _with_labels(open_classifier(values.checkpoint, list(MODALITIES.values())), values.labels)
     _say_what_was_opened(classifier)
     gallery = None if values.draw is None else Gallery(values.draw)
     search = _Search(values.paths, classifier, gallery)
     answers: list[Answer] = []
-    with engine_of(
+    with Engine(
         classifier,
         views=values.views,
         grid=values.grid,

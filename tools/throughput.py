@@ -27,7 +27,7 @@ from typing import Any
 
 import environment  # noqa: F401 (it says what to do where the project is not installed)
 
-from revit.common.serving.choices import INT8
+from revit.common.serving.options import INT8
 from revit.common.system.command_line import add_config, add_json, command_line, parse, parser, tool
 from revit.common.system.errors import UserError
 from revit.common.system.files import write_json

@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "python tools/train_net.py --cfg configs/video/demo.yaml run.dir=runs/seed1 run.seed=1 --stage evaluate\n"
         "python tools/train_net.py --cfg configs/image/demo.yaml --print-config train.optim.lr model\n"
         "python tools/train_net.py --keys train.optim\n"
+        "python tools/train_net.py --cfg configs/image/demo.yaml --show-batch batch.png\n"
         "torchrun --nproc-per-node 2 tools/train_net.py --cfg configs/image/demo.yaml run.dir=runs/two_processes",
     )
     add_config(arguments, required=False)
@@ -62,6 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="KIND",
         help="print the JSON schema, for editors, of configurations of this kind: image, video or asvit_search",
     )
+    arguments.add_argument(
+        "--show-batch",
+        metavar="FILE.png",
+        help="draw the first training batch there, augmented and mixed, with labels and token grids, and do nothing else",
+    )
     # The deepspeed launcher adds it; what it says is in the environment too.
     arguments.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
     values = parse(arguments, argv)
@@ -81,6 +87,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     world = World.from_environment()
     with world.one_voice():
         options, modality = load_run(values.cfg, values.overrides)
+        if values.show_batch is not None:
+            from revit.common.training.show_batch import show_batch
+
+            print(show_batch(options, modality, values.show_batch))
+            return 0
         world = start_world(pick_device(options.run.device), options.parallel.timeout_minutes, world)
         Recipe(options, modality, world).run(values.stage)
         stop_world()

@@ -8,12 +8,14 @@ from typing import Any
 
 from torch import nn
 
+from revit.common.data.augment.options import AugmentOptions
 from revit.common.data.formats.base import Split
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
 from revit.common.data.reader import Views
 from revit.common.methods.base import methods_found
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
+from revit.common.methods.task import BatchAugment
 from revit.common.modality import load
 from revit.common.modality.classifier import Classifier
 from revit.common.modality.modality import Modality
@@ -29,8 +31,7 @@ from revit.video.data.options import ONE_VIEW, ClipOptions, ViewOptions
 from revit.video.demo import make_motion_clips
 from revit.video.models.timesformer import TimeSformer
 from revit.video.options import VideoModel, VideoRun
-from revit.video.weights.infer import infer
-from revit.video.weights.source import DIALECTS
+from revit.video.weights.source import DIALECTS, infer
 from revit.video.weights.start import start_from
 
 
@@ -138,6 +139,22 @@ class VideoModality(Modality[VideoRun]):
     ) -> Loader:
         data, clips, seed = self.data(options), self.split(options, split), options.run.seed
         return build_train_loader(data, batch_size, seed, clips=clips, rank=rank, num_ranks=num_ranks)
+
+    def assigner_loader(
+        self, options: VideoRun, split: Split, batch_size: int, rank: int = 0, num_ranks: int = 1
+    ) -> Loader:
+        """Load a split shuffled, with the crop and the flip of `data.pixels` alone: what else is changed may need another
+        token length."""
+        plain = AugmentOptions(flip_probability=options.data.augment.flip_probability)
+        data = options.data.model_copy(update={"augment": plain})
+        return self.train_loader(options.model_copy(update={"data": data}), split, batch_size, rank, num_ranks)
+
+    def batch_augment(self, options: VideoRun, num_classes: int) -> BatchAugment | None:
+        # Imported here: it takes most of a second, and only trainings do it.
+        from revit.common.data.augment.batches import build_batch_augment
+
+        options.data.mix.check_batch(options.train.batch_size)
+        return build_batch_augment(options.data.augment, options.data.mix, num_classes)
 
     def eval_loader(
         self,

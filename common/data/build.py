@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from revit.common.data.broken import BrokenFiles
@@ -14,6 +15,8 @@ from revit.common.data.options import LoadingOptions, SourceOptions
 from revit.common.data.sampler import EpochSampler
 from revit.common.data.split_off import SplitOff
 from revit.common.system.errors import UserError
+
+LOG = logging.getLogger("revit.data")
 
 ReadList = Callable[[ListRequest], SampleList]
 """Function that reads a source in whichever format it is."""
@@ -29,11 +32,18 @@ def read_split(source: SourceOptions, split: Split, read: ReadList) -> SampleLis
         assert source.train is not None
         assert source.split_off is not None
         whole = _read(source, source.train, "train", read)
+        _say(whole)
         return whole.at(SplitOff(source.split_off, source.parts, source.split_seed).positions(whole)[split])
     where = source.val if split == "test" and source.test is None else getattr(source, split)
     if where is None:
         raise UserError(f"data.source.{split} is not set: give a list file or a folder with one subfolder per class")
-    return _read(source, where, "val" if split == "test" and source.test is None else split, read)
+    samples = _read(source, where, "val" if split == "test" and source.test is None else split, read)
+    _say(samples)
+    return samples
+
+
+def _say(samples: SampleList) -> None:
+    LOG.info("%s: read as: %s, %d samples", samples.source, samples.read_as, len(samples))
 
 
 def _read(source: SourceOptions, where: str, split: Split, read: ReadList) -> SampleList:

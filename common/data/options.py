@@ -29,7 +29,8 @@ class SourceOptions(NotedOptions):
     prefix: str = ""
     """Folder that relative paths of the lists are joined to."""
     first_label: int | None = Field(default=None, ge=0, le=1)
-    """Number of the first class in lists of numbers; null: 1 where labels of the training list have 1 and not 0, which is said, else 0."""
+    """Number of the first class in lists of numbers; null: 1 where those of the training list are 1, 2, ... without
+    a gap, which is said, else 0."""
     fold: int = Field(default=1, ge=1, le=3)
     """Number of the official split, where `train` and `test` are the folder of UCF101's or HMDB51's split files."""
     label_column: str | None = None

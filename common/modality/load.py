@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from revit.common.data.label_names import are_numbers
 from revit.common.methods.base import check_installed
 from revit.common.methods.revit.adaptive import AdaptiveClassifier, TokenLengthAssigner
 from revit.common.methods.revit.budget import KEY
@@ -170,11 +171,6 @@ def _said(key: str, value: Any) -> str:
         text = ", ".join(map(str, value))
         return f"{key} {text:.60}" if text else f"no {key}"
     return f"{key} {'null' if value is None else value!s:.60}"
-
-
-def are_numbers(names: Sequence[str]) -> bool:
-    """Say whether class names only repeat the class numbers, as in a list without names."""
-    return all(name == str(number) for number, name in enumerate(names))
 
 
 def check_same_classes(source: str, theirs: Sequence[str], ours: Sequence[str]) -> None:

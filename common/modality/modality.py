@@ -18,7 +18,7 @@ from revit.common.methods.revit.task import ResizableTask, SelfDistillation
 from revit.common.methods.run_options import RecipeOptions
 from revit.common.methods.task import BatchAugment, Task
 from revit.common.modality.classifier import Classifier, Inputs
-from revit.common.models.base import GridModel
+from revit.common.models.base import GridModel, Normalizer
 from revit.common.models.load_report import LoadReport
 from revit.common.system.errors import UserError
 from revit.common.weights.source import Dialect, Source
@@ -139,7 +139,7 @@ class Modality(ABC, Generic[Run]):
     # -- inputs of a model -------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def normalizer(self, options: Run) -> nn.Module:
+    def normalizer(self, options: Run) -> Normalizer:
         """Return the module that makes uint8 inputs normalised floats."""
 
     @abstractmethod

@@ -130,3 +130,9 @@ class Normalizer(nn.Module):
         """Normalise uint8 (B, C, ...) to float (B, C, ...)."""
         per_channel = (1, -1, *[1] * (pixels.ndim - 2))
         return torch.addcmul(self.shift.view(per_channel), pixels.to(self.scale.dtype), self.scale.view(per_channel))
+
+    def undo(self, inputs: Tensor) -> Tensor:
+        """Turn normalised (B, C, ...) back to uint8, cut to what bytes hold."""
+        per_channel = (1, -1, *[1] * (inputs.ndim - 2))
+        pixels = (inputs.float() - self.shift.view(per_channel)) / self.scale.view(per_channel)
+        return pixels.round().clamp(0, 255).to(torch.uint8)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from revit.common.costs.per_grid import count_costs
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.models.base import GridModel
-from revit.common.serving.choices import INT8
+from revit.common.serving.options import INT8
 from revit.common.serving.runtime import Runtime
 from revit.common.timing.cases import even_mixtures, even_pass, noise
 from revit.common.timing.measure import Case
@@ -75,8 +75,8 @@ def served_cases(
                 case = Case(SERVED, config, "adaptive", dtype, fast, batch, cost, mixed, calls, held)
                 with torch.inference_mode():
                     answers = mixed()
-                for answer, lengths in zip(answers, even_mixtures(calls, batch, device)):
-                    said = expected[lengths, torch.arange(batch, device=device)]
+                for answer, grid_index in zip(answers, even_mixtures(calls, batch, device)):
+                    said = expected[grid_index, torch.arange(batch, device=device)]
                     _check(case, answer, said, limits[dtype])
                 yield case
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,7 +17,7 @@ from revit.common.data.flat import FlatStrings
 from revit.common.evaluation.evaluate import Evaluation, grid_runners
 from revit.common.evaluation.evaluator import Evaluator
 from revit.common.evaluation.examples import make_examples
-from revit.common.evaluation.record import IN_RUN, Seen, save_seen
+from revit.common.evaluation.record import IN_RUN, EvaluationRecord, save_record
 from revit.common.methods.base import optim_of, start_of, task_of
 from revit.common.methods.revit.adaptive import AdaptiveClassifier, TokenLengthAssigner
 from revit.common.methods.revit.labels import LengthLabels, class_balanced_weights
@@ -246,12 +247,11 @@ def evaluate(run: Run) -> None:
     classifier = evaluator.load(file)
     if options.model.budget is not None:
         evaluator.choose(classifier, options.model.budget, file)
-    evaluations: list[Evaluation] = []  # one, on rank 0
-    report = evaluator.report(classifier, evaluations.append)
+    report, evaluation = evaluator.report(classifier)
     if "budget" in report:
         run.log.say(budget_line(report["budget"]))
     report["seconds"] = {**run.seconds, "evaluate": round(time.perf_counter() - start, 3)}
-    run.world.on_main(lambda: _write_report(run, report, evaluations[0], classifier))
+    run.world.on_main(lambda: _write_report(run, report, evaluation, classifier))
     if not options.has_lengths:
         checkpoint = load_checkpoint(run.model_file)
         run.save(run.checkpoint_file, checkpoint.label_names, checkpoint.parts, checkpoint.extra)
@@ -261,12 +261,12 @@ def _write_report(run: Run, report: dict[str, Any], evaluation: Evaluation, clas
     """Write report.json, with the speed measured, and the record of every sample that its page needs."""
     options, modality = run.options, run.modality
     grids = [grid.name for grid in classifier.model.grids]
-    seen = Seen.of(evaluation, grids, modality.label_names(options), options.test.merge)
-    if seen.lengths is not None:
+    record = EvaluationRecord.of(evaluation, grids, modality.label_names(options), options.test.merge)
+    if record.grid_index is not None:
         samples = modality.eval_loader(options, options.test.split, 1, one_view=True).dataset
         paths = modality.paths(options, options.test.split)
-        seen = seen.with_examples(make_examples(seen, samples.__getitem__, paths))
-    save_seen(run.record_file, seen)
+        record = replace(record, examples=make_examples(record, samples.__getitem__, paths))
+    save_record(run.record_file, record)
     if checks := modality.data_checks(options):
         report["data"] = checks
     if options.run.speed_seconds:

@@ -8,12 +8,11 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from revit.common.config.options import Options
+from revit.common.data.augment.options import AugmentOptions, Interpolation, MixOptions
 from revit.common.data.options import LoadingOptions, SourceOptions
-from revit.image.data.transforms import can_be_followed, read_policy
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 AxisOrder = Literal["corrected", "official"]
 Covers = Literal["picture", "centre_square"]
 
@@ -56,60 +55,13 @@ class PicturePixelOptions(Options):
         return self
 
 
-class AugmentOptions(Options):
+class PictureAugmentOptions(AugmentOptions):
     """Augmentation of single training pictures; the default is a random crop and a flip."""
 
     scale: tuple[float, float] = (0.08, 1.0)
     """Smallest and largest share of a picture's area that a random crop takes."""
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Smallest and largest width of a crop, in heights."""
-    interpolation: Interpolation | Literal["random"] = "bicubic"
-    """Interpolation of crops; `random` draws bilinear or bicubic for each."""
     flip_probability: float = Field(default=0.5, ge=0, le=1)
     """Chance of a left-right flip; 0 where left and right are classes, as with digits."""
-    auto_augment: str | None = None
-    """timm's text of a RandAugment, AutoAugment or AugMix policy; DeiT: rand-m9-mstd0.5-inc1."""
-    color_jitter: float | tuple[float, float, float] | tuple[float, float, float, float] | None = None
-    """Strength for brightness, contrast and saturation (and hue). Has no effect beside `auto_augment`, as in timm."""
-    erase_probability: float = Field(default=0.0, ge=0, le=1)
-    """Random erasing (Zhong et al.): chance that a rectangle of a picture is replaced."""
-    erase_mode: Literal["const", "rand", "pixel"] = "pixel"
-    """Filling of erased rectangles: zeros, one random colour, or noise."""
-    erase_count: int = Field(default=1, ge=1)
-    """Largest number of rectangles of one picture."""
-    repeats: int = Field(default=1, ge=1)
-    """Repeated augmentation: times that an epoch shows each picture that it shows. The epoch stays as long, so 3 (DeiT)
-    means a third of the pictures."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
-            if not 0 < low <= high:
-                raise ValueError(f"{name} {(low, high)} must be two positive numbers, the smaller first")
-        if self.scale[1] > 1:
-            raise ValueError(f"scale {self.scale} is a share of the picture's area; it ends at 1")
-        if self.auto_augment is not None:
-            read_policy(self.auto_augment)
-        return self
-
-
-class MixOptions(Options):
-    """Mixing of pictures of a batch with each other, and of their labels (timm's Mixup)."""
-
-    mixup: float = Field(default=0.0, ge=0)
-    """Parameter of the shares' distribution Beta(mixup, mixup); 0: no mixup. DeiT: 0.8."""
-    cutmix: float = Field(default=0.0, ge=0)
-    """Parameter of the same for rectangles cut from the partner; 0: no cutmix. DeiT: 1.0."""
-    probability: float = Field(default=1.0, ge=0, le=1)
-    """Chance that a batch (or pair, or element) is mixed at all."""
-    switch_probability: float = Field(default=0.5, ge=0, le=1)
-    """Chance of cutmix rather than mixup where both are on."""
-    mode: Literal["batch", "pair", "elem"] = "batch"
-    """Unit of one draw."""
-
-    @property
-    def mixes(self) -> bool:
-        return self.mixup > 0 or self.cutmix > 0
 
 
 class TokenLabelOptions(Options):
@@ -137,7 +89,7 @@ class PictureOptions(Options):
 
     source: PictureSourceOptions = PictureSourceOptions()
     pixels: PicturePixelOptions = PicturePixelOptions()
-    augment: AugmentOptions = AugmentOptions()
+    augment: PictureAugmentOptions = PictureAugmentOptions()
     mix: MixOptions = MixOptions()
     token_labels: TokenLabelOptions | None = None
     """Stored targets for every patch (LV-ViT); null: none."""
@@ -153,6 +105,9 @@ class PictureOptions(Options):
                 "to 0 (LV-ViT mixes tokens inside the model instead)"
             )
         policy = self.augment.auto_augment
+        # Imported here, as in the options of augmentation.
+        from revit.image.data.transforms import can_be_followed
+
         if policy is not None and not can_be_followed(policy):
             raise ValueError(
                 f"augment.auto_augment {policy!r} moves pictures in ways that label maps cannot follow; with "

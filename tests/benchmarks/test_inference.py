@@ -40,8 +40,8 @@ def test_shares_cost_what_is_asked(target):
     assert sum(shares) == pytest.approx(1)
     assert shares[1] == shares[2]
     assert sum(map(float.__mul__, shares, costs)) + assigner == pytest.approx(target)
-    lengths = deal(shares, 1000, seed=3)
-    assert 1 - Prices(costs, assigner).saving(lengths) == pytest.approx(target / 196, abs=2e-3)
+    grid_index = deal(shares, 1000, seed=3)
+    assert 1 - Prices(costs, assigner).saving(grid_index) == pytest.approx(target / 196, abs=2e-3)
     with pytest.raises(ValueError, match=r"between 75 and 196\.5 is possible"):
         shares_for(costs, assigner, 60.0)
 
@@ -92,7 +92,7 @@ def test_from_files_to_labels(capsys):
 def test_a_clip_without_an_answer_ends_the_run(tmp_path):
     classifier, prices = inference.untrained(*inference.load_run(inference.CONFIG, TINY))
     (tmp_path / "a.mp4").write_bytes(b"no clip")
-    serving = inference.Serving(device="cpu", dtype="float32", compile="eager")
+    serving = {"device": "cpu", "dtype": "float32", "compile": "eager"}
     target = 0.7 * prices.grids[0]
     with pytest.raises(RuntimeError, match=r"a\.mp4 at 8x8 became .*error="):
         inference.stream(classifier, prices, [str(tmp_path / "a.mp4")], target, 4, 1, serving)

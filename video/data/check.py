@@ -14,11 +14,9 @@ from av.video.stream import VideoStream
 
 from revit.common.data.check.facts import PRINT_BYTES, Facts, Kind
 from revit.common.system.crew import Alive
-from revit.video.data.decode import DecodeError
 from revit.video.data.decode.frame_folder import FRAMES_PER_SECOND, frame_files, read_folder
-from revit.video.data.decode.index import frames_per_second
-from revit.video.data.decode.opening import num_bytes, open_bytes
-from revit.video.data.decode.shape import picture_shape
+from revit.video.data.decode.index import frames_per_second, picture_shape
+from revit.video.data.decode.opening import DecodeError, num_bytes, open_bytes
 from revit.video.data.decode.whole import PlainDecode
 
 PRINTED_FRAMES = 4
@@ -98,9 +96,10 @@ def _facts(path: str, decode: PlainDecode, alive: Alive) -> Facts:
     rises = len(known) == num_frames and all(a < b for a, b in pairwise(known))
     fps = frames_per_second(stream, known if rises else None)
     seconds = (known[-1] - known[0]) * unit + 1 / fps if rises and unit else num_frames / fps
+    num_listed = max(decode.num_held, decode.num_indexed)
     if decode.reason is not None or _is_cut(path, seconds, told):
         reason = decode.reason or f"truncated: its container tells of {told:.1f} s and of bytes behind its end"
-        lost = max(0, decode.num_listed - num_frames)
+        lost = max(0, num_listed - num_frames)
         whole = f"{num_frames} of {num_frames + lost}" if lost else f"{num_frames}"
         return Facts(kind_of(reason), f"{reason}; {whole} frames are whole", seconds=seconds, frames=num_frames)
     remarks = []
@@ -110,8 +109,8 @@ def _facts(path: str, decode: PlainDecode, alive: Alive) -> Facts:
         remarks.append(uneven)
     if told - seconds > max(SILENT_SHARE * told, SILENT_SECONDS):
         remarks.append(f"its container tells of {told:.1f} s, its pictures end after {seconds:.1f} s")
-    if decode.is_exact and decode.num_listed > num_frames:
-        remarks.append(f"{num_frames} of {decode.num_listed} frames are shown, the others lack what was cut off")
+    if decode.is_exact and num_listed > num_frames:
+        remarks.append(f"{num_frames} of {num_listed} frames are shown, the others lack what was cut off")
     if abs(seconds - told) > max(0.01 * seconds, 1.5 / fps) or not prints.bytes:
         prints = _second_look(path, seconds, rate, unit)
     return Facts(odd="; ".join(remarks), print=prints.bytes, seconds=seconds, frames=num_frames)

@@ -27,7 +27,8 @@ from revit.common.data.lists import SampleList, Segment
 from revit.common.data.loader import Loader
 from revit.common.data.reader import Views
 from revit.common.system.errors import UserError
-from revit.video.data.decode import DecodeError, DecoderError, VideoInfo, Wanted
+from revit.video.data.decode.opening import DecodeError
+from revit.video.data.decode.read import DecoderError, VideoInfo, Wanted
 from revit.video.data.decode.reader import FrameReader
 from revit.video.data.lists import read_clips
 from revit.video.data.options import ClipLoadingOptions, ClipOptions, FrameOptions, ViewOptions
@@ -57,7 +58,8 @@ def build_train_loader(
     """
     clips = clips if clips is not None else read_split(options, "train")
     load = TrainClips(clips, options, make_reader(options.loading))
-    return build.train_loader(load, clips, options.loading, batch_size, seed, rank=rank, num_ranks=num_ranks)
+    how = {"repeats": options.augment.repeats, "rank": rank, "num_ranks": num_ranks}
+    return build.train_loader(load, clips, options.loading, batch_size, seed, **how)
 
 
 def build_eval_loader(
@@ -238,18 +240,20 @@ class TrainClips:
 
     def __call__(self, index: int, generator: Generator) -> Sample:
         """Read uint8 (1, C, T, H, W) and its class number."""
-        pixels, short_side, remark = self.options.pixels, 0, None
+        pixels, augment = self.options.pixels, self.options.augment
+        short_side, remark = 0, None
 
         def choose(info: VideoInfo) -> Wanted:
             nonlocal short_side, remark
             remark = info.remark
             numbers = train_indices(info, self.options.frames, generator)
-            short_side = train_short_side(pixels, generator)
-            return Wanted(numbers, short_side if pixels.resize == "decoder" else None)
+            if augment.scale is None:
+                short_side = train_short_side(pixels, generator)
+            return Wanted(numbers, short_side or None if pixels.resize == "decoder" else None)
 
         path = self.clips.file(index)
         frames = self.reader.read(path, within(self.clips.segment(index), path, choose))
-        clip = train_pixels(_to_clip(frames), pixels, short_side, generator)
+        clip = train_pixels(_to_clip(frames), pixels, short_side, generator, augment)
         return Sample(clip[None], self.clips.label(index), remark=remark, path=path)
 
 

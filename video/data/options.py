@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from revit.common.config.options import NotedOptions, Options
+from revit.common.data.augment.options import AugmentOptions, MixOptions
 from revit.common.data.options import LoadingOptions, SourceOptions
 
 
@@ -105,12 +106,16 @@ class ClipLoadingOptions(LoadingOptions):
     counted."""
 
 
-class ClipOptions(Options):
+class ClipOptions(NotedOptions):
     """The data section of a video run."""
 
+    later = ("augment", "mix")
     source: SourceOptions = SourceOptions()
     frames: FrameOptions = FrameOptions()
     pixels: PixelOptions = PixelOptions()
+    augment: AugmentOptions = AugmentOptions()
+    """Augmentation beside the crop and the flip of `pixels`; the default is nothing (published)."""
+    mix: MixOptions = MixOptions()
     val_views: ViewOptions = ViewOptions()
     """Evaluation during training. (The published code evaluates on randomly augmented clips there.)"""
     test_views: ViewOptions = ViewOptions(num_crops=3)

@@ -11,14 +11,20 @@ Letters: C channels, T frames, H and W height and width.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 from torchvision.transforms.v2 import functional as F
 
+from revit.common.data.augment.options import AugmentOptions
 from revit.video.data.decode.pyav import short_side_size
 from revit.video.data.options import PixelOptions
+
+PUBLISHED = AugmentOptions()
+"""No augmentation but the crop and the flip of `PixelOptions`."""
 
 
 def resize_short_side(clip: Tensor, short_side: int, antialias: bool = False) -> Tensor:
@@ -67,18 +73,46 @@ def spatial_crop(clip: Tensor, size: int, position: Literal[0, 1, 2]) -> Tensor:
     return F.crop(clip, top, left, size, size)
 
 
+@lru_cache(maxsize=8)
+def frame_changes(options: PixelOptions, augment: AugmentOptions) -> Callable[[Tensor, Generator], Tensor] | None:
+    """Return timm's changes of pictures, made alike to all frames of a clip, uint8 (T, C, H, W): the crop of `scale` and the
+    flip where `scale` is given, then policy or colour jitter. None for none of them."""
+    if augment.scale is None and augment.auto_augment is None and augment.color_jitter is None:
+        return None
+    # Imported here: it takes most of a second, and clips are mostly read without.
+    from revit.common.data.augment.policies import change_alike, train_parts
+
+    size, flip = (options.crop_size, options.crop_size), flip_probability(options, augment)
+    crop, change, _ = train_parts(size, options.mean, augment.model_copy(update={"flip_probability": flip}))
+    if augment.scale is not None:
+        change.transforms = [*crop.transforms, *change.transforms]
+    return partial(change_alike, change)
+
+
+def flip_probability(options: PixelOptions, augment: AugmentOptions) -> float:
+    """Return the chance of a left-right flip."""
+    return options.flip_probability if augment.flip_probability is None else augment.flip_probability
+
+
 def train_short_side(options: PixelOptions, generator: Generator) -> int:
     """Draw the short side of one clip, before the clip is read so that the decoder can do the resizing."""
     return random_short_side(options.jitter_min, options.jitter_max, options.scale_sampling, generator)
 
 
-def train_pixels(clip: Tensor, options: PixelOptions, short_side: int, generator: Generator) -> Tensor:
-    """Resize, crop and flip one clip: uint8 (T, C, H, W) to (C, T, size, size)."""
-    clip = resize_short_side(clip, short_side, options.antialias)
-    clip = random_crop(clip, options.crop_size, options.crop_offsets, generator)
-    if float(torch.rand((), generator=generator)) < options.flip_probability:
-        clip = F.horizontal_flip(clip)
-    return _finish(clip, options)
+def train_pixels(
+    clip: Tensor, options: PixelOptions, short_side: int, generator: Generator, augment: AugmentOptions = PUBLISHED
+) -> Tensor:
+    """Crop, flip and augment one clip: uint8 (T, C, H, W) to (C, T, size, size), all frames alike.
+
+    short_side: that of the crop which is taken where `augment.scale` is null.
+    """
+    if augment.scale is None:
+        clip = resize_short_side(clip, short_side, options.antialias)
+        clip = random_crop(clip, options.crop_size, options.crop_offsets, generator)
+        if float(torch.rand((), generator=generator)) < flip_probability(options, augment):
+            clip = F.horizontal_flip(clip)
+    changes = frame_changes(options, augment)
+    return _finish(clip if changes is None else changes(clip, generator), options)
 
 
 def eval_short_side(options: PixelOptions, num_crops: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from array import array
 from collections.abc import Iterator, Sequence
@@ -18,8 +17,6 @@ from revit.common.data.flat import GrowingLabels, GrowingStrings
 from revit.common.data.label_names import check_label
 from revit.common.data.lists import SampleList, SegmentUnit
 from revit.common.system.errors import UserError
-
-LOG = logging.getLogger("revit.data")
 
 Split = Literal["train", "val", "test"]
 SHOWN_PROBLEMS = 5
@@ -153,9 +150,7 @@ def read_source(request: ListRequest, formats: Sequence[Format]) -> SampleList:
             f"{request.source}: not recognised as a list or folder of {request.noun}; name what it is with "
             f"data.source.format ({', '.join(by_name)})"
         )
-    samples = chosen.read(request)
-    LOG.info("%s: read as: %s, %d %s", request.source, samples.read_as or chosen.name, len(samples), request.noun)
-    return samples
+    return chosen.read(request)
 
 
 class Rows:
@@ -186,8 +181,8 @@ class Rows:
         """Return the list. UserError for refused lines and labels that are no class.
 
         Labels are class names or whole numbers. Names are numbered as the request's `names`, else `names`, else alphabetically.
-        Numbers count from the request's `first_label`; where that is open, from 1 if they have 1 and not 0 and, where there
-        are names, reach their count.
+        Numbers count from the request's `first_label`; where that is open, from 1 if they are 1, 2, ... without a gap and, where
+        there are names, as many.
         """
         request = self.request
         _check_lines(request.source, self._bad)
@@ -200,8 +195,9 @@ class Rows:
             known = tuple(sorted(texts))
         first = request.first_label
         if first is None:
-            reaches = known is None or (max(numeric, default=0) == len(known) and not set(texts) & set(known))
-            first = int(bool(numeric) and min(numeric) == 1 and reaches)
+            # Without a gap, so that some classes of a larger data set keep the numbers that they have there.
+            from_one = sorted(set(numeric)) == list(range(1, len(set(numeric)) + 1))
+            first = int(bool(numeric) and from_one and (known is None or max(numeric) == len(known)))
         number_of = {name: number for number, name in enumerate(known)} if known is not None else None
         numbers, wrong = np.zeros(len(texts), np.int64), {}
         for place, label in enumerate(texts):

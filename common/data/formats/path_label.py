@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from array import array
 from collections.abc import Sequence
@@ -9,9 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from revit.common.data.flat import GrowingStrings
-from revit.common.data.formats.base import LOG, SHOWN_PROBLEMS, FilesByStem, ListRequest, Rows, is_number, walk_files
+from revit.common.data.formats.base import SHOWN_PROBLEMS, FilesByStem, ListRequest, Rows, is_number, walk_files
 from revit.common.data.lists import SampleList
 from revit.common.system.errors import UserError
+
+LOG = logging.getLogger("revit.data")
 
 SPLIT_NAMES = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
 

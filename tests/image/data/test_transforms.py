@@ -11,16 +11,16 @@ from PIL import Image
 from timm.data import create_transform
 from timm.data.auto_augment import LEVEL_TO_ARG, AugmentOp
 
+from revit.common.data.augment.policies import operations_of, train_parts
 from revit.common.data.dataset import global_generators_seeded
-from revit.image.data.options import AugmentOptions, PicturePixelOptions
+from revit.image.data.options import PictureAugmentOptions as AugmentOptions
+from revit.image.data.options import PicturePixelOptions
 from revit.image.data.transforms import (
     MOVING,
     FollowedTransform,
     can_be_followed,
     eval_transform,
     move_map,
-    operations_of,
-    train_parts,
     train_transform,
 )
 
@@ -69,7 +69,7 @@ def test_the_short_side_is_resized_to_256_for_a_crop_of_224():
 @pytest.mark.parametrize("name", sorted(LEVEL_TO_ARG))
 def test_no_operation_of_a_policy_fails_at_any_strength(quarters, name):
     """timm asks PIL to keep 0 bits, which newer PIL refuses; `train_parts` mends that."""
-    _, changes, _ = train_parts(PicturePixelOptions(), AugmentOptions(auto_augment=RANDAUGMENT))
+    _, changes, _ = train_parts((224, 224), (0.5, 0.5, 0.5), AugmentOptions(auto_augment=RANDAUGMENT))
     mended = {operation.name: operation for operation in operations_of(changes.transforms[0])}
     for magnitude in (0, 5, 10):
         operation = AugmentOp(name, prob=1.0, magnitude=magnitude)
@@ -79,7 +79,7 @@ def test_no_operation_of_a_policy_fails_at_any_strength(quarters, name):
 
 
 def test_posterising_to_no_bits_is_black(quarters):
-    _, changes, _ = train_parts(PicturePixelOptions(), AugmentOptions(auto_augment="rand-m10-inc1-p1"))
+    _, changes, _ = train_parts((224, 224), (0.5, 0.5, 0.5), AugmentOptions(auto_augment="rand-m10-inc1-p1"))
     (posterise,) = [
         operation for operation in operations_of(changes.transforms[0]) if operation.name == "PosterizeIncreasing"
     ]
@@ -160,9 +160,8 @@ def test_following_draws_the_same_pictures(quarters):
     """Replaying operations on the map leaves the random numbers of the picture as they are."""
     pixels = PicturePixelOptions(img_size=32)
     transform = FollowedTransform(pixels, AugmentOptions(auto_augment=RANDAUGMENT, interpolation="random"))
-    first, changes, last = train_parts(
-        pixels, AugmentOptions(auto_augment=RANDAUGMENT, interpolation="random", flip_probability=0)
-    )
+    options = AugmentOptions(auto_augment=RANDAUGMENT, interpolation="random", flip_probability=0)
+    first, changes, last = train_parts(pixels.size, pixels.mean, options)
     for seed in range(10):
         with global_generators_seeded(seed):
             mirrored = float(torch.rand(())) < 0.5

@@ -20,7 +20,7 @@ from revit.common.data.formats.base import ListRequest, Split
 from revit.common.data.lists import Segment
 from revit.common.system.errors import UserError
 from revit.video.data.clips import build_eval_loader, build_train_loader, read_split
-from revit.video.data.decode import probe, read_frames
+from revit.video.data.decode.read import probe, read_frames
 from revit.video.data.lists import read_clips
 from revit.video.data.options import ClipOptions
 from revit.video.models.timesformer import TimeSformer
@@ -377,6 +377,10 @@ def test_labels_of_a_list_count_as_those_of_the_training_list(tmp_path):
         read_split(options_of(Layout({"train": train, "val": zero}, "")), "val")
     forced = read_clips(request(train, first_label=0))
     assert forced.labels.tolist() == [1, 2, 3]
+
+
+def test_some_classes_of_a_larger_data_set_keep_their_numbers(tmp_path):
+    assert read_clips(request(save(tmp_path / "l.txt", "a.mp4 1\nb.mp4 2\nc.mp4 7\n"))).labels.tolist() == [1, 2, 7]
 
 
 def test_names_of_a_file_tell_where_labels_begin(tmp_path):
