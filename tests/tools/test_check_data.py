@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -138,9 +139,13 @@ def test_lists_of_numbers_that_do_not_begin_at_0_or_have_gaps(data):
     report = found(data, data / "list.txt")
     reasons = {one["reason"] for one in report["problems"] if one["kind"] == "label"}
     assert reasons == {
-        "its labels begin at 1, and are taken to count from there; if class 0 has no file here, set data.source.first_label=0",
-        "1 numbers up to its largest label 7 have no file: 3",
+        "its labels begin at 1, so that class 0 has no file; if they count from there, set data.source.first_label=1",
+        "1 numbers below its largest label 7 have no file: 3",
     }
+    from_one = [f"{samples.path(at)} {samples.label(at) + 1}\n" for at in range(len(samples))]
+    (data / "from_one.txt").write_text("".join(from_one))
+    (problem,) = found(data, data / "from_one.txt")["problems"]
+    assert problem["reason"].startswith("its labels begin at 1, and are taken to count from there")
     doubled = [one for one in report["problems"] if one["kind"] == "duplicate"]
     assert [one["reason"] for one in doubled if one["path"] == samples.path(0)] == ["the same file is listed"]
     assert len(doubled) == 3  # the first again, and the second with two labels, of which neither is kept
@@ -202,6 +207,53 @@ def test_the_summary_lies_in_the_cache_where_the_folder_is_read_only(data, monke
         assert summary.fingerprint == paths_of(read_clips(str(only / "train")))
     finally:
         only.chmod(0o755)
+
+
+def test_segments_are_parts_of_their_file(data):
+    one, other = sorted((data / "train").rglob("*.mp4"))[:2]  # 0.8 s each
+    cut = data / "cut.mp4"
+    cut.write_bytes(one.read_bytes()[: one.stat().st_size // 2])
+    rows = [(one, 0, 0.4, "a"), (one, 0.4, 0.8, "b"), (other, 0, 0.8, "a"), (other, 0, 0.8, "b"), (other, 7, 9, "b")]
+    rows += [(cut, 0, 0.2, "a"), (cut, 0.2, 0.4, "b")]
+    lines = ["file,start,end,label", *(",".join(map(str, row)) for row in rows)]
+    (data / "segments.csv").write_text("\n".join(lines))
+    report = found(data, data / "segments.csv", "--kind", "video")
+    assert [(one["path"], one["kind"]) for one in report["problems"]] == [
+        (str(other), "duplicate"),
+        (str(other), "duplicate"),
+        (str(other), "truncated"),
+        (str(cut), "truncated"),
+    ]
+    assert "the segment begins at 7 seconds, the file has 0.8 seconds" in str(report["problems"])
+    assert (report["files"], report["good"]) == (
+        7,
+        2,
+    )  # both segments of the file that is cut are lost, it is named once
+    run(data / "segments.csv", "--out", data / "clean.txt", status=2)
+
+
+def test_parts_of_tar_files_and_folders_of_frames_are_read_as_files(data):
+    clips = sorted((data / "train").rglob("*.mp4"))
+    with tarfile.open(data / "clips.tar", "w") as tar:
+        for number, clip in enumerate([*clips, *clips[:1]]):
+            tar.add(clip, f"class{number % 2}/{number:02d}{clip.suffix}")
+        tar.add(Path(__file__), "class0/99.mp4")
+    report = found(data, data / "clips.tar")
+    assert report["kinds"]["duplicate"] == report["kinds"]["unreadable"] == 1
+    assert report["good"] == len(clips)
+    for number, pictures in enumerate((film(1, 8), film(2, 8), film(1, 8))):
+        for at, picture in enumerate(pictures):
+            file = _made(data / "frames" / f"class{number % 2}" / f"clip{number}" / f"img_{at}.png")
+            Image.fromarray(picture).save(file)
+    file.write_bytes(file.read_bytes()[:100])
+    (data / "frames" / "class1" / "clip1" / "img_3.png").write_bytes(b"")
+    arguments = ["--kind", "video"]
+    report = found(data, data / "frames", *arguments)
+    kinds = {Path(one["path"]).name: one["kind"] for one in report["problems"] if one["kind"] != "label"}
+    assert kinds == {"clip1": "damaged", "clip2": "damaged"}
+    Image.fromarray(pictures[-1]).save(file)
+    kinds = found(data, data / "frames", *arguments)["kinds"]
+    assert (kinds["damaged"], kinds["duplicate"]) == (1, 1)
 
 
 # -- pictures ------------------------------------------------------------------------------------------------------------

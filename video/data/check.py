@@ -29,6 +29,8 @@ UNEVEN = 1.5
 """Times of the usual distance between frames from which on, or below the inverse of which, the rate is variable."""
 SILENT_SHARE, SILENT_SECONDS = 0.1, 0.5
 """Share of the length that the container tells, and seconds, that may be missing without a remark: sound is often longer."""
+UNSMOOTHED = {"skip_loop_filter": "all"}
+"""Of the decoder: smoothing changes how a picture looks, not what can be read of it, and is a good part of the work."""
 KINDS: dict[Kind, tuple[str, ...]] = {
     "truncated": ("truncated", "its index (moov box) is missing"),
     "damaged": ("damaged", "no frame of it can be decoded", "cannot be read as a picture"),
@@ -79,8 +81,7 @@ def kind_of(reason: str) -> Kind:
 
 def _facts(path: str, decode: PlainDecode, alive: Alive) -> Facts:
     stream, told = decode.stream, _told_seconds(decode.stream)
-    # Smoothing changes how a picture looks, not what can be read of it, and is a third of the work.
-    stream.codec_context.options = {"skip_loop_filter": "all"}
+    stream.codec_context.options = UNSMOOTHED
     rate, unit = float(stream.average_rate or stream.guessed_rate or 30), float(stream.time_base or 0)
     prints, stamps, shape = _Prints(told), list[int | None](), None
     for number, frame in enumerate(decode):
@@ -111,8 +112,8 @@ def _facts(path: str, decode: PlainDecode, alive: Alive) -> Facts:
         remarks.append(f"its container tells of {told:.1f} s, its pictures end after {seconds:.1f} s")
     if decode.is_exact and num_listed > num_frames:
         remarks.append(f"{num_frames} of {num_listed} frames are shown, the others lack what was cut off")
-    if abs(seconds - told) > max(0.01 * seconds, 1.5 / fps) or not prints.bytes:
-        prints = _second_look(path, seconds, rate, unit)
+    if num_frames >= PRINTED_FRAMES and (abs(seconds - told) > max(0.01 * seconds, 1.5 / fps) or not prints.bytes):
+        prints = _second_look(path, seconds, rate, unit, alive)
     return Facts(odd="; ".join(remarks), print=prints.bytes, seconds=seconds, frames=num_frames)
 
 
@@ -130,13 +131,16 @@ def _folder_facts(files: Sequence[str], alive: Alive) -> Facts:
     return Facts(print=prints.bytes, seconds=len(files) / FRAMES_PER_SECOND, frames=len(files))
 
 
-def _second_look(path: str, seconds: float, rate: float, unit: float) -> _Prints:
+def _second_look(path: str, seconds: float, rate: float, unit: float, alive: Alive) -> _Prints:
     """Take the print of a file whose container did not tell how long it is."""
     prints, stamps = _Prints(seconds), list[int | None]()
     with PlainDecode(path, salvage=True) as decode:
+        decode.stream.codec_context.options = UNSMOOTHED
         for number, frame in enumerate(decode):
             stamps.append(frame.pts)
             prints.see(frame, _seconds(stamps, number, rate, unit))
+            if number % LIMITED_FRAMES == 0:
+                alive()
     return prints
 
 

@@ -47,11 +47,13 @@ def _of_one(samples: SampleList) -> Iterator[str]:
         return
     if samples.first_label:
         yield "its labels begin at 1, and are taken to count from there; if class 0 has no file here, set data.source.first_label=0"
+    elif min(counts) == 1:
+        yield "its labels begin at 1, so that class 0 has no file; if they count from there, set data.source.first_label=1"
     last = max(counts)
-    gaps = [samples.class_name(label) for label in range(last) if label not in counts]
+    gaps = [samples.class_name(label) for label in range(min(counts), last) if label not in counts]
     if gaps:
         shown = f"{', '.join(gaps[:SHOWN_GAPS])}{', ...' if len(gaps) > SHOWN_GAPS else ''}"
-        yield f"{len(gaps)} numbers up to its largest label {samples.class_name(last)} have no file: {shown}"
+        yield f"{len(gaps)} numbers below its largest label {samples.class_name(last)} have no file: {shown}"
 
 
 def _of_two(one: tuple[str, SampleList], other: tuple[str, SampleList]) -> Iterator[tuple[str, str]]:

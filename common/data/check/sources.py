@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -33,7 +34,11 @@ def kind_of(where: str, extensions: Mapping[str, Collection[str]]) -> str:
     """
     if not os.path.exists(where):
         raise UserError(f"{where}: no such file or folder; give a list file, or a folder of files or of classes")
-    names = islice(_files(where), PEEKED_FILES) if os.path.isdir(where) else _words(where)
+    names = list(islice(_files(where), PEEKED_FILES)) if os.path.isdir(where) else [where]
+    if names and names[0].lower().endswith(".tar"):
+        names = _members(names[0])
+    elif names == [where]:
+        names = _words(where)
     ends = [os.path.splitext(name.lower())[1] for name in names]
     counts = {kind: sum(end in known for end in ends) for kind, known in extensions.items()}
     return max(counts, key=lambda kind: counts[kind])
@@ -75,13 +80,22 @@ def _files(folder: str) -> Iterator[str]:
         yield from (os.path.join(inner, name) for name in names)
 
 
+def _members(archive: str) -> list[str]:
+    """Return the first names in a tar file; none of one that is damaged, which its reader says."""
+    try:
+        with tarfile.open(archive, "r:") as tar:
+            return [member.name for member in islice(tar, PEEKED_FILES)]
+    except (tarfile.TarError, OSError):
+        return []
+
+
 def _words(where: str) -> list[str]:
-    """Return what may be names of files in the beginning of a list or a tar file."""
+    """Return what may be names of files in the beginning of a list."""
     try:
         with open(where, "rb") as file:
             text = file.read(PEEKED_BYTES).decode(errors="replace")
     except OSError as error:
         raise UserError(f"{where}: cannot be read ({reason_of(error).lower()})") from None
-    for mark in ',;"\t\0':
+    for mark in ',;"\t':
         text = text.replace(mark, " ")
     return text.split()
