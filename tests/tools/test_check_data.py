@@ -15,6 +15,8 @@ from pathlib import Path
 import check_data
 import numpy as np
 import pytest
+import report as report_tool
+import train_net
 from doctor import film, judge, make_healthy, plant, write_slow
 from PIL import Image
 
@@ -213,7 +215,14 @@ def test_segments_are_parts_of_their_file(data):
     one, other = sorted((data / "train").rglob("*.mp4"))[:2]  # 0.8 s each
     cut = data / "cut.mp4"
     cut.write_bytes(one.read_bytes()[: one.stat().st_size // 2])
-    rows = [(one, 0, 0.4, "a"), (one, 0.4, 0.8, "b"), (other, 0, 0.8, "a"), (other, 0, 0.8, "b"), (other, 7, 9, "b")]
+    rows = [
+        (one, 0, 0.4, "a"),
+        (one, 0.4, 0.8, "b"),
+        (other, 0, 0.8, "a"),
+        (other, 0, 0.8, "b"),
+        (other, 7, 9, "b"),
+        (other, 0.5, 2, "a"),
+    ]
     rows += [(cut, 0, 0.2, "a"), (cut, 0.2, 0.4, "b")]
     lines = ["file,start,end,label", *(",".join(map(str, row)) for row in rows)]
     (data / "segments.csv").write_text("\n".join(lines))
@@ -223,12 +232,12 @@ def test_segments_are_parts_of_their_file(data):
         (str(other), "duplicate"),
         (str(other), "truncated"),
         (str(cut), "truncated"),
+        (str(other), "odd"),
     ]
+    assert report["problems"][-1]["reason"] == "the segment ends at 2 seconds, the file at 0.8"
     assert "the segment begins at 7 seconds, the file has 0.8 seconds" in str(report["problems"])
-    assert (report["files"], report["good"]) == (
-        7,
-        2,
-    )  # both segments of the file that is cut are lost, it is named once
+    # Both segments of the file that is cut are lost; it is named once.
+    assert (report["files"], report["good"]) == (8, 3)
     run(data / "segments.csv", "--out", data / "clean.txt", status=2)
 
 
@@ -254,6 +263,44 @@ def test_parts_of_tar_files_and_folders_of_frames_are_read_as_files(data):
     Image.fromarray(pictures[-1]).save(file)
     kinds = found(data, data / "frames", *arguments)["kinds"]
     assert (kinds["damaged"], kinds["duplicate"]) == (1, 1)
+
+
+def test_trainings_and_reports_quote_the_newest_check(data, capsys):
+    test = sorted((data / "test").rglob("*.*"))[0]
+    os.truncate(test, 0)
+    found(data, data / "train", data / "test")
+    config = data / "config.yaml"
+    config.write_text(
+        f"""
+kind: video
+data:
+  source: {{train: {data}/train, val: {data}/test}}
+  frames: {{num_frames: 2, sampling_rate: 4}}
+  pixels: {{crop_size: 32, jitter_min: 32, jitter_max: 32}}
+  loading: {{num_workers: 0, decode_timeout_seconds: 0}}
+model: {{grids: [2x2], embed_dim: 16, depth: 1, num_heads: 2}}
+train: {{batch_size: 8, schedule: {{name: cosine, epochs: 1}}}}
+run: {{dir: {data}/run, speed_seconds: 0}}
+"""
+    )
+    clip = next((data / "train").rglob("clip0000.mp4"))
+    clip.unlink()
+    capsys.readouterr()
+    assert train_net.main(["--cfg", str(config)]) == 0
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert f"data check: {data}/test: 11 of 12 files are good (1 empty; checked 20" in said
+    assert "THE LIST HAS CHANGED SINCE" in said.split(f"{data}/train: 16 of 16")[1].split("data check:")[0]
+    report = json.loads((data / "run" / "report.json").read_text())
+    assert (report["data"]["val"]["good"], report["data"]["val"]["current"]) == (11, True)
+    assert report["data"]["train"]["current"] is False
+    outputs = [data / "page.html", data / "table.md", data / "all.json"]
+    options = [
+        text for option, path in zip(("--html", "--markdown", "--json"), outputs) for text in (option, str(path))
+    ]
+    assert report_tool.main([str(data / "run"), *options]) == 0
+    for output in outputs[:2]:
+        assert "11 of 12 files are good" in output.read_text()
+    assert json.loads(outputs[2].read_text())["runs"][0]["data"] == report["data"]
 
 
 # -- pictures ------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -29,6 +30,8 @@ from revit.common.system.log import progress
 UNKEPT = ("missing", "slow")
 """Kinds that are looked for again by the next check, as they depend on the machine."""
 
+CUT_SHARE = 0.1
+"""Share of a segment that may be missing at the end of its file without a remark."""
 UPDATE_SECONDS = 0.2
 """Time between two changes of the progress bar."""
 
@@ -183,6 +186,10 @@ def _odd_files(plan: Plan, files: Files) -> dict[int, Problem]:
             count, rate = segment.frames(int(files.frames[file]), _rate(files, file))[1], _rate(files, file)
             if _is_short(plan.span, count / rate, count):
                 lengths.append((number, count / rate, count))
+            length = float(files.seconds[file] if segment.unit == "seconds" else files.frames[file])
+            if segment.end != math.inf and segment.end - length > CUT_SHARE * (segment.end - segment.start):
+                reason = f"the segment ends at {segment.end:g} {segment.unit}, the file at {length:.4g}"
+                found[number] = Problem(files.path(file), "odd", reason)
     for number, seconds, num_frames in lengths:
         path = files.path(int(files.of_sample[number]))
         before = f"{found[number].reason}; " if number in found else ""
