@@ -18,8 +18,8 @@ import torch
 from harness import arguments_of, chosen, finish, held_out_files
 from modalities import MODALITIES
 
-from revit.common.modality.classifier import Classifier
 from revit.common.modality.load import open_classifier
+from revit.common.modality.modality import Classifier
 from revit.common.serving.engine import Engine
 from revit.common.serving.options import INT8, PRECISIONS
 from revit.common.system.command_line import parse, tool

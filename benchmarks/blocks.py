@@ -20,6 +20,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from itertools import product
 from typing import Any
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own lines, two for every pass
@@ -162,11 +163,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     values = parse(arguments, argv)
     names, dtypes = chosen(values.blocks, BLOCKS), chosen(values.dtypes, ("float32", "bfloat16", "int8"))
     torch.set_num_threads(values.threads)
-    rows: list[dict[str, Any]] = []
-    for name in names:
-        for dtype in dtypes:
-            for batch in map(int, values.batches.split(",")):
-                rows += measure_block(name, dtype, batch, values.rounds)
+    cases = product(names, dtypes, map(int, values.batches.split(",")))
+    rows = [row for case in cases for row in measure_block(*case, values.rounds)]
     return finish(__file__, argv, values, rows)
 
 

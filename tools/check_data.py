@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # that read, which start from this file.
     from revit.common.data.check.doctor import check
     from revit.common.system.files import write_json
-    from revit.common.system.stop import StopRequest
+    from revit.common.system.processes import StopRequest
 
     stop = StopRequest()
     try:
@@ -94,7 +94,7 @@ def make_plan(values: Any) -> Plan:
     from revit.common.data.check.doctor import Plan
     from revit.common.data.check.result import Problem, check_can_be_listed
     from revit.common.data.check.sources import kind_of, read_source
-    from revit.common.system.machine import num_cores
+    from revit.common.system.device import num_cores
 
     overrides = [text for text in values.data if "=" in text and not Path(text).exists()]
     named = [text for text in values.data if text not in overrides]

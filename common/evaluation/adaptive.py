@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from revit.common.costs.per_grid import Costs
+from revit.common.costs.flops import Costs
 from revit.common.evaluation.cascade import CascadeTable, cascade_figures, gather_answers, shares_of
 from revit.common.evaluation.evaluate import Answers, Evaluation
 from revit.common.evaluation.intervals import Z95
 from revit.common.methods.revit.labels import smallest_correct
-from revit.common.system.machine import machine_name, package_versions
+from revit.common.system.device import machine_name, package_versions
 
 PACKAGES = ("revit-video", "torch", "torchvision", "timm", "numpy", "av", "decord", "fvcore", "deepspeed")
 SEED = 0

@@ -17,7 +17,7 @@ from revit.common.models.base import merge_views
 from revit.common.serving.batches import StreamBatches, Transfer
 from revit.common.serving.reading import InFlight
 from revit.common.system.device import autocast
-from revit.common.system.distributed import ALONE, World
+from revit.common.system.distributed import ALONE, DistributedContext
 from revit.common.system.log import progress
 from revit.common.timing.clock import Stopwatch
 
@@ -141,7 +141,7 @@ def evaluate(
     dtype: str = "float32",
     num_samples: int | None = None,
     description: str = "evaluate",
-    world: World = ALONE,
+    context: DistributedContext = ALONE,
 ) -> Evaluation:
     """Run every runner on every batch; models must be in eval mode. Raise ValueError if no sample could be read, or if
     an answer is not finite: a damaged model would be scored as a poor one.
@@ -155,7 +155,7 @@ def evaluate(
     salvaged: list[Failure] = []
     said: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in runners}
     clocks = {name: Stopwatch(device) for name in runners}
-    own_share = None if num_samples is None else len(range(world.rank, num_samples, world.size))
+    own_share = None if num_samples is None else len(range(context.rank, num_samples, context.size))
     with progress(description, own_share) as update_bar:
         for read in loader:
             batch = read.to(device)
@@ -185,15 +185,15 @@ def evaluate(
             all_logits, indices = zip(*said[name]) if said[name] else ((), ())
             answers[name] = Answers(_cat(all_logits), _cat(indices), clocks[name].seconds)
     own = Evaluation(_cat(ids), _cat(targets), answers, failures, salvaged)
-    if not world.any(own.num_evaluated > 0):
-        failures = [failure for some in world.gather(failures) for failure in some]
+    if not context.any(own.num_evaluated > 0):
+        failures = [failure for some in context.gather(failures) for failure in some]
         first = f"; the first was {failures[0].path}: {failures[0].reason}" if failures else ""
         raise ValueError(f"no sample could be evaluated: all {len(failures)} failed{first}")
-    if world.any(any(not bool(one.logits.isfinite().all()) for one in answers.values())):
+    if context.any(any(not bool(one.logits.isfinite().all()) for one in answers.values())):
         raise ValueError(
             "the model's answers are not all numbers; its weights are damaged, or run.dtype is too narrow for them"
         )
-    parts = world.gather_to_main(own)
+    parts = context.gather_to_main(own)
     return _joined(parts) if len(parts) > 1 else own
 
 

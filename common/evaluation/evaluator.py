@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from revit.common.costs.per_grid import Costs, count_costs
+from revit.common.costs.flops import Costs, count_costs
 from revit.common.data.formats.base import Split
 from revit.common.evaluation.adaptive import adaptive_report, versions
 from revit.common.evaluation.evaluate import Evaluation, Runner, Streamed, evaluate, grid_runners
@@ -25,7 +25,7 @@ from revit.common.serving.options import Compile
 from revit.common.serving.plan import Plan, choose_plan
 from revit.common.serving.runtime import Runtime
 from revit.common.system.device import pick_device
-from revit.common.system.distributed import ALONE, World
+from revit.common.system.distributed import ALONE, DistributedContext
 from revit.common.system.errors import UserError
 from revit.common.system.log import RunLog, console
 from revit.common.weights.checkpoint import Checkpoint, is_checkpoint, load_checkpoint
@@ -37,10 +37,10 @@ class Evaluator:
     With several processes each evaluates a share of the samples, and rank 0 knows the result.
     """
 
-    def __init__(self, options: RecipeOptions, modality: Modality[Any], world: World = ALONE) -> None:
+    def __init__(self, options: RecipeOptions, modality: Modality[Any], context: DistributedContext = ALONE) -> None:
         self.options = options
         self.modality = modality
-        self.world = world
+        self.context = context
         self.device = pick_device(options.run.device)
         self.dtype = "float32" if options.run.dtype == "auto" else options.run.dtype
         self._choice: Choice | None = None
@@ -83,7 +83,7 @@ class Evaluator:
         num_inputs = len(self.modality.paths(self.options, test.split)) * self.modality.num_views(self.options)
         shape = self.modality.input_shape(self.options)
         # What is measured differs from process to process; all have to serve alike.
-        plan = self.world.on_main(
+        plan = self.context.on_main(
             lambda: choose_plan(model, shape, self.device, dtype or self.dtype, compile, test.batch_size, num_inputs)
         )
         runtime = Runtime(model, self.device, plan.dtype, plan.compiled, plan.max_batch)
@@ -99,13 +99,17 @@ class Evaluator:
     ) -> Evaluation:
         """Return every runner's answers on a split; on another rank than 0 only to its share. dtype: of autocast, instead of
         the run's. UserError if no sample can be read."""
-        options, world = self.options, self.world
-        loader = self.modality.eval_loader(options, split, options.test.batch_size, one_view, world.rank, world.size)
+        options, context = self.options, self.context
+        loader = self.modality.eval_loader(
+            options, split, options.test.batch_size, one_view, context.rank, context.size
+        )
         pixels = self.modality.normalizer(self.options).to(self.device)
         try:
-            return evaluate(runners, loader, pixels, self.device, dtype or self.dtype, loader.num_samples, name, world)
+            return evaluate(
+                runners, loader, pixels, self.device, dtype or self.dtype, loader.num_samples, name, context
+            )
         except ValueError as error:
-            with world.own_errors():  # another process may have good answers
+            with context.own_errors():  # another process may have good answers
                 raise UserError(f"split {split}: {error}") from error
 
     def report(self, classifier: AdaptiveClassifier) -> tuple[dict[str, Any], Evaluation]:
@@ -121,7 +125,7 @@ class Evaluator:
             runners["adaptive"] = Streamed(networks, pixels, self.device)
         # What is served computes in a dtype of its own.
         evaluation = self.evaluate(runners, test.split, "evaluate", dtype=None if plan is None else "float32")
-        if not self.world.is_main:
+        if not self.context.is_main:
             return {}, evaluation
         costs, calibration = self.costs(classifier), calibration_of(classifier)
         asks = policy is None or policy.asks
@@ -159,7 +163,7 @@ class Evaluator:
         shape, batch = self.modality.input_shape(self.options), self.options.test.batch_size
         networks, served = self._served or classifier, None if self._plan is None else self._plan.how
         # Measured milliseconds differ from process to process; all have to choose alike.
-        self._choice = choice = self.world.on_main(
+        self._choice = choice = self.context.on_main(
             lambda: choose(budget, curve, networks, shape, self.device, self.dtype, batch, served)
         )
         policy = curve.policy(choice.point, choice.holds and self.options.test.hold_budget)
@@ -168,7 +172,7 @@ class Evaluator:
     def calibrate(self, classifier: AdaptiveClassifier, split: Split, num_points: int) -> Calibration | None:
         """Find the operating points of the assigner on a split, with the test's views; None on other ranks than 0."""
         evaluation = self.evaluate(calibration_runners(classifier), split, "calibrate")
-        if not self.world.is_main:
+        if not self.context.is_main:
             return None
         return calibrated(evaluation, self.costs(classifier), self.options.test.merge, split, num_points)
 
@@ -209,7 +213,7 @@ class Evaluator:
                 log.write("val", epoch=epoch, error=str(error))
                 log.say(f"val: epoch {epoch}  none: {error}")
                 return
-            if not self.world.is_main:
+            if not self.context.is_main:
                 return
             merge, answers = self.options.test.merge, evaluation.answers
             top1 = {name: evaluation.percent(one.logits, merge) for name, one in answers.items()}

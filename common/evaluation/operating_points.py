@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from revit.common.costs.per_grid import Costs
+from revit.common.costs.flops import Costs
 from revit.common.evaluation.cascade import CascadeTable, gather_answers, shares_of
 from revit.common.evaluation.evaluate import Evaluation, Runner, grid_runners
 from revit.common.evaluation.intervals import wilson

@@ -23,7 +23,7 @@ from revit.common.data.reader import Reader
 from revit.common.drawing.gallery import Gallery
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.budget import BudgetCurve, Choice
-from revit.common.modality.classifier import Classifier
+from revit.common.modality.modality import Classifier
 from revit.common.models.base import merge_views
 from revit.common.models.grid import TokenGrid
 from revit.common.serving.answer import Answer, Guess

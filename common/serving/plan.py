@@ -20,9 +20,9 @@ from torch import nn
 from revit.common.models.base import GridModel
 from revit.common.serving.options import INT8, PRECISIONS, Compile
 from revit.common.serving.runtime import Runtime
+from revit.common.system.device import device_name, processor
 from revit.common.system.errors import UserError
 from revit.common.system.files import cache_folder, write_json
-from revit.common.system.machine import device_name, processor
 from revit.common.timing.clock import seconds_of
 
 BATCHES = {"cpu": (1, 4), "cuda": (8, 32, 64)}

@@ -83,7 +83,7 @@ def test_a_counter_with_attention_left_out_is_caught(finished, tmp_path, monkeyp
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     (run / "report.json").unlink()
-    monkeypatch.setattr("revit.common.costs.fvcore_count._attention_macs", lambda inputs, outputs: {"attention": 0.0})
+    monkeypatch.setattr("revit.common.costs.flops._attention_macs", lambda inputs, outputs: {"attention": 0.0})
     arguments = ["--cfg", str(run / "config.yaml"), "--stage", "evaluate", f"run.dir={run}"]
     assert train_net.main(arguments) == 1
     assert "CountError: the counts disagree by more than 1% on attention" in capsys.readouterr().err

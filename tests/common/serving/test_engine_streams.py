@@ -14,7 +14,7 @@ import pytest
 import torch
 from made_engine import PLAIN, SHAPE, ByBrightness, Made, made_classifier, pixels_of
 
-from revit.common.modality.classifier import Classifier
+from revit.common.modality.modality import Classifier
 from revit.common.serving import engine as engine_module
 from revit.common.serving.answer import Answer
 from revit.common.serving.engine import Engine
