@@ -14,6 +14,7 @@ from torch import nn
 
 from revit.common.config.load import dump
 from revit.common.config.sections import TrainOptions
+from revit.common.data.check.summary import quote
 from revit.common.data.formats.base import Split
 from revit.common.data.loader import dead_workers_explained
 from revit.common.methods.base import optim_of
@@ -146,7 +147,10 @@ class Recipe:
         if not starts_over:
             remarks = self._check_trainings(run, wanted if only is not None else self._due(book))
         self.context.on_main(lambda: write_text(self.folder / "config.yaml", dump(self.options)))
-        for line in remarks:
+        checks = self.context.on_main(
+            lambda: [quote(found) for found in self.modality.data_checks(self.options).values()]
+        )
+        for line in [*remarks, *(f"data check: {line}" for line in checks)]:
             run.log.say(line)
         return book
 

@@ -299,6 +299,8 @@ def _write_report(run: Run, report: dict[str, Any], evaluation: Evaluation, clas
     predictions.write_predictions(
         run.predictions_file, evaluation, grids, samples_tested, modality.label_names(options), options.test.merge
     )
+    if checks := modality.data_checks(options):
+        report["data"] = checks
     if options.run.speed_seconds:
         shares = report.get("adaptive", {}).get("share")
         shape, seconds = modality.input_shape(options), options.run.speed_seconds
