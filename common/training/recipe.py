@@ -144,7 +144,9 @@ class Recipe:
         if not starts_over:
             remarks = self._check_trainings(run, wanted if only is not None else self._due(book))
         self.context.on_main(lambda: write_text(self.folder / "config.yaml", dump(self.options)))
-        checks = self.context.on_main(lambda: [quote(found) for found in self.modality.data_checks(self.options).values()])
+        checks = self.context.on_main(
+            lambda: [quote(found) for found in self.modality.data_checks(self.options).values()]
+        )
         for line in [*remarks, *(f"data check: {line}" for line in checks)]:
             run.log.say(line)
         return book
