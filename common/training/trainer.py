@@ -19,7 +19,7 @@ from revit.common.data.loader import Loader
 from revit.common.methods.task import BatchAugment, Progress, Task
 from revit.common.system.device import to_cpu
 from revit.common.system.distributed import ALONE, DistributedContext
-from revit.common.system.errors import UserError
+from revit.common.system.errors import Stopped, UserError
 from revit.common.system.log import RunLog, progress
 from revit.common.system.processes import StopRequest
 from revit.common.training.meter import BatchLosses, LossReader, Meter
@@ -288,7 +288,7 @@ class Trainer(Generic[Network]):
             )
         return agreed
 
-    def _stopped(self) -> Exception:
+    def _stopped(self) -> Stopped:
         self.stop.asked = self.stop.asked or "another process"
         return self.stop.stopped(f"{self.name} is saved {self.position}")
 
