@@ -23,7 +23,7 @@ from revit.common.system.errors import Stopped, UserError
 from revit.common.system.log import RunLog, progress
 from revit.common.system.processes import StopRequest
 from revit.common.training.meter import BatchLosses, LossReader, Meter
-from revit.common.training.optim import MovedSchedule, build_optimizer, build_scheduler
+from revit.common.training.optim import MovedSchedule, build_optimizer, build_scheduler, freeze, hold_frozen_statistics
 from revit.common.training.parallel.backend import DEFAULT, Backend
 from revit.common.training.parallel.backends import divide, make_backend, start_facts, start_line
 from revit.common.training.run_folder import states_folder
@@ -58,7 +58,8 @@ def forward_backward(
             inputs, batch = augment(inputs, batch)
         losses: dict[str, Tensor] = {}
         for name, loss in task.losses(model, inputs, batch):
-            backend.backward(loss)
+            if loss.requires_grad:  # not where all that a token grid uses is frozen
+                backend.backward(loss)
             losses[name] = loss.detach()
     return losses
 
@@ -69,6 +70,7 @@ class Trainer(Generic[Network]):
     network: equal on all processes.  make_loader: (rank, number) of those processes that read different samples -> loader.
     augment: mixing and erasing of normalised batches; draws from the global generators only, so that a resume repeats it.
     watch: the network to use (the average of the weights, if that is to be the model) -> what to call after epochs.
+    enough: number of finished epochs -> whether the training ends there; says the same whenever it is asked.
 
     Raises UserError for a list too short for one update, and for settings that the processes cannot train with.
     """
@@ -90,12 +92,15 @@ class Trainer(Generic[Network]):
         stop: StopRequest | None = None,
         augment: BatchAugment | None = None,
         watch: Callable[[Network], Watch | None] = lambda network: None,
+        enough: Callable[[int], bool] = lambda epoch: False,
     ) -> None:
         self.name, self.task, self.log, self.context, self.augment = name, task, log, context, augment
+        self.enough = enough
         self.stop = stop or StopRequest()
         self.num_epochs = options.schedule.total_epochs
         self.log_every, self.save_every, self.keep_states = run.log_every, run.save_every, run.keep_states
         self.folder = states_folder(run.dir, name)
+        freeze(network, options.freeze)
         network.to(device)
         self.normalizer = normalizer.to(device)
         self.average = ModelEmaV3(network, decay=options.ema.decay) if options.ema is not None else None
@@ -152,7 +157,7 @@ class Trainer(Generic[Network]):
             self.position = states.resume()
             with self.stop.waiting(), progress(self.name, total) as bar:
                 bar(advance=self.position.epoch * self.batches_per_epoch + self._batches_done)
-                while self.position.epoch < self.num_epochs:
+                while self.position.epoch < self.num_epochs and not self._is_enough():
                     for number, batch in self._read_epoch():
                         losses = forward_backward(
                             self.model, self.task, self.backend, self.normalizer, batch, self.now, self.augment
@@ -177,6 +182,9 @@ class Trainer(Generic[Network]):
                     states.watch(self.position.epoch)
             return self._weights()
 
+    def _is_enough(self) -> bool:
+        return self.position.samples == 0 and self.enough(self.position.epoch)
+
     @property
     def batches_per_epoch(self) -> int:
         """Batches of one process that an epoch trains on."""
@@ -187,6 +195,7 @@ class Trainer(Generic[Network]):
     def _read_epoch(self) -> Iterator[tuple[int, Batch]]:
         """Yield what is left of the epoch, batch after batch on the device, numbered from 1."""
         self.model.train()
+        hold_frozen_statistics(self.model)
         self.meter, self.reader = Meter(), LossReader(self.backend.works_behind)
         self.broken: list[tuple[int, str]] = []
         self.start = self.position.samples
