@@ -27,13 +27,14 @@ from revit.common.modality.load import build_assigner
 from revit.common.modality.modality import Modality
 from revit.common.models.base import GridModel
 from revit.common.serving.budgets import budget_line
-from revit.common.system.device import pick_device
+from revit.common.system.device import counted, pick_device
 from revit.common.system.distributed import DistributedContext
 from revit.common.system.files import write_json
 from revit.common.system.log import RunLog
 from revit.common.system.processes import StopRequest
 from revit.common.timing.speed import measure_speed
 from revit.common.training.best import best_so_far, patience_ended
+from revit.common.training.outlook import seconds_beside
 from revit.common.training.run_folder import states_folder
 from revit.common.training.state import random_states, restore_random_states, seed_all
 from revit.common.training.trainer import Trainer
@@ -135,6 +136,7 @@ def train_model(run: Run) -> None:
         augment=modality.batch_augment(options, len(run.label_names)),
         watch=lambda network: run.evaluator.watch(network, run.log, keeper(run, network, facts)),
         enough=lambda epoch: enough_epochs(run, epoch),
+        rest=lambda data, step: seconds_beside(options, modality, data, step),
     )
     parts = trainer.train()
     if options.run.keep == "best" and run.context.is_main:
@@ -163,8 +165,9 @@ def enough_epochs(run: Run, epoch: int) -> bool:
     best = run.context.on_main(lambda: patience_ended(run.best_file, epoch, patience))
     if best is not None:
         run.log.say(
-            f"model: ends after epoch {epoch} of {run.options.train.schedule.total_epochs}: no better top-1 on val for "
-            f"{epoch - best['epoch']} epochs; the best is {best['top1']:.2f} % after epoch {best['epoch']}"
+            f"model: ends after epoch {epoch} of {run.options.train.schedule.total_epochs}: no better top-1 on val "
+            f"for {counted(epoch - best['epoch'], 'epoch')}; the best is {best['top1']:.2f} % after epoch {best['epoch']}. A greater "
+            "train.early_stop goes on"
         )
     return best is not None
 

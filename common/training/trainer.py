@@ -24,6 +24,7 @@ from revit.common.system.log import RunLog, progress
 from revit.common.system.processes import StopRequest
 from revit.common.training.meter import BatchLosses, LossReader, Meter
 from revit.common.training.optim import MovedSchedule, build_optimizer, build_scheduler, freeze, hold_frozen_statistics
+from revit.common.training.pace import FirstEstimate, Rest
 from revit.common.training.parallel.backend import DEFAULT, Backend
 from revit.common.training.parallel.backends import divide, make_backend, start_facts, start_line
 from revit.common.training.run_folder import states_folder
@@ -71,6 +72,7 @@ class Trainer(Generic[Network]):
     augment: mixing and erasing of normalised batches; draws from the global generators only, so that a resume repeats it.
     watch: the network to use (the average of the weights, if that is to be the model) -> what to call after epochs.
     enough: number of finished epochs -> whether the training ends there; says the same whenever it is asked.
+    rest: what follows the training takes so long, for the estimate that is said after the first batches.
 
     Raises UserError for a list too short for one update, and for settings that the processes cannot train with.
     """
@@ -93,9 +95,10 @@ class Trainer(Generic[Network]):
         augment: BatchAugment | None = None,
         watch: Callable[[Network], Watch | None] = lambda network: None,
         enough: Callable[[int], bool] = lambda epoch: False,
+        rest: Rest | None = None,
     ) -> None:
         self.name, self.task, self.log, self.context, self.augment = name, task, log, context, augment
-        self.enough = enough
+        self.enough, self.rest = enough, rest
         self.stop = stop or StopRequest()
         self.num_epochs = options.schedule.total_epochs
         self.log_every, self.save_every, self.keep_states = run.log_every, run.save_every, run.keep_states
@@ -116,7 +119,7 @@ class Trainer(Generic[Network]):
             "processes": context.size,
             "reading": ranks,
             "batch_size": self.loader.batch_size,
-            "effective_batch": self.loader.batch_size * ranks * self.backend.accumulate,
+            "effective_batch": self._samples_at_once * self.backend.accumulate,
             "dtype": self.backend.dtype,
             "parallel": parallel.model_dump(mode="json") | {"backend": division.backend},
         }
@@ -156,6 +159,7 @@ class Trainer(Generic[Network]):
         with closing(self.backend):
             self.position = states.resume()
             with self.stop.waiting(), progress(self.name, total) as bar:
+                estimate = FirstEstimate(self.name, self.log.say, self.rest)
                 bar(advance=self.position.epoch * self.batches_per_epoch + self._batches_done)
                 while self.position.epoch < self.num_epochs and not self._is_enough():
                     for number, batch in self._read_epoch():
@@ -167,6 +171,7 @@ class Trainer(Generic[Network]):
                         updated = self.backend.step()
                         self._count(number, updated, ends_update)
                         bar(note=self._note())
+                        estimate.batch(self.meter, self._samples_at_once, self._batches_left(number))
                         if updated and self.backend.num_updates % self.log_every == 0:
                             self._log_interval(number)
                         saves = updated and self.save_every and self.backend.num_updates % self.save_every == 0
@@ -181,6 +186,14 @@ class Trainer(Generic[Network]):
                         raise self._stopped()
                     states.watch(self.position.epoch)
             return self._weights()
+
+    @property
+    def _samples_at_once(self) -> int:
+        return self.loader.batch_size * self.loader.sampler.num_ranks
+
+    def _batches_left(self, number: int) -> int:
+        """Count the batches of this process after batch `number` of the present epoch."""
+        return self.num_batches - number + (self.num_epochs - self.position.epoch - 1) * self.batches_per_epoch
 
     def _is_enough(self) -> bool:
         return self.position.samples == 0 and self.enough(self.position.epoch)
@@ -235,8 +248,7 @@ class Trainer(Generic[Network]):
 
     def _log_interval(self, number: int) -> None:
         self._read_late_losses()
-        epoch = self.position.epoch + 1
-        left = self.num_batches - number + (self.num_epochs - epoch) * self.batches_per_epoch
+        epoch, left = self.position.epoch + 1, self._batches_left(number)
         everyone = self._log("train", epoch, left)
         self.log.say(
             f"{self.name}: epoch {epoch}/{self.num_epochs}  update {self.backend.num_updates}  {everyone.line(left)}"
