@@ -73,7 +73,7 @@ def calibrated(evaluation: Evaluation, costs: Costs, merge: str, split: str, num
     samples the grids that the policy gives them at that cost. See `BudgetCurve` for the fit.
     """
     names, prices = list(costs.grids), list(costs.grids.values())
-    per_grid = torch.stack([evaluation.answers[name].logits for name in names])  # (k, N, V, K)
+    per_grid = torch.stack([evaluation.decided(name) for name in names])  # (k, N, V, K)
     said = evaluation.answers[SCORES].logits
     spread = said[..., -1]
     scores = dithered(said[..., :-1], spread)  # (N, V, k - 1)
@@ -125,7 +125,7 @@ def calibrated(evaluation: Evaluation, costs: Costs, merge: str, split: str, num
             steps_gmacs=steps.gmacs,
             steps_thresholds=steps.thresholds,
         ),
-        CascadeTable.of(split, per_grid, prices),
+        CascadeTable.of(split, per_grid, prices, evaluation.several),
     )
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from revit.common.data.formats.base import Split
 from revit.common.data.lists import SampleList
@@ -61,39 +60,38 @@ def say_closing(run: Run) -> None:
     if not run.context.is_main or not run.report_file.exists():
         return
     report = json.loads(run.report_file.read_text("utf-8"))
-    labels = run.modality.split(run.options, run.options.test.split).labels
-    for text in closing(report, labels, run.label_names, run.modality.plural):
+    samples = run.modality.split(run.options, run.options.test.split)
+    for text in closing(report, samples, run.label_names, run.modality.plural):
         run.log.say(text)
     folder, what = shlex.quote(str(run.options.run.dir)), run.modality.plural.upper()
     run.log.say(f"next: python tools/report.py {folder}; python tools/predict.py --checkpoint {folder} {what}")
 
 
-def closing(report: Mapping[str, Any], labels: NDArray[np.int64], names: Sequence[str], noun: str) -> list[str]:
+def closing(report: Mapping[str, Any], samples: SampleList, names: Sequence[str], noun: str) -> list[str]:
     """Return the result in a line, and what to do in another if it is no better than chance.
 
-    report: of `report.json`.  labels: class numbers (n,) of the tested list.
+    report: of `report.json`.  samples: the tested list.
     """
     rows = [*report["fixed"], *([{"grid": "adaptive", **report["adaptive"]}] if "adaptive" in report else [])]
-    rows = [row for row in rows if row.get("top1") is not None]
-    num = report["samples"]["evaluated"]
-    if not rows or not num:
+    num, key = report["samples"]["evaluated"], "map" if samples.several else "top1"
+    if not num or not all(key in row for row in rows):
         return []
-
-    def shown(row: Mapping[str, Any]) -> str:
-        low, high = (100 * limit for limit in wilson(min(row["top1"] / 100, 1.0), num))
-        return f"{row['grid']} {row['top1']:.2f} % ({low:.1f} to {high:.1f})"
-
-    counts = np.bincount(labels, minlength=len(names))
-    largest, chance = int(counts.argmax()), 100 / len(names)
-    always = 100 * float(counts[largest]) / max(int(counts.sum()), 1)
+    shares = 100 * np.bincount(samples.all_labels, minlength=len(names)) / len(samples)
+    if samples.several:
+        shown = ", ".join(f"{row['grid']} {row[key]:.2f} %" for row in rows)
+        return [f"result: mAP {shown}, on {num} {noun}; chance is {shares.mean():.2f} %, the classes' mean share"]
+    limits = {row["grid"]: [100 * limit for limit in wilson(min(row[key] / 100, 1.0), num)] for row in rows}
+    shown = ", ".join(
+        f"{row['grid']} {row[key]:.2f} % ({{:.1f}} to {{:.1f}})".format(*limits[row["grid"]]) for row in rows
+    )
+    largest, chance = int(shares.argmax()), 100 / len(names)
     lines = [
-        f"result: top-1 {', '.join(map(shown, rows))}, the 95 % interval on {num} {noun}; chance is {chance:.2f} % "
-        f"({len(names)} classes), always {names[largest]!r} {always:.2f} %"
+        f"result: top-1 {shown}, with the 95 % interval on {num} {noun}; chance is {chance:.2f} % ({len(names)} classes), "
+        f"always {names[largest]!r} {shares[largest]:.2f} %"
     ]
-    best = max(rows, key=lambda row: float(row["top1"]))
-    if 100 * wilson(min(best["top1"] / 100, 1.0), num)[0] <= max(chance, always):
+    if max(low for low, _ in limits.values()) <= max(chance, shares[largest]):
         lines.append(
-            "WARNING this is no better than chance, as far as so many samples tell: look at what the model sees (--show-batch "
-            "FILE.png), begin with trained weights (start.source), or raise train.schedule.epochs and go on"
+            f"WARNING this is no better than chance, as far as {num} {noun} tell: look at what the model sees (--show-batch FILE.png), "
+            "begin with trained weights (start.source), or raise train.schedule.epochs and start again: it goes on"
         )
     return lines

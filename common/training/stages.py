@@ -14,13 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from revit.common.data.flat import FlatStrings
+from revit.common.evaluation import predictions
 from revit.common.evaluation.evaluate import Evaluation, grid_runners
 from revit.common.evaluation.evaluator import Evaluator
 from revit.common.evaluation.examples import make_examples
+from revit.common.evaluation.label_sets import best_thresholds
 from revit.common.evaluation.record import IN_RUN, EvaluationRecord, save_record
 from revit.common.methods.base import optim_of, start_of, task_of
+from revit.common.methods.label_limits import THRESHOLDS, limits_in
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
-from revit.common.methods.revit.labels import LengthLabels, class_balanced_weights
+from revit.common.methods.revit.labels import LengthLabels, class_balanced_weights, right_grids
 from revit.common.methods.revit.task import AssignerTask
 from revit.common.methods.run_options import RecipeOptions
 from revit.common.modality.load import build_assigner
@@ -62,6 +65,7 @@ class Run:
         self.checkpoint_file = folder / "checkpoint.safetensors"
         self.report_file = folder / "report.json"
         self.record_file = folder / IN_RUN
+        self.predictions_file = folder / predictions.IN_RUN
 
     @property
     def label_names(self) -> list[str]:
@@ -124,6 +128,8 @@ def train_model(run: Run) -> None:
         started = options.model_copy(update={"start": start})
         run.log.say(str(modality.start(model, started, start.source)))
     facts = {"architecture": architecture_facts(model)}
+    if said := modality.balance_line(options):
+        run.log.say(f"model: {said}")
     if run.context.is_main and not states_folder(options.run.dir, "model").exists():
         run.best_file.unlink(missing_ok=True)  # an earlier training's
     trainer = Trainer(
@@ -165,7 +171,7 @@ def enough_epochs(run: Run, epoch: int) -> bool:
     best = run.context.on_main(lambda: patience_ended(run.best_file, epoch, patience))
     if best is not None:
         run.log.say(
-            f"model: ends after epoch {epoch} of {run.options.train.schedule.total_epochs}: no better top-1 on val "
+            f"model: ends after epoch {epoch} of {run.options.train.schedule.total_epochs}: nothing better on val "
             f"for {counted(epoch - best['epoch'], 'epoch')}; the best is {best['top1']:.2f} % after epoch {best['epoch']}. A greater "
             "train.early_stop goes on"
         )
@@ -182,23 +188,54 @@ def kept_best(run: Run, parts: dict[str, Any], facts: dict[str, Any]) -> tuple[d
     return dict(best.parts), dict(best.extra)
 
 
+def choose_thresholds(run: Run) -> None:
+    """Choose on the val list, at every grid, the probability from which on each class is said; keep it in model.safetensors."""
+    checkpoint = load_checkpoint(run.model_file)
+    classifier = AdaptiveClassifier(run.evaluator.fill(checkpoint, run.model_file).model)
+    evaluation = run.evaluator.evaluate(grid_runners(classifier), "val", "thresholds")
+    extra = dict(checkpoint.extra)
+    if run.context.is_main:
+        # By the views' mean log odds, as classes are said however views are merged.
+        values = {
+            name: best_thresholds(evaluation.probabilities(name, "logits"), evaluation.targets)
+            for name in evaluation.answers
+        }
+        extra[THRESHOLDS] = {"split": "val", "values": values}
+        chosen = replace(evaluation, limits=limits_in(extra, classifier.grids, classifier.model.num_classes))
+        shares = {
+            name: [float(one.correct(one.decided(name), "logits").mean()) for one in (evaluation, chosen)]
+            for name in values
+        }
+        run.log.write("thresholds", values=values, overlap=shares)
+        said = ", ".join(f"{name} {before:.1%} -> {after:.1%}" for name, (before, after) in shares.items())
+        run.log.say(
+            f"thresholds: from 0.5 for every class to those best on val; what is said overlaps the labels: {said}"
+        )
+    run.save(run.model_file, checkpoint.label_names, checkpoint.parts, extra)
+
+
 def label_lengths(run: Run) -> None:
     """Find every sample's token-length label by the trained model, in evaluation mode, one view; write lengths.csv."""
     options = run.options.lengths
     classifier = run.evaluator.fill(load_checkpoint(run.model_file), run.model_file)
     grids = classifier.model.grids
     evaluation = run.evaluator.evaluate(
-        grid_runners(AdaptiveClassifier(classifier.model)), options.split, "lengths", one_view=True
+        grid_runners(AdaptiveClassifier(classifier.model)),
+        options.split,
+        "lengths",
+        one_view=True,
+        limits=run.evaluator.limits(classifier),
     )
     if run.context.is_main:
-        correct = [evaluation.correct(evaluation.answers[grid.name].logits, "logits") for grid in grids]
-        paths = run.modality.paths(run.options, options.split)
+        scores = [evaluation.correct(evaluation.decided(grid.name), "logits") for grid in grids]
+        samples = run.modality.split(run.options, options.split)
+        ids = evaluation.ids.tolist()
         labels = LengthLabels(
             grids=grids,
             ids=evaluation.ids,
-            paths=FlatStrings.of(paths[id] for id in evaluation.ids.tolist()),
-            targets=evaluation.targets,
-            correct=torch.stack(correct, dim=1),
+            paths=FlatStrings.of(samples.path(id) for id in ids),
+            targets=FlatStrings.of(";".join(map(str, samples.label_set(id))) for id in ids),
+            correct=right_grids(torch.stack(scores, dim=1)),
             none_correct=options.none_correct,
         )
         labels.save(run.labels_file)
@@ -244,8 +281,9 @@ def calibrate(run: Run) -> None:
     if found is not None:  # on rank 0
         curve, (cheapest, *_, dearest) = found.curve, found.curve.points
         run.log.write("calibrate", **curve.summary())
+        what = "overlap" if run.options.data.source.several_labels else "top-1"
         run.log.say(
-            f"calibrate: {curve.num_samples} samples of {options.split}: top-1 {cheapest.top1:.2f} % at "
+            f"calibrate: {curve.num_samples} samples of {options.split}: {what} {cheapest.top1:.2f} % at "
             f"{cheapest.gmacs:.4g} GMACs to {dearest.top1:.2f} % at {dearest.gmacs:.4g}; model.budget: {curve.ranges()}"
         )
         if not curve.fits:
@@ -265,6 +303,8 @@ def evaluate(run: Run) -> None:
     if options.model.budget is not None:
         evaluator.choose(classifier, options.model.budget, file)
     report, evaluation = evaluator.report(classifier)
+    if options.data.source.several_labels and evaluator.limits(classifier) is None:
+        run.log.say("evaluate: every class is said from 0.5 on; with data.source.val its threshold is chosen there")
     if "budget" in report:
         run.log.say(budget_line(report["budget"]))
     report["seconds"] = {**run.seconds, "evaluate": round(time.perf_counter() - start, 3)}
@@ -284,6 +324,12 @@ def _write_report(run: Run, report: dict[str, Any], evaluation: Evaluation, clas
         paths = modality.paths(options, options.test.split)
         record = replace(record, examples=make_examples(record, samples.__getitem__, paths))
     save_record(run.record_file, record)
+    samples_tested = modality.split(options, options.test.split)
+    predictions.write_predictions(
+        run.predictions_file, evaluation, grids, samples_tested, modality.label_names(options), options.test.merge
+    )
+    if checks := modality.data_checks(options):
+        report["data"] = checks
     if options.run.speed_seconds:
         shares = report.get("adaptive", {}).get("share")
         shape, seconds = modality.input_shape(options), options.run.speed_seconds
