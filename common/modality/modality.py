@@ -92,6 +92,10 @@ class Modality(ABC, Generic[Run]):
         # A sample's set of labels has a place for every class of the model, also where lists have numbers alone.
         return replace(samples, names=tuple(names)) if samples.several else samples
 
+    def data_warnings(self, options: Run, split: Split) -> list[str]:
+        """Look at some files of a list; return a line for each thing that makes training on them worth less, with what to do."""
+        return []
+
     def paths(self, options: Run, split: Split) -> Sequence[str]:
         """Return the files of a split, position = sample id."""
         return self.split(options, split).paths
