@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -308,6 +309,7 @@ def evaluate(run: Run) -> None:
     if "budget" in report:
         run.log.say(budget_line(report["budget"]))
     report["seconds"] = {**run.seconds, "evaluate": round(time.perf_counter() - start, 3)}
+    report["date"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
     run.context.on_main(lambda: _write_report(run, report, evaluation, classifier))
     if not options.has_lengths:
         checkpoint = load_checkpoint(run.model_file)
@@ -319,11 +321,9 @@ def _write_report(run: Run, report: dict[str, Any], evaluation: Evaluation, clas
     options, modality = run.options, run.modality
     grids = [grid.name for grid in classifier.model.grids]
     record = EvaluationRecord.of(evaluation, grids, modality.label_names(options), options.test.merge)
-    if record.grid_index is not None:
-        samples = modality.eval_loader(options, options.test.split, 1, one_view=True).dataset
-        paths = modality.paths(options, options.test.split)
-        record = replace(record, examples=make_examples(record, samples.__getitem__, paths))
-    save_record(run.record_file, record)
+    samples = modality.eval_loader(options, options.test.split, 1, one_view=True).dataset
+    paths = modality.paths(options, options.test.split)
+    save_record(run.record_file, replace(record, examples=make_examples(record, samples.__getitem__, paths)))
     samples_tested = modality.split(options, options.test.split)
     predictions.write_predictions(
         run.predictions_file, evaluation, grids, samples_tested, modality.label_names(options), options.test.merge
