@@ -23,6 +23,7 @@ from typing import Any
 
 from harness import CONFIGS, arguments_of, check_rows, finish
 from modalities import load_run
+from tables import markdown
 
 from revit.common.modality.modality import Modality
 from revit.common.system.command_line import parse, tool
@@ -77,19 +78,16 @@ def measure(row: str, seed: int, runs: Path) -> dict[str, float]:
 
 def table(results: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     """Return Markdown: mean over the seeds, in brackets the smallest and the largest, and the paper's number."""
-    lines = [
-        "| row | " + " | ".join(f"digits {GRIDS[grid]} | ImageNet {grid} (paper)" for grid in GRIDS) + " |",
-        "|---|" + "---|" * (2 * len(GRIDS)),
-    ]
+    rows = []
     for name, seeds in results.items():
-        cells: list[str] = [ROWS[name][0]]
+        row: dict[str, str | None] = {"row": ROWS[name][0]}
         for grid, paper in zip(GRIDS, ROWS[name][2]):
             found = [seed[grid] for seed in seeds if grid in seed]
             spread = f" ({min(found):.1f} to {max(found):.1f})" if len(found) > 1 else ""
-            cells.append(f"{statistics.mean(found):.1f}{spread}" if found else "")
-            cells.append("" if paper is None else f"{paper:.2f}")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            row[f"digits {GRIDS[grid]}"] = f"{statistics.mean(found):.1f}{spread}" if found else None
+            row[f"ImageNet {grid} (paper)"] = None if paper is None else f"{paper:.2f}"
+        rows.append(row)
+    return markdown(rows)
 
 
 @tool

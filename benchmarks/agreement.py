@@ -18,10 +18,10 @@ import torch
 from harness import arguments_of, chosen, finish, held_out_files
 from modalities import MODALITIES
 
-from revit.common.modality.classifier import Classifier
 from revit.common.modality.load import open_classifier
-from revit.common.serving.choices import INT8, PRECISIONS
-from revit.common.serving.load import engine_of
+from revit.common.modality.modality import Classifier
+from revit.common.serving.engine import Engine
+from revit.common.serving.options import INT8, PRECISIONS
 from revit.common.system.command_line import parse, tool
 
 SAME, LOST = 99.5, 0.5
@@ -51,7 +51,7 @@ def plainly(classifier: Classifier, paths: Sequence[str]) -> Iterator[Verdict]:
 
 def by_engine(classifier: Classifier, paths: Sequence[str], dtype: str) -> Iterator[Verdict]:
     """Answer a stream of files with the engine. RuntimeError for a file without an answer."""
-    with engine_of(classifier, dtype=dtype, compile="eager", device="cpu") as engine:
+    with Engine(classifier, dtype=dtype, compile="eager", device="cpu") as engine:
         for answer in engine.predict(paths):
             if answer.error is not None:
                 raise RuntimeError(f"{answer.path}: {answer.error}")

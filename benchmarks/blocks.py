@@ -20,6 +20,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from itertools import product
 from typing import Any
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own lines, two for every pass
@@ -34,12 +35,11 @@ from revit.common.models.layers.attention import Attention
 from revit.common.models.layers.block import Block, LengthAwareLayerNorm, Mlp
 from revit.common.models.reducer import TokenLayout
 from revit.common.report.tables import print_table
-from revit.common.serving.int8 import to_int8
-from revit.common.serving.packed import pack
+from revit.common.serving.packed import pack, to_int8
 from revit.common.system.command_line import parse, tool
 from revit.common.system.device import DTYPES
 from revit.common.timing.clock import Yardstick
-from revit.video.models.blocks import DividedBlock
+from revit.video.models.timesformer import DividedBlock
 
 GRID = TokenGrid(14, 14)
 BLOCKS: dict[str, tuple[Callable[..., Block], int, int, int]] = {
@@ -163,11 +163,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     values = parse(arguments, argv)
     names, dtypes = chosen(values.blocks, BLOCKS), chosen(values.dtypes, ("float32", "bfloat16", "int8"))
     torch.set_num_threads(values.threads)
-    rows: list[dict[str, Any]] = []
-    for name in names:
-        for dtype in dtypes:
-            for batch in map(int, values.batches.split(",")):
-                rows += measure_block(name, dtype, batch, values.rounds)
+    cases = product(names, dtypes, map(int, values.batches.split(",")))
+    rows = [row for case in cases for row in measure_block(*case, values.rounds)]
     return finish(__file__, argv, values, rows)
 
 

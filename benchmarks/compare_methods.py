@@ -12,11 +12,9 @@ stand in one table, as by `python tools/report.py`. Without a name, all rows: tw
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,59 +42,49 @@ PLAIN: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@dataclass(frozen=True)
-class Bench:
-    """The protocol of one kind of inputs, and its rows."""
-
-    depth: int
-    """Of all models that are told one."""
-    epochs: int
-    rows: Mapping[str, tuple[str, dict[str, Any]]]
-    """Name -> a configuration below `configs/KIND`, and what makes it this row."""
-
-
-BENCHES = {"image": Bench(4, 6, {**PLAIN, "asvit": ("demo.yaml", {"model": ASVIT})}), "video": Bench(3, 5, PLAIN)}
-Run = tuple[Any, Modality[Any]]
+ROWS = {"image": {**PLAIN, "asvit": ("demo.yaml", {"model": ASVIT})}, "video": PLAIN}
+"""Kind -> name -> a configuration below `configs/KIND`, and what makes it this row."""
+DEPTHS, EPOCHS = {"image": 4, "video": 3}, {"image": 6, "video": 5}
+"""Of all models that are told a depth, and of all trainings."""
 
 
 class Protocol:
-    """Data, augmentation, length of training and depth, which all rows of a bench share, and `overrides`, which come last."""
+    """Data, augmentation, length of training and depth, which all rows of a kind share, and `overrides`, which come last."""
 
     def __init__(self, kind: str, folder: Path, overrides: Sequence[str] = ()) -> None:
         """UserError for overrides that nothing knows."""
-        self.bench, self.configs, self.folder = BENCHES[kind], CONFIGS / kind, folder
+        self.kind, self.folder = kind, folder
         of_data = [text for text in overrides if text.startswith("data.")]
         self.others = [text for text in overrides if text not in of_data]
-        self.base, self.modality = load_run(self.configs / "demo.yaml", [*of_data, f"run.dir={folder}"])
+        self.base, self.modality = load_run(CONFIGS / kind / "demo.yaml", [*of_data, f"run.dir={folder}"])
         made = MadeData.under(folder / "data")
         lists = {split: str(getattr(made, split)) for split in ("train", "val", "test")}
         source = {**lists, "label_names": str(made.classes), "prefix": str(made.root)}
-        self.data = self.base.data.model_dump(mode="json", exclude_none=True)
-        self.data |= {"demo": None, "source": self.data["source"] | source}
+        data = self.base.data.model_dump(mode="json", exclude_none=True)
+        self.data = data | {"demo": None, "source": data["source"] | source}
 
-    def run_of(self, name: str, path: Path, changes: Mapping[str, Any], seed: int) -> Run:
+    def run_of(self, name: str, path: Path, changes: Mapping[str, Any], seed: int) -> tuple[Any, Modality[Any]]:
         """Return a configuration under the protocol. UserError for what does not go together."""
         everything = {
             "data": self.data,
-            "train.schedule.epochs": self.bench.epochs,
+            "train.schedule.epochs": EPOCHS[self.kind],
+            **({} if "model" in changes else {"model.depth": DEPTHS[self.kind]}),
             **changes,
             "run.seed": seed,
             "run.dir": str(self.folder / f"{name}_seed{seed}"),
         }
-        if "model" not in changes:
-            everything["model.depth"] = self.bench.depth
         return load_run(path, [*(f"{key}={json.dumps(value)}" for key, value in everything.items()), *self.others])
 
-    def runs(self, values: argparse.Namespace) -> Iterator[Run]:
-        """Return the rows asked for, with every seed. UserError for one that is not known, or two of one name."""
-        check_rows(values.rows, self.bench.rows)
-        names = values.rows or ([] if values.own else list(self.bench.rows))
-        plan = [(name, self.configs / self.bench.rows[name][0], self.bench.rows[name][1]) for name in names]
-        plan += [(path.stem, path, {}) for path in values.own]
-        every = [name for name, _, _ in plan]
-        if len(set(every)) < len(every):
-            raise UserError(f"two rows of one name: {', '.join(every)}; leave one out, or rename the file of --cfg")
-        return (self.run_of(*row, seed) for seed in range(values.seeds) for row in plan)
+
+def plan(kind: str, names: Sequence[str], own: Sequence[Path]) -> list[tuple[str, Path, Mapping[str, Any]]]:
+    """Return name, configuration and changes of the rows asked for. UserError for one that is not known, or two of one name."""
+    rows = {name: (name, CONFIGS / kind / file, changes) for name, (file, changes) in ROWS[kind].items()}
+    check_rows(names, rows)
+    asked = [rows[name] for name in names or ([] if own else rows)] + [(path.stem, path, {}) for path in own]
+    every = [name for name, _, _ in asked]
+    if len(set(every)) < len(every):
+        raise UserError(f"two rows of one name: {', '.join(every)}; leave one out, or rename the file of --cfg")
+    return asked
 
 
 @tool
@@ -107,22 +95,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     arguments = arguments_of(__doc__, example, seeds=1, runs=Path("runs/methods"))
     arguments.add_argument("rows", nargs="*", metavar="ROW", help="rows, and settings of all as key.path=value")
-    arguments.add_argument("--kind", choices=list(BENCHES), default="image")
+    arguments.add_argument("--kind", choices=list(ROWS), default="image")
     arguments.add_argument("--cfg", dest="own", type=Path, action="append", default=[], help="one configuration more")
     values = parse(arguments, argv)
     overrides = [text for text in values.rows if "=" in text]
-    values.rows = [text for text in values.rows if "=" not in text]
+    rows = plan(values.kind, [text for text in values.rows if "=" not in text], values.own)
     protocol = Protocol(values.kind, values.runs / values.kind, overrides)
-    runs = list(protocol.runs(values))  # all are read before the first is trained: mistakes are told at once
+    # All are read before the first is trained: mistakes are told at once.
+    runs = [protocol.run_of(*row, seed) for seed in range(values.seeds) for row in rows]
     protocol.modality.make_data(protocol.base)
     for options, modality in runs:
         Recipe(options, modality).run()
     found = read_runs([options.run.dir for options, _ in runs])
-    rows = comparison_rows(found)
-    print_table(f"Methods under one protocol ({values.kind})", comparison_columns(found), rows)
+    table = comparison_rows(found)
+    print_table(f"Methods under one protocol ({values.kind})", comparison_columns(found), table)
     for warning in comparison_warnings(found):
         print(warning)
-    return finish(__file__, argv, values, rows)
+    return finish(__file__, argv, values, table)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,11 @@
-"""What the benchmarks share: arguments, turns by the clock and by processor time, a training step, rows on screen and in a file."""
+"""What the benchmarks share: arguments, a run's test files, rows on screen and in a file."""
 
 from __future__ import annotations
 
 import argparse
 import statistics
 import sys
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +20,10 @@ from revit.common.data.formats.path_label import PathLabel
 from revit.common.data.made_data import MadeData
 from revit.common.report.tables import print_table
 from revit.common.system.command_line import add_json, command_line, parser
-from revit.common.system.device import DTYPES, pick_device
+from revit.common.system.device import DTYPES, machine_name, package_versions, pick_device
 from revit.common.system.errors import UserError
 from revit.common.system.files import write_json
-from revit.common.system.log import progress
-from revit.common.system.machine import machine_name, package_versions
-from revit.common.timing.clock import seconds_of
+from revit.common.timing.clock import Times
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CPU = torch.device("cpu")
@@ -68,57 +64,20 @@ def check_rows(names: Iterable[str], known: Iterable[str]) -> None:
         raise UserError(f"{', '.join(unknown)}: not known; choose from {', '.join(known)}")
 
 
-@dataclass
-class Times:
-    """Seconds of one call, a number for each round."""
-
-    clock: list[float] = field(default_factory=list)
-    processor: list[float] = field(default_factory=list)
-    """Of all threads; where others use the cores, only these say what a call costs. On a GPU those of the clock."""
-
-    def row(self, name: str) -> dict[str, Any]:
-        """Milliseconds of both, with their ranges."""
-        row: dict[str, Any] = {"name": name}
-        for key, seconds in (("ms", self.clock), ("cpu_ms", self.processor)):
-            low, high = 1e3 * min(seconds), 1e3 * max(seconds)
-            row |= {key: 1e3 * statistics.median(seconds), f"{key}_range": f"{low:.1f} to {high:.1f}"}
-        return row
-
-
-def in_turn(
-    calls: Mapping[str, Callable[[], Any]],
-    rounds: int,
-    device: torch.device = CPU,
-    *,
-    warm_up: int = 1,
-    min_seconds: float = 0.0,
-    processor: Callable[[], float] = time.process_time,
-) -> dict[str, Times]:
-    """Time all calls in every round, each round beginning with another one, so that drifts of the machine meet all alike.
-
-    A call that takes less than `min_seconds` is made several times in a row. warm_up: untimed rounds.
-    """
-    names, repeats = list(calls), dict.fromkeys(calls, 1)
-    times = {name: Times() for name in calls}
-    with progress("measuring", warm_up + rounds) as update_bar:
-        for number in range(warm_up + rounds):
-            first = number % len(names)
-            for name in names[first:] + names[:first]:
-                begin = processor()
-                clock = [seconds_of(calls[name], device) for _ in range(repeats[name])]
-                spent = (processor() - begin) / repeats[name]
-                if number < warm_up:
-                    repeats[name] = max(1, round(min_seconds / clock[-1]))
-                    continue
-                times[name].clock.append(statistics.median(clock))
-                times[name].processor.append(spent if device.type == "cpu" else times[name].clock[-1])
-            update_bar(advance=1)
-    return times
+def costs_of(times: Mapping[str, Times], device: torch.device) -> dict[str, list[float]]:
+    """Return what calls cost: processor seconds, as others who use a CPU's cores disturb them less; on a GPU those of the clock."""
+    return {name: one.processor if device.type == "cpu" else one.clock for name, one in times.items()}
 
 
 def print_times(title: str, times: Mapping[str, Times]) -> list[dict[str, Any]]:
-    """Print a table of milliseconds and return its rows."""
-    rows = [one.row(name) for name, one in times.items()]
+    """Print a table of milliseconds, by the clock and of the processors, and return its rows."""
+    rows = []
+    for name, one in times.items():
+        row: dict[str, Any] = {"name": name}
+        for key, seconds in (("ms", one.clock), ("cpu_ms", one.processor)):
+            low, high = 1e3 * min(seconds), 1e3 * max(seconds)
+            row |= {key: 1e3 * statistics.median(seconds), f"{key}_range": f"{low:.1f} to {high:.1f}"}
+        rows.append(row)
     columns = {"name": "", "ms": "ms", "ms_range": "range", "cpu_ms": "CPU ms", "cpu_ms_range": "range"}
     print_table(title, columns, rows)
     return rows

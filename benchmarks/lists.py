@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -82,39 +81,29 @@ def memory(pid: int) -> dict[str, float]:
 def measure(path: Path, num_workers: int, start: str) -> Found:
     """Return seconds to the first batch, and memory after some hundred, of one loader over the list at `path`."""
     multiprocessing.set_start_method(start, force=True)
-    before, begin, cpu = memory(os.getpid())["RSS"], time.perf_counter(), time.process_time()
+    begin = time.perf_counter()
     samples = PathLabel().read(ListRequest(str(path), "clips"))
-    read, peak = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    seconds = {"list read": time.perf_counter() - begin}
     loading = LoadingOptions(num_workers=num_workers)
     loader = train_loader(LookUp(samples), samples, loading, BATCH_SIZE, seed=0)  # it holds the workers
     batches = iter(loader)
     next(batches)
-    seconds = {"list read": read, "first batch": time.perf_counter() - begin}
-    seconds["of it computing"] = time.process_time() - cpu
+    seconds["first batch"] = time.perf_counter() - begin
     for _ in islice(batches, NUM_BATCHES):
         pass
-    found = {"seconds": seconds, "main process": memory(os.getpid()) | {"peak while reading": peak - before}}
     workers = sorted(child.pid or 0 for child in multiprocessing.active_children())
-    return found | {f"worker {number}": memory(pid) for number, pid in enumerate(workers)}
-
-
-def in_own_process(path: Path, num_workers: int, start: str) -> Found:
-    """Call `measure` in a fresh process."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(measure, path, num_workers, start).result()
+    found = {f"worker {number}": memory(pid) for number, pid in enumerate(workers)}
+    return {"seconds": seconds, "main process": memory(os.getpid()), **found}
 
 
 def show(long: Found, short: Found) -> None:
     """Print seconds, then megabytes with the list's part in brackets."""
     print(", ".join(f"{name} {value:.2f} s" for name, value in long["seconds"].items()))
-    rows = [
-        {"process": name}
-        | {kind: f"{long[name][kind]:.0f} ({long[name][kind] - short[name][kind]:+.0f})" for kind in KINDS}
-        for name in long
-        if name != "seconds"
-    ]
+    rows = []
+    for name in [name for name in long if name != "seconds"]:
+        megabytes = {kind: f"{long[name][kind]:.0f} ({long[name][kind] - short[name][kind]:+.0f})" for kind in KINDS}
+        rows.append({"process": name, **megabytes})
     print_table("MB (the list)", {name: name for name in ("process", *KINDS)}, rows)
-    print(f"peak while reading the list: {long['main process']['peak while reading']:+.0f} MB")
 
 
 @tool
@@ -127,12 +116,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.error("--runs and --workers must be at least 1")
     runs: list[Found] = []
     with tempfile.TemporaryDirectory() as folder:
-        paths = {number: Path(folder) / f"{number}.txt" for number in (values.samples, SHORT)}
-        for number, path in paths.items():
+        paths = [Path(folder) / f"{number}.txt" for number in (values.samples, SHORT)]
+        for path, number in zip(paths, (values.samples, SHORT)):
             write_list(path, number)
         for _ in range(values.runs):
-            runs.append(in_own_process(paths[values.samples], values.workers, values.start))
-            show(runs[-1], in_own_process(paths[SHORT], values.workers, values.start))
+            both = []
+            for path in paths:
+                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                    both.append(pool.submit(measure, path, values.workers, values.start).result())
+            show(*both)
+            runs.append(both[0])
     seconds = [run["seconds"]["first batch"] for run in runs]
     megabytes = [max(run[name]["PSS"] for name in run if name.startswith("worker")) for run in runs]
     work = f"an epoch over a list of {values.samples:,} clips"

@@ -30,12 +30,13 @@ from typing import Any
 import av
 import numpy as np
 import torch
-from harness import Times, arguments_of, finish, goal, in_turn, print_times
+from harness import CPU, arguments_of, finish, goal, print_times
 from numpy.typing import NDArray
 
 from revit.common.system.command_line import parse, tool
+from revit.common.timing.clock import Times, time_rounds
 from revit.video.data.clips import build_train_loader, load_views
-from revit.video.data.decode.decord import installed as decord_installed
+from revit.video.data.decode import libraries
 from revit.video.data.decode.reader import FrameReader
 from revit.video.data.decoders import ONE_VIEW
 from revit.video.data.options import ClipOptions
@@ -146,7 +147,7 @@ def by_pytorchvideo(path: str) -> Picture:
 
 
 BARE: dict[str, Reader] = {"bare PyAV": bare_pyav, "bare PyAV, seeking": seeking_pyav}
-if decord_installed():
+if libraries.installed("decord"):
     BARE |= {"bare decord": bare_decord, "bare decord, in order": decord_in_order}
 
 
@@ -166,9 +167,9 @@ def runs_of(
     calls = {name: partial(read, path) for name, read in readers.items()}
     times = {name: Times() for name in readers}
     for _ in range(values.runs):
-        found = in_turn(calls, values.rounds, warm_up=0, processor=partial(processor_seconds, ours))
+        found = time_rounds(calls, CPU, values.rounds, processor=partial(processor_seconds, ours))
         for name, one in found.items():
-            times[name].clock.append(statistics.median(one.clock))
+            times[name].clock.append(one.median)
             times[name].processor.append(statistics.median(one.processor))
     return times
 
@@ -181,7 +182,10 @@ def compare(what: str, path: str, peers: dict[str, Reader], values: argparse.Nam
     expected = bare_pyav(path)
     right = {name: read for name, read in peers.items() if np.array_equal(read(path), expected)}
     helped, alone = FrameReader("auto", 30.0), FrameReader("auto", 0.0)
-    own: dict[str, Reader] = {name: partial(_read, reader) for name, reader in ((OURS, helped), (IN_PROCESS, alone))}
+    own = {
+        name: partial(reader.read, choose_indices=lambda _: INDICES)
+        for name, reader in ((OURS, helped), (IN_PROCESS, alone))
+    }
     for name, read in own.items():
         if not np.array_equal(read(path), expected):
             raise RuntimeError(f"{what}: {name} returned other frames than a plain decode")
@@ -193,13 +197,9 @@ def compare(what: str, path: str, peers: dict[str, Reader], values: argparse.Nam
     return times
 
 
-def _read(reader: FrameReader, path: str) -> Picture:
-    return reader.read(path, lambda _: INDICES)
-
-
-def times_as_fast(times: dict[str, Times], ours: str, peers: Sequence[str], kind: str) -> list[float]:
-    """How many times as long as `ours` the fastest of `peers` took, run by run, by the clock or by the processor."""
-    own, others = getattr(times[ours], kind), [getattr(times[name], kind) for name in peers]
+def times_as_fast(times: dict[str, Times], ours: str, peers: Sequence[str], kind: str = "processor") -> list[float]:
+    """How many times as long as `ours` the fastest of `peers` took, run by run, by the processor or by the clock."""
+    own, *others = (getattr(times[name], kind) for name in (ours, *peers))
     return [min(each) / mine for mine, *each in zip(own, *others)]
 
 
@@ -215,7 +215,7 @@ def mp4(folder: Path, values: argparse.Namespace) -> Rows:
             ("1.2 times", f"the faster of {' and '.join(bare)}", bare),
         ):
             clock = statistics.median(times_as_fast(times, OURS, peers, "clock"))
-            processor = times_as_fast(times, OURS, peers, "processor")
+            processor = times_as_fast(times, OURS, peers)
             rows.append(goal(f"{what}, against {said}", target, processor, unit=" times", clock=clock))
     return rows
 
@@ -231,7 +231,7 @@ def avi(folder: Path, values: argparse.Namespace) -> Rows:
             remux(source, path, packed(packets_of(source)[0]))
         times = compare(f"AVI, {what}", str(path), BARE, values)
         right = [name for name in BARE if name in times]
-        longer = [1 / one for one in times_as_fast(times, IN_PROCESS, right, "processor")]
+        longer = [1 / one for one in times_as_fast(times, IN_PROCESS, right)]
         work = f"AVI, {what}: over the fastest bare reader of the right frames"
         wrong = [name for name in BARE if name not in right]
         rows.append(goal(work, "at most 1.1 times its time", longer, unit=" times", wrong=wrong))
@@ -243,18 +243,12 @@ def resize(folder: Path, values: argparse.Namespace) -> Rows:
     reader = FrameReader("auto", 0.0)
     for width, height in ((1280, 720), (340, 256)):
         path = make_clip(folder / f"{width}.mp4", 0, 30, width=width, height=height)
-        views = {
-            who: partial(
-                load_views,
-                options=ClipOptions.model_validate({"pixels": {"resize": who}}),
-                views=ONE_VIEW,
-                reader=reader,
-            )
-            for who in ("transform", "decoder")
-        }
+        views = {}
+        for who in ("transform", "decoder"):
+            options = ClipOptions.model_validate({"pixels": {"resize": who}})
+            views[who] = partial(load_views, options=options, views=ONE_VIEW, reader=reader)
         times = runs_of(views, path, reader, values)
-        kept = zip(times["decoder"].processor, times["transform"].processor)
-        saved = [100 * (1 - one / other) for one, other in kept]
+        saved = [100 * (1 - 1 / ratio) for ratio in times_as_fast(times, "decoder", ["transform"])]
         work = f"{width}x{height}: saved of a clip by resizing in the decoder"
         rows.append(goal(work, None, saved, "{:.1f}", " %"))
     return rows

@@ -21,7 +21,6 @@ import torch
 from harness import CONFIGS, arguments_of, finish, goal
 from modalities import load_run
 
-from revit.common.speed.training_rows import over_plain
 from revit.common.speed.training_speed import measure_training, training_cases
 from revit.common.system.command_line import parse, tool
 from revit.common.system.device import pick_device
@@ -51,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options, modality = load_run(CONFIGS / file, [*changes, "parallel.replicas.ranks_per_group=1"])
         (case,) = training_cases(options, modality, device, [len(options.grids)], [values.dtype], [values.batch])
         measured = [measure_training(case, values.rounds) for _ in range(values.runs)]
-        figures = [statistics.median(over_plain(one, device.type == "cpu")) for one in measured]
-        grids = ", ".join(map(str, case.grids))
+        figures = [statistics.median(one.over_plain()) for one in measured]
+        grids = ", ".join(map(str, options.grids))
         what = f"{work}, a step at {grids}, batch {values.batch}, {values.dtype}"
         rows.append(goal(what, TARGET, figures, "{:.3f}", " times"))
     return finish(__file__, argv, values, rows)

@@ -17,10 +17,10 @@ if __name__ == "image":
 def load(checkpoint: str, **how: Any) -> Engine:
     """Load a classifier of pictures: our checkpoint or a run's folder, or weights made elsewhere (see `open_classifier`).
 
-    `how`: see `revit.common.serving.load.engine_of`, such as views, grid, topk, budget, device, dtype. Raises UserError.
+    `how`: see `revit.common.serving.engine.Engine`, such as views, grid, topk, budget, device, dtype. Raises UserError.
     """
     # Slow to import: processes that only decode start without torch.
-    from revit.common.serving.load import engine_of
+    from revit.common.serving.engine import Engine
     from revit.image.modality import open_classifier
 
-    return engine_of(open_classifier(checkpoint), **how)
+    return Engine(open_classifier(checkpoint), **how)

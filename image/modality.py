@@ -17,9 +17,8 @@ from revit.common.data.reader import Views
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.task import BatchAugment, Task
 from revit.common.modality import load
-from revit.common.modality.classifier import Classifier
-from revit.common.modality.modality import Modality
-from revit.common.modality.teacher import Teacher, teacher_from
+from revit.common.modality.load import Teacher, teacher_from
+from revit.common.modality.modality import Classifier, Modality
 from revit.common.models.base import GridModel, Normalizer
 from revit.common.models.load_report import LoadReport
 from revit.common.system.errors import UserError

@@ -10,7 +10,6 @@ OUT, with the same labels.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -35,28 +34,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.add_argument("--short-side", type=int, default=256, metavar="PIXELS", help="(256)")
     arguments.add_argument("--gop", type=int, default=16, metavar="FRAMES", help="between key frames (16)")
     arguments.add_argument("--crf", type=int, default=18, help="quality: 1 large, 40 poor (18)")
-    arguments.add_argument("--workers", type=int, default=_cores(), metavar="N", help="processes (%(default)s)")
+    arguments.add_argument("--workers", type=int, metavar="N", help="processes (as many as there are cores)")
     arguments.add_argument("--separator", default=" ", help="of the list, as data.source.separator")
     arguments.add_argument("--prefix", default="", help="of the list's paths, as data.source.prefix")
     arguments.add_argument("--label-names", metavar="FILE", help="as data.source.label_names")
     add_json(arguments)
     values = parse(arguments, argv)
-    if values.workers < 1:
+    if values.workers is not None and values.workers < 1:
         raise UserError(f"--workers {values.workers}: at least 1")
 
     # Imported after the arguments are read, so that --help and mistakes in them answer at once, and not by the processes
     # that convert, which start from this file.
     from revit.common.report.tables import print_table
-    from revit.video.data.convert.data_set import convert_data_set
-    from revit.video.data.convert.encode import ConvertSettings
-    from revit.video.data.convert.plan import plan_conversion
+    from revit.common.system.device import num_cores
+    from revit.video.data.convert.clip import ConvertSettings
+    from revit.video.data.convert.data_set import convert_data_set, plan_conversion
 
     settings = ConvertSettings(values.short_side, values.gop, values.crf)
     plan = plan_conversion(
         values.data, values.out, separator=values.separator, prefix=values.prefix, label_names=values.label_names
     )
     try:
-        result = convert_data_set(plan, settings, values.workers)
+        result = convert_data_set(plan, settings, values.workers or num_cores())
     except KeyboardInterrupt:
         print(f"what is finished stays in {plan.out}; the same command goes on", file=sys.stderr)
         raise
@@ -78,10 +77,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if values.json:
         write_json(values.json, result)
     return 0
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

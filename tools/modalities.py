@@ -9,7 +9,7 @@ from typing import Any
 from revit.common.config.load import load_by_kind
 from revit.common.modality.modality import Modality
 from revit.common.speed.loading_rates import Decoders
-from revit.common.timing.peers import Peers, Twin
+from revit.common.timing.peers import Reference, Twin
 from revit.image.modality import IMAGE
 from revit.image.peers import TimmViT
 from revit.video.data.decoders import CLIP_DECODERS
@@ -18,9 +18,9 @@ from revit.video.peers import PYTORCHVIDEO, HuggingFaceTimeSformer
 
 MODALITIES: dict[str, Modality[Any]] = {"image": IMAGE, "video": VIDEO}
 
-PEERS: dict[str, Peers] = {
-    "image": Peers((Twin("timm", TimmViT),)),
-    "video": Peers((Twin("huggingface", HuggingFaceTimeSformer),), PYTORCHVIDEO),
+PEERS: dict[str, tuple[Twin | Reference, ...]] = {
+    "image": (Twin("timm", TimmViT),),
+    "video": (Twin("huggingface", HuggingFaceTimeSformer), *PYTORCHVIDEO),
 }
 """Models timed beside ours: implementations of the same model, and other architectures."""
 

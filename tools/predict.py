@@ -6,21 +6,21 @@ Exit status 0 if every PATH led to an answer (of a folder: at least one file in 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, get_args
 
 import environment  # noqa: F401 (it says what to do where the project is not installed)
 
 from revit.common.serving.answer import Answer, find_files
-from revit.common.serving.choices import PRECISIONS, Compile
+from revit.common.serving.options import PRECISIONS, Compile
 from revit.common.system.command_line import add_json, on_one_line, parse, parser, tool
 from revit.common.system.errors import UserError
 from revit.common.system.files import write_json
 
 if TYPE_CHECKING:
     from revit.common.drawing.gallery import Gallery
-    from revit.common.modality.classifier import Classifier
+    from revit.common.modality.modality import Classifier
 
 
 @tool
@@ -100,14 +100,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     from revit.common.drawing.gallery import Gallery
     from revit.common.modality.load import open_classifier
     from revit.common.serving.budgets import budget_line
-    from revit.common.serving.load import engine_of
+    from revit.common.serving.engine import Engine
 
     classifier = _with_labels(open_classifier(values.checkpoint, list(MODALITIES.values())), values.labels)
     _say_what_was_opened(classifier)
     gallery = None if values.draw is None else Gallery(values.draw)
-    search = _Search(values.paths, classifier, gallery)
+    # All files are known before the first is answered: what is drawn meanwhile is none of them.
+    files = [_files_of(path, classifier, gallery) for path in values.paths]
+    found_by = [number for number, those in enumerate(files) for _ in those]
+    found = [one for those in files for one in those]
     answers: list[Answer] = []
-    with engine_of(
+    with Engine(
         classifier,
         views=values.views,
         grid=values.grid,
@@ -120,9 +123,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         max_batch=values.batch,
         num_readers=values.readers,
         damaged=values.damaged,
-        num_inputs=search.count(),
+        num_inputs=sum(isinstance(one, str) for one in found),
     ) as engine:
-        for answer in engine.predict(search):
+        for answer in engine.predict(found):
             answers.append(answer)
             _show(answer)
         budget = engine.budget
@@ -132,49 +135,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The same for every file: it is about all of them.
         spent = {} if budget is None else {"budget": budget}
         write_json(values.json, [answer.as_json() | spent for answer in answers])
-    return 0 if search.all_answered(answers) else 2
+    answered = {number for number, answer in zip(found_by, answers) if answer.error is None}
+    return 0 if len(answered) == len(values.paths) else 2
 
 
-class _Search:
-    """The files that the command line's paths mean, and which path each was found by."""
+def _files_of(path: str, classifier: Classifier, gallery: Gallery | None) -> list[str | Answer]:
+    """Return the files that a path means, and answers about folders that cannot be read or have none."""
+    found: list[str | Answer] = []
 
-    def __init__(self, paths: Sequence[str], classifier: Classifier, gallery: Gallery | None) -> None:
-        self._paths = paths
-        self._inputs = classifier.inputs
-        self._gallery = gallery
-        self._found_by: list[int] = []
+    def refuse(error: OSError) -> None:
+        reason = f"this folder cannot be read ({(error.strerror or str(error)).lower()})"
+        found.append(Answer(str(error.filename), error=reason))
 
-    def __iter__(self) -> Iterator[str | Answer]:
-        """Paths of files, and answers about folders that cannot be read or have none."""
-        self._found_by.clear()
-        for number, path in enumerate(self._paths):
-            before = len(self._found_by)
-            unreadable: list[OSError] = []
-            for file in find_files(path, self._inputs.extensions, unreadable.append):
-                yield from self._refusals(number, unreadable)
-                if self._gallery is None or not self._gallery.holds(file) or file == path:
-                    self._found_by.append(number)
-                    yield file
-            yield from self._refusals(number, unreadable)
-            if len(self._found_by) == before:
-                self._found_by.append(number)
-                yield Answer(path, error=f"no {self._inputs.noun}s in this folder")
-
-    def count(self) -> int:
-        """How many there are now."""
-        return sum(isinstance(one, str) for one in self)
-
-    def all_answered(self, answers: Sequence[Answer]) -> bool:
-        """Whether every path led to an answer; `answers` in the order of the files."""
-        led = {number for number, answer in zip(self._found_by, answers) if answer.error is None}
-        return len(led) == len(self._paths)
-
-    def _refusals(self, number: int, errors: list[OSError]) -> Iterator[Answer]:
-        for error in errors:
-            reason = f"this folder cannot be read ({(error.strerror or str(error)).lower()})"
-            self._found_by.append(number)
-            yield Answer(str(error.filename), error=reason)
-        errors.clear()
+    for file in find_files(path, classifier.inputs.extensions, refuse):
+        if gallery is None or not gallery.holds(file) or file == path:
+            found.append(file)
+    return found or [Answer(path, error=f"no {classifier.inputs.noun}s in this folder")]
 
 
 def _with_labels(classifier: Classifier, file: str | None) -> Classifier:

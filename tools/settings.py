@@ -1,10 +1,9 @@
-"""Text about configurations of every kind: resolved, their keys, their schema."""
+"""What `train_net.py` prints about configurations of every kind: resolved, their keys, their schema."""
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Sequence
-from pathlib import Path
 
 from revit.common.config.keys import Key, json_schema, list_keys, nearest_key
 from revit.common.config.load import dump, load_by_kind
@@ -19,9 +18,19 @@ RUNS: dict[str, type[RecipeOptions]] = {"image": ImageRun, "video": VideoRun}
 KINDS: dict[str, type[Options]] = {**RUNS, "asvit_search": AsViTSearchRun}
 
 
-def as_text(path: Path, overrides: Sequence[str], keys: Sequence[str]) -> str:
-    """Return the YAML of a configuration with its base, overrides and defaults, or of these keys."""
-    return dump(load_by_kind(KINDS, path, overrides), keys)
+def show(values: argparse.Namespace) -> None:
+    """Print what the arguments of `train_net.py` ask for about configurations. UserError for a kind or keys that are not known."""
+    if values.schema is not None:
+        if values.schema not in KINDS:
+            raise UserError(f"--schema {values.schema}: no such kind; choose from {', '.join(KINDS)}")
+        print(json.dumps(json_schema(values.schema, KINDS[values.schema]), indent=1))
+    elif values.keys is not None:
+        print(key_text(values.keys))
+    else:
+        # `--print-config KEY... key.path=value` cannot be told apart earlier.
+        keys = [text for text in values.print_config if "=" not in text]
+        overrides = [text for text in values.print_config if "=" in text]
+        print(dump(load_by_kind(KINDS, values.cfg, [*values.overrides, *overrides]), keys), end="")
 
 
 def run_keys() -> list[Key]:
@@ -37,13 +46,6 @@ def key_text(prefix: str) -> str:
         near = nearest_key(prefix, [key.path for key in keys])
         raise UserError(f"--keys {prefix}: no key begins so; did you mean {near}?")
     return "\n".join(_lines(key) for key in chosen)
-
-
-def schema_text(kind: str) -> str:
-    """Return the JSON schema of a kind of configuration. UserError for another kind."""
-    if kind not in KINDS:
-        raise UserError(f"--schema {kind}: no such kind; choose from {', '.join(KINDS)}")
-    return json.dumps(json_schema(kind, KINDS[kind]), indent=1)
 
 
 def _lines(key: Key) -> str:

@@ -9,7 +9,7 @@ from typing import get_args
 
 import environment  # noqa: F401 (it says what to do where the project is not installed)
 
-from revit.common.serving.choices import PRECISIONS, Compile
+from revit.common.serving.options import PRECISIONS, Compile
 from revit.common.system.command_line import add_config, add_json, parse, parser, tool
 from revit.common.system.files import write_json
 
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     budget = options.model.budget if values.budget is None else values.budget
     if budget is not None:
         evaluator.choose(classifier, budget, file)
-    report = evaluator.report(classifier)
+    report, _ = evaluator.report(classifier)
     run = RunReport(Path(values.checkpoint).name, report)
     if "verdict" in report:
         print(report["verdict"])

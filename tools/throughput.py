@@ -22,15 +22,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import environment  # noqa: F401 (it says what to do where the project is not installed)
 
-from revit.common.serving.choices import INT8
+from revit.common.serving.options import INT8
 from revit.common.system.command_line import add_config, add_json, command_line, parse, parser, tool
 from revit.common.system.errors import UserError
 from revit.common.system.files import write_json
+
+if TYPE_CHECKING:
+    from revit.common.timing.peers import Reference, Twin
 
 COLUMNS = {
     "name": "model",
@@ -77,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="both",
         help="which of our own models are timed; default: %(default)s",
     )
-    arguments.add_argument("--batches", type=_counts, default="1,4", help="batch sizes; default: %(default)s")
+    arguments.add_argument("--batches", type=_numbers, default="1,4", help="batch sizes; default: %(default)s")
     arguments.add_argument(
         "--compile", action="store_true", help="also time torch.compile of each served model and peer"
     )
@@ -86,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--training", action="store_true", help="time a training step against the number of token lengths"
     )
     arguments.add_argument(
-        "--lengths", type=_counts, metavar="N,...", help="with --training: the first N grids; default: all numbers"
+        "--lengths", type=_numbers, metavar="N,...", help="with --training: the first N grids; default: all numbers"
     )
     arguments.add_argument(
         "--data",
@@ -95,11 +98,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "what to set",
     )
     arguments.add_argument(
-        "--workers", type=_workers, default=None, metavar="N,...", help="with --data: loading processes (0,1,2,4)"
+        "--workers",
+        type=partial(_numbers, least=0, example="0,1,2,4"),
+        metavar="N,...",
+        help="with --data: loading processes (0,1,2,4)",
     )
-    arguments.add_argument(
-        "--seconds", type=float, default=None, metavar="S", help="with --data: about how long it may take (60)"
-    )
+    arguments.add_argument("--seconds", type=float, metavar="S", help="with --data: about how long it may take (60)")
     values = parse(arguments, argv)
     values.command = command_line("tools/throughput.py", argv)
     if values.peers and "=" in values.peers:  # a setting behind a bare --peers
@@ -129,10 +133,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from revit.common.modality.costs import build
     from revit.common.report.tables import print_table
     from revit.common.speed.served import served_cases
-    from revit.common.system.device import pick_device
-    from revit.common.system.machine import device_name
+    from revit.common.system.device import device_name, pick_device
     from revit.common.timing.cases import model_cases, peer_cases, reference_cases
     from revit.common.timing.measure import Case, measure
+    from revit.common.timing.peers import Reference
 
     runs = [(path.stem, *load_run(path, values.overrides)) for path in values.cfg]
     peers = _chosen(values.peers, {modality.name: PEERS[modality.name] for _, _, modality in runs})
@@ -149,12 +153,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             "batches": values.batches,
         }
         # Before our own cases, as it fills parameters that start at zero.
-        for twin in peers[modality.name].twins:
+        for twin in peers[modality.name]:
+            if isinstance(twin, Reference):
+                references[twin.name] = twin, device
+                continue
             try:
                 cases += peer_cases(twin.name, twin.make, name, model, dtypes=dtypes, compiled=compiled, **settings)
             except UserError as error:
                 print(f"{name}: no {twin.name} beside ours: {error}", file=sys.stderr)
-        references |= {peer.name: (peer, device) for peer in peers[modality.name].references}
         if values.ours != "served":
             cases += model_cases(name, model, assigner, dtypes=dtypes, **settings)
         if values.ours != "plain":
@@ -164,9 +170,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             cases += reference_cases(peer, where, dtypes, values.batches, compiled)
         except UserError as error:
             print(f"no {peer.name}: {error}", file=sys.stderr)
-    rows = [row.as_json() for row in measure(cases, device, values.rounds)]
+    rows = measure(cases, device, values.rounds)
     kinds = {name: modality.name for name, _, modality in runs}
-    kinds |= {peer.name: kind for kind, those in peers.items() for peer in those.references}
+    kinds |= {peer.name: kind for kind, those in peers.items() for peer in those if isinstance(peer, Reference)}
     for row in rows:
         row |= {"kind": kinds[row["name"] if row["name"] in kinds else row["config"]], "command": values.command}
     print_table(f"Speed on {device_name(device)}, median of {values.rounds} rounds or more", COLUMNS, rows)
@@ -175,41 +181,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _chosen(names: str | None, known: Mapping[str, Any]) -> dict[str, Any]:
+def _chosen(names: str | None, known: Mapping[str, Sequence[Twin | Reference]]) -> dict[str, list[Twin | Reference]]:
     """Kind -> those of its peers that are named; none where `names` is None, all where it is empty. UserError for a name that
     no kind knows."""
     wanted = [name for name in (names or "").split(",") if name]
-    there = [name for peers in known.values() for name in peers.names]
-    unknown = [name for name in wanted if name not in there]
-    if unknown:
+    there = [peer.name for peers in known.values() for peer in peers]
+    if unknown := [name for name in wanted if name not in there]:
         raise UserError(
             f"--peers: {', '.join(unknown)}: no such peer of {' and '.join(known)} models; there are {', '.join(there)}"
         )
-    if names is None:
-        return {kind: type(peers)() for kind, peers in known.items()}
-    return {kind: peers.only(wanted) for kind, peers in known.items()}
+    asked = there if names == "" else wanted
+    return {kind: [peer for peer in peers if peer.name in asked] for kind, peers in known.items()}
 
 
 def _training(values: argparse.Namespace) -> int:
     from modalities import load_run
 
     from revit.common.report.tables import print_table
-    from revit.common.speed.training_rows import TRAINING_COLUMNS, training_rows
-    from revit.common.speed.training_speed import all_lengths, measure_training, training_cases
+    from revit.common.speed.training_speed import TRAINING_COLUMNS, measure_training, training_cases, training_rows
     from revit.common.system.device import pick_device
 
     rows: list[dict[str, Any]] = []
     for path in values.cfg:
         options, modality = load_run(path, values.overrides)
-        lengths = values.lengths or all_lengths(options)
         device = pick_device(options.run.device)
-        told = False
-        for case in training_cases(options, modality, device, lengths, values.dtypes, values.batches):
-            if case.no_replicas and not told:
-                print(f"{Path(path).stem}: no replicas: {case.no_replicas}", file=sys.stderr)
-                told = True
-            measured = measure_training(case, values.rounds)
-            made = training_rows(Path(path).stem, case, measured)
+        cases = list(training_cases(options, modality, device, values.lengths, values.dtypes, values.batches))
+        if cases[0].no_replicas:
+            print(f"{path.stem}: no replicas: {cases[0].no_replicas}", file=sys.stderr)
+        for case in cases:
+            made = training_rows(path.stem, case, measure_training(case, values.rounds))
             rows += [{**row, "command": values.command} for row in made]
     title = f"A training step on {rows[0]['device']} per process, median of {values.rounds} rounds"
     print_table(title, TRAINING_COLUMNS, rows)
@@ -235,19 +235,13 @@ def _data(arguments: argparse.ArgumentParser, values: argparse.Namespace) -> int
     from revit.common.system.device import pick_device
 
     options, modality = load_run(values.cfg[0], values.overrides)
-    device, workers = pick_device(options.run.device), values.workers or [0, 1, 2, 4]
+    device, workers = pick_device(options.run.device), sorted({*(values.workers or (0, 1, 2, 4))})
     with dead_workers_explained():
         found = measure_data(options, modality, DECODERS.get(modality.name), values.data, device, workers, seconds)
     print_data(found)
     if values.json:
         write_json(values.json, found.as_json())
     return 0
-
-
-def _workers(text: str) -> list[int]:
-    if not all(part.isdigit() for part in text.split(",")):
-        raise argparse.ArgumentTypeError(f"{text!r}: whole numbers from 0, such as 0,1,2,4")
-    return sorted({int(part) for part in text.split(",")})
 
 
 def _dtypes(text: str) -> list[str]:
@@ -257,9 +251,9 @@ def _dtypes(text: str) -> list[str]:
     return names
 
 
-def _counts(text: str) -> list[int]:
-    if not all(part.isdigit() and int(part) for part in text.split(",")):
-        raise argparse.ArgumentTypeError(f"{text!r}: whole numbers from 1, such as 1,4")
+def _numbers(text: str, least: int = 1, example: str = "1,4") -> list[int]:
+    if not all(part.isdigit() and int(part) >= least for part in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r}: whole numbers from {least}, such as {example}")
     return [int(part) for part in text.split(",")]
 
 

@@ -12,22 +12,6 @@ import environment  # noqa: F401 (it says what to do where the project is not in
 from revit.common.system.command_line import TRY_AGAIN, add_config, parse, parser, tool
 
 
-def show(values: argparse.Namespace) -> int:
-    """Print what the arguments ask for about configurations; nothing is made."""
-    from settings import as_text, key_text, schema_text
-
-    if values.schema is not None:
-        print(schema_text(values.schema))
-    elif values.keys is not None:
-        print(key_text(values.keys))
-    else:
-        # `--print-config KEY... key.path=value` cannot be told apart earlier.
-        keys = [text for text in values.print_config if "=" not in text]
-        overrides = [text for text in values.print_config if "=" in text]
-        print(as_text(values.cfg, [*values.overrides, *overrides], keys), end="")
-    return 0
-
-
 @tool
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser(
@@ -74,27 +58,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = [name for name in ("print_config", "keys", "schema") if getattr(values, name) is not None]
     if values.cfg is None and asked in ([], ["print_config"]):
         arguments.error("the following arguments are required: --cfg")
-    if asked:
-        return show(values)
 
     # Imported after the arguments are read, so that --help and mistakes in them answer at once.
+    if asked:
+        from settings import show
+
+        show(values)
+        return 0
     from modalities import load_run
 
     from revit.common.system.device import pick_device
-    from revit.common.system.distributed import World, start_world, stop_world
+    from revit.common.system.distributed import DistributedContext, start_distributed, stop_distributed
     from revit.common.training.recipe import Recipe
 
-    world = World.from_environment()
-    with world.one_voice():
+    context = DistributedContext.from_environment()
+    with context.one_voice():
         options, modality = load_run(values.cfg, values.overrides)
         if values.show_batch is not None:
             from revit.common.training.show_batch import show_batch
 
             print(show_batch(options, modality, values.show_batch))
             return 0
-        world = start_world(pick_device(options.run.device), options.parallel.timeout_minutes, world)
-        Recipe(options, modality, world).run(values.stage)
-        stop_world()
+        context = start_distributed(pick_device(options.run.device), options.parallel.timeout_minutes, context)
+        Recipe(options, modality, context).run(values.stage)
+        stop_distributed()
     return 0
 
 

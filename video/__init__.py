@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from revit.common.serving.engine import Engine
-    from revit.video.data.decode import Backend, Damaged, VideoInfo
+    from revit.video.data.decode.read import Backend, Damaged, VideoInfo
 
 if __name__ == "video":
     raise ImportError(
@@ -37,7 +37,7 @@ def read_frames(
         FrameNumberError: a number outside the file.
         DecoderError: the decoder is not installed.
     """
-    from revit.video.data.decode import read_frames, salvage_frames
+    from revit.video.data.decode.read import read_frames, salvage_frames
 
     if damaged == "salvage":
         return salvage_frames(os.fspath(path), numbers)
@@ -53,7 +53,7 @@ def probe(path: str | os.PathLike[str], *, damaged: Damaged = "refuse") -> Video
     Raises:
         DecodeError: no readable video; it says why.
     """
-    from revit.video.data.decode import probe
+    from revit.video.data.decode.read import probe
 
     return probe(os.fspath(path), damaged)
 
@@ -61,10 +61,10 @@ def probe(path: str | os.PathLike[str], *, damaged: Damaged = "refuse") -> Video
 def load(checkpoint: str, **how: Any) -> Engine:
     """Open a classifier of clips: ours or a run's folder, or weights made elsewhere (see `open_classifier`). UserError.
 
-    `how`: see `revit.common.serving.load.engine_of`, such as views, grid, topk, budget, device, dtype.
+    `how`: see `revit.common.serving.engine.Engine`, such as views, grid, topk, budget, device, dtype.
     """
     # Imported here: processes that only decode start without torch.
-    from revit.common.serving.load import engine_of
+    from revit.common.serving.engine import Engine
     from revit.video.modality import open_classifier
 
-    return engine_of(open_classifier(checkpoint), **how)
+    return Engine(open_classifier(checkpoint), **how)

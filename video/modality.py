@@ -17,9 +17,8 @@ from revit.common.methods.base import methods_found
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.task import BatchAugment
 from revit.common.modality import load
-from revit.common.modality.classifier import Classifier
-from revit.common.modality.modality import Modality
-from revit.common.modality.teacher import teacher_from
+from revit.common.modality.load import teacher_from
+from revit.common.modality.modality import Classifier, Modality
 from revit.common.models.base import GridModel, Normalizer
 from revit.common.models.load_report import LoadReport
 from revit.common.system.errors import UserError
@@ -31,8 +30,7 @@ from revit.video.data.options import ONE_VIEW, ClipOptions, ViewOptions
 from revit.video.demo import make_motion_clips
 from revit.video.models.timesformer import TimeSformer
 from revit.video.options import VideoModel, VideoRun
-from revit.video.weights.infer import infer
-from revit.video.weights.source import DIALECTS
+from revit.video.weights.source import DIALECTS, infer
 from revit.video.weights.start import start_from
 
 

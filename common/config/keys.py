@@ -189,7 +189,12 @@ def _yaml(value: Any) -> str:
         value = value.model_dump(mode="json", exclude_defaults=True) or PydanticUndefined
     if value is PydanticUndefined or value == {}:
         return ""
-    text = yaml.safe_dump(to_jsonable_python(value), default_flow_style=True, width=1 << 30, allow_unicode=True)
+    return yaml_text(to_jsonable_python(value))
+
+
+def yaml_text(value: Any) -> str:
+    """Write a value as YAML, on one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=1 << 30, allow_unicode=True)
     return text.strip().removesuffix("...").strip()
 
 

@@ -143,11 +143,6 @@ class TrainOptions(Options):
             )
         return self
 
-    @property
-    def accumulate(self) -> int:
-        """Return the number of batches of an update of one process."""
-        return (self.effective_batch or self.batch_size) // self.batch_size
-
     def accumulate_over(self, num_ranks: int) -> int:
         """Return the batches of an update where `num_ranks` processes read different samples. ValueError if not a whole number."""
         at_once = self.batch_size * num_ranks

@@ -44,13 +44,6 @@ class Source:
         inside = any(path[: len(key_path)] == key_path for path in self.places)
         return COMMAND_LINE if key_path and inside else str(self.path)
 
-    def remove(self, key_path: KeyPath) -> None:
-        """Take one existing key out."""
-        holder: Any = self.data
-        for key in key_path[:-1]:
-            holder = holder[key]
-        del holder[key_path[-1]]
-
     def forget_places(self, key_path: KeyPath) -> None:
         """Drop the places of a key and of all that was inside it."""
         length = len(key_path)
@@ -93,7 +86,7 @@ def read(path: Path, above: Sequence[Path] = ()) -> Source:
         circle = " -> ".join(str(file) for file in [*chain, base])
         raise UserError(f"{place}: {BASE}: the files build on each other in a circle ({circle}); remove one")
     merged = read(base, chain)
-    _lay_over(merged, source, (), source.data)
+    _lay_over(merged, source, (), merged.data, source.data)
     merged.path = path
     return merged
 
@@ -141,18 +134,14 @@ def _read_alone(path: Path) -> Source:
         raise UserError(f"{path}: cannot be read as a text file: {error}") from None
     source = Source(path, {})
     try:
-        loader = _Loader(text)
-        try:
-            node = loader.get_single_node()
-            if node is None:
-                raise UserError(f"{path}: the file is empty; a configuration is a mapping of keys to values")
-            if not isinstance(node, yaml.MappingNode):
-                found = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
-                raise UserError(f"{path}: the top level must be a mapping of keys to values, not {found}")
-            repeated = _note_places(node, (), source)
-            source.data = loader.construct_document(node)
-        finally:
-            loader.dispose()
+        node = yaml.compose(text, Loader=_Loader)
+        if node is None:
+            raise UserError(f"{path}: the file is empty; a configuration is a mapping of keys to values")
+        if not isinstance(node, yaml.MappingNode):
+            found = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
+            raise UserError(f"{path}: the top level must be a mapping of keys to values, not {found}")
+        repeated = _note_places(node, (), source)
+        source.data = _Loader("").construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark is not None else ""
@@ -165,21 +154,20 @@ def _read_alone(path: Path) -> Source:
 
 def _note_places(node: yaml.Node, path: KeyPath, source: Source) -> list[str]:
     """Fill `source.places`; return a message for every key that occurs twice in one mapping."""
-    repeated: list[str] = []
+    children: list[tuple[str | int, yaml.Node, yaml.Node]] = []
     if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            name = key.value if isinstance(key.value, str) else "?"
-            inner = (*path, name)
-            source.places[inner] = place = f"{source.path}:{key.start_mark.line + 1}"
-            if name in seen:
-                repeated.append(f"{place}: {dotted(inner)}: written twice in this mapping")
-            seen.add(name)
-            repeated += _note_places(value, inner, source)
+        children = [(key.value if isinstance(key.value, str) else "?", key, value) for key, value in node.value]
     elif isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            source.places[(*path, index)] = f"{source.path}:{item.start_mark.line + 1}"
-            repeated += _note_places(item, (*path, index), source)
+        children = [(index, item, item) for index, item in enumerate(node.value)]
+    repeated: list[str] = []
+    seen: set[str | int] = set()
+    for name, written, value in children:
+        inner = (*path, name)
+        source.places[inner] = place = f"{source.path}:{written.start_mark.line + 1}"
+        if name in seen:
+            repeated.append(f"{place}: {dotted(inner)}: written twice in this mapping")
+        seen.add(name)
+        repeated += _note_places(value, inner, source)
     return repeated
 
 
@@ -206,16 +194,13 @@ def _note_former_name(place: str, former: str) -> None:
         LOG.warning(message, place, former, FORMER_NAMES[former])
 
 
-def _lay_over(base: Source, own: Source, path: KeyPath, values: dict[str, Any]) -> None:
-    """Merge `values`, which stand at `path` of `own`, into the mapping that `base` has there."""
-    holder: Any = base.data
-    for key in path:
-        holder = holder[key]
+def _lay_over(base: Source, own: Source, path: KeyPath, holder: dict[str, Any], values: dict[str, Any]) -> None:
+    """Merge `values`, which stand at `path` of `own`, into `holder`, which `base` has there."""
     for name, value in values.items():
         inner = (*path, name)
         if isinstance(value, dict) and isinstance(holder.get(name), dict):
             base.places[inner] = own.place(inner)
-            _lay_over(base, own, inner, value)
+            _lay_over(base, own, inner, holder[name], value)
             continue
         holder[name] = value
         base.forget_places(inner)

@@ -9,16 +9,20 @@ tensors: no memory for activations, no arithmetic, so the largest model takes se
 from __future__ import annotations
 
 import copy
+import math
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from revit.common.costs.fvcore_count import fvcore_macs
+from revit.common.models.base import GridModel
 from revit.common.models.grid import TokenGrid
 from revit.common.models.layers.attention import Attention
 
@@ -27,14 +31,6 @@ TOLERANCE = 0.01
 
 PRODUCTS = ("linear", "attention", "convolution")
 """The kinds of work that are matrix products, and so are compared. fvcore's total has norms and pooling on top."""
-
-
-@runtime_checkable
-class HasClosedForm(Protocol):
-    """A model that knows its cost by formula."""
-
-    def closed_form_macs(self, input_shape: Sequence[int], grid: TokenGrid | None) -> Mapping[str, float]:
-        """Count the multiply-accumulates of one input by kind: linear, attention, convolution."""
 
 
 class CountError(RuntimeError):
@@ -56,18 +52,13 @@ class Count:
         return sum(self.macs.values()) / 1e9
 
 
-def count(
-    model: nn.Module,
-    input_shape: Sequence[int],
-    grid: TokenGrid | None = None,
-    closed_form: Mapping[str, float] | None = None,
-) -> Count:
+def count(model: nn.Module, input_shape: Sequence[int], grid: TokenGrid | None = None) -> Count:
     """Count `model(zeros(input_shape), grid)`, in evaluation mode; the model itself is not touched.
 
-    The formula is `closed_form` where given, else the model's own (`closed_form_macs(input_shape, grid)`), else the
-    sum over its linear, convolution and Attention layers of what their weights and the sizes they met amount to. Each
-    gives multiply-accumulates by kind (`PRODUCTS`). Raise CountError: two counts differ by more than `TOLERANCE`, or an
-    operator that hides matrix products is unknown.
+    The formula is the model's `closed_form_macs(input_shape, grid)`, which gives multiply-accumulates by kind
+    (`PRODUCTS`), or where it has none the sum over its linear, convolution and Attention layers of what their weights and
+    the sizes they met amount to. Raise CountError: two counts differ by more than `TOLERANCE`, or an operator that hides
+    matrix products is unknown.
     """
     # Tracing does not work in inference mode, which callers may be in.
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
@@ -77,13 +68,12 @@ def count(
         arguments = (inputs,) if grid is None else (inputs, grid)
         traced, unknown = fvcore_macs(copied, arguments)
         by_torch = torch_macs(copied, arguments)
-        if closed_form is None and isinstance(model, HasClosedForm):
-            closed_form = model.closed_form_macs(input_shape, grid)
-        formula = dict(closed_form) if closed_form is not None else _macs_by_layers(copied, arguments)
+        by_formula = getattr(model, "closed_form_macs", None)
+        formula = _macs_by_layers(copied, arguments) if by_formula is None else by_formula(input_shape, grid)
     if unknown:
         raise CountError(
             f"fvcore cannot count {', '.join(unknown)}, which may hide matrix products; "
-            "add a handler to revit/common/costs/fvcore_count.py"
+            "add a handler to revit/common/costs/flops.py"
         )
     _check(traced, by_torch, formula)
     return Count(traced, sum(parameter.numel() for parameter in model.parameters()))
@@ -147,3 +137,123 @@ def on_meta(model: nn.Module) -> nn.Module:
     for buffer in model.buffers():
         replaced[id(buffer)] = buffer.to("meta")
     return copy.deepcopy(model, replaced)
+
+
+_KINDS = {
+    "conv": "convolution",
+    "linear": "linear",
+    "addmm": "linear",
+    "matmul": "attention",
+    "bmm": "attention",
+    "baddbmm": "attention",
+    "einsum": "attention",
+    "attention": "attention",
+}
+_HIDES_PRODUCTS = re.compile(
+    r"^(?!_?upsample).*(mm|mv|matmul|linear|conv|attention|transformer|einsum|dot|lstm|gru|rnn|cdist)"
+)
+
+
+def fvcore_macs(model: nn.Module, arguments: tuple[Any, ...]) -> tuple[dict[str, float], list[str]]:
+    """Count by kind of work, and name unknown operators that may hide matrix products.
+
+    `model` and the tensors in `arguments` are on the meta device. Other unknown operators (additions, GELU, softmax)
+    count as nothing, as in all published numbers; LayerNorm and pooling count as fvcore has them.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fvcore uses names that torch is phasing out
+        from fvcore.nn import FlopCountAnalysis
+
+    tensors = tuple(argument for argument in arguments if isinstance(argument, Tensor))
+    rest = tuple(argument for argument in arguments if not isinstance(argument, Tensor))
+    with _traceable_convolution():
+        analysis = FlopCountAnalysis(_TensorsOnly(model, rest), tensors)
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+        analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
+        by_operator, unknown = analysis.by_operator(), analysis.unsupported_ops()
+    macs: dict[str, float] = defaultdict(float)
+    for operator, amount in by_operator.items():
+        macs[_KINDS.get(operator, operator)] += float(amount)
+    return dict(macs), sorted(name for name in unknown if _HIDES_PRODUCTS.match(name.split("::")[-1]))
+
+
+class _TensorsOnly(nn.Module):
+    """Tracing takes tensors in and out only: other arguments are bound, an output object gives its prediction."""
+
+    def __init__(self, model: nn.Module, rest: Sequence[Any]) -> None:
+        super().__init__()
+        self.model = model
+        self.rest = tuple(rest)
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        output = self.model(*tensors, *self.rest)
+        return output if isinstance(output, Tensor) else output.prediction
+
+
+def _attention_macs(inputs: list[Any], outputs: list[Any]) -> dict[str, float]:
+    """Count query by key and weights by value, (..., N, E), (..., M, E), (..., M, V): batch * N * M * (E + V)."""
+    query, key, value = (list(item.type().sizes()) for item in inputs[:3])
+    return {"attention": float(math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1]))}
+
+
+@contextmanager
+def _traceable_convolution() -> Iterator[None]:
+    """Make convolutions of meta tensors traceable inside, under the name that fvcore knows (`aten::_convolution`).
+
+    Torch's own meta kernel for it is Python that branches on sizes, and under tracing sizes are tensors. These
+    kernels answer with the shape alone, and are taken out again at the end.
+    """
+
+    def convolution(*arguments: Any) -> Tensor:
+        return torch.ops.aten._convolution(*arguments, False, False, False, False)
+
+    def _convolution(
+        images: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
+        transposed: bool,
+        *_: Any,
+    ) -> Tensor:
+        if transposed:
+            raise NotImplementedError("transposed convolutions are not counted")
+        sides = zip(images.shape[2:], weight.shape[2:], stride, padding, dilation)
+        out = [(size + 2 * pad - gap * (kernel - 1) - 1) // step + 1 for size, kernel, step, pad, gap in sides]
+        return images.new_empty((images.shape[0], weight.shape[0], *out))
+
+    library = torch.library.Library("aten", "IMPL", "Meta")
+    try:
+        library.impl("convolution", convolution, allow_override=True)
+        library.impl("_convolution", _convolution, allow_override=True)
+        yield
+    finally:
+        library._destroy()
+
+
+@dataclass(frozen=True)
+class Costs:
+    """GMACs of one view, batch 1, attention included; parameters of the model without its assigner."""
+
+    grids: Mapping[str, float]
+    """GMACs by the grid's name, longest first."""
+    assigner: float
+    num_params: int
+    num_assigner_params: int = 0
+
+    def mean(self, shares: Mapping[str, float]) -> float:
+        """Return the mean GMACs of inputs of which each grid gets its share, the assigner included."""
+        return sum(share * self.grids[name] for name, share in shares.items()) + self.assigner
+
+
+def count_costs(model: GridModel, assigner: nn.Module | None, input_shape: Sequence[int]) -> Costs:
+    """Count model and assigner for inputs of `input_shape`, batch 1. Raise CountError if the counts disagree."""
+    counts = {grid.name: count(model, input_shape, grid) for grid in model.grids}
+    asking = None if assigner is None else count(assigner, input_shape)
+    return Costs(
+        grids={name: one.gmacs for name, one in counts.items()},
+        assigner=0.0 if asking is None else asking.gmacs,
+        num_params=sum(weight.numel() for weight in model.parameters()),
+        num_assigner_params=0 if asking is None else asking.params,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from revit.common.system.errors import UserError
 
@@ -52,6 +52,11 @@ def read_label_names(path: str) -> tuple[str, ...]:
         twice = sorted({name for name in names if names.count(name) > 1})
         raise UserError(f"{path}: class names appear more than once: {', '.join(twice[:5])}")
     return tuple(names)
+
+
+def are_numbers(names: Sequence[str]) -> bool:
+    """Say whether class names only repeat the class numbers, as in a list without names."""
+    return all(name == str(number) for number, name in enumerate(names))
 
 
 def _from_json(content: object) -> list[str]:

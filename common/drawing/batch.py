@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from revit.common.drawing.cells import TokenCells
 from revit.common.drawing.layout import BLACK, GREY, beside, framed, stacked, written
 from revit.common.drawing.sheet import FRAME_PIXELS, frames_shown, scale_of
-from revit.common.drawing.tile import paint
+from revit.common.drawing.tile import TokenCells, paint
 from revit.common.models.grid import TokenGrid
 
 MAX_CLIPS, MAX_PICTURES = 8, 32

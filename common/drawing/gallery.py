@@ -14,7 +14,7 @@ from revit.common.system.errors import UserError, reason_of
 
 ENDING = ".tokens.png"
 LONGEST_NAME = 120
-"""Bytes of an input's name that a drawing takes over; file systems allow 255 in all."""
+"""Number of bytes of an input's name that a drawing takes over; file systems allow 255 in all."""
 
 
 class Gallery:
@@ -25,7 +25,7 @@ class Gallery:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        """Makes the folder. Raises UserError if nothing can be written there."""
+        """Make the folder. Raise UserError if nothing can be written there."""
         self.folder = Path(folder)
         self._taken: set[str] = set()
         try:
@@ -36,11 +36,11 @@ class Gallery:
             raise self._refused(error) from error
 
     def holds(self, file: str) -> bool:
-        """Whether a file is a drawing in the folder: a search for inputs that comes by leaves them out."""
+        """Say whether a file is a drawing in the folder: a search for inputs that comes by leaves them out."""
         return file.endswith(ENDING) and os.path.realpath(os.path.dirname(file)) == os.path.realpath(self.folder)
 
     def save(self, source: str, drawing: Image.Image) -> str:
-        """Writes the drawing of the file `source`, whole or not at all -> its path. UserError if it cannot be."""
+        """Write the drawing of the file `source`, whole or not at all, and return its path. UserError if it cannot be."""
         path = self.folder / self._name(source)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:

@@ -1,4 +1,4 @@
-"""A sheet of one input: what the answer was, and for each look at it the picture or the frames, stage after stage."""
+"""A sheet of one input: the answer, and for each look at the input the picture or the frames, stage after stage."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor, nn
 
-from revit.common.drawing.cells import TokenCells
 from revit.common.drawing.layout import BLACK, GREY, beside, framed, stacked, written
-from revit.common.drawing.tile import DROPPED, paint
+from revit.common.drawing.tile import DROPPED, TokenCells, cells_of, paint
+from revit.common.models.base import Reduction
+from revit.common.models.grid import TokenGrid
 
 PER_LINE = 4
-"""Stages of a picture side by side."""
+"""Number of a picture's stages side by side."""
 MAX_TITLE = 70
 MAX_FRAMES = 16
-"""Of a longer clip as many are drawn, evenly spaced."""
+"""Number of frames that are drawn of a longer clip, evenly spaced."""
 PICTURE_PIXELS, FRAME_PIXELS = (448, 512), (168, 224)
 """Height of a tile: enlarged to about the first by a whole number, made smaller beyond the second."""
 
@@ -28,12 +30,12 @@ class Look:
     """One view of an input."""
 
     pixels: NDArray[np.uint8]
-    """RGB as the model saw it, (H, W, 3), or frames (T, H, W, 3)."""
+    """Pixels as the model saw them, RGB (H, W, 3), or frames (T, H, W, 3)."""
     cells: TokenCells
     trail: tuple[NDArray[np.int64], ...] = ()
-    """What became of each position after every decision: (S,), or for frames that were decided about one by one (T, S)."""
+    """Fate of each position after every decision: (S,), or for frames that were decided about one by one (T, S)."""
     most: int = 0
-    """Positions at the model's longest grid; 0: as many as these."""
+    """Number of positions at the model's longest grid; 0: as many as these."""
 
     @property
     def num_positions(self) -> int:
@@ -41,16 +43,34 @@ class Look:
 
     @property
     def num_left(self) -> float:
-        """Tokens of the end, the mean where frames differ."""
+        """Number of tokens at the end, the mean where frames differ."""
         return _left(self.trail[-1]) if self.trail else self.num_positions
 
     def share(self, num: float) -> str:
-        """Of the tokens at the longest grid."""
+        """Write the share of the tokens at the longest grid."""
         return f"{num / max(self.most, self.num_positions):.0%}".replace("%", " %")
 
 
+def looks_of(
+    model: nn.Module, views: Tensor, grids: Sequence[TokenGrid], reductions: Sequence[Reduction | None]
+) -> list[Look]:
+    """Make a look of each of the uint8 views (V, C, H, W) or (V, C, T, H, W) as the model saw them, before they were
+    normalised; `grids` and `reductions`, what a reducer did, are those of the views."""
+    sides = (views.shape[-2], views.shape[-1])
+    longest: TokenGrid = model.grids[0]  # type: ignore[assignment, index]
+    most = cells_of(model, longest, sides).map.num_positions
+    looks = []
+    for view, grid, reduction in zip(views, grids, reductions):
+        pixels = np.ascontiguousarray(view.movedim(0, -1).expand(*view.shape[1:], 3).cpu().numpy())
+        trail = () if reduction is None else tuple(one.cpu().numpy() for one in reduction.token_source_maps)
+        # One row of fates is for the whole input; several are one for each frame.
+        trail = tuple(fates[0] if len(fates) == 1 else fates for fates in trail)
+        looks.append(Look(pixels, cells_of(model, grid, sides), trail, most))
+    return looks
+
+
 def draw_sheet(title: str, looks: Sequence[Look]) -> Image.Image:
-    """The title, then each look: of a picture the stages side by side, of a clip one line of frames for each stage."""
+    """Draw the title, then each look: of a picture the stages side by side, of a clip one line of frames for each stage."""
     short = textwrap.shorten(title, MAX_TITLE, placeholder=" ...")
     parts: list[Image.Image] = [written(short, 20, BLACK, bold=True)]
     for number, look in enumerate(looks):
@@ -63,12 +83,12 @@ def _spent(look: Look, number: int, of: int) -> str:
     view = f"view {number + 1} of {of}: " if of > 1 else ""
     each = " a frame" if look.pixels.ndim == 4 else ""
     most = max(look.most, look.num_positions)
-    left = f"{look.num_left:.4g}"
-    return f"{view}grid {look.cells.map}, {left} of {most} tokens{each} ({look.share(look.num_left)})"
+    share = look.share(look.num_left)
+    return f"{view}grid {look.cells.map}, {look.num_left:.4g} of {most} tokens{each} ({share})"
 
 
 def _stages(look: Look) -> Iterator[tuple[str, NDArray[np.int64] | None]]:
-    """Heading and fates, the input first."""
+    """Yield heading and fates, the input first."""
     yield f"input: {look.num_positions} tokens" if look.trail else "", None
     before = float(look.num_positions)
     for number, fates in enumerate(look.trail, start=1):

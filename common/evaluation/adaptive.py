@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-import platform
-from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from revit.common.costs.per_grid import Costs
-from revit.common.evaluation.cascade import CascadeTable, cascade_figures, gather_answers
-from revit.common.evaluation.evaluate import Evaluation
+from revit.common.costs.flops import Costs
+from revit.common.evaluation.cascade import CascadeTable, cascade_figures, gather_answers, shares_of
+from revit.common.evaluation.evaluate import Answers, Evaluation
 from revit.common.evaluation.intervals import Z95
 from revit.common.methods.revit.labels import smallest_correct
-from revit.common.system.machine import machine_name
+from revit.common.system.device import machine_name, package_versions
 
 PACKAGES = ("revit-video", "torch", "torchvision", "timm", "numpy", "av", "decord", "fvcore", "deepspeed")
 SEED = 0
@@ -27,68 +25,63 @@ def adaptive_report(
     costs: Costs,
     merge: str,
     num_draws: int = 5,
-    adaptive: str = "adaptive",
     cascade: CascadeTable | None = None,
     asks: bool = True,
 ) -> dict[str, Any]:
-    """The figures of RUN_DIR/report.json that an evaluation gives.
+    """Return the figures of RUN_DIR/report.json that an evaluation gives.
 
-    Answers under a grid's name are fixed; the one named `adaptive`, if there is one, is the assigner's. Rows:
+    Answers under a grid's name are fixed; those called "adaptive", if there are any, are the assigner's. Rows:
     - fixed: every sample at one grid.
     - adaptive: the assigner's choice; its GMACs are the mean over samples with the assigner included.
-    - random: the same lengths in random order, mean of `num_draws` draws, no assigner to pay for.
+    - random: the same grids in random order, mean of `num_draws` draws, no assigner to pay for.
     - oracle: each sample at the shortest grid that is right, at the longest where none is.
     - cascade: the same model without an assigner, grid after grid until it is confident, at the same mean cost (DVT). Its
       thresholds are `cascade`'s; without, they are found on the samples themselves, which needs no targets.
 
-    `adaptive` also says how many points it gains over random lengths, with the 95 % interval of that (`paired_interval`),
-    and `verdict` puts it into words. asks: whether the assigner decided; a small budget deals lengths out without it.
+    `adaptive` also says how many points it gains over random grids, with the 95 % interval of that (`paired_interval`),
+    and `verdict` puts it into words. asks: whether the assigner decided; a small budget deals grids out without it.
     """
-    names = list(costs.grids)
-    fixed = []
-    for name in names:
-        answers = evaluation.answers[name]
-        fixed.append(
-            {
-                "grid": name,
-                "top1": _percent(evaluation.correct(answers.logits, merge)),
-                "top5": _percent(evaluation.correct(answers.logits, merge, topk=5)),
-                "gmacs": costs.grids[name],
-                "params": costs.num_params,
-                "per_second": evaluation.num_evaluated / max(answers.seconds, 1e-9),
-            }
-        )
-    report: dict[str, Any] = {"fixed": fixed}
-    if adaptive in evaluation.answers:
-        answers = evaluation.answers[adaptive]
-        prices = torch.tensor([costs.grids[name] for name in names], dtype=torch.float64)
-        mean_price = float(prices[answers.lengths].mean())
-        share = _shares(answers.lengths, names)
+
+    def row(answers: Answers, gmacs: float, **more: Any) -> dict[str, Any]:
+        top1, top5 = (evaluation.percent(answers.logits, merge, topk) for topk in (1, 5))
+        per_second = evaluation.num_evaluated / max(answers.seconds, 1e-9)
+        return {"top1": top1, "top5": top5, "gmacs": gmacs, **more, "per_second": per_second}
+
+    names, fixed = list(costs.grids), [evaluation.answers[name] for name in costs.grids]
+    report: dict[str, Any] = {
+        "fixed": [
+            {"grid": name, **row(answers, costs.grids[name], params=costs.num_params)}
+            for name, answers in zip(names, fixed)
+        ]
+    }
+    if "adaptive" in evaluation.answers:
+        answers = evaluation.answers["adaptive"]
+        prices = torch.tensor(list(costs.grids.values()), dtype=torch.float64)
+        mean_price = float(prices[answers.grid_index].mean())
+        share = shares_of(answers.grid_index, names)
+        per_grid = torch.stack([one.logits for one in fixed])  # (k, N, V, K)
+        drawn = _random_draws(evaluation, per_grid, answers.grid_index, merge, num_draws)
+        draws = [100 * float(correct.double().mean()) for correct in drawn]
+        gains = evaluation.correct(answers.logits, merge).double() - drawn.double().mean(dim=0)
         report["adaptive"] = {
-            "top1": _percent(evaluation.correct(answers.logits, merge)),
-            "top5": _percent(evaluation.correct(answers.logits, merge, topk=5)),
-            "gmacs": mean_price + costs.assigner,
-            "share": share,
-            "per_second": evaluation.num_evaluated / max(answers.seconds, 1e-9),
+            **row(answers, mean_price + costs.assigner, share=share),
             "assigner_gmacs": costs.assigner,
             "assigner_params": costs.num_assigner_params,
+            "gain_over_random": 100 * float(gains.mean()),
+            "interval": [100 * limit for limit in paired_interval(gains)],
         }
-        per_grid = torch.stack([evaluation.answers[name].logits for name in names])  # (k, N, V, K)
-        drawn = _random_draws(evaluation, per_grid, answers.lengths, merge, num_draws)
-        draws = [_percent(correct) for correct in drawn]
         report["random"] = {"top1": sum(draws) / len(draws), "gmacs": mean_price, "share": share, "draws": draws}
-        report["oracle"] = _oracle(evaluation, per_grid, prices, merge, names)
+        correct = torch.stack([evaluation.correct(logits, merge) for logits in per_grid], dim=1)
+        shortest = smallest_correct(correct, "longest")
+        report["oracle"] = {
+            "top1": 100 * float(correct.any(dim=1).double().mean()),
+            "gmacs": float(prices[shortest].mean()),
+            "share": shares_of(shortest, names),
+        }
+        table = cascade or CascadeTable.of("the samples themselves", per_grid, list(costs.grids.values()))
         report["cascade"] = cascade_figures(
-            per_grid,
-            list(costs.grids.values()),
-            names,
-            cascade or CascadeTable.of("the samples themselves", per_grid, list(costs.grids.values())),
-            report["adaptive"]["gmacs"],
-            lambda logits: _percent(evaluation.correct(logits, merge)),
+            per_grid, costs.grids, table, report["adaptive"]["gmacs"], lambda logits: evaluation.percent(logits, merge)
         )
-        gains = evaluation.correct(answers.logits, merge).double() - drawn.double().mean(dim=0)
-        report["adaptive"]["gain_over_random"] = 100 * float(gains.mean())
-        report["adaptive"]["interval"] = [100 * limit for limit in paired_interval(gains)]
         report["verdict"] = verdict(report, asks)
     report["samples"] = {"evaluated": evaluation.num_evaluated, "failed": len(evaluation.failures)}
     report["failures"] = [{"path": failure.path, "reason": failure.reason} for failure in evaluation.failures]
@@ -98,19 +91,19 @@ def adaptive_report(
     return report
 
 
-def _random_draws(evaluation: Evaluation, per_grid: Tensor, lengths: Tensor, merge: str, num_draws: int) -> Tensor:
-    """Which samples are right with the assigned lengths dealt out in random order, once per draw: (draws, N) bool."""
+def _random_draws(evaluation: Evaluation, per_grid: Tensor, grid_index: Tensor, merge: str, num_draws: int) -> Tensor:
+    """Say which samples are right with the assigned grids in random order, once per draw: (draws, N) bool."""
     generator = torch.Generator().manual_seed(SEED)
     draws = []
     for _ in range(num_draws):
-        order = torch.randperm(lengths.numel(), generator=generator)
-        dealt = lengths.flatten()[order].view_as(lengths)
+        order = torch.randperm(grid_index.numel(), generator=generator)
+        dealt = grid_index.flatten()[order].view_as(grid_index)
         draws.append(evaluation.correct(gather_answers(per_grid, dealt), merge))
     return torch.stack(draws)
 
 
 def paired_interval(differences: Tensor) -> tuple[float, float]:
-    """The 95 % interval of the mean of per-sample differences (N,), each from -1 to 1.
+    """Return the 95 % interval of the mean of per-sample differences (N,), each from -1 to 1.
 
     Both ways answer the same samples, so what is hard for both cancels, as in McNemar's test. One sample for either way is
     added (Bonett and Price, "Adjusted Wald Confidence Interval for a Difference of Binomial Proportions Based on Paired
@@ -123,7 +116,7 @@ def paired_interval(differences: Tensor) -> tuple[float, float]:
 
 
 def verdict(report: Mapping[str, Any], asks: bool = True) -> str:
-    """What the assigner is worth, the worst news first. Where nobody asked it, it is not judged."""
+    """Say what the assigner is worth, the worst news first. Where nobody asked it, it is not judged."""
     adaptive, longest, cascade = report["adaptive"], report["fixed"][0], report["cascade"]
     gain, (low, high) = adaptive["gain_over_random"], adaptive["interval"]
     worth = f"{gain:+.2f} points over random lengths at the same shares (95 % interval {low:+.2f} to {high:+.2f})"
@@ -139,34 +132,7 @@ def verdict(report: Mapping[str, Any], asks: bool = True) -> str:
     return f"{text}; {worth}; {other}"
 
 
-def _oracle(
-    evaluation: Evaluation, per_grid: Tensor, prices: Tensor, merge: str, names: Sequence[str]
-) -> dict[str, Any]:
-    correct = torch.stack([evaluation.correct(logits, merge) for logits in per_grid], dim=1)
-    lengths = smallest_correct(correct, "longest")
-    return {
-        "top1": _percent(correct.any(dim=1)),
-        "gmacs": float(prices[lengths].mean()),
-        "share": _shares(lengths, names),
-    }
-
-
-def _shares(lengths: Tensor, names: Sequence[str]) -> dict[str, float]:
-    """Grid -> fraction of the positions in `lengths` that are its own."""
-    counts = torch.bincount(lengths.flatten(), minlength=len(names)).double() / max(lengths.numel(), 1)
-    return dict(zip(names, counts.tolist()))
-
-
-def _percent(correct: Tensor) -> float:
-    return 100 * float(correct.double().mean())
-
-
 def versions() -> dict[str, str]:
-    """Versions of what the figures depend on."""
-    found = {"python": platform.python_version(), "machine": machine_name()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    """Return versions of what the figures depend on."""
+    found = {"machine": machine_name(), **package_versions(*PACKAGES)}
+    return {name: found.get(name, "not installed") for name in ("python", "machine", *PACKAGES)}

@@ -11,7 +11,7 @@ odds, which order answers whose probabilities are all 1 in rounding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ NUM_RATIOS = 101
 
 
 def confidences(per_grid: Tensor) -> Tensor:
-    """Logits (k, ..., K) -> log odds of the largest softmax probability (k, ...), in float64."""
+    """Turn logits (k, ..., K) into log odds of the largest softmax probability (k, ...), in float64."""
     logits = per_grid.double()
     if logits.shape[-1] == 1:
         return torch.full(logits.shape[:-1], 1e6, dtype=torch.float64)
@@ -34,13 +34,13 @@ def confidences(per_grid: Tensor) -> Tensor:
 
 
 def cumulative(prices: Sequence[float]) -> list[float]:
-    """What an input pays that stops at each grid, of the grids' prices, longest first."""
-    return [sum(prices[position:]) for position in range(len(prices))]
+    """Return what an input pays that stops at each grid, of the grids' prices, longest first."""
+    return [sum(prices[index:]) for index in range(len(prices))]
 
 
 def exits(confidence: Tensor, thresholds: Sequence[float]) -> Tensor:
-    """Log odds (k, ...), longest grid first, and the thresholds of all exits but the last, shortest grid first -> the
-    position of the grid that answers (...). The longest answers whatever is left."""
+    """Return the index (...) of the grid that answers, for log odds (k, ...), longest grid first, and the thresholds of all
+    exits but the last, shortest grid first. The longest answers whatever is left."""
     last = len(confidence) - 1
     answer = torch.zeros(confidence.shape[1:], dtype=torch.long)
     open_ = torch.ones(confidence.shape[1:], dtype=torch.bool)
@@ -52,8 +52,8 @@ def exits(confidence: Tensor, thresholds: Sequence[float]) -> Tensor:
 
 
 def thresholds_for(confidence: Tensor, shares: Sequence[float]) -> list[float]:
-    """Log odds (k, M) and the wanted share of every exit, shortest grid first -> the thresholds of all but the last: at
-    each exit those leave that are surest of those still there."""
+    """Return the thresholds of all exits but the last, for log odds (k, M) and the wanted share of every exit, shortest grid
+    first: at each exit those leave that are surest of those still there."""
     last, total = len(confidence) - 1, confidence.shape[1]
     left = torch.arange(total)
     found = []
@@ -71,15 +71,15 @@ class CascadeTable(Options):
     """Thresholds over mean cost, from everything leaving at the shortest grid to everything going through all."""
 
     split: str
-    """Whose samples they were found on."""
+    """Split whose samples they were found on."""
     gmacs: tuple[float, ...]
-    """Rising."""
+    """Mean costs, rising."""
     thresholds: tuple[tuple[float, ...], ...]
-    """Log odds of every exit but the last, shortest grid first."""
+    """Log odds of every exit but the last, shortest grid first, at each of the costs."""
 
     @classmethod
     def of(cls, split: str, per_grid: Tensor, prices: Sequence[float]) -> CascadeTable:
-        """From the logits (k, N, V, K) of a calibration split, longest grid first. The ratios q are r / (1 - r) for r evenly
+        """Find them on the logits (k, N, V, K) of a calibration split, longest grid first. The ratios q are r / (1 - r) for r evenly
         spaced from 0 to 1, so all costs are covered; DVT's are 0.05 to 2.95."""
         confidence = confidences(per_grid).flatten(1)
         paid = torch.tensor(cumulative(prices), dtype=torch.float64)
@@ -96,44 +96,45 @@ class CascadeTable(Options):
         )
 
     def at(self, gmacs: float) -> list[float]:
-        """The thresholds for a mean cost, in proportion between the stored ones."""
+        """Return the thresholds for a mean cost, in proportion between the stored ones."""
         return [float(np.interp(gmacs, self.gmacs, column)) for column in zip(*self.thresholds)]
 
 
-def gather_answers(per_grid: Tensor, lengths: Tensor) -> Tensor:
-    """Logits (k, N, V, K) at the grid positions (N, V) -> (N, V, K)."""
-    return per_grid.gather(0, lengths[None, ..., None].expand(1, *per_grid.shape[1:])).squeeze(0)
+def gather_answers(per_grid: Tensor, grid_index: Tensor) -> Tensor:
+    """Pick from logits (k, N, V, K) those of the grids at `grid_index` (N, V): (N, V, K)."""
+    return per_grid.gather(0, grid_index[None, ..., None].expand(1, *per_grid.shape[1:])).squeeze(0)
 
 
-def probabilities(thresholds: Sequence[float]) -> list[float]:
-    """Log odds as the probabilities they stand for."""
-    return [float(value) for value in torch.tensor(thresholds, dtype=torch.float64).sigmoid()]
+def shares_of(grid_index: Tensor, names: Sequence[str]) -> dict[str, float]:
+    """Return the fraction of all inputs at each grid, by name."""
+    counts = torch.bincount(grid_index.flatten(), minlength=len(names)).double() / max(grid_index.numel(), 1)
+    return dict(zip(names, counts.tolist()))
 
 
 def cascade_figures(
-    per_grid: Tensor, prices: Sequence[float], names: Sequence[str], table: CascadeTable, gmacs: float, top1: Any
+    per_grid: Tensor, grids: Mapping[str, float], table: CascadeTable, gmacs: float, top1: Callable[[Tensor], float]
 ) -> dict[str, Any]:
-    """The cascade at the mean cost `gmacs`, and its curve, on the logits (k, N, V, K) of the samples that are reported on.
+    """Return the cascade at the mean cost `gmacs`, and its curve, on the logits (k, N, V, K) of the samples that are reported on.
 
-    top1: (N, V, K) -> percent.
+    grids: GMACs by name, longest first. top1: (N, V, K) -> percent.
     """
     confidence = confidences(per_grid)
-    paid = torch.tensor(cumulative(prices), dtype=torch.float64)
+    paid = torch.tensor(cumulative(list(grids.values())), dtype=torch.float64)
 
     def run(thresholds: Sequence[float]) -> tuple[Tensor, dict[str, float]]:
-        lengths = exits(confidence, thresholds)
-        answer = {"gmacs": float(paid[lengths].mean()), "top1": top1(gather_answers(per_grid, lengths))}
-        return lengths, answer
+        grid_index = exits(confidence, thresholds)
+        found = {"gmacs": float(paid[grid_index].mean()), "top1": top1(gather_answers(per_grid, grid_index))}
+        return grid_index, found
 
     thresholds = table.at(gmacs)
-    lengths, figures = run(thresholds)
-    shares = torch.bincount(lengths.flatten(), minlength=len(names)).double() / max(lengths.numel(), 1)
-    shortest_first = list(reversed(names))[:-1]
+    grid_index, figures = run(thresholds)
+    # Log odds as the probabilities they stand for.
+    probabilities = torch.tensor(thresholds, dtype=torch.float64).sigmoid().tolist()
     every = max(1, (len(table.gmacs) - 1) // 25)
     return {
         **figures,
-        "share": dict(zip(names, shares.tolist())),
-        "thresholds": dict(zip(shortest_first, probabilities(thresholds))),
+        "share": shares_of(grid_index, list(grids)),
+        "thresholds": dict(zip(reversed(list(grids)), probabilities)),
         "calibrated_on": table.split,
         "curve": [run(row)[1] for row in table.thresholds[::every]],
     }

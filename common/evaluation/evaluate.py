@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,12 +12,74 @@ from torch import Tensor, nn
 
 from revit.common.data.batch import Batch
 from revit.common.data.broken import Failure
-from revit.common.evaluation.streamed import Streamed
-from revit.common.methods.revit.adaptive import AdaptiveClassifier, AdaptiveOutput
+from revit.common.methods.revit.adaptive import AdaptiveClassifier, AdaptiveOutput, batch_at
 from revit.common.models.base import merge_views
+from revit.common.serving.batches import StreamBatches, Transfer
+from revit.common.serving.reading import InFlight
 from revit.common.system.device import autocast
-from revit.common.system.distributed import ALONE, World
+from revit.common.system.distributed import ALONE, DistributedContext
 from revit.common.system.log import progress
+from revit.common.timing.clock import Stopwatch
+
+
+class Streamed:
+    """An adaptive classifier over a whole split, as the inference engine runs it. Views that were given the same token grid
+    run together, though other batches came between them: at each grid as many as its limit, and what is left at the end.
+
+    Grids are assigned batch by batch, so a policy that follows what was spent sees what it saw without this. The pixels of
+    inputs that wait for others are kept, of at most as many as the limits of all grids together.
+    """
+
+    def __init__(self, classifier: AdaptiveClassifier, pixels: nn.Module, device: torch.device) -> None:
+        """Take `pixels`, which makes of uint8 inputs normalised floats on `device`."""
+        longest = classifier.grids[0]
+        limits = [batch_at(grid, longest, classifier.max_batch) for grid in classifier.grids]
+        self._clock, self._normalising, self._pixels = Stopwatch(device), Stopwatch(device), pixels
+        self._batches = StreamBatches(classifier, self._normalised, Transfer(device), limits, math.inf)
+        self._all: list[InFlight] = []
+        self._open: list[InFlight] = []
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent on assigning and answering so far; normalising, which all runners of a pass share, is not in it."""
+        return self._clock.seconds - self._normalising.seconds
+
+    def add(self, views: Tensor, num_views: int) -> None:
+        """Take uint8 (B * V, C, ...) of B inputs. Raise MemoryError where a single view does not fit."""
+        # Copies: an input that waits must not keep its whole batch in memory.
+        new = [InFlight(None, one.clone()) for one in views.cpu().unflatten(0, (-1, num_views))]
+        self._all += new
+        self._open += new
+        with self._clock:
+            self._batches.add(new)
+            self._batches.run_due()
+        self._let_go()
+
+    def finish(self) -> tuple[Tensor, Tensor]:
+        """Return logits (N, V, K) and grid indices (N, V) of all inputs, in their order; empty where none came."""
+        with self._clock:
+            self._batches.finish()
+        self._let_go()
+        if not self._all:
+            return torch.empty(0), torch.empty(0, dtype=torch.long)
+        logits = [torch.stack([row for row in one.logits if row is not None]) for one in self._all]
+        return torch.stack(logits), torch.tensor([one.grid_index for one in self._all])
+
+    def _normalised(self, inputs: Tensor) -> Tensor:
+        with self._normalising:
+            normalised: Tensor = self._pixels(inputs)
+        return normalised
+
+    def _let_go(self) -> None:
+        """Drop the pixels of what is done."""
+        for one in self._open:
+            if one.error is not None:
+                raise MemoryError(one.error)
+            if one.is_done:
+                one.views = None
+                one.reductions.clear()
+        self._open = [one for one in self._open if not one.is_done]
+
 
 Runner = Callable[[Tensor], AdaptiveOutput] | Streamed
 """Answers normalised inputs batch by batch, or batches its inputs by itself."""
@@ -25,11 +87,14 @@ Runner = Callable[[Tensor], AdaptiveOutput] | Streamed
 
 @dataclass
 class Answers:
-    """What one runner said: logits (N, V, K), grid positions (N, V), and how long it computed."""
+    """Answers of one runner to N samples in V views."""
 
     logits: Tensor
-    lengths: Tensor
+    """Logits (N, V, K)."""
+    grid_index: Tensor
+    """Index (N, V) of each view's grid; 0 is the longest."""
     seconds: float
+    """Time of computing."""
 
 
 @dataclass
@@ -48,26 +113,23 @@ class Evaluation:
         return len(self.ids)
 
     def correct(self, logits: Tensor, how: str, topk: int = 1) -> Tensor:
-        """(N, V, K) -> (N,) bool: the target is among the `topk` best classes of the merged views."""
+        """Say of logits (N, V, K) whether the target is among the `topk` best classes of the merged views, (N,) bool."""
         scores = merge_views(logits, how)
         best = scores.topk(min(topk, scores.shape[1]), dim=1).indices
         return (best == self.targets.unsqueeze(1)).any(dim=1)
 
+    def percent(self, logits: Tensor, how: str, topk: int = 1) -> float:
+        """Return the share of the samples that are `correct`, in percent."""
+        return 100 * float(self.correct(logits, how, topk).double().mean())
+
 
 def grid_runners(classifier: AdaptiveClassifier) -> dict[str, Runner]:
-    """One runner per grid of the model, under the grid's name: every input at that length."""
+    """Make one runner per grid of the model, under the grid's name: every input at that grid."""
 
-    def at(position: int, inputs: Tensor) -> AdaptiveOutput:
-        return classifier(inputs, torch.full((len(inputs),), position, device=inputs.device))
+    def at(index: int, inputs: Tensor) -> AdaptiveOutput:
+        return classifier(inputs, torch.full((len(inputs),), index, device=inputs.device))
 
-    return {grid.name: partial(at, position) for position, grid in enumerate(classifier.model.grids)}
-
-
-@dataclass
-class _Collected:
-    logits: list[Tensor] = field(default_factory=list)
-    lengths: list[Tensor] = field(default_factory=list)
-    seconds: float = 0.0
+    return {grid.name: partial(at, index) for index, grid in enumerate(classifier.model.grids)}
 
 
 @torch.inference_mode()
@@ -79,9 +141,9 @@ def evaluate(
     dtype: str = "float32",
     num_samples: int | None = None,
     description: str = "evaluate",
-    world: World = ALONE,
+    context: DistributedContext = ALONE,
 ) -> Evaluation:
-    """Run every runner on every batch; models must be in eval mode. Raises ValueError if no sample could be read, or if
+    """Run every runner on every batch; models must be in eval mode. Raise ValueError if no sample could be read, or if
     an answer is not finite: a damaged model would be scored as a poor one.
 
     Where several processes each have a share of the samples in their `loader`, rank 0 gets all answers in the order of
@@ -91,8 +153,9 @@ def evaluate(
     targets: list[Tensor] = []
     failures: list[Failure] = []
     salvaged: list[Failure] = []
-    collected = {name: _Collected() for name in runners}
-    own_share = None if num_samples is None else len(range(world.rank, num_samples, world.size))
+    said: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in runners}
+    clocks = {name: Stopwatch(device) for name in runners}
+    own_share = None if num_samples is None else len(range(context.rank, num_samples, context.size))
     with progress(description, own_share) as update_bar:
         for read in loader:
             batch = read.to(device)
@@ -104,34 +167,38 @@ def evaluate(
             ids.append(batch.ids.cpu())
             targets.append(batch.targets.cpu())
             with autocast(device, dtype):
-                inputs = pixels(batch.inputs)
+                inputs, views = pixels(batch.inputs), (-1, batch.num_views)
                 for name, runner in runners.items():
                     if isinstance(runner, Streamed):
                         runner.add(read.inputs, batch.num_views)
-                    else:
-                        _run(runner, inputs, batch.num_views, collected[name])
+                        continue
+                    with clocks[name]:
+                        output = runner(inputs)
+                    logits = output.prediction.float().unflatten(0, views).cpu()
+                    said[name].append((logits, output.grid_index.unflatten(0, views).cpu()))
     answers = {}
     for name, runner in runners.items():
         if isinstance(runner, Streamed):
             with autocast(device, dtype):
                 answers[name] = Answers(*runner.finish(), runner.seconds)
         else:
-            one = collected[name]
-            answers[name] = Answers(_cat(one.logits), _cat(one.lengths), one.seconds)
+            all_logits, indices = zip(*said[name]) if said[name] else ((), ())
+            answers[name] = Answers(_cat(all_logits), _cat(indices), clocks[name].seconds)
     own = Evaluation(_cat(ids), _cat(targets), answers, failures, salvaged)
-    if not world.any(own.num_evaluated > 0):
-        failures = [failure for some in world.gather(failures) for failure in some]
-        raise ValueError(f"no sample could be evaluated: all {len(failures)} failed{_first(failures)}")
-    if world.any(any(not bool(one.logits.isfinite().all()) for one in answers.values())):
+    if not context.any(own.num_evaluated > 0):
+        failures = [failure for some in context.gather(failures) for failure in some]
+        first = f"; the first was {failures[0].path}: {failures[0].reason}" if failures else ""
+        raise ValueError(f"no sample could be evaluated: all {len(failures)} failed{first}")
+    if context.any(any(not bool(one.logits.isfinite().all()) for one in answers.values())):
         raise ValueError(
             "the model's answers are not all numbers; its weights are damaged, or run.dtype is too narrow for them"
         )
-    parts = world.gather_to_main(own)
+    parts = context.gather_to_main(own)
     return _joined(parts) if len(parts) > 1 else own
 
 
 def _joined(parts: Sequence[Evaluation]) -> Evaluation:
-    """The answers of several processes in the order of the sample list; the time is the slowest one's."""
+    """Join the answers of several processes in the order of the sample list; the time is the slowest one's."""
     failures = sorted((failure for part in parts for failure in part.failures), key=lambda one: one.id)
     salvaged = sorted((remark for part in parts for remark in part.salvaged), key=lambda one: one.id)
     parts = [part for part in parts if part.num_evaluated]
@@ -142,7 +209,7 @@ def _joined(parts: Sequence[Evaluation]) -> Evaluation:
         some = [part.answers[name] for part in parts]
         answers[name] = Answers(
             logits=torch.cat([one.logits for one in some])[order],
-            lengths=torch.cat([one.lengths for one in some])[order],
+            grid_index=torch.cat([one.grid_index for one in some])[order],
             seconds=max(one.seconds for one in some),
         )
     targets = torch.cat([part.targets for part in parts])[order]
@@ -151,22 +218,3 @@ def _joined(parts: Sequence[Evaluation]) -> Evaluation:
 
 def _cat(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(tensors)) if tensors else torch.empty(0, dtype=torch.int64)
-
-
-def _run(runner: Callable[[Tensor], AdaptiveOutput], inputs: Tensor, num_views: int, into: _Collected) -> None:
-    _wait(inputs.device)
-    start = time.perf_counter()
-    output = runner(inputs)
-    _wait(inputs.device)
-    into.seconds += time.perf_counter() - start
-    into.logits.append(output.prediction.float().unflatten(0, (-1, num_views)).cpu())
-    into.lengths.append(output.grid_index.unflatten(0, (-1, num_views)).cpu())
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _first(failures: Sequence[Failure]) -> str:
-    return f"; the first was {failures[0].path}: {failures[0].reason}" if failures else ""

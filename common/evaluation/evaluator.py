@@ -8,12 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from revit.common.costs.per_grid import Costs, count_costs
+from revit.common.costs.flops import Costs, count_costs
 from revit.common.data.formats.base import Split
 from revit.common.evaluation.adaptive import adaptive_report, versions
-from revit.common.evaluation.evaluate import Evaluation, Runner, evaluate, grid_runners
+from revit.common.evaluation.evaluate import Evaluation, Runner, Streamed, evaluate, grid_runners
 from revit.common.evaluation.operating_points import Calibration, calibrated, calibration_of, calibration_runners
-from revit.common.evaluation.streamed import Streamed
 from revit.common.methods.base import check_installed
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.budget import Choice
@@ -21,131 +20,126 @@ from revit.common.methods.run_options import RecipeOptions
 from revit.common.modality.load import check_same_classes, fill_classifier
 from revit.common.modality.modality import Modality
 from revit.common.models.base import GridModel
-from revit.common.serving.budgets import budget_figures, check_costs, choose, curve_of
-from revit.common.serving.choices import Compile
+from revit.common.serving.budgets import check_costs, choose, curve_of, reported_budget
+from revit.common.serving.options import Compile
 from revit.common.serving.plan import Plan, choose_plan
 from revit.common.serving.runtime import Runtime
 from revit.common.system.device import pick_device
-from revit.common.system.distributed import ALONE, World
+from revit.common.system.distributed import ALONE, DistributedContext
 from revit.common.system.errors import UserError
 from revit.common.system.log import RunLog, console
 from revit.common.weights.checkpoint import Checkpoint, is_checkpoint, load_checkpoint
 
 
 class Evaluator:
-    """Loads networks for one configuration and says how well they do on its data.
+    """Loads networks for one configuration and evaluates them on its data.
 
     With several processes each evaluates a share of the samples, and rank 0 knows the result.
     """
 
-    def __init__(self, options: RecipeOptions, modality: Modality[Any], world: World = ALONE) -> None:
+    def __init__(self, options: RecipeOptions, modality: Modality[Any], context: DistributedContext = ALONE) -> None:
         self.options = options
         self.modality = modality
-        self.world = world
+        self.context = context
         self.device = pick_device(options.run.device)
         self.dtype = "float32" if options.run.dtype == "auto" else options.run.dtype
         self._choice: Choice | None = None
-        self._served: tuple[AdaptiveClassifier, Plan] | None = None
+        self._served: AdaptiveClassifier | None = None
+        self._plan: Plan | None = None
         self._counted: tuple[AdaptiveClassifier, Costs] | None = None
 
     def load(self, path: str | Path) -> AdaptiveClassifier:
-        """Model, and assigner where there is one, in eval mode: from our checkpoint file or from a published one.
+        """Load the model, and the assigner where there is one, in eval mode: from our checkpoint file or from a published one.
 
         Raises UserError if the file does not fit the configuration, or its head other classes than the data's.
         """
-        if not is_checkpoint(path):
-            return self._foreign(str(path))
-        checkpoint = load_checkpoint(path)
-        check_installed(str(path), checkpoint.config)
-        check_same_classes(str(path), checkpoint.label_names, self.modality.label_names(self.options))
-        return self.fill(checkpoint, path)
-
-    def fill(self, checkpoint: Checkpoint, path: str | Path) -> AdaptiveClassifier:
-        """The networks of a checkpoint that was read, in eval mode. UserError as `load`."""
-        model = self.modality.build_model(self.options, len(checkpoint.label_names))
-        return fill_classifier(checkpoint, str(path), model, self.options).to(self.device)
-
-    def _foreign(self, source: str) -> AdaptiveClassifier:
+        if is_checkpoint(path):
+            checkpoint = load_checkpoint(path)
+            check_installed(str(path), checkpoint.config)
+            check_same_classes(str(path), checkpoint.label_names, self.modality.label_names(self.options))
+            return self.fill(checkpoint, path)
         model = self.modality.build_model(self.options, len(self.modality.label_names(self.options)))
-        report = self.modality.start(model, self.options, source)
+        report = self.modality.start(model, self.options, str(path))
         console.print(str(report), markup=False)
         if report.remade:
             raise UserError(
-                f"{source} does not fill the whole model, and the rest would answer at random: {'; '.join(report.remade)}; "
+                f"{path} does not fill the whole model, and the rest would answer at random: {'; '.join(report.remade)}; "
                 "set the model, and the data's classes, to those of the weights"
             )
         return AdaptiveClassifier(model.to(self.device).eval(), max_batch=self.options.test.batch_size)
 
-    def serve(self, classifier: AdaptiveClassifier, dtype: str | None = None, compile: Compile = "auto") -> Plan:
-        """Has `report` measure `classifier`, which `load` gave, as the inference engine serves it; before `choose`.
+    def fill(self, checkpoint: Checkpoint, path: str | Path) -> AdaptiveClassifier:
+        """Make the networks of a checkpoint that was read, in eval mode. UserError as `load`."""
+        model = self.modality.build_model(self.options, len(checkpoint.label_names))
+        return fill_classifier(checkpoint, str(path), model, self.options).to(self.device)
 
-        dtype: of `revit.common.serving.choices.PRECISIONS`, or auto; None is the run's own precision. UserError for one
+    def serve(self, classifier: AdaptiveClassifier, dtype: str | None = None, compile: Compile = "auto") -> None:
+        """Have `report` measure `classifier`, which `load` gave, as the inference engine serves it; before `choose`.
+
+        dtype: of `revit.common.serving.options.PRECISIONS`, or auto; None is the run's own precision. UserError for one
         that the device does not have.
         """
         test, model = self.options.test, classifier.model
         num_inputs = len(self.modality.paths(self.options, test.split)) * self.modality.num_views(self.options)
         shape = self.modality.input_shape(self.options)
         # What is measured differs from process to process; all have to serve alike.
-        plan = self.world.on_main(
+        plan = self.context.on_main(
             lambda: choose_plan(model, shape, self.device, dtype or self.dtype, compile, test.batch_size, num_inputs)
         )
         runtime = Runtime(model, self.device, plan.dtype, plan.compiled, plan.max_batch)
-        self._served = classifier.served_by(runtime).to(self.device), plan
-        return plan
+        self._served, self._plan = classifier.served_by(runtime).to(self.device), plan
 
     @property
     def precision(self) -> str:
-        """What `report` measures in, in words."""
-        return self.dtype if self._served is None else str(self._served[1])
+        """Words for what `report` measures in."""
+        return self.dtype if self._plan is None else str(self._plan)
 
     def evaluate(
         self, runners: dict[str, Runner], split: Split, name: str, one_view: bool = False, dtype: str | None = None
     ) -> Evaluation:
-        """Every runner's answers on a split; on another rank than 0 only to its share. dtype: of autocast, instead of the
-        run's. UserError if no sample can be read."""
-        options, world = self.options, self.world
-        loader = self.modality.eval_loader(options, split, options.test.batch_size, one_view, world.rank, world.size)
+        """Return every runner's answers on a split; on another rank than 0 only to its share. dtype: of autocast, instead of
+        the run's. UserError if no sample can be read."""
+        options, context = self.options, self.context
+        loader = self.modality.eval_loader(
+            options, split, options.test.batch_size, one_view, context.rank, context.size
+        )
         pixels = self.modality.normalizer(self.options).to(self.device)
         try:
-            return evaluate(runners, loader, pixels, self.device, dtype or self.dtype, loader.num_samples, name, world)
+            return evaluate(
+                runners, loader, pixels, self.device, dtype or self.dtype, loader.num_samples, name, context
+            )
         except ValueError as error:
-            with world.own_errors():  # another process may have good answers
+            with context.own_errors():  # another process may have good answers
                 raise UserError(f"split {split}: {error}") from error
 
-    def report(
-        self, classifier: AdaptiveClassifier, saw: Callable[[Evaluation], None] = lambda evaluation: None
-    ) -> dict[str, Any]:
-        """Evaluate on the test split and gather the figures of report.json, all but the stages' seconds; empty on other
-        ranks than 0. `saw` gets the answers they come from, on rank 0.
+    def report(self, classifier: AdaptiveClassifier) -> tuple[dict[str, Any], Evaluation]:
+        """Evaluate on the test split: the figures of report.json, all but the stages' seconds, and the answers they come from.
+        On other ranks than 0 there are no figures, and its own answers.
 
-        A budget (`choose`) decides how lengths are assigned. UserError if it cannot be met.
+        A budget (`choose`) decides how grids are assigned. UserError if it cannot be met.
         """
-        networks = classifier if self._served is None else self._served[0]
+        networks, plan, test, policy = self._served or classifier, self._plan, self.options.test, classifier.policy
         runners: dict[str, Runner] = grid_runners(networks)
         if classifier.assigner is not None:
             pixels = self.modality.normalizer(self.options).to(self.device)
             runners["adaptive"] = Streamed(networks, pixels, self.device)
-        test = self.options.test
-        calibration = calibration_of(classifier)
         # What is served computes in a dtype of its own.
-        dtype = None if self._served is None else "float32"
-        evaluation = self.evaluate(runners, test.split, "evaluate", dtype=dtype)
-        if not self.world.is_main:
-            return {}
-        saw(evaluation)
-        costs, policy = self.costs(classifier), classifier.policy
+        evaluation = self.evaluate(runners, test.split, "evaluate", dtype=None if plan is None else "float32")
+        if not self.context.is_main:
+            return {}, evaluation
+        costs, calibration = self.costs(classifier), calibration_of(classifier)
         asks = policy is None or policy.asks
         if not asks:
             costs = replace(costs, assigner=0.0)
         if calibration is not None and not calibration.curve.is_of(costs.grids):
             calibration = None  # of inputs of another size, as the settings may say
         cascade = None if calibration is None else calibration.cascade
-        report = adaptive_report(evaluation, costs, test.merge, test.num_random_draws, cascade=cascade, asks=asks)
+        report = adaptive_report(evaluation, costs, test.merge, test.num_random_draws, cascade, asks)
+        views = next(iter(evaluation.answers.values())).logits.shape[1]
         if calibration is not None:
             report["calibration"] = calibration.curve.summary()
-        views = next(iter(evaluation.answers.values())).logits.shape[1]
-        if self._choice is not None and calibration is not None:
-            report["budget"] = budget_figures(self._choice, calibration.curve, report, policy, views)
+            if self._choice is not None and policy is not None:
+                report["budget"] = reported_budget(self._choice, calibration.curve, report, policy, views)
         report |= {"method": self.options.method_name, "model": self.options.model_name}
         report["protocol"] = {
             "data": self._data_name(),
@@ -153,39 +147,37 @@ class Evaluator:
             "num_views": views,
             "merge": test.merge,
             "device": str(self.device),
-            "dtype": self.dtype if self._served is None else self._served[1].dtype,
-            **({} if self._served is None else {"served": str(self._served[1])}),
+            "dtype": self.dtype if plan is None else plan.dtype,
+            **({} if plan is None else {"served": str(plan)}),
             "seed": self.options.run.seed,
         }
-        return report | {"versions": versions()}
+        return report | {"versions": versions()}, evaluation
 
     def choose(self, classifier: AdaptiveClassifier, budget: str, source: str | Path) -> None:
-        """Has `classifier`, which came from the checkpoint `source`, assign lengths for a budget, as `model.budget` has it.
+        """Have `classifier`, which came from the checkpoint `source`, assign grids for a budget, as `model.budget` has it.
 
         UserError, which names what can be asked for, if there is no such operating point.
         """
         curve = curve_of(classifier, str(source))
         check_costs(curve, self.costs(classifier).grids, str(source))
         shape, batch = self.modality.input_shape(self.options), self.options.test.batch_size
-        networks = classifier if self._served is None else self._served[0]
-        served = None if self._served is None else self._served[1].how
+        networks, served = self._served or classifier, None if self._plan is None else self._plan.how
         # Measured milliseconds differ from process to process; all have to choose alike.
-        choice = self.world.on_main(
+        self._choice = choice = self.context.on_main(
             lambda: choose(budget, curve, networks, shape, self.device, self.dtype, batch, served)
         )
-        self._choice = choice
         policy = curve.policy(choice.point, choice.holds and self.options.test.hold_budget)
         classifier.policy = networks.policy = policy
 
     def calibrate(self, classifier: AdaptiveClassifier, split: Split, num_points: int) -> Calibration | None:
-        """The operating points of the assigner on a split, with the test's views; None on other ranks than 0."""
+        """Find the operating points of the assigner on a split, with the test's views; None on other ranks than 0."""
         evaluation = self.evaluate(calibration_runners(classifier), split, "calibrate")
-        if not self.world.is_main:
+        if not self.context.is_main:
             return None
         return calibrated(evaluation, self.costs(classifier), self.options.test.merge, split, num_points)
 
     def _data_name(self) -> str:
-        """Tells the samples of the test split from all others."""
+        """Name the samples of the test split, unlike all others."""
         made = self.options.data.demo
         if made is None:
             return self.modality.split(self.options, self.options.test.split).fingerprint
@@ -194,18 +186,14 @@ class Evaluator:
         return f"made, {hashlib.sha256(settings.encode()).hexdigest()[:12]}"
 
     def costs(self, classifier: AdaptiveClassifier) -> Costs:
-        """GMACs of one view at every grid, and of the assigner. Counted once for the classifier that was asked of last."""
-        if self._counted is not None and self._counted[0] is classifier:
-            return self._counted[1]
-        shape = self.modality.input_shape(self.options)
-        costs = count_costs(classifier.model, classifier.assigner, shape)
-        self._counted = classifier, costs
-        return costs
+        """Count GMACs of one view at every grid, and of the assigner; once for the classifier that was asked of last."""
+        if self._counted is None or self._counted[0] is not classifier:
+            shape = self.modality.input_shape(self.options)
+            self._counted = classifier, count_costs(classifier.model, classifier.assigner, shape)
+        return self._counted[1]
 
-    def watch(
-        self, model: GridModel, log: RunLog, keep: Callable[[int, float], None] = lambda epoch, top1: None
-    ) -> Callable[[int], None] | None:
-        """What to call after every epoch: evaluation on the val list, one line each. None if none is wanted.
+    def watch(self, model: GridModel, log: RunLog, keep: Callable[[int, float], None]) -> Callable[[int], None] | None:
+        """Return what to call after every epoch: evaluation on the val list, one line each. None if none is wanted.
 
         keep: gets the epoch and the longest grid's top-1 in percent, on rank 0.
         """
@@ -225,12 +213,10 @@ class Evaluator:
                 log.write("val", epoch=epoch, error=str(error))
                 log.say(f"val: epoch {epoch}  none: {error}")
                 return
-            if not self.world.is_main:
+            if not self.context.is_main:
                 return
-            top1 = {
-                name: 100 * float(evaluation.correct(answers.logits, self.options.test.merge).double().mean())
-                for name, answers in evaluation.answers.items()
-            }
+            merge, answers = self.options.test.merge, evaluation.answers
+            top1 = {name: evaluation.percent(one.logits, merge) for name, one in answers.items()}
             failed = len(evaluation.failures)
             log.write("val", epoch=epoch, top1=top1, failed=failed)
             shown = "  ".join(f"{name} {value:.2f} %" for name, value in top1.items())

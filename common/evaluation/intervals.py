@@ -1,15 +1,15 @@
-"""How sure an accuracy is that was found on a limited number of samples."""
+"""Interval of an accuracy that was found on a limited number of samples."""
 
 from __future__ import annotations
 
 import math
 
 Z95 = 1.959964
-"""Of the normal distribution, 95 % lie within so many standard deviations of the mean."""
+"""Number of standard deviations around the mean of a normal distribution within which 95 % lie."""
 
 
 def wilson(share: float, num: int) -> tuple[float, float]:
-    """The 95 % interval of a share that was found on `num` samples (Wilson 1927, without continuity correction).
+    """Return the 95 % interval of a share that was found on `num` samples (Wilson 1927, without continuity correction).
 
     Unlike the share plus and minus its standard error it stays within 0 and 1 and is right near both. Nothing is known of
     no samples: (0, 1). Raises ValueError for a share that is none.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from revit.common.costs.per_grid import Costs
-from revit.common.evaluation.cascade import CascadeTable, gather_answers
+from revit.common.costs.flops import Costs
+from revit.common.evaluation.cascade import CascadeTable, gather_answers, shares_of
 from revit.common.evaluation.evaluate import Evaluation, Runner, grid_runners
 from revit.common.evaluation.intervals import wilson
 from revit.common.methods.revit.adaptive import (
@@ -28,23 +28,23 @@ from revit.common.methods.revit.budget import KEY, BudgetCurve, Point
 
 SCORES = "scores"
 CASCADE_KEY = "cascade"
-"""Of a checkpoint's extra facts."""
+"""Key among a checkpoint's extra facts."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a checkpoint keeps of it."""
+    """What a checkpoint keeps of its calibration."""
 
     curve: BudgetCurve
     cascade: CascadeTable
 
     def facts(self) -> dict[str, Any]:
-        """As JSON values, beside a checkpoint's other extra facts."""
+        """Return JSON values, beside a checkpoint's other extra facts."""
         return {KEY: self.curve.model_dump(mode="json"), CASCADE_KEY: self.cascade.model_dump(mode="json")}
 
 
 def calibration_of(classifier: AdaptiveClassifier) -> Calibration | None:
-    """What the classifier's checkpoint keeps; None where that is nothing, or nothing that fits its grids."""
+    """Read what the classifier's checkpoint keeps; None where that is nothing, or nothing that fits its grids."""
     try:
         curve = BudgetCurve.read(classifier.facts, classifier.grids)
         if curve is None or CASCADE_KEY not in classifier.facts:
@@ -55,7 +55,7 @@ def calibration_of(classifier: AdaptiveClassifier) -> Calibration | None:
 
 
 def calibration_runners(classifier: AdaptiveClassifier) -> dict[str, Runner]:
-    """Every grid, and what the assigner says: its scores and the inputs' dither in place of logits, (B, k - 1 + 1)."""
+    """Make runners of every grid, and of what the assigner says: its scores and the inputs' dither in place of logits, (B, k - 1 + 1)."""
     assigner = classifier.assigner
     assert assigner is not None
 
@@ -67,7 +67,7 @@ def calibration_runners(classifier: AdaptiveClassifier) -> dict[str, Runner]:
 
 
 def calibrated(evaluation: Evaluation, costs: Costs, merge: str, split: str, num_points: int) -> Calibration:
-    """The curve of the assigner's operating points and the cascade's thresholds, from the answers of `calibration_runners`.
+    """Find the curve of the assigner's operating points and the cascade's thresholds, from the answers of `calibration_runners`.
 
     Points lie at evenly spaced costs from the shortest grid for all to the longest for all. Each is measured by giving the
     samples the grids that the policy gives them at that cost. See `BudgetCurve` for the fit.
@@ -80,32 +80,30 @@ def calibrated(evaluation: Evaluation, costs: Costs, merge: str, split: str, num
     steps = Steps.of(scores.flatten(0, 1), prices, costs.assigner)
     table = torch.tensor(prices, dtype=torch.float64)
 
-    def measured(lengths: Tensor, how: str, threshold: float | None = None) -> Point:
-        correct = evaluation.correct(gather_answers(per_grid, lengths), merge).double().mean()
-        low, high = wilson(float(correct), evaluation.num_evaluated)
-        share = torch.bincount(lengths.flatten(), minlength=len(names)).double() / lengths.numel()
-        paid = float(table[lengths].mean()) + (costs.assigner if how == "assigner" else 0.0)
+    def measured(
+        grid_index: Tensor, how: Literal["fixed", "dealt", "assigner"], threshold: float | None = None
+    ) -> Point:
+        right = float(evaluation.correct(gather_answers(per_grid, grid_index), merge).double().mean())
+        low, high = wilson(right, evaluation.num_evaluated)
+        paid = float(table[grid_index].mean()) + (costs.assigner if how == "assigner" else 0.0)
         return Point(
             gmacs=round(paid, 9),
-            top1=100 * float(correct),
-            measured=100 * float(correct),
+            top1=100 * right,
+            measured=100 * right,
             interval=(100 * low, 100 * high),
-            share=dict(zip(names, share.tolist())),
-            how=how,  # type: ignore[arg-type]
+            share=shares_of(grid_index, names),
+            how=how,
             threshold=threshold,
         )
 
-    def fixed(position: int) -> Point:
-        return measured(torch.full(spread.shape, position), "fixed")
-
-    cheapest, dearest = fixed(len(names) - 1), fixed(0)
+    cheapest, dearest = (measured(torch.full(spread.shape, index), "fixed") for index in (len(names) - 1, 0))
     wanted = np.linspace(prices[-1], prices[0], num_points)[1:-1].tolist()
     asked = {}
     for cost in wanted:
         if cost > prices[-1] + costs.assigner:
             threshold = steps.threshold(cost)
             asked[cost] = measured(grid_index_at(scores, threshold), "assigner", threshold)
-    fixed_top1 = [100 * float(evaluation.correct(logits, merge).double().mean()) for logits in per_grid]
+    fixed_top1 = [evaluation.percent(logits, merge) for logits in per_grid]
     # Dealt lengths give, in the mean, what lies in proportion between the fixed ones.
     from_dealing = dict(zip(wanted, np.interp(wanted, prices[::-1], fixed_top1[::-1]).tolist()))
     first = _first_worth({cost: point.measured - from_dealing[cost] for cost, point in asked.items()})
@@ -132,8 +130,8 @@ def calibrated(evaluation: Evaluation, costs: Costs, merge: str, split: str, num
 
 
 def _first_worth(gains: Mapping[float, float]) -> float:
-    """The cost from which on asking the assigner gains most over dealing, all in all; infinity where it never does. A sum
-    over all points, as single ones win or lose by chance."""
+    """Return the cost from which on asking the assigner gains most over dealing, summed over all points, as single ones win
+    or lose by chance; infinity where it never gains."""
     costs = sorted(gains)
     sums = [sum(gains[later] for later in costs[number:]) for number in range(len(costs))]
     best = max(sums, default=0.0)
@@ -141,7 +139,7 @@ def _first_worth(gains: Mapping[float, float]) -> float:
 
 
 def _rising(points: Sequence[Point]) -> tuple[Point, ...]:
-    """In the order of their costs, each once, within those of the fixed grids, with fitted accuracies."""
+    """Sort points by cost, each once, within those of the fixed grids, and fit their accuracies."""
     low, high = points[0], points[-1]
     inner = sorted((one for one in points[1:-1] if low.gmacs < one.gmacs < high.gmacs), key=lambda one: one.gmacs)
     kept = [low]

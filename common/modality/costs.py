@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from revit.common.costs.per_grid import count_costs
+from revit.common.costs.flops import count_costs
 from revit.common.methods.revit.adaptive import TokenLengthAssigner
 from revit.common.methods.run_options import RecipeOptions
 from revit.common.modality.load import build_assigner
@@ -45,13 +45,8 @@ def build(options: RecipeOptions, modality: Modality[Any]) -> tuple[GridModel, T
     """Build the untrained model, and the assigner where there are several grids. Leaves the random state as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = modality.build_model(options, num_classes(options, modality))
+        model = modality.build_model(options, modality.num_classes(options))
         return model, build_assigner(options.assigner, len(model.grids)) if options.has_lengths else None
-
-
-def num_classes(options: Any, modality: Modality[Any]) -> int:
-    """As many as the configuration says, else as the data has."""
-    return options.model.num_classes or len(modality.label_names(options))
 
 
 def _row(config: str, grid: str, gmacs: float, params: int, views: int) -> dict[str, Any]:

@@ -1,20 +1,25 @@
-"""Open a classifier from our checkpoint or from weights made elsewhere."""
+"""Open a classifier from our checkpoint or from weights made elsewhere, to classify or to teach."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch.nn.functional as F
 from pydantic import ValidationError
+from torch import Tensor, nn
 
+from revit.common.config.yaml_source import dotted, walk
+from revit.common.data.label_names import are_numbers
 from revit.common.methods.base import check_installed
 from revit.common.methods.revit.adaptive import AdaptiveClassifier, TokenLengthAssigner
 from revit.common.methods.revit.budget import KEY
 from revit.common.methods.run_options import AssignerOptions, RecipeOptions
-from revit.common.modality.classifier import Classifier
-from revit.common.modality.modality import Modality
-from revit.common.models.base import GridModel
+from revit.common.modality.modality import Classifier, Modality
+from revit.common.models.base import GridModel, ModelOutput, Normalizer
+from revit.common.models.embed.patches import Sides, sides_of
 from revit.common.system.errors import UserError
 from revit.common.weights.adapt import TABLE
 from revit.common.weights.checkpoint import Checkpoint, checkpoint_file, is_checkpoint, load_checkpoint
@@ -143,8 +148,10 @@ def trained_otherwise(checkpoint: Checkpoint, options: RecipeOptions, part: str)
 
 def _shaping(config: Mapping[str, Any], part: str) -> dict[str, Any]:
     """Return the settings of a configuration that decide about a part's tensors, by key, the more telling ones first."""
-    flat: dict[str, Any] = {
-        key: value for name in ("model", "methods", "assigner", "data") for key, value in _flat(config.get(name), name)
+    flat = {
+        dotted(path): value
+        for path, value in walk(dict(config))
+        if not isinstance(value, dict) and all(isinstance(key, str) for key in path)
     }
     if part == "assigner":
         return {key: flat[key] for key in ("model.grids", *ASSIGNER_SIZES) if key in flat}
@@ -156,25 +163,11 @@ def _shaping(config: Mapping[str, Any], part: str) -> dict[str, Any]:
     return {key: value for key, value in shaping.items() if not key.endswith(SHAPELESS)}
 
 
-def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Yield key paths and values of a nested mapping."""
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _flat(inner, f"{key}.{name}")
-    else:
-        yield key, value
-
-
 def _said(key: str, value: Any) -> str:
     if isinstance(value, list):
         text = ", ".join(map(str, value))
         return f"{key} {text:.60}" if text else f"no {key}"
     return f"{key} {'null' if value is None else value!s:.60}"
-
-
-def are_numbers(names: Sequence[str]) -> bool:
-    """Say whether class names only repeat the class numbers, as in a list without names."""
-    return all(name == str(number) for number, name in enumerate(names))
 
 
 def check_same_classes(source: str, theirs: Sequence[str], ours: Sequence[str]) -> None:
@@ -184,11 +177,55 @@ def check_same_classes(source: str, theirs: Sequence[str], ours: Sequence[str]) 
         if same:
             return
         raise UserError(f"{source} knows {len(theirs)} classes, the data has {len(ours)}")
-    different = [number for number, pair in enumerate(zip(theirs, ours)) if pair[0] != pair[1]]
-    if len(theirs) != len(ours) or different:
-        first = different[0] if different else min(len(theirs), len(ours))
-        pair = [names[first] if first < len(names) else "nothing" for names in (theirs, ours)]
-        raise UserError(
-            f"{source} was trained on other classes than the data's, or in another order: class {first} is {pair[0]!r} "
-            f"there and {pair[1]!r} here; give its own list of names as data.source.label_names"
-        )
+    for number, (their, our) in enumerate(zip_longest(theirs, ours)):
+        if their != our:
+            raise UserError(
+                f"{source} was trained on other classes than the data's, or in another order: class {number} is "
+                f"{their or 'nothing'!r} there and {our or 'nothing'!r} here; give its own list of names as "
+                "data.source.label_names"
+            )
+
+
+class Teacher(nn.Module):
+    """Is shown inputs that were normalised, and sized, for another network, and answers with logits alone."""
+
+    def __init__(self, network: nn.Module, own: Normalizer, given: Normalizer, sides: Sides | None = None) -> None:
+        """`own`: the normalisation it was trained with; `given`: that of the inputs it will see. `sides`: its own picture
+        size, to which inputs are resized (bicubic, antialiased when shrinking); None: shown as they are."""
+        super().__init__()
+        self.network = network.eval().requires_grad_(False)
+        self.own = own
+        self.given = given
+        self.sides = sides
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Answer (B, C, H, W) or (B, C, T, H, W), normalised as `given` says, with logits (B, K)."""
+        # Per channel, whatever axes follow.
+        channels = (-1, *[1] * (inputs.ndim - 2))
+        pixels = (inputs - self.given.shift.view(channels)) / self.given.scale.view(channels)
+        pixels = pixels if self.sides is None else resized(pixels, self.sides)
+        output: Any = self.network(self.own(pixels))
+        return output.prediction if isinstance(output, ModelOutput) else output
+
+    def train(self, mode: bool = True) -> Teacher:
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+
+def resized(pixels: Tensor, sides: Sides) -> Tensor:
+    """Resize (B, C, ..., H, W) to (B, C, ..., *sides), frame by frame."""
+    if tuple(pixels.shape[-2:]) == sides:
+        return pixels
+    frames = F.interpolate(pixels.flatten(1, -3), size=sides, mode="bicubic", antialias=True)
+    return frames.unflatten(1, pixels.shape[1:-2])
+
+
+def teacher_from(
+    classifier: Classifier, source: str, label_names: Sequence[str], given: Normalizer, own_size: bool
+) -> Teacher:
+    """Make a teacher of a classifier that was opened from `source`. UserError if it knows other classes than `label_names`."""
+    names = classifier.label_names or tuple(map(str, range(classifier.num_classes)))
+    check_same_classes(source, names, label_names)
+    network = classifier.networks.model
+    sides = sides_of(cast(Any, network).img_size) if own_size else None
+    return Teacher(network, cast(Normalizer, classifier.normalizer), given, sides)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from torch import nn
 
@@ -13,10 +14,11 @@ from revit.common.data.formats.base import Split
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
 from revit.common.data.made_data import MadeData
+from revit.common.data.reader import Reader
+from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.task import ResizableTask, SelfDistillation
 from revit.common.methods.run_options import RecipeOptions
 from revit.common.methods.task import BatchAugment, Task
-from revit.common.modality.classifier import Classifier, Inputs
 from revit.common.models.base import GridModel, Normalizer
 from revit.common.models.load_report import LoadReport
 from revit.common.system.errors import UserError
@@ -195,3 +197,52 @@ class Modality(ABC, Generic[Run]):
         if key not in self._lists:
             self._lists[key] = self.read_split(*key)
         return self._lists[key]
+
+
+class Inputs(Protocol):
+    """Files that a classifier answers for."""
+
+    @property
+    def noun(self) -> str:
+        """Word for one of them: "clip", "picture"."""
+
+    @property
+    def extensions(self) -> Collection[str]:
+        """Extensions that a folder is searched for, lower case with the dot."""
+
+    def open(self, views: str, *, num_at_once: int = 1, salvage: bool | None = None) -> Reader:
+        """Open a reader.
+
+        views: looks at each file; "test" for those of the checkpoint's own test.  num_at_once: files that it reads side by
+        side.  salvage: read the whole parts of a damaged file, where it has parts; None: as its settings say.
+
+        Raises UserError for views that these files do not have.
+        """
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Networks in evaluation mode on the CPU, the inputs they want, and the names of their classes."""
+
+    networks: AdaptiveClassifier
+    inputs: Inputs
+    normalizer: nn.Module
+    """Module that makes uint8 inputs normalised floats."""
+    input_shape: tuple[int, ...]
+    """(1, C, ...) of one input."""
+    label_names: tuple[str, ...]
+    """One per class; empty where the checkpoint names none."""
+    merge: str = "logits"
+    """Rule by which several views become one answer, see `revit.common.models.base.merge_views`."""
+    report: LoadReport | None = None
+    """Fate of every tensor of weights made elsewhere."""
+    assumed: tuple[str, ...] = ()
+    """Settings that those weights do not hold, taken from the published recipes."""
+    budget: str | None = None
+    """Cost of a view that the checkpoint's own configuration allows, see `revit.common.methods.revit.budget.Budget`."""
+    hold_budget: bool = True
+    """Keep the mean over all files at the budget."""
+
+    @property
+    def num_classes(self) -> int:
+        return self.networks.model.num_classes

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,18 +35,6 @@ class TokenLayout:
     """Weights (B, S): 0 where the others must not see a position (DynamicViT's training), else 1. None: all count."""
     decisions: tuple[Decision, ...] = field(default=(), compare=False)
     """Decisions of reducers about the positions so far."""
-
-
-class Decision(Protocol):
-    """What becomes of S positions, for each of B samples and the same for all frames of a sample."""
-
-    def carry_out(self, tokens: Tensor, layout: TokenLayout) -> tuple[Tensor, TokenLayout]:
-        """Turn (B, P + S * T, D) and its layout into both afterwards. The prefix is never touched."""
-        ...
-
-    def slot_map(self) -> Tensor:
-        """Return (B, S) long: where the token is afterwards that stands for each position, its own or another's; -1: dropped."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +66,7 @@ class Shorter:
         return rows.index_copy(0, _flat(self.kept, S), x.flatten(0, 1)).unflatten(0, (B, S))
 
     def carry_out(self, tokens: Tensor, layout: TokenLayout) -> tuple[Tensor, TokenLayout]:
+        """Turn (B, P + S * T, D) and its layout into both afterwards. The prefix is never touched."""
         P = layout.num_prefix
         patches = tokens[:, P:].unflatten(1, (layout.num_positions, layout.num_frames))  # (B, S, T, D)
         shorter = self.apply(patches).flatten(1, 2)
@@ -91,6 +80,7 @@ class Shorter:
         return torch.cat([tokens[:, :P], shorter], dim=1), after
 
     def slot_map(self) -> Tensor:
+        """Return (B, S) long: where the token is afterwards that stands for each position, its own or another's; -1: dropped."""
         if self.slots is not None:
             return self.slots
         dropped = self.kept.new_full((len(self.kept), self.num_positions), -1)
@@ -109,6 +99,10 @@ class Weighted:
 
     def slot_map(self) -> Tensor:
         return _counted(self.keep).masked_fill(self.keep.detach() == 0, -1)
+
+
+Decision = Shorter | Weighted
+"""What becomes of S positions, for each of B samples and the same for all frames of a sample."""
 
 
 def token_source_maps(decisions: Sequence[Decision]) -> list[Tensor]:

@@ -27,59 +27,54 @@ COLUMNS = {
 """Keys of `comparison_rows` and their headings. GMACs are of one view."""
 SAME = ("data", "split", "num_views", "merge")
 """Entries of a protocol that must be equal for figures to be compared, beside the numbers of samples."""
-Protocol = tuple[Any, ...]
 
 
-def protocol_of(run: RunReport) -> Protocol:
-    """Return what the run was tested on, and how."""
-    protocol = run.content.get("protocol", {})
-    return (run.num_evaluated, run.num_failed, *(protocol.get(key) for key in SAME))
-
-
-def protocol_letters(runs: Sequence[RunReport]) -> dict[Protocol, str]:
-    """Return a letter for every different protocol, in the order they come in."""
-    different = dict.fromkeys(map(protocol_of, runs))
-    return {protocol: _letters(number) for number, protocol in enumerate(different)}
+def protocol_letters(runs: Sequence[RunReport]) -> list[str]:
+    """Return each run's letter: a new one for every different protocol, in the order they come in."""
+    protocols = [_protocol(run) for run in runs]
+    different = list(dict.fromkeys(protocols))
+    return [_letters(different.index(protocol)) for protocol in protocols]
 
 
 def comparison_columns(runs: Sequence[RunReport]) -> dict[str, str]:
     """Return the columns, one for the protocol among them where there are several."""
-    return {**COLUMNS, "protocol": "protocol"} if len(protocol_letters(runs)) > 1 else COLUMNS
+    return {**COLUMNS, "protocol": "protocol"} if len(set(protocol_letters(runs))) > 1 else COLUMNS
 
 
 def comparison_rows(runs: Sequence[RunReport]) -> list[dict[str, Any]]:
     """Return every run's rows in turn; what is said of a run as a whole stands in its first."""
-    letters, rows = protocol_letters(runs), []
-    for run in runs:
-        for number, row in enumerate(run.rows()):
-            row |= {"interval": interval_text(row), "protocol": letters[protocol_of(run)]}
-            row |= {"method": run.method, "model": run.content.get("model")}
-            row["seconds"] = _seconds(run) if number == 0 else None
-            rows.append(row)
+    rows = []
+    for run, letter in zip(runs, protocol_letters(runs)):
+        stages = run.content.get("seconds", {}).items()
+        seconds = ", ".join(f"{stage} {value:.0f}" for stage, value in stages if stage != "data") or None
+        for row in run.rows():
+            row |= {"interval": interval_text(row), "protocol": letter}
+            rows.append(row | {"method": run.method, "model": run.content.get("model"), "seconds": seconds})
+            seconds = None
     return rows
 
 
 def comparison_warnings(runs: Sequence[RunReport]) -> list[str]:
     """Return one line that says which runs cannot be compared, and in what they differ; none where all can."""
-    letters = protocol_letters(runs)
-    if len(letters) < 2:
+    protocols = dict(zip(protocol_letters(runs), map(_protocol, runs)))
+    if len(protocols) < 2:
         return []
     names = ("samples", "failed", *SAME)
-    different = [number for number, values in enumerate(zip(*letters)) if len(set(values)) > 1]
-    protocols = [
+    different = [number for number, values in enumerate(zip(*protocols.values())) if len(set(values)) > 1]
+    said = [
         f"{letter}: " + ", ".join(f"{names[number]} {protocol[number]}" for number in different)
-        for protocol, letter in letters.items()
+        for letter, protocol in protocols.items()
     ]
     return [
         "NOT COMPARABLE: accuracies of different protocols, see the last column. "
-        + "; ".join(protocols).replace("None", "not recorded")
+        + "; ".join(said).replace("None", "not recorded")
     ]
 
 
-def _seconds(run: RunReport) -> str | None:
-    """Return the seconds of every stage but making the data, as written by the run."""
-    seconds = run.content.get("seconds", {})
-    return ", ".join(f"{stage} {value:.0f}" for stage, value in seconds.items() if stage != "data") or None
+def _protocol(run: RunReport) -> tuple[Any, ...]:
+    """Return what the run was tested on, and how."""
+    protocol = run.content.get("protocol", {})
+    return (run.num_evaluated, run.num_failed, *(protocol.get(key) for key in SAME))
 
 
 def _letters(number: int) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from revit.common.report.comparison import comparison_warnings, protocol_letters, protocol_of
+from revit.common.report.comparison import comparison_warnings, protocol_letters
 from revit.common.report.runs import RunReport
 from revit.common.report.summary import RunSummary
-from revit.common.report.tables import interval_text, percent_text, shown
+from revit.common.report.tables import interval_text, marked, percent_text, shown
 
 DERIVED = "~ in front of a rate: not measured itself, but the measured times of the lengths by their shares."
 
@@ -21,10 +21,10 @@ def markdown(summaries: Sequence[RunSummary]) -> str:
     lines += [f"{_cell(run.name)}: {_cell(said)}  " for run in runs if (said := run.time_verdict)]
     lines += ["", *(f"**{_cell(warning)}**" for warning in comparison_warnings(runs)), ""]
     letters = protocol_letters(runs)
-    rows = [row for run in runs for row in _rows(run, letters[protocol_of(run)])]
+    rows = [row for run, letter in zip(runs, letters) for row in _rows(run, letter)]
     # A column that says nothing of any run is left out.
     headings = [name for name in rows[0] if any(row[name] != "-" for row in rows)]
-    if len(letters) < 2:
+    if len(set(letters)) < 2:
         headings.remove("protocol")
     numeric = [all(re.fullmatch(r"-|~?[\d,.]+( %)?", row[name]) for row in rows) for name in headings]
     lines += [_line(headings), _line("---:" if right else "---" for right in numeric)]
@@ -42,7 +42,7 @@ def markdown(summaries: Sequence[RunSummary]) -> str:
 
 def _rows(run: RunReport, letter: str) -> list[dict[str, str]]:
     rows = []
-    for row in run.timed_rows():
+    for row in run.rows():
         alone, batched = row["alone"] or {}, row["batched"] or {}
         cells: dict[str, Any] = {
             "run": run.name,
@@ -57,10 +57,10 @@ def _rows(run: RunReport, letter: str) -> list[dict[str, str]]:
             "GFLOPs": row["gflops"],
             "parameters": row["params"],
             "adaptive's share": percent_text(row["share"]),
-            "/s, batch 1": _rate(alone),
+            "/s, batch 1": marked(alone, "per_second"),
             "p50 ms, batch 1": alone.get("ms_p50"),
             "p95 ms, batch 1": alone.get("ms_p95"),
-            "/s, best batch": _rate(batched),
+            "/s, best batch": marked(batched, "per_second"),
             "best batch": batched.get("batch"),
             "peak MB, best batch": batched.get("peak_memory_mb"),
             "samples": run.num_evaluated,
@@ -69,13 +69,6 @@ def _rows(run: RunReport, letter: str) -> list[dict[str, str]]:
         }
         rows.append({name: _cell(shown(value)) for name, value in cells.items()})
     return rows
-
-
-def _rate(times: Mapping[str, Any]) -> str | None:
-    """Return inputs a second, marked where they are derived."""
-    if "per_second" not in times:
-        return None
-    return f"{'~' if times.get('derived') else ''}{shown(float(times['per_second']))}"
 
 
 def _conditions(summary: RunSummary) -> list[str]:

@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from revit.common.evaluation.confusion import NONE_RIGHT, assigned_against_needed, by_length, confused_pairs, per_class
-from revit.common.evaluation.record import Seen
-from revit.common.report.comparison import (
-    comparison_columns,
-    comparison_rows,
-    comparison_warnings,
-    protocol_letters,
-    protocol_of,
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from revit.common.evaluation.record import (
+    ADAPTIVE,
+    NONE_RIGHT,
+    EvaluationRecord,
+    assigned_against_needed,
+    by_length,
+    confused_pairs,
+    confusion,
+    per_class,
 )
-from revit.common.report.pictures import confusion_matrix, examples
-from revit.common.report.plots import accuracy_plot, curves_plot, operating_curves, runs_plot, time_plot
+from revit.common.report.comparison import comparison_columns, comparison_rows, comparison_warnings, protocol_letters
+from revit.common.report.plots import accuracy_plot, curves_plot, operating_curves, runs_plot
 from revit.common.report.runs import RunReport
 from revit.common.report.summary import RunSummary, TrainingCurves
-from revit.common.report.tables import interval_text, percent_text, shown
+from revit.common.report.tables import interval_text, marked, percent_text, shown
 
 MOST_POINTS = 12
 """Points of a calibration's curve in the table."""
 HOW = {"fixed": "all at", "dealt": "dealt out without the assigner:", "assigner": "by the assigner:"}
-"""Words for the ways in which an operating point chooses lengths."""
+"""Words for the ways in which an operating point chooses grids."""
+MOST_IN_TABLE = 20
+"""Classes of a confusion matrix with numbers; more become a picture."""
+MOST_PIXELS = 1000
+"""Sides of that picture; of more classes several share a pixel."""
+MOST_IN_PICTURE = 5000
+"""Classes beyond which a matrix shows nothing."""
+DARK = np.array([16, 56, 107])
 
 
 def render(summaries: Sequence[RunSummary]) -> str:
@@ -52,14 +68,19 @@ def render(summaries: Sequence[RunSummary]) -> str:
 
 def _run_parts(summary: RunSummary, key: str) -> dict[str, Any]:
     """Return what the template shows of a run; `key` begins the ids of its elements."""
-    run, content = summary.run, summary.run.content
-    rows = run.timed_rows()
+    run, content, record = summary.run, summary.run.content, summary.record
+    rows = run.rows()
     parts: dict[str, Any] = {
         "key": key,
         "report": run,
         "content": content,
         "missing": summary.missing,
-        "rows": [_cells(row) for row in rows],
+        "rows": [
+            _as_text(row)
+            | {name: marked(row[name], "ms") for name in ("alone", "batched")}
+            | {"top5": _points(row["top5"])}
+            for row in rows
+        ],
         "derived": any((row[name] or {}).get("derived") for row in rows for name in ("alone", "batched")),
         # One point alone is no plot; it stands in the table.
         "accuracy_plot": accuracy_plot(run, f"{key}-gmacs") if len(rows) > 1 else None,
@@ -75,94 +96,77 @@ def _run_parts(summary: RunSummary, key: str) -> dict[str, Any]:
     if "speed" in content:
         parts["speed"] = [{**row, "ms": 1000 / row["per_second"]} for row in content["speed"]["rows"]]
         if len(run.input_times(best_batch=True)) > 1:
-            parts["time_plots"] = [
-                time_plot(run, best, f"{key}-{'batched' if best else 'alone'}") for best in (False, True)
-            ]
-    return parts if summary.record is None else parts | _record_parts(summary.record)
+            parts["time_plots"] = [accuracy_plot(run, f"{key}-{name}", name) for name in ("alone", "batched")]
+    if record is not None:
+        parts |= {
+            "classes": [_as_text(row) for row in per_class(record)],
+            "confused": [{**row, "share": f"{row['share']:.1f} %"} for row in confused_pairs(record)],
+            "policy": record.policy,
+            "examples": _examples(record),
+            "frames": max((len(example.frames) for example in record.examples), default=0),
+            **_confusion_matrix(record),
+            **_length_tables(record),
+        }
+    return parts
 
 
-def _cells(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row of `RunReport.timed_rows` as text."""
-    return {
-        **row,
-        "top1": _points_text(row["top1"]),
-        "top5": _points_text(row["top5"]),
-        "interval": interval_text(row),
-        "share": percent_text(row["share"]),
-        "alone": _time_text(row["alone"]),
-        "batched": _time_text(row["batched"]),
-    }
+def _as_text(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with its top-1, interval and share as text, as far as it has them."""
+    text = {**row, "top1": _points(row["top1"])}
+    if "low" in row:
+        text["interval"] = interval_text(row)
+    if "share" in row:
+        text["share"] = percent_text(row["share"])
+    return text
 
 
-def _points_text(points: float | None) -> str | None:
+def _points(points: float | None) -> str | None:
     return None if points is None else f"{points:.2f}"
 
 
-def _time_text(times: Mapping[str, Any] | None) -> str | None:
-    return None if times is None else f"{'~' if times.get('derived') else ''}{shown(float(times['ms']))}"
-
-
-def _record_parts(record: Seen) -> dict[str, Any]:
-    """Return what the template shows of classes, token lengths and examples."""
-    parts: dict[str, Any] = {
-        "classes": [
-            {**row, "top1": _points_text(row["top1"]), "interval": interval_text(row)} for row in per_class(record)
-        ],
-        "confused": [{**row, "share": f"{row['share']:.1f} %"} for row in confused_pairs(record)],
-        "policy": record.policy,
-        "examples": examples(record),
-        "frames": max((len(example.frames) for example in record.examples), default=0),
-        **confusion_matrix(record),
-    }
-    if record.lengths is None:
-        return parts
-    parts["lengths"] = [
-        {
-            **row,
-            "share": percent_text(row["share"]),
-            "top1": _points_text(row["top1"]),
-            **{f"at {grid}": _points_text(value) for grid, value in row["top1_at"].items()},
-        }
-        for row in by_length(record)
-    ]
-    parts["length_columns"] = {
-        "length": "assigned",
-        "inputs": "inputs",
-        "share": "share",
-        "top1": "top-1 % as assigned",
-        **{f"at {grid}": f"top-1 % at {grid}" for grid in record.grids},
-    }
+def _length_tables(record: EvaluationRecord) -> dict[str, Any]:
+    """Return rows and columns of the tables of assigned grids; nothing without an assigner."""
+    if record.grid_index is None:
+        return {}
     needed = [*(f"needs {grid}" for grid in record.grids), NONE_RIGHT]
-    parts["needed"] = [
-        {"assigned": grid, **dict(zip(needed, counts))} for grid, counts in assigned_against_needed(record).items()
-    ]
-    parts["needed_columns"] = {name: name for name in ("assigned", *needed)}
-    return parts
+    return {
+        "lengths": [
+            _as_text(row) | {f"at {grid}": _points(value) for grid, value in row["top1_at"].items()}
+            for row in by_length(record)
+        ],
+        "length_columns": {
+            "length": "assigned",
+            "inputs": "inputs",
+            "share": "share",
+            "top1": "top-1 % as assigned",
+            **{f"at {grid}": f"top-1 % at {grid}" for grid in record.grids},
+        },
+        "needed": [
+            {"assigned": grid, **dict(zip(needed, counts))} for grid, counts in assigned_against_needed(record).items()
+        ],
+        "needed_columns": {name: name for name in ("assigned", *needed)},
+    }
 
 
 def _operating_points(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return some of the points that a calibration found, from the cheapest to the dearest."""
+    rows = []
     try:
-        rows = [
-            {
-                "gmacs": float(point["gmacs"]),
-                "top1": f"{point['top1']:.2f}",
-                "interval": "{:.1f} to {:.1f}".format(*point["interval"]),
-                "how": f"{HOW.get(point['how'], point['how'])} {_shares_text(point['share'])}",
-            }
-            for point in content.get("calibration", {}).get("points") or []
-        ]
+        for point in content.get("calibration", {}).get("points") or []:
+            used = {grid: share for grid, share in point["share"].items() if share > 0}
+            shares = ", ".join(f"{grid} {100 * share:.0f} %" for grid, share in used.items())
+            rows.append(
+                {
+                    "gmacs": float(point["gmacs"]),
+                    "top1": f"{point['top1']:.2f}",
+                    "interval": "{:.1f} to {:.1f}".format(*point["interval"]),
+                    "how": f"{HOW.get(point['how'], point['how'])} {shares if len(used) != 1 else next(iter(used))}",
+                }
+            )
     except (TypeError, KeyError, ValueError, IndexError, AttributeError):
         return []  # of another version: it is left out
     every = max(1, -(-(len(rows) - 1) // MOST_POINTS))
     return [*rows[:-1:every], *rows[-1:]]
-
-
-def _shares_text(shares: Mapping[str, float]) -> str:
-    used = {grid: share for grid, share in shares.items() if share > 0}
-    if len(used) == 1:
-        return next(iter(used))
-    return ", ".join(f"{grid} {100 * share:.0f} %" for grid, share in used.items())
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -197,10 +201,84 @@ def _training_plots(curves: TrainingCurves, key: str) -> list[dict[str, str]]:
 def _comparison_plots(runs: Sequence[RunReport]) -> list[dict[str, str]]:
     """Return a plot of each group of runs that can be compared."""
     letters, plots = protocol_letters(runs), []
-    for protocol, letter in letters.items():
-        alike = [run for run in runs if protocol_of(run) == protocol]
+    for letter in dict.fromkeys(letters):
+        alike = [run for run, one in zip(runs, letters) if one == letter]
         if len(alike) > 1:
-            which = f" Runs of protocol {letter}." if len(letters) > 1 else ""
+            which = f" Runs of protocol {letter}." if len(alike) < len(runs) else ""
             caption = f"Accuracy against compute of all runs.{which}"
             plots.append({"svg": runs_plot(alike, f"all-{letter}"), "caption": caption})
     return plots
+
+
+def _confusion_matrix(record: EvaluationRecord) -> dict[str, Any]:
+    """Return the confusion as `matrix` (a table) or `map` (a picture), by the number of classes; neither of too many."""
+    if len(record.label_names) > MOST_IN_PICTURE:
+        return {}
+    table = confusion(record)
+    if len(record.label_names) > MOST_IN_TABLE:
+        return {"map": _map(table)}
+    rows = []
+    for name, counts in zip(record.label_names, table.tolist()):
+        shares = [count / max(sum(counts), 1) for count in counts]
+        cells = [
+            {
+                "count": count,
+                "colour": ",".join(map(str, _colour(np.array(share)).tolist())),
+                "ink": "#fff" if share > 0.45 else "#1a1a1a",
+            }
+            for count, share in zip(counts, shares)
+        ]
+        rows.append({"name": name, "cells": cells})
+    return {"matrix": {"names": record.label_names, "rows": rows}}
+
+
+def _map(table: Tensor) -> dict[str, Any]:
+    """Return the matrix as a PNG picture, a share of 0 white."""
+    classes = len(table)
+    each = -(-classes // MOST_PIXELS)
+    side = -(-classes // each)
+    padded = np.zeros((side * each, side * each))
+    padded[:classes, :classes] = table.numpy()
+    blocks = padded.reshape(side, each, side, each).sum(axis=(1, 3))
+    shares = blocks / np.maximum(blocks.sum(axis=1, keepdims=True), 1)
+    scale = max(1, 400 // side)
+    size = (side * scale, side * scale)
+    picture = Image.fromarray(_colour(shares)).resize(size, Image.Resampling.NEAREST)
+    png = io.BytesIO()
+    picture.quantize(64).save(png, format="PNG", optimize=True)
+    return {"source": _data_url("png", png.getvalue()), "size": size, "classes": classes}
+
+
+def _colour(shares: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Turn shares (...) into RGB (..., 3), white to dark; a square root makes small ones visible."""
+    strength = np.sqrt(shares)[..., None]
+    colours: NDArray[np.uint8] = (255 + strength * (DARK - 255)).round().astype(np.uint8)
+    return colours
+
+
+def _examples(record: EvaluationRecord) -> list[dict[str, Any]]:
+    """Return for each class of the record's examples the pictures at each grid, longest first."""
+    if record.grid_index is None:
+        return []
+    classes: dict[int, list[dict[str, Any]]] = {}
+    for example in record.examples:
+        number = int(record.targets[example.row])
+        cells = classes.setdefault(number, [{"length": grid, "shown": []} for grid in record.grids])
+        probability = float(record.probabilities[ADAPTIVE][example.row])
+        title = f"{os.path.basename(example.name)}, {100 * probability:.0f} % sure"
+        try:
+            frames = [{"source": _data_url("jpeg", data), "size": _size(data)} for data in example.frames]
+        except OSError:  # one of them is no picture
+            continue
+        if frames:
+            cells[int(record.grid_index[example.row, 0])]["shown"].append({"frames": frames, "title": title})
+    return [{"name": record.label_names[number], "cells": cells} for number, cells in classes.items()]
+
+
+def _size(jpeg: bytes) -> tuple[int, int]:
+    with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as picture:
+        return picture.size
+
+
+def _data_url(kind: str, data: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import PurePath
 from typing import Any
@@ -16,16 +16,23 @@ from revit.common.report.summary import Curve, is_number
 
 SIZE = (4.6, 3.1)
 """Inches: at a phone's width the letters are as large as the text around them."""
-MARKS = {"adaptive": "*", "random": "X", "oracle": "^", "cascade": "D"}
-COLOURS = {"adaptive": "C3", "random": "#555555", "oracle": "C2", "cascade": "C4"}
-SIZES = {"adaptive": 12, "random": 8, "oracle": 9, "cascade": 7}
-"""Sizes of the marks in points; where two policies meet, the smaller one lies on top."""
+MARKS = {
+    "adaptive": ("*", "C3", 12),
+    "random": ("X", "#555555", 8),
+    "oracle": ("^", "C2", 9),
+    "cascade": ("D", "C4", 7),
+}
+"""Mark, colour and size in points of each policy; where two meet, the smaller one lies on top."""
+AXES = {
+    "gmacs": ("GMACs of a view", "GMACs"),
+    "alone": ("ms of an input, alone (batch 1)", "measured time, alone (batch 1)"),
+    "batched": ("ms of an input, in the best batch", "measured time, in the best batch"),
+}
+"""Label of the axis, and the words for those who cannot see it."""
 SHAPES = "osv^D"
 """Marks of runs side by side, ten colours each."""
 LONGEST = 44
 """Letters of a run's name in a legend."""
-CASCADE_LINE = {"linestyle": ":", "color": "C4"}
-BUDGET_LINE = {"linestyle": "--", "color": "C1"}
 
 
 def svg(draw: Callable[[Any], None], key: str, label: str, size: tuple[float, float] = SIZE) -> str:
@@ -65,31 +72,40 @@ def svg(draw: Callable[[Any], None], key: str, label: str, size: tuple[float, fl
     return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', lambda _: described, element, count=1)
 
 
-def accuracy_plot(run: RunReport, key: str) -> str:
-    """Draw top-1 against GMACs: fixed lengths joined by a line, the other policies as single marks, `operating_curves`."""
+def accuracy_plot(run: RunReport, key: str, against: str = "gmacs") -> str:
+    """Draw top-1 against GMACs, or against the milliseconds of an input: `alone`, or `batched` in the best batch.
+
+    Fixed grids are joined by a line, the other policies are single marks, hollow where their times are derived. GMACs have
+    `operating_curves` beside them.
+    """
+    unit, label = AXES[against]
+    rows = []
+    for row in run.rows():
+        times = {"ms": row["gmacs"]} if against == "gmacs" else row[against]
+        if times:
+            rows.append(row | {"x": times["ms"], "hollow": "derived" in times})
+    fixed = [row for row in rows if row["length"] not in BASELINES]
 
     def draw(axes: Any) -> None:
-        for name, curve in operating_curves(run).items():
-            style = {**CASCADE_LINE} if name == "cascade" else {**BUDGET_LINE, "label": name}
-            axes.plot(*zip(*curve), **style, linewidth=1.6)
-        _draw_policies(axes, run.rows(), lambda row: row["gmacs"])
-        axes.set(xlabel="GMACs of a view", ylabel="top-1 %")
+        for name, curve in operating_curves(run).items() if against == "gmacs" else ():
+            cascade, budget = {"linestyle": ":", "color": "C4"}, {"linestyle": "--", "color": "C1", "label": name}
+            axes.plot(*zip(*curve), **(cascade if name == "cascade" else budget), linewidth=1.6)
+        axes.errorbar(**_bars(fixed), fmt="o-", color="C0", capsize=3, label="fixed length")
+        for row in fixed:
+            place = {"xy": (row["x"], row["top1"]), "xytext": (6, -12), "textcoords": "offset points"}
+            axes.annotate(row["length"], **place, fontsize=9.5, color="#333333")
+        for row in rows:
+            name = row["length"]
+            if name in BASELINES:
+                mark, colour, size = MARKS[name]
+                inside, named = ("white", f"{name}, derived") if row["hollow"] else (colour, name)
+                style = {"fmt": mark, "color": colour, "markersize": size, "markerfacecolor": inside}
+                order = 5 - size / 100
+                axes.errorbar(**_bars([row]), **style, markeredgewidth=1.5, capsize=3, label=named, zorder=order)
+        _draw_legend(axes, 2 if any(row["hollow"] for row in rows) else 3)
+        axes.set(xlabel=unit, ylabel="top-1 %")
 
-    return svg(draw, key, "top-1 against GMACs")
-
-
-def time_plot(run: RunReport, best_batch: bool, key: str) -> str:
-    """Draw top-1 against the milliseconds of an input (`RunReport.input_times`); derived times are hollow."""
-    batch = "in the best batch" if best_batch else "alone (batch 1)"
-    times = run.input_times(best_batch)
-    hollow = {name for name, row in times.items() if row.get("derived")}
-
-    def draw(axes: Any) -> None:
-        rows = [row for row in run.rows() if row["length"] in times]
-        _draw_policies(axes, rows, lambda row: times[row["length"]]["ms"], hollow)
-        axes.set(xlabel=f"ms of an input, {batch}", ylabel="top-1 %")
-
-    return svg(draw, key, f"top-1 against measured time, {batch}")
+    return svg(draw, key, f"top-1 against {label}")
 
 
 def runs_plot(runs: Sequence[RunReport], key: str) -> str:
@@ -100,11 +116,12 @@ def runs_plot(runs: Sequence[RunReport], key: str) -> str:
         for number, run in enumerate(runs):
             style = {"color": f"C{number % 10}"}
             shape, name = SHAPES[number // 10 % len(SHAPES)], _legend_label(names[number])
-            fixed = [row for row in run.rows() if row["length"] not in BASELINES]
-            stars = [row for row in run.rows() if row["length"] == "adaptive"]
+            rows = [row | {"x": row["gmacs"]} for row in run.rows()]
+            fixed = [row for row in rows if row["length"] not in BASELINES]
+            stars = [row for row in rows if row["length"] == "adaptive"]
             axes.errorbar(**_bars(fixed), **style, fmt=f"{shape}-", capsize=2, label=name)
             if stars:
-                axes.errorbar(**_bars(stars), **style, fmt=MARKS["adaptive"], markersize=11, capsize=2)
+                axes.errorbar(**_bars(stars), **style, fmt=MARKS["adaptive"][0], markersize=11, capsize=2)
         axes.set(xlabel="GMACs of a view", ylabel="top-1 %")
         _draw_legend(axes, 1)
 
@@ -146,39 +163,12 @@ def _points(values: Any) -> Curve:
     return sorted((float(x), float(y)) for x, y in pairs if is_number(x) and is_number(y))
 
 
-def _draw_policies(
-    axes: Any, rows: Sequence[Mapping[str, Any]], x: Callable[[Mapping[str, Any]], float], hollow: Collection[str] = ()
-) -> None:
-    fixed = [row for row in rows if row["length"] not in BASELINES]
-    axes.errorbar(**_bars(fixed, x), fmt="o-", color="C0", capsize=3, label="fixed length")
-    for row in fixed:
-        place = {"xy": (x(row), row["top1"]), "xytext": (6, -12), "textcoords": "offset points"}
-        axes.annotate(row["length"], **place, fontsize=9.5, color="#333333")
-    for row in rows:
-        name = row["length"]
-        if name in BASELINES:
-            axes.errorbar(
-                **_bars([row], x),
-                fmt=MARKS[name],
-                color=COLOURS[name],
-                markersize=SIZES[name],
-                markerfacecolor="white" if name in hollow else COLOURS[name],
-                markeredgewidth=1.5,
-                capsize=3,
-                label=f"{name}, derived" if name in hollow else name,
-                zorder=5 - SIZES[name] / 100,
-            )
-    _draw_legend(axes, 2 if hollow else 3)
-
-
-def _bars(
-    rows: Sequence[Mapping[str, Any]], x: Callable[[Mapping[str, Any]], float] = lambda row: row["gmacs"]
-) -> dict[str, Any]:
-    """Return the arguments of `errorbar` for top-1 with its interval."""
+def _bars(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the arguments of `errorbar` for top-1 with its interval over `x`."""
     below = [max(row["top1"] - row["low"], 0) for row in rows]
     above = [max(row["high"] - row["top1"], 0) for row in rows]
     y = [row["top1"] for row in rows]
-    return {"x": [x(row) for row in rows], "y": y, "yerr": [below, above], "elinewidth": 1}
+    return {"x": [row["x"] for row in rows], "y": y, "yerr": [below, above], "elinewidth": 1}
 
 
 def _short(names: Sequence[str]) -> list[str]:
@@ -197,13 +187,5 @@ def _legend_label(name: str) -> str:
 
 def _draw_legend(axes: Any, columns: int) -> None:
     """Draw it above the plot, where it hides nothing."""
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=columns,
-        fontsize=9.5,
-        frameon=False,
-        borderaxespad=0.2,
-        columnspacing=1.2,
-        handletextpad=0.5,
-    )
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
+    axes.legend(**place, ncols=columns, fontsize=9.5, frameon=False, columnspacing=1.2, handletextpad=0.5)

@@ -25,7 +25,7 @@ COLUMNS = {
     "evaluated": "samples",
     "failed": "failed",
 }
-"""Keys of `RunReport.rows` and their headings."""
+"""Some keys of `RunReport.rows` and their headings."""
 BOOK = "stages.json"
 """The file that a run writes first."""
 
@@ -35,9 +35,9 @@ class RunReport:
     """The report of one run."""
 
     name: str
-    """Its folder, as the reader knows it."""
+    """Path of its folder, as the reader knows it."""
     content: dict[str, Any]
-    """report.json."""
+    """Content of report.json."""
     folder: Path | None = None
     """Folder of the run's other files; None where there is nothing but `content`."""
 
@@ -51,20 +51,16 @@ class RunReport:
 
     @property
     def method(self) -> str:
-        """The method as the run wrote it; older runs did not, and knew lengths only."""
+        """Name of the method as the run wrote it; older runs did not, and knew lengths only."""
         written = self.content.get("method")
         return str(written or ("revit" if len(self.content["fixed"]) > 1 else "plain"))
 
-    @property
-    def grids(self) -> list[str]:
-        """Names of the token lengths, longest first."""
-        return [row["grid"] for row in self.content["fixed"]]
-
     def rows(self) -> list[dict[str, Any]]:
-        """Return a row for each way to choose the token length: the fixed grids, then adaptive, random, oracle, cascade.
+        """Return a row for each way to choose the token grid: the fixed grids, then adaptive, random, oracle, cascade.
 
         `gmacs` and `gflops` are of one view with all that it takes; `assigner_gmacs` is the part of them that is the
-        assigner's. `low` and `high` are the 95 % interval of top-1, in percent.
+        assigner's, `gmacs_total` is of all views where there are several. `low` and `high` are the 95 % interval of top-1, in
+        percent. `alone` and `batched` are the row's `input_times`, for one input and in the best batch.
         """
         shares = self.content.get("adaptive", {}).get("share", {})
         rows = [{"length": one["grid"], **one, "share": shares.get(one["grid"])} for one in self.content["fixed"]]
@@ -74,28 +70,22 @@ class RunReport:
                 if name == "adaptive" and params is not None:
                     params += self.content[name].get("assigner_params") or 0
                 rows.append({"length": name, **self.content[name], "share": None, "params": params})
-        samples = {"run": self.name, "evaluated": self.num_evaluated, "failed": self.num_failed}
-        keep = ("length", "top1", "top5", "gmacs", "assigner_gmacs", "params", "share", "per_second")
-        selected: list[dict[str, Any]] = [samples | {key: row.get(key) for key in keep} for row in rows]
-        for row in selected:
-            low, high = wilson(row["top1"] / 100, self.num_evaluated)
-            row |= {"gflops": 2 * row["gmacs"], "low": 100 * low, "high": 100 * high}
-        return selected
-
-    def timed_rows(self) -> list[dict[str, Any]]:
-        """Return `rows` with GMACs of all views and `input_times`: `alone`, and `batched` in the best batch."""
         alone, batched = self.input_times(best_batch=False), self.input_times(best_batch=True)
         views = self.content.get("protocol", {}).get("num_views")
         total = views if isinstance(views, int) and views > 1 else None
-        return [
-            {
-                **row,
-                "gmacs_total": row["gmacs"] * total if total else None,
-                "alone": alone.get(row["length"]),
-                "batched": batched.get(row["length"]),
-            }
-            for row in self.rows()
-        ]
+        samples = {"run": self.name, "evaluated": self.num_evaluated, "failed": self.num_failed}
+        keep = ("length", "top1", "top5", "gmacs", "assigner_gmacs", "params", "share", "per_second")
+        found = []
+        for row in rows:
+            low, high = wilson(row["top1"] / 100, self.num_evaluated)
+            found.append(
+                samples
+                | {key: row.get(key) for key in keep}
+                | {"gflops": 2 * row["gmacs"], "low": 100 * low, "high": 100 * high}
+                | {"gmacs_total": row["gmacs"] * total if total else None}
+                | {"alone": alone.get(row["length"]), "batched": batched.get(row["length"])}
+            )
+        return found
 
     def input_times(self, best_batch: bool) -> dict[str, dict[str, Any]]:
         """Return the time of an input by row ("6x6", "adaptive", ...), alone or in the batch with the most inputs a second.
@@ -112,22 +102,25 @@ class RunReport:
         return self._derived_times(times) | times
 
     def _derived_times(self, measured: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        """Return the baselines' times from those of the lengths.
+        """Return the baselines' times from those of the grids.
 
-        Random lengths and the oracle ask no assigner: the mean of the lengths' times by their shares. The cascade runs the
-        shortest length on every input, the next on those it leaves, and so on: an input pays for every length up to the one
+        Random grids and the oracle ask no assigner: the mean of the grids' times by their shares. The cascade runs the
+        shortest grid on every input, the next on those it leaves, and so on: an input pays for every grid up to the one
         that answers. What sorting inputs into batches costs is in none of them, so for batches they are lower bounds.
         """
-        if not set(self.grids) <= measured.keys():
+        grids = [row["grid"] for row in self.content["fixed"]]
+        if not set(grids) <= measured.keys():
             return {}
-        alone = {grid: float(measured[grid]["ms"]) for grid in self.grids}
-        cumulative = {grid: sum(alone[one] for one in self.grids[at:]) for at, grid in enumerate(self.grids)}
+        alone = {grid: float(measured[grid]["ms"]) for grid in grids}
+        cumulative = {grid: sum(alone[one] for one in grids[at:]) for at, grid in enumerate(grids)}
         times: dict[str, dict[str, Any]] = {}
-        for name in ("random", "oracle", "cascade"):
-            source = "adaptive" if name == "random" else name
+        for name, source, each in (
+            ("random", "adaptive", alone),
+            ("oracle", "oracle", alone),
+            ("cascade", "cascade", cumulative),
+        ):
             share = self.content.get(source, {}).get("share")
             if name in self.content and share:
-                each = cumulative if name == "cascade" else alone
                 ms = sum(part * each[grid] for grid, part in share.items())
                 times[name] = {"ms": ms, "per_second": 1000 / ms, "derived": True}
         return times
@@ -140,10 +133,10 @@ class RunReport:
 
     @property
     def verdict(self) -> str:
-        """A sentence or two on what the assigner is worth; for a run without one, its accuracy.
+        """Worth of the assigner in a sentence or two; for a run without one, its accuracy.
 
-        In the run's own words, which know the paired interval of its gain over random lengths; for runs that did not write
-        them yet, from their figures.
+        In the run's own words, which know the paired interval of its gain over random grids; for runs that did not write
+        them, from their figures.
         """
         if "verdict" in self.content:
             return str(self.content["verdict"])
@@ -165,12 +158,12 @@ class RunReport:
 
     @property
     def is_useless(self) -> bool:
-        """True where there is an assigner that is worth nothing."""
+        """There is an assigner that is worth nothing."""
         return self.verdict.startswith("THE ASSIGNER IS NO BETTER")
 
     @property
     def time_verdict(self) -> str | None:
-        """A sentence on how much of the saving reaches the clock; None where that was not measured."""
+        """Share of the saving that reaches the clock, in a sentence; None where that was not measured."""
         alone, batched = self._relative_time(best_batch=False), self._relative_time(best_batch=True)
         if not batched:
             return None
@@ -178,17 +171,17 @@ class RunReport:
         one = f"for one input alone and {batched:.0%} " if alone else ""
         return (
             f"{start} on {self.content['speed']['device']}, the adaptive pass takes {alone or batched:.0%} of the time of "
-            f"{self.grids[0]} {one}in the best batch"
+            f"{self.content['fixed'][0]['grid']} {one}in the best batch"
         )
 
     @property
     def is_slower(self) -> bool:
-        """True where the adaptive pass was measured and is no faster than the longest length in the best batch."""
+        """The adaptive pass was measured and is no faster than the longest grid in the best batch."""
         return self._relative_time(best_batch=True) >= 1
 
     def _relative_time(self, best_batch: bool) -> float:
-        """Return the adaptive pass's time of an input over that of the longest length; 0 where it was not measured."""
-        times, longest = self.input_times(best_batch), self.grids[0]
+        """Return the adaptive pass's time of an input over that of the longest grid; 0 where it was not measured."""
+        times, longest = self.input_times(best_batch), self.content["fixed"][0]["grid"]
         return times["adaptive"]["ms"] / times[longest]["ms"] if {"adaptive", longest} <= times.keys() else 0
 
 
@@ -206,9 +199,8 @@ def read_runs(folders: Sequence[str | Path]) -> list[RunReport]:
             raise UserError(f"{folder}: no such folder")
         found = sorted(folder.rglob("report.json"))
         if not found:
-            begun = "; ".join(unfinished([folder]))
             raise UserError(
-                begun
+                "; ".join(unfinished([folder]))
                 or f"{folder}: no report.json in it or below; a run writes it when its last stage is done "
                 f"(python tools/train_net.py --cfg FILE.yaml run.dir={shlex.quote(str(folder))})"
             )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 BASELINES = ("adaptive", "random", "oracle", "cascade")
-"""Ways to choose a length for every input; no grid is called so."""
+"""Ways to choose a grid for every input; no grid is called so."""
 
 Percent = Annotated[FiniteFloat, Field(ge=0, le=100)]
 Amount = Annotated[FiniteFloat, Field(ge=0)]
@@ -18,44 +18,39 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 Shares = dict[str, Annotated[FiniteFloat, Field(ge=0, le=1.0001)]]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
     """A section of the file. Text is no number; keys that the report does not read may be there."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
 
-class Accuracy(_Section):
-    """Accuracy and cost of one way to choose the token length."""
+class Policy(Section):
+    """Accuracy and cost of one way to choose the token grid; older runs did not write the shares of all."""
 
     top1: Percent
     gmacs: Positive
     params: Count | None = None
     top5: Percent | None = None
     per_second: Amount | None = None
+    share: Shares | None = None
 
 
-class Fixed(Accuracy):
-    """All samples at one token length."""
+class Fixed(Policy):
+    """All samples at one token grid."""
 
     grid: str
 
 
-class Assigned(Accuracy):
-    """Every input at the length that the assigner chose."""
+class Assigned(Policy):
+    """Every input at the grid that the assigner chose."""
 
     share: Shares
     assigner_params: Count | None = None
     assigner_gmacs: Amount | None = None
 
 
-class Baseline(Accuracy):
-    """Another way to choose lengths; older runs did not write the shares."""
-
-    share: Shares | None = None
-
-
-class SpeedRow(_Section):
-    """Speed of one token length, or of the assigner's mixture, in batches of one size."""
+class SpeedRow(Section):
+    """Speed of one token grid, or of the assigner's mixture, in batches of one size."""
 
     grid: str
     batch: Annotated[int, Field(ge=1)]
@@ -65,7 +60,7 @@ class SpeedRow(_Section):
     peak_memory_mb: Amount
 
 
-class Speed(_Section):
+class Speed(Section):
     """Speed as it was measured after the evaluation."""
 
     device: str
@@ -75,21 +70,21 @@ class Speed(_Section):
     calls: Count | None = None
 
 
-class Samples(_Section):
+class Samples(Section):
     """Numbers of samples that were answered, and that could not be read."""
 
     evaluated: Count
     failed: Count
 
 
-class Failure(_Section):
+class Failure(Section):
     """A sample that could not be read."""
 
     path: str
     reason: str
 
 
-class ReportFile(_Section):
+class ReportFile(Section):
     """The whole file."""
 
     fixed: list[Fixed] = Field(min_length=1)
@@ -97,9 +92,9 @@ class ReportFile(_Section):
     method: str | None = None
     model: str | None = None
     adaptive: Assigned | None = None
-    random: Baseline | None = None
-    oracle: Baseline | None = None
-    cascade: Baseline | None = None
+    random: Policy | None = None
+    oracle: Policy | None = None
+    cascade: Policy | None = None
     speed: Speed | None = None
     budget: dict[str, Any] | None = None
     calibration: dict[str, Any] | None = None
@@ -111,7 +106,8 @@ class ReportFile(_Section):
 
 
 def check_content(content: object) -> dict[str, Any]:
-    """Return `content` without what is null. ValueError names the place of the first thing in it that no run writes."""
+    """Return `content` without what is null. ValueError names the place of the first thing in it that no run writes: a value
+    that is not finite, a grid that comes twice, is called like a baseline, or has a share but no row."""
     try:
         ReportFile.model_validate(content)
     except ValidationError as error:
@@ -124,7 +120,14 @@ def check_content(content: object) -> dict[str, Any]:
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{place}: {value} is no number that a run writes")
     present = {key: value for key, value in content.items() if value is not None}
-    _check_grids(present)
+    grids = [row["grid"] for row in present["fixed"]]
+    for number, grid in enumerate(grids):
+        if not grid or grid in BASELINES or grid in grids[:number]:
+            raise ValueError(f"fixed.{number}.grid: {grid!r} is no token length of its own")
+    for name in BASELINES:
+        for grid in present.get(name, {}).get("share") or {}:
+            if grid not in grids:
+                raise ValueError(f"{name}.share: {grid!r} is none of the token lengths, {', '.join(grids)}")
     return present
 
 
@@ -135,15 +138,3 @@ def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
         return
     for key, one in value.items() if isinstance(value, dict) else enumerate(value):
         yield from _leaves(one, f"{place}.{key}" if place else str(key))
-
-
-def _check_grids(content: Mapping[str, Any]) -> None:
-    """Raise ValueError for a token length that comes twice, is called like a baseline, or has a share but no row."""
-    grids = [row["grid"] for row in content["fixed"]]
-    for number, grid in enumerate(grids):
-        if not grid or grid in BASELINES or grid in grids[:number]:
-            raise ValueError(f"fixed.{number}.grid: {grid!r} is no token length of its own")
-    for name in BASELINES:
-        for grid in content.get(name, {}).get("share") or {}:
-            if grid not in grids:
-                raise ValueError(f"{name}.share: {grid!r} is none of the token lengths, {', '.join(grids)}")

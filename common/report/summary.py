@@ -10,9 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from revit.common.evaluation.confusion import assigned_against_needed, by_length, confused_pairs, per_class
-from revit.common.evaluation.record import IN_RUN, Seen, load_seen
-from revit.common.report.comparison import comparison_warnings, protocol_letters, protocol_of
+from revit.common.evaluation.record import (
+    IN_RUN,
+    EvaluationRecord,
+    assigned_against_needed,
+    by_length,
+    confused_pairs,
+    load_record,
+    per_class,
+)
+from revit.common.report.comparison import comparison_warnings, protocol_letters
 from revit.common.report.runs import RunReport, resume_command
 from revit.common.system.errors import UserError
 
@@ -43,7 +50,7 @@ class RunSummary:
     """A run's report, what lies beside it, and why some of that does not."""
 
     run: RunReport
-    record: Seen | None = None
+    record: EvaluationRecord | None = None
     """The evaluation, sample by sample."""
     training: dict[str, TrainingCurves] = field(default_factory=dict)
     """Curves by stage."""
@@ -74,11 +81,10 @@ def summarize(run: RunReport) -> RunSummary:
 def as_json(summaries: Sequence[RunSummary]) -> dict[str, Any]:
     """Return what `report.py --json` writes: the verdict of every run first."""
     runs = [one.run for one in summaries]
-    letters = protocol_letters(runs)
     return {
         "verdicts": {run.name: run.verdict for run in runs},
         "warnings": comparison_warnings(runs),
-        "runs": [_run_json(one, letters[protocol_of(one.run)]) for one in summaries],
+        "runs": [_run_json(*one) for one in zip(summaries, protocol_letters(runs))],
     }
 
 
@@ -90,7 +96,7 @@ def _run_json(summary: RunSummary, letter: str) -> dict[str, Any]:
         "clock": run.time_verdict,
         "method": run.method,
         "protocol_letter": letter,
-        "rows": run.timed_rows(),
+        "rows": run.rows(),
         **{key: run.content[key] for key in COPIED if key in run.content},
         "training": {
             stage: {"loss": one.loss, "learning_rate": one.learning_rate, "val_top1": one.top1}
@@ -100,15 +106,15 @@ def _run_json(summary: RunSummary, letter: str) -> dict[str, Any]:
     }
     if record is not None:
         found |= {"per_class": per_class(record), "confused": confused_pairs(record)}
-        if record.lengths is not None:
+        if record.grid_index is not None:
             found["per_length"] = by_length(record)
             found["assigned_against_needed"] = assigned_against_needed(record)
     return found
 
 
-def _read_record(run: RunReport, path: Path) -> Seen:
+def _read_record(run: RunReport, path: Path) -> EvaluationRecord:
     """Load the evaluation's record. UserError if it cannot be read, or is of another evaluation than the report."""
-    record = load_seen(path)
+    record = load_record(path)
     reported = {row["grid"]: row["top1"] for row in run.content["fixed"]}
     if len(record.ids) == run.num_evaluated and set(reported) == set(record.grids):
         top1 = {grid: 100 * float(record.correct(grid).double().mean()) for grid in record.grids}
@@ -136,12 +142,15 @@ def read_training(log: Path) -> dict[str, TrainingCurves]:
             if is_number(at) and is_number(value):
                 points.setdefault((stage, what, name), {})[float(at)] = float(value)
     stages: dict[str, TrainingCurves] = {}
-    for (stage, what, name), curve in points.items():
-        training = stages.setdefault(stage, TrainingCurves())
+    for (stage, what, name), found in points.items():
+        training, curve = stages.setdefault(stage, TrainingCurves()), sorted(found.items())
+        step = -(-len(curve) // MOST_POINTS)
+        if step > 1:
+            curve = [*curve[:-1:step], curve[-1]]
         if what == "learning_rate":
-            training.learning_rate = _thinned(sorted(curve.items()))
+            training.learning_rate = curve
         else:
-            getattr(training, what)[name] = _thinned(sorted(curve.items()))
+            getattr(training, what)[name] = curve
     return stages
 
 
@@ -162,9 +171,3 @@ def _log_lines(log: Path) -> Iterator[dict[str, Any]]:
 def is_number(value: Any) -> TypeGuard[float]:
     """Return True for a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _thinned(curve: Curve) -> Curve:
-    """Return at most about MOST_POINTS of the points, the last one included."""
-    step = -(-len(curve) // MOST_POINTS)
-    return curve if step <= 1 else [*curve[:-1:step], curve[-1]]

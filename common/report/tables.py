@@ -31,13 +31,11 @@ def print_table(title: str, columns: Mapping[str, str], rows: Sequence[Mapping[s
     for row in rows:
         table.add_row(*(Text(shown(row.get(key))) for key in columns))
     console = Console(highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        # In a pipe there is no width to fit into, and cutting numbers to 80 columns would lose them.
-        console = Console(highlight=False, width=200)
+    # In a pipe there is no width to fit into, and cutting numbers to 80 columns would lose them.
+    width = console.width if console.is_terminal or "COLUMNS" in os.environ else 200
     needed = 1 + sum((column.min_width or 0) + 4 for column in table.columns)  # with borders, and some room
-    if needed > console.width:  # lines that the terminal wraps are better than columns squeezed to nothing
-        console = Console(highlight=False, width=needed)
-    console.print(table)
+    # Lines that the terminal wraps are better than columns squeezed to nothing.
+    Console(highlight=False, width=max(width, needed)).print(table)
 
 
 def shown(value: Any) -> str:
@@ -49,6 +47,13 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.2f}" if abs(value) >= 10 or value == 0 else f"{value:.3g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def marked(times: Mapping[str, Any] | None, key: str) -> str | None:
+    """Return an entry of a row's times as text, with ~ where it is derived; None where there is none."""
+    if not times or key not in times:
+        return None
+    return f"{'~' if times.get('derived') else ''}{shown(float(times[key]))}"
 
 
 def interval_text(row: Mapping[str, Any]) -> str:

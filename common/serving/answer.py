@@ -1,4 +1,4 @@
-"""What is said of one input, and the inputs that a path means."""
+"""The answer to one input, and the inputs that a path means."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Guess:
-    """One class, how it is called and how likely it is held."""
+    """One class, its name and its probability."""
 
     number: int
     label: str
@@ -21,23 +21,23 @@ class Guess:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said of one input: the likeliest classes, or why there is no answer."""
+    """The likeliest classes of one input, or why there is no answer."""
 
     path: str
     guesses: tuple[Guess, ...] = ()
     grids: tuple[str, ...] = ()
-    """The token grid of each view."""
+    """Token grid of each view."""
     read_ms: float = 0.0
-    """Spent on reading this input alone."""
+    """Milliseconds spent on reading this input alone."""
     compute_ms: float = 0.0
-    """Its share of the batches that its views ran in, and of the assigner's. Waiting for others is not in it."""
+    """Milliseconds: its share of the batches that its views ran in, and of the assigner's; waiting for others is not in it."""
     error: str | None = None
     warning: str | None = None
-    """A remark on a file that is not whole."""
+    """Remark on a file that is not whole."""
     drawing: str | None = None
-    """The file that shows what was spent on it."""
+    """File that shows what was spent on it."""
     gmacs: float | None = None
-    """Of a view in the mean, with the assigner where it was asked; None where no calibration knows it."""
+    """Mean GMACs of a view, with the assigner where it was asked; None where no calibration knows them."""
 
     @property
     def grid(self) -> str:
@@ -48,38 +48,33 @@ class Answer:
         return ", ".join(f"{name} x{count}" for name, count in counts.items())
 
     def as_json(self) -> dict[str, Any]:
-        """JSON values: `path` with either `error`, or `top` (likeliest first), `grid`, `grids`, milliseconds, `drawing` where
-        there is one, and `warning` where the file is not whole."""
+        """Return JSON values: `path` with either `error`, or `top` (likeliest first), `grid`, `grids` and milliseconds;
+        `gmacs`, `drawing` and `warning` where there are any."""
         if self.error is not None:
             return {"path": self.path, "error": self.error}
         top = [
             {"label": guess.label, "class": guess.number, "probability": round(guess.probability, 6)}
             for guess in self.guesses
         ]
-        milliseconds = {
-            "ms": round(self.read_ms + self.compute_ms, 3),
-            "ms_read": round(self.read_ms, 3),
-            "ms_compute": round(self.compute_ms, 3),
-        }
-        drawing = {} if self.drawing is None else {"drawing": self.drawing}
-        warning = {} if self.warning is None else {"warning": self.warning}
-        spent = {} if self.gmacs is None else {"gmacs": self.gmacs}
-        return {
+        values = {
             "path": self.path,
             "top": top,
             "grid": self.grid,
             "grids": list(self.grids),
-            **milliseconds,
-            **spent,
-            **drawing,
-            **warning,
+            "ms": round(self.read_ms + self.compute_ms, 3),
+            "ms_read": round(self.read_ms, 3),
+            "ms_compute": round(self.compute_ms, 3),
+            "gmacs": self.gmacs,
+            "drawing": self.drawing,
+            "warning": self.warning,
         }
+        return {key: value for key, value in values.items() if value is not None}
 
 
 def find_files(
     path: str, extensions: Collection[str], on_error: Callable[[OSError], object] | None = None
 ) -> Iterator[str]:
-    """The files that a path means: itself, or every file of these extensions below a folder, in alphabetical order.
+    """Yield the files that a path means: itself, or every file of these extensions below a folder, in alphabetical order.
 
     Links to folders are not followed (they may go round in circles). on_error is told of folders that cannot be read.
     """

@@ -1,12 +1,17 @@
-"""How an engine works: what a user may settle, and what it finds out."""
+"""How an engine works: what a user may settle, and what it finds out. Nothing slow is imported: `--help` shows the choices."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from revit.common.serving.choices import Compile
 from revit.common.system.errors import UserError
+
+INT8 = "int8"
+PRECISIONS = ("float32", "bfloat16", "float16", INT8)
+"""Number formats to serve a model in; int8 (weights, on CPUs) is never chosen by itself, as it changes answers a little."""
+Compile = Literal["auto", "eager", "compile"]
+"""Use of torch.compile; auto: where it saves more time than it takes."""
 
 
 @dataclass(frozen=True)
@@ -14,31 +19,23 @@ class Serving:
     """How an engine works; what is left open, it finds out."""
 
     device: str = "auto"
-    """auto (CUDA where there is one), cpu, cuda, cuda:1, ..."""
+    """Name of a device (cpu, cuda, cuda:1, ...); auto: CUDA where there is one."""
     dtype: str = "auto"
-    """float32, bfloat16, float16, int8 (weights, on CPUs), or auto: what is faster here of the first two."""
+    """Number format: float32, bfloat16, float16, int8 (weights, on CPUs), or auto: the faster of the first two."""
     compile: Compile = "auto"
-    """Whether to use torch.compile; auto: where it saves more than it takes, see `choose_plan`."""
+    """Use of torch.compile; auto: where it saves more than it takes, see `choose_plan`."""
     max_batch: int | None = None
-    """Views at the longest token grid that run together. Shorter grids take as many more as they have fewer tokens."""
+    """Number of views at the longest token grid that run together; shorter grids take as many more as they have fewer tokens."""
     max_wait_seconds: float = 0.5
-    """How long a view may wait for others of its token length; time in which others were computed does not count."""
+    """Longest wait of a view for others of its token grid; time in which others were computed does not count."""
     num_readers: int | None = None
-    """Files that are read at once, ahead of a stream or for several threads."""
+    """Number of files that are read at once, ahead of a stream or for several threads; as many as suit this machine."""
     damaged: Literal["salvage", "refuse"] = "salvage"
-    """`salvage`: answer by what is whole of a damaged clip, with a warning. `refuse`: say what is wrong with it instead."""
+    """Treatment of damaged clips. `salvage`: answer by their whole frames, with a warning. `refuse`: say what is wrong."""
     memory_mb: int = 1024
-    """Of pixels that are under way."""
+    """Megabytes of pixels that may be under way."""
     num_inputs: int | None = None
-    """How many are to come, if that is known: decides whether compiling is worth it."""
-
-    @property
-    def readers(self) -> int:
-        """`num_readers`, or as many as suit this machine."""
-        # Imported here: the command line is read before it is needed.
-        import torch
-
-        return self.num_readers or min(8, torch.get_num_threads())
+    """Number of inputs to come, if that is known: decides whether compiling is worth it."""
 
     def __post_init__(self) -> None:
         if self.damaged not in ("salvage", "refuse"):

@@ -5,38 +5,41 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
-import json
-import math
 import os
-import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, get_args
 
 import torch
-from torch import Tensor, nn
+from pydantic import BaseModel, Field, FiniteFloat
+from torch import nn
 
 from revit.common.models.base import GridModel
-from revit.common.serving.choices import INT8, PRECISIONS, Compile
+from revit.common.serving.options import INT8, PRECISIONS, Compile
 from revit.common.serving.runtime import Runtime
+from revit.common.system.device import device_name, processor
 from revit.common.system.errors import UserError
 from revit.common.system.files import write_json
-from revit.common.system.machine import device_name
 from revit.common.timing.clock import seconds_of
 
 BATCHES = {"cpu": (1, 4), "cuda": (8, 32, 64)}
 """Inputs at the longest grid that are tried together."""
 WORTH = 1.03
-"""A larger batch, or a compiler, must be faster by this factor: below it is noise, and larger batches make inputs wait."""
+"""Factor by which a larger batch must be faster: below it is noise, and larger batches make inputs wait."""
 PROBE_DEPTH = 2
 """Blocks of the model that is timed: all blocks cost alike, and the rest next to nothing."""
 SECONDS = 2.0
 """Longest time that one candidate is timed for, after its first call."""
 FIRST_CALLS = 3
+TRIAL_SECONDS = 300.0
+"""Seconds of work ahead from which on it is worth finding out what a compiler would save."""
+VERSION = 1
+"""Raised when the same model runs at another speed than before by a change of this project."""
 
 
 @dataclass(frozen=True)
@@ -44,27 +47,27 @@ class Plan:
     """How to serve one model on one device."""
 
     dtype: str
-    """A name of `revit.common.serving.choices.PRECISIONS`."""
+    """One of `revit.common.serving.options.PRECISIONS`."""
     compiled: bool
     max_batch: int
-    """Inputs at the longest grid that run together."""
+    """Number of inputs at the longest grid that run together."""
 
     @property
     def how(self) -> str:
-        """Without the batch size."""
+        """Words for dtype and compiler."""
         return f"{self.dtype}, {'compiled' if self.compiled else 'eager'}"
 
     def __str__(self) -> str:
         return f"{self.how}, batches of up to {self.max_batch}"
 
 
-@dataclass
-class Measured:
-    """What was timed of one architecture on one device: milliseconds of an input, by "dtype/batch/how"."""
+class Measured(BaseModel):
+    """What was timed of one architecture on one device."""
 
-    milliseconds: dict[str, float]
-    compile_seconds: float | None = None
-    """For one graph of the whole model."""
+    milliseconds: dict[str, Annotated[FiniteFloat, Field(gt=0)]] = {}
+    """Milliseconds of an input by "dtype/batch/how"."""
+    compile_seconds: Annotated[FiniteFloat, Field(ge=0)] | None = None
+    """Seconds that compiling one graph of the whole model takes."""
 
 
 def choose_plan(
@@ -76,7 +79,7 @@ def choose_plan(
     max_batch: int | None = None,
     num_inputs: int | None = None,
 ) -> Plan:
-    """The fastest way to serve `model` for inputs of `input_shape` (batch 1) among what is left open.
+    """Return the fastest way to serve `model` for inputs of `input_shape` (batch 1) among what is left open.
 
     What is measured is kept in `cache_folder()` for this architecture, device, number of threads and torch. `dtype` "auto"
     is float32 or bfloat16. `compile` "auto" compiles where the time that it saves over `num_inputs` is more than what the
@@ -84,43 +87,38 @@ def choose_plan(
 
     Raises UserError for a dtype that there is not, int8 elsewhere than on a CPU, or another word than these for `compile`.
     """
-    _check(dtype, compile, device)
-    file = cache_folder() / f"{_key(model, input_shape, device)}.json"
-    measured = _read(file)
-    before = dict(measured.milliseconds), measured.compile_seconds
-    batches = (max_batch,) if max_batch is not None else BATCHES[device.type]
-    dtypes = ("float32", "bfloat16") if dtype == "auto" else (dtype,)
-    timer = _Timer(model, input_shape, device, measured)
-    # dtypes at the smallest batch; batches in the dtype that won.
-    if len(dtypes) > 1:
-        timer.time([(name, batches[0], False) for name in dtypes])
-        dtypes = (min(dtypes, key=lambda name: timer.of(name, batches[0], False)),)
-    chosen = dtypes[0]
-    if len(batches) > 1:
-        timer.time([(chosen, size, False) for size in batches])
-    best = batches[0]
-    for size in batches[1:]:
-        if timer.of(chosen, best, False) > WORTH * timer.of(chosen, size, False):
-            best = size
-    compiled = compile == "compile"
-    if compile == "auto" and num_inputs is not None:
-        compiled = timer.compiler_pays(chosen, best, num_inputs, len(model.grids))
-    if (measured.milliseconds, measured.compile_seconds) != before:
-        _write(file, measured)
-    return Plan(chosen, compiled, best)
-
-
-def _check(dtype: str, compile: str, device: torch.device) -> None:
     if dtype not in ("auto", *PRECISIONS):
         raise UserError(f"dtype {dtype}: write auto or one of {', '.join(PRECISIONS)}")
     if compile not in get_args(Compile):
         raise UserError(f"compile {compile}: write one of {', '.join(get_args(Compile))}")
     if dtype == INT8 and device.type != "cpu":
         raise UserError(f"dtype int8 is for CPUs, not for {device}; choose bfloat16")
+    file = cache_folder() / f"{_key(model, input_shape, device)}.json"
+    measured = _read(file)
+    before = measured.model_copy(deep=True)
+    timer = _Timer(model, input_shape, device, measured)
+    first, *larger = (max_batch,) if max_batch is not None else BATCHES[device.type]
+    if dtype == "auto":  # at the smallest batch; batches in the dtype that won
+        names = ("float32", "bfloat16")
+        times = timer.milliseconds(*((name, first, False) for name in names))
+        dtype = names[times.index(min(times))]
+    best = first
+    if larger:
+        fastest, *times = timer.milliseconds(*((dtype, size, False) for size in (first, *larger)))
+        for size, ms in zip(larger, times):
+            if fastest > WORTH * ms:
+                best, fastest = size, ms
+    compiled = compile == "compile"
+    if compile == "auto" and num_inputs is not None:
+        compiled = timer.compiler_pays(dtype, best, num_inputs, len(model.grids))
+    if measured != before:
+        with contextlib.suppress(UserError):  # a read-only home: it is measured again next time
+            write_json(file, measured.model_dump())
+    return Plan(dtype, compiled, best)
 
 
 class _Timer:
-    """Times candidates that were not timed yet, taking turns, on a copy of the model's first blocks."""
+    """Times candidates (dtype, batch, compiled) that were not timed yet, in turns, on a copy of the model's first blocks."""
 
     def __init__(self, model: GridModel, input_shape: Sequence[int], device: torch.device, measured: Measured) -> None:
         self._probe, self._share = _probe_of(model)
@@ -128,71 +126,56 @@ class _Timer:
         self._device = device
         self._measured = measured
 
-    def of(self, dtype: str, batch: int, compiled: bool) -> float:
-        """Milliseconds of an input."""
-        return self._measured.milliseconds[_name(dtype, batch, compiled)]
-
     @torch.inference_mode()
-    def time(self, candidates: Sequence[tuple[str, int, bool]]) -> None:
-        """Measure those of which nothing is known, each for some seconds at most."""
-        runs: dict[str, tuple[Callable[[], Any], int]] = {}
-        for dtype, batch, compiled in candidates:
-            name = _name(dtype, batch, compiled)
-            if name in self._measured.milliseconds:
+    def milliseconds(self, *candidates: tuple[str, int, bool]) -> list[float]:
+        """Return the milliseconds of an input; measure those of which nothing is known, each for some seconds at most."""
+        known, runs = self._measured.milliseconds, {}
+        names = [f"{dtype}/{batch}/{'compiled' if compiled else 'eager'}" for dtype, batch, compiled in candidates]
+        for name, (dtype, batch, compiled) in zip(names, candidates):
+            if name in known:
                 continue
             runtime = Runtime(self._probe, self._device, dtype, compiled, batch)
-            inputs = self._noise(batch)
+            noise = torch.randn(batch, *self._shape, generator=torch.Generator().manual_seed(0)).to(self._device)
             start = time.perf_counter()
-            runtime(inputs)
+            runtime(noise)
             if compiled:
                 self._measured.compile_seconds = (time.perf_counter() - start) / self._share
-            runs[name] = (lambda runtime=runtime, inputs=inputs: runtime(inputs)), batch  # type: ignore[misc]
+            runs[name] = partial(runtime, noise), batch
         samples: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(FIRST_CALLS):
             for name, (run, batch) in runs.items():
                 if sum(samples[name]) * batch < SECONDS:
                     samples[name].append(seconds_of(run, self._device) / batch)
         for name, one in samples.items():
-            self._measured.milliseconds[name] = 1000 * statistics.median(one) / self._share
+            known[name] = 1000 * statistics.median(one) / self._share
+        return [known[name] for name in names]
 
     def compiler_pays(self, dtype: str, batch: int, num_inputs: int, num_grids: int) -> bool:
-        """Whether compiling all grids' graphs takes less time than they save over so many inputs."""
-        self.time([(dtype, batch, False)])
-        eager_seconds = num_inputs * self.of(dtype, batch, False) / 1000
-        name = _name(dtype, batch, True)
-        if name not in self._measured.milliseconds:
-            if eager_seconds < TRIAL_SECONDS:
-                return False
-            self.time([(dtype, batch, True)])
-        saved = eager_seconds * (1 - self.of(dtype, batch, True) / self.of(dtype, batch, False))
+        """Say whether compiling all grids' graphs takes less time than they save over so many inputs."""
+        (eager,) = self.milliseconds((dtype, batch, False))
+        eager_seconds = num_inputs * eager / 1000
+        if f"{dtype}/{batch}/compiled" not in self._measured.milliseconds and eager_seconds < TRIAL_SECONDS:
+            return False
+        (compiled,) = self.milliseconds((dtype, batch, True))
+        saved = eager_seconds * (1 - compiled / eager)
         graphs = num_grids * batch.bit_length()
         return saved > graphs * (self._measured.compile_seconds or 0.0)
 
-    def _noise(self, batch: int) -> Tensor:
-        generator = torch.Generator().manual_seed(0)
-        return torch.randn(batch, *self._shape, generator=generator).to(self._device)
-
-
-TRIAL_SECONDS = 300.0
-"""Of work ahead from which on it is worth finding out what a compiler would save."""
-
 
 def cache_folder() -> Path:
-    """Where measurements are kept: $REVIT_CACHE, or below the user's cache folder."""
+    """Return the folder where measurements are kept: $REVIT_CACHE, or one below the user's cache folder."""
     own = os.environ.get("REVIT_CACHE")
     if own:
         return Path(own)
-    home = os.environ.get("XDG_CACHE_HOME")
-    if not home:
-        try:
-            home = str(Path.home() / ".cache")
-        except RuntimeError:  # a user of no name and no home, as containers have
-            home = tempfile.gettempdir()
-    return Path(home) / "revit-video"
+    try:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user of no name and no home, as containers have
+        caches = Path(tempfile.gettempdir())
+    return caches / "revit-video"
 
 
 def _probe_of(model: GridModel) -> tuple[GridModel, float]:
-    """A model to time in the place of `model`, and the share of its time that it takes."""
+    """Return a model to time in the place of `model`, and the share of its time that it takes."""
     blocks = getattr(model, "blocks", None)
     if not isinstance(blocks, nn.ModuleList) or len(blocks) <= PROBE_DEPTH or model.reducer is not None:
         return model, 1.0
@@ -202,43 +185,17 @@ def _probe_of(model: GridModel) -> tuple[GridModel, float]:
     return probe, PROBE_DEPTH / len(blocks)
 
 
-def _name(dtype: str, batch: int, compiled: bool) -> str:
-    return f"{dtype}/{batch}/{'compiled' if compiled else 'eager'}"
-
-
 def _key(model: GridModel, input_shape: Sequence[int], device: torch.device) -> str:
-    """Tells architectures, devices and versions apart; of the weights only their shapes matter."""
+    """Tell architectures, devices and versions apart; of the weights only their shapes matter."""
     shapes = [(name, tuple(weight.shape)) for name, weight in model.named_parameters()]
     shapes += [(repr(model.reducer), ())]  # some have no weights
-    machine = (device_name(device), platform.processor() or platform.machine(), _cpu_model())
+    machine = (device_name(device), processor())
     said = repr((type(model).__name__, shapes, tuple(input_shape), machine, torch.__version__, VERSION))
     return hashlib.sha256(said.encode()).hexdigest()[:24]
 
 
-VERSION = 1
-"""Raised when the same model runs at another speed than before by a change of this project."""
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-
-
 def _read(file: Path) -> Measured:
     try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        times = {str(name): float(value) for name, value in stored["milliseconds"].items()}
-        seconds = None if stored["compile_seconds"] is None else float(stored["compile_seconds"])
-        if not all(math.isfinite(value) and value > 0 for value in (*times.values(), seconds or 1.0)):
-            return Measured({})
-        return Measured(times, seconds)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or a damaged one: measure
-        return Measured({})
-
-
-def _write(file: Path, measured: Measured) -> None:
-    with contextlib.suppress(UserError):  # a read-only home: it is measured again next time
-        write_json(file, asdict(measured))
+        return Measured.model_validate_json(file.read_bytes())
+    except (OSError, ValueError):  # none, or a damaged one: measure
+        return Measured()

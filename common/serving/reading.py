@@ -15,20 +15,34 @@ from torch import Tensor
 
 from revit.common.data.broken import BrokenSample
 from revit.common.data.reader import Reader
+from revit.common.models.base import Reduction
 
 
 @dataclass
-class Reading:
-    """One input: what was asked for, and what came of it once `done` is set."""
+class InFlight:
+    """An input under way: what was asked for, what was read of it, and what has been said of its V views so far."""
 
     item: Any
     views: Tensor | None = None
-    """uint8 (V, C, ...)."""
+    """Pixels, uint8 (V, C, ...), once `was_read` is set."""
     error: str | None = None
+    """Reason why there will be no answer of the model, whatever becomes of its other views."""
     warning: str | None = None
-    """A remark on a file that is not whole."""
-    milliseconds: float = 0.0
-    done: threading.Event = field(default_factory=threading.Event)
+    """Remark on a file that is not whole."""
+    read_ms: float = 0.0
+    was_read: threading.Event = field(default_factory=threading.Event)
+    grid_index: list[int] = field(default_factory=list)
+    """Index of the grid of each view; 0 is the longest."""
+    logits: list[Tensor | None] = field(default_factory=list)
+    """Logits (K,) float32 on the CPU, of every view that was answered."""
+    reductions: list[Reduction | None] = field(default_factory=list)
+    seconds: float = 0.0
+    """Time of computing."""
+
+    @property
+    def is_done(self) -> bool:
+        """Everything that will be said of it has been."""
+        return self.error is not None or all(logits is not None for logits in self.logits)
 
     def read(self, reader: Reader) -> None:
         """Read the file; whatever is wrong with it becomes its error."""
@@ -42,14 +56,7 @@ class Reading:
             self.error = "not enough memory to read it"
         except Exception as error:  # a fault of the reading, which is not to cost the others their answers
             self.error = f"reading it failed: {type(error).__name__}: {error}"
-        self.milliseconds = 1000 * (time.perf_counter() - start)
-
-
-@dataclass
-class _End:
-    """The last thing in line: nothing more comes, or why the stream of inputs broke."""
-
-    error: BaseException | None = None
+        self.read_ms = 1000 * (time.perf_counter() - start)
 
 
 class EndOfStream(Exception):
@@ -71,24 +78,23 @@ class ReadAhead:
     def __init__(self, items: Iterable[Any], open_reader: Callable[[], Reader], num_readers: int, window: int) -> None:
         self._items = items
         self._room = threading.Semaphore(window)
-        self._work: queue.SimpleQueue[Reading | None] = queue.SimpleQueue()
-        self._line: queue.SimpleQueue[Reading | _End] = queue.SimpleQueue()
-        self._first: deque[Reading | _End] = deque(maxlen=1)
+        self._work: queue.SimpleQueue[InFlight | None] = queue.SimpleQueue()
+        self._line: queue.SimpleQueue[InFlight | EndOfStream] = queue.SimpleQueue()
+        self._first: deque[InFlight | EndOfStream] = deque(maxlen=1)
         self._stopped = threading.Event()
         self._readers = [open_reader() for _ in range(num_readers)]
         self._threads = [threading.Thread(target=self._read, args=(reader,), daemon=True) for reader in self._readers]
         threads = torch.get_num_threads()
-        started = threading.Barrier(num_readers + 1)
-        self._started = started
+        self._started = threading.Barrier(num_readers + 1)
         for thread in self._threads:
             thread.start()
-        started.wait()
+        self._started.wait()
         # What a thread sets is also what threads started later begin with; that is for the reading ones only.
         torch.set_num_threads(threads)
         threading.Thread(target=self._feed, daemon=True).start()
 
-    def get(self, timeout: float | None) -> Reading | None:
-        """The next input in order, once it is read; None if it is not within `timeout` seconds (None: wait for it).
+    def get(self, timeout: float | None) -> InFlight | None:
+        """Return the next input in order, once it is read; None if it is not within `timeout` seconds (None: wait for it).
 
         Raises EndOfStream after the last one.
         """
@@ -99,16 +105,16 @@ class ReadAhead:
             except queue.Empty:
                 return None
         first = self._first[0]
-        if isinstance(first, _End):
-            raise EndOfStream(first.error)
+        if isinstance(first, EndOfStream):
+            raise first
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if not first.done.wait(left):
+        if not first.was_read.wait(left):
             return None
         self._first.clear()
         return first
 
     def release(self, count: int = 1) -> None:
-        """Room for so many more inputs."""
+        """Make room for so many more inputs."""
         self._room.release(count)
 
     def close(self) -> None:
@@ -127,20 +133,20 @@ class ReadAhead:
                 self._room.acquire()
                 if self._stopped.is_set():
                     return
-                reading = Reading(item)
-                self._line.put(reading)
+                one = InFlight(item)
+                self._line.put(one)
                 if isinstance(item, str):
-                    self._work.put(reading)
+                    self._work.put(one)
                 else:
-                    reading.done.set()
+                    one.was_read.set()
         except BaseException as error:
-            self._line.put(_End(error))
+            self._line.put(EndOfStream(error))
         else:
-            self._line.put(_End())
+            self._line.put(EndOfStream())
 
     def _read(self, reader: Reader) -> None:
         torch.set_num_threads(1)  # the readers are the parallelism
         self._started.wait()
-        while (reading := self._work.get()) is not None and not self._stopped.is_set():
-            reading.read(reader)
-            reading.done.set()
+        while (one := self._work.get()) is not None and not self._stopped.is_set():
+            one.read(reader)
+            one.was_read.set()

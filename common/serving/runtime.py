@@ -11,10 +11,8 @@ from torch import Tensor, nn
 from revit.common.methods.revit.adaptive import batch_at
 from revit.common.models.base import GridModel, ModelOutput, Reduction
 from revit.common.models.grid import TokenGrid
-from revit.common.serving.buckets import padded_size
-from revit.common.serving.choices import INT8
-from revit.common.serving.int8 import to_int8
-from revit.common.serving.packed import folded, pack
+from revit.common.serving.options import INT8
+from revit.common.serving.packed import folded, pack, to_int8
 from revit.common.system.device import DTYPES, allow_graphs
 
 HEADS = ("head", "head_dist")
@@ -26,8 +24,8 @@ GRAPH_BATCH = 8
 class Runtime(GridModel):
     """Answers like `model`, which it copies and leaves as it is, within the rounding of `dtype`.
 
-    compiled: every token grid has a graph for every power of two up to `max_batch` (more at shorter grids, see
-    `limits`); smaller batches are padded with their last input, whose answers are cut off. Otherwise batches run as they come.
+    compiled: every token grid has a graph for every power of two up to its `limit`; smaller batches are padded with their
+    last input, whose answers are cut off. Otherwise batches run as they come.
 
     Answers hold the logits to decide by, in float32, and what a reducer did; features and the logits of patches are left
     out. The last layers, which make the logits, compute in float32 whatever `dtype`: rounded to bfloat16, classes would tie.
@@ -46,7 +44,6 @@ class Runtime(GridModel):
         self.num_classes = model.num_classes
         self.embed_dim = model.embed_dim
         self.device = device
-        self.dtype_name = dtype
         # Around the bytes bfloat16, which is the faster one.
         self.dtype = torch.bfloat16 if dtype == INT8 else DTYPES[dtype]
         self.compiled = compiled
@@ -58,22 +55,26 @@ class Runtime(GridModel):
             served = pack(model, self.dtype)
         else:
             served = folded(model, self.dtype)
-        _give_exact_heads(served, model)
+        for name in HEADS:
+            head = getattr(model, name, None)
+            if isinstance(head, nn.ModuleDict):
+                setattr(served, name, nn.ModuleDict({key: _Exact(one) for key, one in head.items()}))
+            elif head is not None:
+                setattr(served, name, _Exact(head))
         self.network = _Decided(served).to(device).eval()
         # In a tuple, or they would be modules in this one once more.
         self._graphs = _compiled(self.network, device) if compiled else ()
 
     def check_grid(self, grid: TokenGrid | None) -> TokenGrid:
-        """As the model's."""
         return self._check(grid)
 
     def limit(self, grid: TokenGrid) -> int:
-        """Inputs that run together at a grid, see `revit.common.methods.revit.adaptive.batch_at`."""
+        """Return how many inputs run together at a grid, see `revit.common.methods.revit.adaptive.batch_at`."""
         return batch_at(grid, self.grids[0], self.max_batch)
 
     @torch.inference_mode()
     def forward(self, inputs: Tensor, grid: TokenGrid | None = None) -> ModelOutput:
-        """Normalised inputs (B, C, ...) -> float32 logits (B, K)."""
+        """Classify normalised inputs (B, C, ...) -> float32 logits (B, K)."""
         grid = self.check_grid(grid)
         inputs = inputs.to(self.device, self.dtype)
         if not self.compiled:
@@ -83,15 +84,23 @@ class Runtime(GridModel):
         if rows > count:
             inputs = torch.cat([inputs, inputs[-1:].expand(rows - count, *inputs.shape[1:])])
         replayed = self.device.type == "cuda" and rows <= GRAPH_BATCH
-        # What a replayed graph answers lies where its next replay writes.
-        return _first(self._graphs[replayed](inputs, grid), count, copy_it=replayed)
+        output = self._graphs[replayed](inputs, grid)
+        logits, reduction = output.logits[:count], output.reduction
+        if reduction is not None:
+            each = len(reduction.token_source_map) // rows  # several where frames are decided about one by one
+            reduction = reduction.of_samples(slice(0, count * each))
+        if replayed:  # the next replay writes where these answers lie
+            logits = logits.clone()
+            if reduction is not None:
+                reduction = Reduction(*(tuple(tensor.clone() for tensor in part) for part in reduction))
+        return ModelOutput(logits, reduction=reduction)
 
     def no_weight_decay(self) -> set[str]:
-        """Nothing is trained."""
+        """Return nothing: nothing is trained."""
         return set()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Nothing is trained."""
+        """Do nothing: nothing is trained."""
 
 
 class _Decided(nn.Module):
@@ -114,40 +123,23 @@ class _Exact(nn.Module):
         self.head = copy.deepcopy(head).float()
 
     def forward(self, features: Tensor) -> Tensor:
-        """(..., D) -> (..., K)"""
+        """Map (..., D) to (..., K)."""
         return self.head(features.float())
 
 
-def _give_exact_heads(served: nn.Module, model: nn.Module) -> None:
-    for name in HEADS:
-        head = getattr(model, name, None)
-        if isinstance(head, nn.ModuleDict):
-            setattr(served, name, nn.ModuleDict({key: _Exact(one) for key, one in head.items()}))
-        elif head is not None:
-            setattr(served, name, _Exact(head))
+def padded_size(count: int, limit: int) -> int:
+    """Return the rows of the graph that `count` inputs run in: the next power of two, at most `limit`. ValueError for more
+    inputs than that."""
+    if not 0 < count <= limit:
+        raise ValueError(f"{count} inputs do not fit into a batch of 1 to {limit}")
+    return min(1 << (count - 1).bit_length(), limit)
 
 
 def _compiled(network: nn.Module, device: torch.device) -> tuple[Any, ...]:
-    """Compiled for large batches, and on CUDA also as recorded graphs for small ones."""
+    """Compile for large batches, and on CUDA also as recorded graphs for small ones."""
     allow_graphs(network, 1024)
     if device.type == "cuda":
         graphs = torch.compile(network, dynamic=False, mode="reduce-overhead")
         return torch.compile(network, dynamic=False), graphs
     # Frozen weights are packed for the processor's matrix products when the graph is made.
     return (torch.compile(network, dynamic=False, options={"freezing": True}),)
-
-
-def _first(output: ModelOutput, count: int, copy_it: bool = False) -> ModelOutput:
-    """The answers to the first `count` inputs."""
-    logits = output.logits[:count]
-    reduction = output.reduction
-    if reduction is not None:
-        each = len(reduction.token_source_map) // len(
-            output.logits
-        )  # several where frames are decided about one by one
-        reduction = reduction.of_samples(slice(0, count * each))
-    if copy_it:
-        logits = logits.clone()
-        if reduction is not None:
-            reduction = Reduction(*(tuple(tensor.clone() for tensor in part) for part in reduction))
-    return ModelOutput(logits, reduction=reduction)

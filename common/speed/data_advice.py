@@ -62,11 +62,6 @@ class DataSpeed:
     seconds: float
 
     @property
-    def decoder(self) -> str | None:
-        """The decoder to set; None where there is nothing to choose."""
-        return best_decoder(self.decoders)
-
-    @property
     def best(self) -> LoaderRate:
         """The fewest workers that are nearly as good as any, or more than the model can use. Not 0 if there is a choice:
         without workers the model waits for every file."""
@@ -83,8 +78,9 @@ class DataSpeed:
     @property
     def settings(self) -> dict[str, Any]:
         """Keys of the configuration and what to set them to."""
-        decoder = {self.key: self.decoder} if self.key and self.decoder else {}
-        return {**decoder, "data.loading.num_workers": self.best.workers}
+        decoder = best_decoder(self.decoders)
+        chosen = {self.key: decoder} if self.key and decoder else {}
+        return {**chosen, "data.loading.num_workers": self.best.workers}
 
     @property
     def bottleneck(self) -> dict[str, str | None]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,6 @@ import torch
 
 from revit.common.data.batch import Batch
 from revit.common.data.lists import SampleList
-from revit.common.methods.base import task_of
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.task import Progress
 from revit.common.modality.costs import build
@@ -31,15 +32,13 @@ from revit.common.speed.loading_rates import (
     compare_decoders,
     measure_loaders,
 )
-from revit.common.speed.training_speed import training_step
-from revit.common.system.device import autocast
+from revit.common.speed.training_step import training_step
+from revit.common.system.device import autocast, device_name
 from revit.common.system.errors import UserError
 from revit.common.system.files import write_lines
 from revit.common.system.log import progress
-from revit.common.system.machine import device_name
 from revit.common.timing.cases import even_pass, noise
 from revit.common.timing.clock import time_rounds
-from revit.common.training.parallel.backend import LocalBackend
 
 MOST_FILES = 64
 LINES = 20_000
@@ -92,14 +91,11 @@ def measure_data(
         loading: dict[str, Any] = {"prefetch": PREFETCH, "max_broken_share": 1.0}
         if decoders is not None and (best := best_decoder(rates)) is not None:
             loading[decoders.key.rsplit(".", 1)[-1]] = best
-        sources = list(_sources(options, modality, workers, loading))
-        try:
+        with ExitStack() as opened:
+            sources = [_sources(options, modality, num, loading, opened) for num in workers]
             measure_loaders([one for pair in sources for one in pair], shares["loaders"])
             loaders = [LoaderRate(train.workers, train.per_second, test.per_second) for train, test in sources]
             batch = next(sources[0][0].batches)
-        finally:
-            for source in (one for pair in sources for one in pair):
-                source.close()
         update_bar(advance=0, note="training")
         # A step costs about three times a test, for every grid; it is made twice.
         expected = 6 * len(options.grids) * len(batch) / model.inputs_per_second[options.grids[0].name]
@@ -155,31 +151,18 @@ def measure_training_step(
     """
     if not len(batch):
         raise UserError("no sample of the training loader's first batch could be read")
-    model = build(options, modality)[0].to(device).train()
-    task = task_of(options, modality.task(options), modality, model)
-    backend = LocalBackend(
-        device, options.run.dtype, clip_grad_norm=options.train.clip_grad_norm, options=options.parallel
-    )
-    normalizer = modality.normalizer(options).to(device)
-    augment = modality.batch_augment(options, model.num_classes)
-    step = training_step(model, task, backend, options, batch.to(device), normalizer, augment)
-    calls = {"step": lambda: step(Progress(0, 0.0, 0.5))}
-    try:
-        times = time_rounds(calls, device, MOST_CALLS, warm_up=1, seconds=seconds)
-    finally:
-        backend.close()
+    step = training_step(options, modality, batch.to(device), device, options.run.dtype, augment=True)
+    calls = {"step": partial(step, Progress(0, 0.0, 0.5))}
+    times = time_rounds(calls, device, MOST_CALLS, warm_up=1, seconds=seconds)
     return len(batch) / times["step"].median
 
 
 def _check(
     options: Run, modality: Modality[Run], samples: SampleList, positions: Sequence[int], seconds: float
 ) -> CheckedFiles:
-    reader = modality.inputs(options).open("test")
-    try:
+    with closing(modality.inputs(options).open("test")) as reader:
         paths = list(dict.fromkeys(samples.path(position) for position in positions))
         checked = check_files(paths, reader.read, seconds)
-    finally:
-        reader.close()
     if not checked.good:
         path, reason = next(iter(checked.broken.items()))
         raise UserError(
@@ -195,19 +178,18 @@ def spread(num: int) -> Iterator[int]:
 
 
 def _sources(
-    options: Run, modality: Modality[Run], workers: Sequence[int], loading: dict[str, Any]
-) -> Iterator[tuple[Source, Source]]:
-    """Yield a training and a test loader for every number of workers."""
+    options: Run, modality: Modality[Run], workers: int, loading: dict[str, Any], opened: ExitStack
+) -> tuple[Source, Source]:
+    """Return a training and a test loader, which end with `opened`."""
     pixels = int(np.prod(modality.input_shape(options)))
     train = min(options.train.batch_size, max(1, BATCH_BYTES // pixels))
     test = min(options.test.batch_size, max(1, BATCH_BYTES // pixels // modality.num_views(options)))
     data: Any = options.data  # of either modality, which has a section on loading
-    for num in workers:
-        chosen = _with_data(options, loading=data.loading.model_copy(update={**loading, "num_workers": num}))
-        yield (
-            Source(modality.train_loader(chosen, "train", train), num),
-            Source(modality.eval_loader(chosen, "test", test), num),
-        )
+    chosen = _with_data(options, loading=data.loading.model_copy(update={**loading, "num_workers": workers}))
+    return (
+        opened.enter_context(closing(Source(modality.train_loader(chosen, "train", train), workers))),
+        opened.enter_context(closing(Source(modality.eval_loader(chosen, "test", test), workers))),
+    )
 
 
 def _with_list(options: Run, samples: SampleList, positions: Sequence[int], checked: CheckedFiles, path: Path) -> Run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, Protocol
@@ -117,9 +118,9 @@ def compare_decoders(decoders: Decoders[Run], options: Run, paths: Sequence[str]
     Comparing takes half of the time, and one file in any case.
     """
     rates = [DecoderRate(name) for name in decoders.installed()]
-    readers = [decoders.open(options, rate.name) for rate in rates]
     begin = time.perf_counter()
-    try:
+    with ExitStack() as opened:
+        readers = [opened.enter_context(closing(decoders.open(options, rate.name))) for rate in rates]
         calls: dict[tuple[int, str], Callable[[], Any]] = {}
         for path in paths:
             try:
@@ -141,11 +142,8 @@ def compare_decoders(decoders: Decoders[Run], options: Run, paths: Sequence[str]
                 break
         left = begin + seconds - time.perf_counter()
         times = time_rounds(calls, torch.device("cpu"), MOST_ROUNDS, seconds=left, fewest=1)
-        for (number, path), taken in times.items():
-            rates[number].milliseconds[path] = [1e3 * one for one in taken.clock]
-    finally:
-        for reader in readers:
-            reader.close()
+    for (number, path), taken in times.items():
+        rates[number].milliseconds[path] = [1e3 * one for one in taken.clock]
     return rates
 
 

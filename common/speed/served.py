@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from revit.common.costs.per_grid import count_costs
+from revit.common.costs.flops import count_costs
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.models.base import GridModel
-from revit.common.serving.choices import INT8
+from revit.common.serving.options import INT8
 from revit.common.serving.runtime import Runtime
-from revit.common.timing.cases import even_mixtures, even_pass, noise
+from revit.common.timing.cases import cases_of, even_mixtures, noise
 from revit.common.timing.measure import Case
-from revit.common.timing.memory import weight_bytes
 from revit.common.timing.peers import fill_zeros
 
 SERVED = "ours, served"
@@ -52,8 +50,7 @@ def served_cases(
     limits = dict(LARGEST_DIFFERENCE)
     if model.reducer is not None:
         limits |= {dtype: NEARLY_TIED for dtype in limits if dtype != "float32"}
-    counted = count_costs(model, assigner, input_shape)
-    costs, assigner_cost = list(counted.grids.values()), counted.assigner
+    costs = count_costs(model, assigner, input_shape)
     every = noise(input_shape, max(batches), device, "float32")
     with torch.inference_mode():
         expected = torch.stack([plain(every, grid).prediction for grid in model.grids])  # (k, B, K)
@@ -61,23 +58,15 @@ def served_cases(
         runtime = Runtime(plain, device, dtype, fast, max(batches))
         served = AdaptiveClassifier(plain, assigner, max(batches)).served_by(runtime).to(device)
         for batch in batches:
-            inputs = every[:batch]
-            for said, grid, cost in zip(expected, model.grids, costs):
-                run = partial(runtime, inputs, grid)
-                held = weight_bytes(runtime)
-                case = Case(SERVED, config, grid.name, dtype, fast, batch, cost, run, 1, held)
-                _check(case, run().prediction, said[:batch], limits[dtype])
-                yield case
-            if assigner is not None:
-                cost = sum(costs) / len(costs) + assigner_cost
-                calls, held = len(model.grids), weight_bytes(served)
-                mixed = even_pass(served, inputs)
-                case = Case(SERVED, config, "adaptive", dtype, fast, batch, cost, mixed, calls, held)
+            for index, case in enumerate(cases_of(served, every[:batch], costs, (SERVED, config), (dtype, fast))):
                 with torch.inference_mode():
-                    answers = mixed()
-                for answer, lengths in zip(answers, even_mixtures(calls, batch, device)):
-                    said = expected[lengths, torch.arange(batch, device=device)]
-                    _check(case, answer, said, limits[dtype])
+                    answers = case.run()
+                if case.grid == "adaptive":
+                    mixtures = even_mixtures(len(model.grids), batch, device)
+                else:
+                    answers, mixtures = [answers.prediction], [torch.full((batch,), index, device=device)]
+                for answer, lengths in zip(answers, mixtures):
+                    _check(case, answer, expected[lengths, torch.arange(batch, device=device)], limits[dtype])
                 yield case
 
 

@@ -1,8 +1,9 @@
-"""The processes of one run: who they are, however they were started, and what they say to each other."""
+"""The processes of one run: who they are, whichever launcher started them, and what they say to each other."""
 
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,15 +17,24 @@ import torch.distributed as dist
 from torch import Tensor
 
 from revit.common.system.errors import OwnError, SaidElsewhere, Stopped, UserError
-from revit.common.system.launchers import address_of, place_of
 
 Value = TypeVar("Value")
 LISTEN_S = 1.0
 """Seconds a rank waits before it exits, so that rank 0 can print first; torchrun kills all ranks at the first exit."""
+FIRST_PORT, NUM_PORTS = 15000, 15000
+"""Ports where Slurm's jobs meet, by job number: above the services' ports, below those the system hands out."""
+HOSTS = r"(?:[\w.-]|\[\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*\])+"
+HOST_LIST = re.compile(rf"{HOSTS}(?:,{HOSTS})*")
+TASKS = {
+    "SLURM_NTASKS": "srun",
+    "OMPI_COMM_WORLD_SIZE": "torchrun, deepspeed or srun",
+    "PMI_SIZE": "torchrun, deepspeed or srun",
+}
+"""Variables with a number of processes -> what starts this program as so many; mpirun's are not read."""
 
 
 @dataclass(frozen=True)
-class World:
+class DistributedContext:
     """The processes of a run, and which of them this is. Every call below is made by all of them, in the same order.
 
     Alone (size 1) every call is free and torch.distributed is not needed.
@@ -35,7 +45,7 @@ class World:
     local_rank: int = 0
     """Rank among the processes of this machine."""
     group: Any = field(default=None, repr=False, compare=False)
-    """Process group of objects and single numbers (gloo), apart from the gradients'; None until `start_world`."""
+    """Process group of objects and single numbers (gloo), apart from the gradients'; None until `start_distributed`."""
 
     @property
     def is_main(self) -> bool:
@@ -44,8 +54,7 @@ class World:
 
     def barrier(self) -> None:
         """Wait for everyone."""
-        if self.size > 1:
-            self.gather(None)
+        self.gather(None)
 
     def gather(self, value: Value) -> list[Value]:
         """Return everyone's `value`, by rank, on every rank."""
@@ -151,48 +160,82 @@ class World:
             raise OwnError(f"rank {self.rank} on {socket.gethostname()}: {error}") from error
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] | None = None) -> World:
-        """Read what the launcher says; one process without one. UserError where it says only a part."""
-        return cls(*place_of(os.environ if environment is None else environment))
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> DistributedContext:
+        """Read what torchrun and the deepspeed launcher (RANK, WORLD_SIZE, LOCAL_RANK) or Slurm's srun say; one process where
+        nothing is said.
+
+        Raises UserError where only a part of it is there, or several tasks were asked of Slurm and not started by srun.
+        """
+        if "WORLD_SIZE" in environment:
+            names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+        elif "SLURM_PROCID" in environment:
+            size = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environment else "SLURM_NTASKS"
+            names = ("SLURM_PROCID", size, "SLURM_LOCALID")
+        else:
+            return cls()
+        num_tasks = environment.get(names[1], "1")
+        if num_tasks == "1":
+            return cls()
+        if (
+            names[1] != "WORLD_SIZE"
+            and environment.get("ENVIRONMENT") == "BATCH"
+            and "SLURM_STEP_ID" not in environment
+        ):
+            raise UserError(
+                f"the Slurm job has {num_tasks} tasks, but this process was not started by srun: put srun before the "
+                "command in the job's script, or use torchrun with --ntasks-per-node=1"
+            )
+        missing = [name for name in names if not environment.get(name, "").isdigit()]
+        if missing:
+            raise UserError(
+                f"{names[1]} says {num_tasks} processes, but {', '.join(missing)} is not set to a number; start them "
+                "by torchrun, deepspeed or srun"
+            )
+        context = cls(*(int(environment[name]) for name in names))
+        if context.rank >= context.size:
+            raise UserError(f"{names[0]} is {context.rank}, but there are only {context.size} processes ({names[1]})")
+        return context
 
 
-ALONE = World()
+ALONE = DistributedContext()
 """Context of a run of one process."""
 
 
-def start_world(device: torch.device, timeout_minutes: float = 30, world: World | None = None) -> World:
+def start_distributed(
+    device: torch.device, timeout_minutes: float = 30, context: DistributedContext | None = None
+) -> DistributedContext:
     """Connect the processes of this run; `device` says of what kind theirs are. Alone, nothing is started.
 
     gloo on the CPU; with CUDA, NCCL too, and this process gets the GPU of its number on its machine. Waits at most
     `timeout_minutes` for the others, here and in every later call. UserError where they cannot be found.
     """
-    world = World.from_environment() if world is None else world
-    if world.size == 1:
-        return world
-    local_rank = world.local_rank
+    context = DistributedContext.from_environment() if context is None else context
+    if context.size == 1:
+        return context
+    local_rank = context.local_rank
     if device.type == "cuda":
-        local_rank = _gpu_of(world)
+        local_rank = _gpu_of(context)
         torch.cuda.set_device(local_rank)
     address = address_of(os.environ)
     os.environ.update(address)
     # DeepSpeed reads them too, and takes the GPU of this number.
-    os.environ.update(RANK=str(world.rank), WORLD_SIZE=str(world.size), LOCAL_RANK=str(local_rank))
+    os.environ.update(RANK=str(context.rank), WORLD_SIZE=str(context.size), LOCAL_RANK=str(local_rank))
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(minutes=timeout_minutes)
     try:
-        dist.init_process_group(backend, rank=world.rank, world_size=world.size, timeout=timeout)
+        dist.init_process_group(backend, rank=context.rank, world_size=context.size, timeout=timeout)
         group = dist.new_group(backend="gloo", timeout=timeout)
     except (RuntimeError, ValueError) as error:
         place = f"{address['MASTER_ADDR']}:{address['MASTER_PORT']}"
         reason = str(error).splitlines()[0]
         raise OwnError(
-            f"rank {world.rank} cannot meet the {world.size} processes of this run at {place} ({reason}); start all of them "
+            f"rank {context.rank} cannot meet the {context.size} processes of this run at {place} ({reason}); start all of them "
             "within parallel.timeout_minutes, and let the machines reach each other at MASTER_ADDR and MASTER_PORT"
         ) from error
-    return replace(world, group=group)
+    return replace(context, group=group)
 
 
-def stop_world() -> None:
+def stop_distributed() -> None:
     """Leave the process group, once all work is done."""
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -204,12 +247,50 @@ def is_lost_connection(error: BaseException) -> bool:
     return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)
 
 
-def _gpu_of(world: World) -> int:
+def _gpu_of(context: DistributedContext) -> int:
     """Return the number of this process's GPU. A launcher may show each process its own alone."""
     visible = torch.cuda.device_count()
-    if world.local_rank >= visible > 1 or visible == 0:
+    if context.local_rank >= visible > 1 or visible == 0:
         raise OwnError(
-            f"process {world.local_rank} of {socket.gethostname()} finds {visible} GPUs; start as many processes on a "
+            f"process {context.local_rank} of {socket.gethostname()} finds {visible} GPUs; start as many processes on a "
             "machine as it has GPUs"
         )
-    return world.local_rank % visible
+    return context.local_rank % visible
+
+
+def address_of(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return MASTER_ADDR and MASTER_PORT: the launcher's, under Slurm the job's first machine and a port of the job.
+
+    Raises UserError where neither says.
+    """
+    address = environment.get("MASTER_ADDR")
+    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST")
+    if address is None and nodes:
+        address = first_host(nodes)
+    job = environment.get("SLURM_JOB_ID", "")
+    port = environment.get("MASTER_PORT") or (str(FIRST_PORT + int(job) % NUM_PORTS) if job.isdigit() else None)
+    if address is None or port is None:
+        raise UserError(
+            "several processes, but MASTER_ADDR and MASTER_PORT do not say where they meet; start them by torchrun, "
+            "deepspeed or srun, or set both"
+        )
+    return {"MASTER_ADDR": address, "MASTER_PORT": port}
+
+
+def first_host(nodes: str) -> str:
+    """Return the first machine of a Slurm list: `gpu[07-09,12],big1` -> `gpu07`. UserError for what is no such list."""
+    if not HOST_LIST.fullmatch(nodes.strip()):
+        raise UserError(
+            f"Slurm's list of machines reads {nodes!r}, which is not of the form node1,gpu[07-09,12]; set MASTER_ADDR and "
+            "MASTER_PORT to where the processes are to meet"
+        )
+    first = re.split(r",(?![^\[]*\])", nodes.strip())[0]
+    return re.sub(r"\[(\w+)[^\]]*\]", r"\1", first)
+
+
+def overlooked(environment: Mapping[str, str]) -> str | None:
+    """Say why this program, which runs as one process, may have been meant to be several; None where nothing says so."""
+    for name, who in TASKS.items():
+        if environment.get(name, "").isdigit() and int(environment[name]) > 1:
+            return f"{name} says {environment[name]}, but this is one process that trains by itself; for several start it by {who}"
+    return None

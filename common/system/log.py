@@ -24,9 +24,13 @@ def hush() -> None:
     logging.getLogger("revit").setLevel(logging.ERROR)
 
 
-def progress_bar() -> Progress:
-    """Make a progress bar; in a file or a pipe it prints nothing, as its lines would stand among the log's."""
-    return Progress(
+@contextmanager
+def progress(description: str, total: int | None) -> Iterator[Any]:
+    """Show a progress bar; inside, call the value with `advance=` and `note=`.
+
+    In a file or a pipe it prints nothing, as its lines would stand among the log's.
+    """
+    bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -36,12 +40,7 @@ def progress_bar() -> Progress:
         console=console,
         disable=console.quiet or not console.is_terminal,
     )
-
-
-@contextmanager
-def progress(description: str, total: int | None) -> Iterator[Any]:
-    """Show a progress bar; inside, call the value with `advance=` and `note=`."""
-    with progress_bar() as bar:
+    with bar:
         task = bar.add_task(description, total=total, note="")
 
         def update(advance: int = 1, note: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them, however it ends.
+"""How processes end: by a scheduler's SIGTERM or by Ctrl-C, or with the process that started them, however that one ends.
 
 Linux ends a process with its parent if it asks for it, but by "parent" it means the thread that started it. A server answers
 every request in a thread of its own, and such a thread must not take a process along that others go on using. So processes
@@ -13,11 +13,16 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import cache
 from typing import Any, TypeVar
 
+from revit.common.system.errors import Stopped
+
 Result = TypeVar("Result")
+Calls = queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]]
 
 SET_PARENT_DEATH_SIGNAL = 1
 """Linux's number for prctl."""
@@ -25,51 +30,32 @@ FAULTS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGTRAP", "SIGSYS
 """Signals with which a process ends by its own fault; any other comes from outside."""
 
 
-class _LastingThread:
-    """Runs one call after the other in a thread that ends with the process."""
-
-    def __init__(self) -> None:
-        self.owner = os.getpid()
-        self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="process starter", daemon=True).start()
-
-    def submit(self, call: Callable[[], Any]) -> Future[Any]:
-        future: Future[Any] = Future()
-        self._calls.put((call, future))
-        return future
-
-    def _run(self) -> None:
-        while True:
-            call, future = self._calls.get()
-            try:
-                future.set_result(call())
-            except BaseException as error:
-                future.set_exception(error)
-            del call, future  # or what was made would be kept until the next call
+def in_lasting_thread(call: Callable[[], Result]) -> Result:
+    """Run `call` in a thread that lasts as long as this process, and return or raise what it does. Start processes with it."""
+    future: Future[Result] = Future()
+    _lasting_thread().put((call, future))
+    return future.result()
 
 
-_making = threading.Lock()
-_thread: _LastingThread | None = None
+@cache  # where several threads come first at once, each gets a lasting one
+def _lasting_thread() -> Calls:
+    calls: Calls = queue.SimpleQueue()
+    threading.Thread(target=_answer, args=(calls,), name="process starter", daemon=True).start()
+    return calls
 
 
-def _forget_thread() -> None:
-    """Forget the parent's thread: threads do not survive a fork, and another one may have held the lock."""
-    global _making, _thread
-    _making, _thread = threading.Lock(), None
+def _answer(calls: Calls) -> None:
+    while True:
+        call, future = calls.get()
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+        del call, future  # or what was made would be kept until the next call
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_thread)
-
-
-def in_lasting_thread(call: Callable[[], Result]) -> Result:
-    """Run `call` in the thread that lasts as long as this process, and return or raise what it does. Start processes with it."""
-    global _thread
-    with _making:
-        if _thread is None:
-            _thread = _LastingThread()
-        future: Future[Result] = _thread.submit(call)
-    return future.result()
+    os.register_at_fork(after_in_child=_lasting_thread.cache_clear)  # threads do not survive a fork
 
 
 def end_with_parent() -> None:
@@ -94,3 +80,53 @@ def killed_from_outside(exit_code: int | None) -> str | None:
     except ValueError:
         name = f"signal {-exit_code}"
     return None if name in FAULTS else name
+
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopRequest:
+    """Whether the run was asked to end, by SIGTERM or by Ctrl-C once; the second Ctrl-C is an ordinary one.
+
+    A request raises Stopped where it arrives, except inside `waiting`, whose owner looks at `asked` where it can go on.
+    """
+
+    def __init__(self) -> None:
+        self.asked: str | None = None
+        """Name of the signal that came."""
+        self._waiting = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take the signals inside as requests. Nothing changes outside of the main thread, where none arrive."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def waiting(self, wait: bool = True) -> Iterator[None]:
+        """Let a request inside only set `asked`; with `wait` false it raises again."""
+        before, self._waiting = self._waiting, wait
+        try:
+            if not wait and self.asked is not None:
+                raise self.stopped()
+            yield
+        finally:
+            self._waiting = before
+
+    def stopped(self, where: str = "finished stages and saved states are kept") -> Stopped:
+        """Return what to raise."""
+        return Stopped(f"stopped by {self.asked}: {where}; the same command goes on from there")
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if number == signal.SIGINT and self.asked is not None:
+            raise KeyboardInterrupt
+        self.asked = signal.Signals(number).name
+        if not self._waiting:
+            raise self.stopped()

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from revit.common.costs.flops import count
-from revit.common.costs.per_grid import count_costs
+from revit.common.costs.flops import Costs, count, count_costs
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.models.base import GridModel
 from revit.common.system.device import DTYPES, allow_graphs, autocast
@@ -36,20 +35,27 @@ def model_cases(
     """Yield every grid of `model`, and with an assigner the adaptive pass; inputs are noise of `input_shape` (batch 1). Not
     compiled: `served_cases` has what compiling makes of it."""
     costs = count_costs(model, assigner, input_shape)
-    evenly = sum(costs.grids.values()) / len(costs.grids) + costs.assigner
     for dtype in dtypes:
-        held = copy.deepcopy(model).to(device, DTYPES[dtype]).eval()
-        held_assigner = None if assigner is None else copy.deepcopy(assigner).to(device, DTYPES[dtype]).eval()
+        classifier = copy.deepcopy(AdaptiveClassifier(model, assigner, max(batches))).to(device, DTYPES[dtype]).eval()
         for batch in batches:
             inputs = noise(input_shape, batch, device, dtype)
-            for grid, cost in zip(model.grids, costs.grids.values()):
-                case = (config, grid.name, dtype, False, batch, cost)
-                yield Case(OURS, *case, partial(held, inputs, grid), weight_bytes=weight_bytes(held))
-            if held_assigner is not None:
-                classifier = AdaptiveClassifier(held, held_assigner, max_batch=batch)
-                case = (config, "adaptive", dtype, False, batch, evenly)
-                run, calls = even_pass(classifier, inputs), len(model.grids)
-                yield Case(OURS, *case, run, calls, weight_bytes(classifier))
+            yield from cases_of(classifier, inputs, costs, (OURS, config), (dtype, False))
+
+
+def cases_of(
+    classifier: AdaptiveClassifier, inputs: Tensor, costs: Costs, names: tuple[str, str], how: tuple[str, bool]
+) -> Iterator[Case]:
+    """Yield every grid, and with an assigner the pass that gives each the same share of the `inputs`.
+
+    names: of implementation and configuration.  how: dtype, and whether compiled.
+    """
+    model, batch, grids = classifier.model, len(inputs), classifier.grids
+    for grid in grids:
+        run, cost = partial(model, inputs, grid), costs.grids[grid.name]
+        yield Case(*names, grid.name, *how, batch, cost, run, weight_bytes=weight_bytes(model))
+    if classifier.assigner is not None:
+        mixed, cost = even_pass(classifier, inputs), sum(costs.grids.values()) / len(grids) + costs.assigner
+        yield Case(*names, "adaptive", *how, batch, cost, mixed, len(grids), weight_bytes(classifier))
 
 
 def peer_cases(
@@ -97,7 +103,8 @@ def reference_cases(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = reference.make().eval()
-    shape, what = reference.input_shape, (reference.name, OTHER_ARCHITECTURE, reference.input_name)
+    shape = reference.input_shape
+    what = (reference.name, OTHER_ARCHITECTURE, "x".join(map(str, shape[2:])))
     yield from _foreign_cases(what, model, foreign_gmacs(model, shape), shape, device, dtypes, batches, compiled)
 
 
@@ -131,18 +138,15 @@ def _foreign_cases(
         runner = _compiled(held) if fast else held
         for batch in batches:
             inputs = noise(input_shape, batch, device, "float32" if mixed else dtype)
-            run = _under_autocast(runner, inputs, dtype) if mixed else partial(runner, inputs)
+            run = partial(_answer, runner, inputs, dtype) if mixed else partial(runner, inputs)
             if fast and not _compiles(what[0], dtype, run):
                 continue
             yield Case(*what, dtype, fast, batch, cost, run, weight_bytes=weight_bytes(held))
 
 
-def _under_autocast(model: nn.Module, inputs: Tensor, dtype: str) -> Callable[[], Any]:
-    def run() -> Any:
-        with autocast(inputs.device, dtype):
-            return model(inputs)
-
-    return run
+def _answer(model: nn.Module, inputs: Tensor, dtype: str) -> Any:
+    with autocast(inputs.device, dtype):
+        return model(inputs)
 
 
 def _compiles(name: str, dtype: str, run: Callable[[], Any]) -> bool:
@@ -168,6 +172,17 @@ def noise(input_shape: Sequence[int], batch: int, device: torch.device, dtype: s
     """Draw normal inputs, as normalised pixels roughly are; always the same."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(batch, *input_shape[1:], generator=generator).to(device, DTYPES[dtype])
+
+
+def deal_grids(shares: Sequence[float], number: int, seed: int = 0) -> Tensor:
+    """Return the grid indices (number,) of inputs in shares as near as whole inputs come to them, shuffled."""
+    exact = [number * share / sum(shares) for share in shares]
+    counts = [int(one) for one in exact]
+    nearest = sorted(range(len(shares)), key=lambda one: counts[one] - exact[one])
+    for index in nearest[: number - sum(counts)]:
+        counts[index] += 1
+    indices = torch.arange(len(shares)).repeat_interleave(torch.tensor(counts))
+    return indices[torch.randperm(number, generator=torch.Generator().manual_seed(seed))]
 
 
 def even_mixtures(num_grids: int, batch: int, device: torch.device) -> list[Tensor]:

@@ -69,6 +69,7 @@ def time_rounds(
     seconds: float = math.inf,
     fewest: int = 0,
     before_round: Callable[[int], object] = lambda number: None,
+    processor: Callable[[], float] = time.process_time,
 ) -> dict[Name, Times]:
     """Make every call once a round, each round beginning with another one, and return the times of each.
 
@@ -78,6 +79,7 @@ def time_rounds(
         seconds: limit for all rounds together; a round that would likely exceed it is not begun.
         fewest: rounds that count and are made however long they take.
         before_round: told the number of each round.
+        processor: seconds that all who work on a call have been on a processor.
     """
     times = {name: Times() for name in calls}
     order = deque(calls)
@@ -91,9 +93,9 @@ def time_rounds(
             times = {name: Times() for name in calls}
         for name in order:
             for _ in range(repeats[name] if repeats else 1):
-                worked = time.process_time()
+                worked = processor()
                 times[name].clock.append(seconds_of(calls[name], device))
-                times[name].processor.append(time.process_time() - worked)
+                times[name].processor.append(processor() - worked)
         order.rotate(-1)
     return times
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from revit.common.system.device import DTYPES
+from revit.common.system.device import DTYPES, device_name, instruction_sets, package_versions
 from revit.common.system.log import progress
-from revit.common.system.machine import device_name, instruction_sets, package_versions
 from revit.common.timing.clock import Yardstick, quantile, seconds_of, time_rounds
 from revit.common.timing.memory import peak_bytes
 
@@ -42,54 +41,23 @@ class Case:
     weight_bytes: int = 0
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of `throughput.py --json`."""
-
-    name: str
-    config: str
-    grid: str
-    dtype: str
-    compiled: bool
-    batch: int
-    device: str
-    per_second: float
-    """Inputs per second, from the median."""
-    ms_p50: float
-    """Milliseconds of one call, median."""
-    ms_p95: float
-    peak_memory_mb: float
-    """Weights and what one call needed on top, in 1e6 bytes: allocated on CUDA, resident on a CPU. Copies that a compiler made
-    of weights are not in it."""
-    fraction_of_peak: float | None
-    """Operations per second of the model over those of a square matrix product of the same dtype in the same run. That is
-    a yardstick and no limit: products of other shapes may suit the machine better, and then it exceeds 1."""
-    gmacs: float | None
-    """GMACs of one input, of which `fraction_of_peak` is made."""
-    rounds: int
-    """Number of rounds that `ms_p50` and `ms_p95` are over."""
-    spread: float
-    """Largest less smallest of the rounds' medians, over `ms_p50`."""
-    round_ms: Sequence[float]
-    """Median of each round. All cases ran in every round, so two rows of one run are best compared round by round, see
-    `round_ratios`."""
-    threads: int
-    """CPU threads that torch used."""
-    instructions: str
-    """Instruction sets of the CPU that matrix products depend on."""
-    versions: Mapping[str, str]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the row as plain data."""
-        return asdict(self)
-
-
 def measure(
     cases: Sequence[Case], device: torch.device, num_rounds: int = 10, min_round_seconds: float = 0.05
-) -> list[Row]:
-    """Time all cases, in turn in each round, after two calls of each that warm up (and compile).
+) -> list[dict[str, Any]]:
+    """Time all cases, in turn in each round, after two calls of each that warm up (and compile). Return the rows of
+    `throughput.py --json`.
 
     A case that takes less than `min_round_seconds` is called several times in a row each round.
+
+    ms_p50, ms_p95: milliseconds of one call; `per_second` is of inputs, from the median.
+    peak_memory_mb: weights and what one call needed on top, in 1e6 bytes: allocated on CUDA, resident on a CPU. Copies that a
+        compiler made of weights are not in it.
+    fraction_of_peak: operations per second of the model (by `gmacs`, those of one input) over those of a square matrix
+        product of the same dtype in the same run. That is a yardstick and no limit: products of other shapes may suit the
+        machine better, and then it exceeds 1.
+    spread: largest less smallest of `round_ms`, the medians of the rounds, over `ms_p50`. All cases ran in every round, so
+        two rows of one run are best compared round by round, see `round_ratios`.
+    threads, instructions: of the CPU, those that matrix products depend on.
     """
     if not cases:
         return []
@@ -114,7 +82,6 @@ def measure(
         calls = {number: case.run for number, case in enumerate(cases)}
         times = time_rounds(calls, device, num_rounds, repeats=repeats, before_round=before_round)
     rows = []
-    versions = package_versions(*VERSIONS)
     for number, case in enumerate(cases):
         every = [seconds / case.num_calls for seconds in times[number].clock]
         in_a_row = repeats[number]
@@ -124,33 +91,32 @@ def measure(
             rate = 2e9 * case.gmacs * case.batch / median
             share = rate / yardsticks[case.dtype].operations_per_second
         rows.append(
-            Row(
-                name=case.name,
-                config=case.config,
-                grid=case.grid,
-                dtype=case.dtype,
-                compiled=case.compiled,
-                batch=case.batch,
-                device=device_name(device),
-                per_second=case.batch / median,
-                ms_p50=1e3 * median,
-                ms_p95=1e3 * quantile(every, 0.95),
-                peak_memory_mb=memory[number] / 1e6,
-                fraction_of_peak=share,
-                gmacs=case.gmacs,
-                rounds=num_rounds,
-                spread=(max(medians) - min(medians)) / median,
-                round_ms=[1e3 * seconds for seconds in medians],
-                threads=torch.get_num_threads(),
-                instructions=instruction_sets(),
-                versions=versions,
-            )
+            {
+                "name": case.name,
+                "config": case.config,
+                "grid": case.grid,
+                "dtype": case.dtype,
+                "compiled": case.compiled,
+                "batch": case.batch,
+                "device": device_name(device),
+                "per_second": case.batch / median,
+                "ms_p50": 1e3 * median,
+                "ms_p95": 1e3 * quantile(every, 0.95),
+                "peak_memory_mb": memory[number] / 1e6,
+                "fraction_of_peak": share,
+                "gmacs": case.gmacs,
+                "rounds": num_rounds,
+                "spread": (max(medians) - min(medians)) / median,
+                "round_ms": [1e3 * seconds for seconds in medians],
+                "threads": torch.get_num_threads(),
+                "instructions": instruction_sets(),
+                "versions": package_versions(*VERSIONS),
+            }
         )
     return rows
 
 
 def round_ratios(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[float]:
-    """Return how many times as long as `other` `one` took for an input, round by round of the run that both are rows of
-    (`Row.as_json`, as they are written)."""
+    """Return how many times as long as `other` `one` took for an input, round by round of the run that both are rows of."""
     times = zip(one["round_ms"], other["round_ms"])
     return [(mine / one["batch"]) / (theirs / other["batch"]) for mine, theirs in times]

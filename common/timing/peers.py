@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from revit.common.costs.flops import PRODUCTS, TOLERANCE, on_meta, torch_macs
-from revit.common.costs.fvcore_count import fvcore_macs
+from revit.common.costs.flops import PRODUCTS, TOLERANCE, fvcore_macs, on_meta, torch_macs
 from revit.common.models.base import GridModel
 from revit.common.models.embed.patch_embed import FlexiPatchify, Patchify
 from revit.common.models.embed.patches import Sides, sides_of
@@ -40,33 +39,6 @@ class Reference:
     """Takes one tensor of `input_shape`. Raises UserError that says what to install."""
     input_shape: tuple[int, ...]
     """Batch 1."""
-
-    @property
-    def input_name(self) -> str:
-        """Frames and pixels, such as "16x224x224"."""
-        return "x".join(map(str, self.input_shape[2:]))
-
-
-@dataclass(frozen=True)
-class Peers:
-    """What is timed beside the models of one kind."""
-
-    twins: tuple[Twin, ...] = ()
-    references: tuple[Reference, ...] = ()
-
-    @property
-    def names(self) -> list[str]:
-        """What `--peers` may name."""
-        return list(dict.fromkeys([*(one.name for one in self.twins), *(one.name for one in self.references)]))
-
-    def only(self, names: Collection[str]) -> Peers:
-        """Those of these names; all where none is named."""
-        if not names:
-            return self
-        return Peers(
-            tuple(twin for twin in self.twins if twin.name in names),
-            tuple(one for one in self.references if one.name in names),
-        )
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
-from revit.common.system.device import autocast
-from revit.common.system.machine import device_name
-from revit.common.timing.cases import noise
+from revit.common.system.device import autocast, device_name
+from revit.common.timing.cases import deal_grids, noise
 from revit.common.timing.clock import Times, quantile, seconds_of, time_rounds
 from revit.common.timing.memory import peak_bytes, weight_bytes
 
@@ -144,13 +143,6 @@ def _adaptive_case(classifier: AdaptiveClassifier, inputs: Tensor, shares: Seque
 def _mixtures(shares: Sequence[float], batch: int) -> list[tuple[Tensor, float]]:
     """Return the grid indices (batch,) of each kind of call, and the share of such calls: for one input each grid that
     occurs, for more some batches in which the grids have their shares together, rounded to whole inputs."""
-    total = sum(shares)
     if batch == 1:
-        return [(torch.tensor([index]), share / total) for index, share in enumerate(shares) if share > 0]
-    exact = [NUM_MIXTURES * batch * share / total for share in shares]
-    counts = [int(number) for number in exact]
-    for index in sorted(range(len(shares)), key=lambda one: counts[one] - exact[one]):
-        counts[index] += sum(counts) < NUM_MIXTURES * batch
-    grid_index = torch.repeat_interleave(torch.arange(len(shares)), torch.tensor(counts))
-    order = torch.randperm(len(grid_index), generator=torch.Generator().manual_seed(0))
-    return [(chosen, 1 / NUM_MIXTURES) for chosen in torch.split(grid_index[order], batch)]
+        return [(torch.tensor([index]), share / sum(shares)) for index, share in enumerate(shares) if share > 0]
+    return [(chosen, 1 / NUM_MIXTURES) for chosen in deal_grids(shares, NUM_MIXTURES * batch).split(batch)]

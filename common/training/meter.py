@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from revit.common.data.batch import Batch
-from revit.common.system.distributed import World
+from revit.common.system.distributed import DistributedContext
 
 Sums = dict[str, tuple[float, int]]
 
@@ -42,12 +42,12 @@ class Meter:
         """Return the mean loss by name."""
         return {name: total / max(count, 1) for name, (total, count) in self.losses.items()}
 
-    def over(self, world: World, num_data_ranks: int) -> Meter:
+    def over(self, context: DistributedContext, num_data_ranks: int) -> Meter:
         """Return the meter of all processes, `num_data_ranks` of which read different samples. Called by all."""
         self.memory_mb = peak_memory_mb()
-        if world.size == 1:
+        if context.size == 1:
             return self
-        meters = world.gather(self)
+        meters = context.gather(self)
         losses: Sums = {}
         for meter in meters:
             for name, (total, count) in meter.losses.items():
@@ -56,9 +56,9 @@ class Meter:
         return Meter(
             losses=losses,
             num_batches=self.num_batches,
-            num_samples=sum(meter.num_samples for meter in meters) * num_data_ranks / world.size,
+            num_samples=sum(meter.num_samples for meter in meters) * num_data_ranks / context.size,
             seconds=max(meter.seconds for meter in meters),
-            data_seconds=sum(meter.data_seconds for meter in meters) / world.size,
+            data_seconds=sum(meter.data_seconds for meter in meters) / context.size,
             memory_mb=max(meter.memory_mb for meter in meters),
         )
 
@@ -72,10 +72,6 @@ class Meter:
         """Fraction of the time that is waiting for the loader."""
         return self.data_seconds / max(self.seconds, 1e-9)
 
-    def seconds_for(self, num_batches: int) -> float:
-        """Estimate the seconds that so many more batches take."""
-        return num_batches * self.seconds / max(self.num_batches, 1)
-
     def facts(self, num_batches_left: int) -> dict[str, Any]:
         """Return the numbers for a log that programs read."""
         batches = max(self.num_batches, 1)
@@ -86,23 +82,22 @@ class Meter:
             "data_ms": 1000 * self.data_seconds / batches,
             "step_ms": 1000 * (self.seconds - self.data_seconds) / batches,
             "peak_memory_mb": self.memory_mb,
-            "seconds_left": self.seconds_for(num_batches_left),
+            "seconds_left": num_batches_left * self.seconds / batches,
         }
 
     def line(self, num_batches_left: int) -> str:
         """Write the same in a line for people."""
         facts = self.facts(num_batches_left)
         left = timedelta(seconds=round(facts["seconds_left"]))
-        return (
-            f"loss {self._losses()}  {self.per_second:.1f}/s  data {facts['data_ms']:.0f} + step {facts['step_ms']:.0f} ms"
-            f"  memory {self.memory_mb:.0f} MB  left {left}"
-        )
+        times = f"data {facts['data_ms']:.0f} + step {facts['step_ms']:.0f} ms"
+        return f"{self._speed()}  {times}  memory {self.memory_mb:.0f} MB  left {left}"
 
     def __str__(self) -> str:
-        return f"loss {self._losses()}  {self.per_second:.1f}/s  waiting for data {self.data_share:.0%}"
+        return f"{self._speed()}  waiting for data {self.data_share:.0%}"
 
-    def _losses(self) -> str:
-        return "  ".join(f"{name} {loss:.3f}" for name, loss in self.means().items())
+    def _speed(self) -> str:
+        losses = "  ".join(f"{name} {loss:.3f}" for name, loss in self.means().items())
+        return f"loss {losses}  {self.per_second:.1f}/s"
 
 
 def peak_memory_mb() -> float:
@@ -119,31 +114,24 @@ def peak_memory_mb() -> float:
 
 @dataclass(frozen=True)
 class BatchLosses:
-    """Losses of one batch, by name."""
+    """Losses of one batch."""
 
-    values: dict[str, float]
-    num_samples: int
-    ids: Tensor
-    """Sample ids, int64 (B,), where the batch is."""
-    update: int
-    """Updates made before this batch."""
-
-
-@dataclass(frozen=True)
-class _OnTheWay:
     names: list[str]
     numbers: Tensor
     """(k,) float32, in the host's memory once `arrived`."""
     arrived: torch.cuda.Event | None
     num_samples: int
     ids: Tensor
+    """Sample ids, int64 (B,), where the batch is."""
     update: int
+    """Updates made before this batch."""
 
-    def read(self) -> BatchLosses:
+    @property
+    def values(self) -> dict[str, float]:
+        """Losses by name. Waits for them."""
         if self.arrived is not None:
             self.arrived.synchronize()
-        values = dict(zip(self.names, self.numbers.tolist()))
-        return BatchLosses(values, self.num_samples, self.ids, self.update)
+        return dict(zip(self.names, self.numbers.tolist()))
 
 
 class LossReader:
@@ -157,26 +145,23 @@ class LossReader:
 
     def __init__(self, late: bool) -> None:
         self.late = late
-        self._waiting: list[_OnTheWay] = []
+        self._waiting: list[BatchLosses] = []
 
     def put(self, losses: Mapping[str, Tensor], batch: Batch, update: int) -> list[BatchLosses]:
         """Take one batch's scalars; return what can be read now: they, or with `late` those of the batch before."""
         ready = self.rest()
-        if losses:
-            numbers = torch.stack([loss.detach().float() for loss in losses.values()])
-        else:  # a rank that has none of the batch's token grids
-            numbers = torch.empty(0)
+        # A rank may have none of the batch's token grids.
+        numbers = torch.stack([loss.detach().float() for loss in losses.values()]) if losses else torch.empty(0)
         arrived = None
         if numbers.device.type == "cuda":
             host = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
             numbers = host.copy_(numbers, non_blocking=True)
             arrived = torch.cuda.Event()
             arrived.record()
-        self._waiting.append(_OnTheWay(list(losses), numbers, arrived, len(batch), batch.ids, update))
+        self._waiting.append(BatchLosses(list(losses), numbers, arrived, len(batch), batch.ids, update))
         return ready if self.late else self.rest()
 
     def rest(self) -> list[BatchLosses]:
-        """Wait for all that was put and not read yet, and return it."""
-        ready = [one.read() for one in self._waiting]
-        self._waiting.clear()
+        """Return all that was put and not read yet."""
+        ready, self._waiting = self._waiting, []
         return ready

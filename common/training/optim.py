@@ -84,15 +84,12 @@ def parameter_groups(model: nn.Module, options: OptimOptions) -> list[dict[str, 
         key = (group.frozen_epochs, -group.lr_scale, decay)
         groups.setdefault(key, {"params": [], **facts})["params"].append(parameter)
     for number, group in unused.items():
+        beginnings = dict.fromkeys(name.split(".")[0] for name, _ in model.named_parameters())
         raise UserError(
             f"train.optim.groups.{number}.match {group.match!r}: no parameter has a name that begins so, or the groups before "
-            f"take them all; names begin like {', '.join(_beginnings(model))}"
+            f"take them all; names begin like {', '.join(beginnings)}"
         )
     return [groups[key] for key in sorted(groups)]
-
-
-def _beginnings(model: nn.Module) -> list[str]:
-    return list(dict.fromkeys(name.split(".")[0] for name, _ in model.named_parameters()))
 
 
 def build_scheduler(optimizer: Optimizer, options: ScheduleOptions, updates_per_epoch: int) -> Scheduler:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,14 @@ from revit.common.methods.base import optim_of
 from revit.common.methods.run_options import RecipeOptions
 from revit.common.modality.load import build_assigner
 from revit.common.modality.modality import Modality
-from revit.common.system.distributed import ALONE, World
+from revit.common.system.distributed import ALONE, DistributedContext, overlooked
 from revit.common.system.errors import UserError
 from revit.common.system.files import locked, write_text
-from revit.common.system.launchers import overlooked
 from revit.common.system.log import RunLog, hush
 from revit.common.training import stages
-from revit.common.training.consistency import check_same, check_shared
 from revit.common.training.parallel.backends import check_training
-from revit.common.training.stage_book import LOCK, Settings, StageBook, clear
+from revit.common.training.run_folder import LOCK, Settings, StageBook, check_same, check_shared, clear
 from revit.common.training.stages import Run
-from revit.common.training.trainer import Trainer, Weights
 
 
 @dataclass(frozen=True)
@@ -40,15 +37,11 @@ class Stage:
     name: str
     settings: Settings
     """Settings that its result depends on, those of the stages before it included."""
+    work: Callable[[Run], None]
     split: Split | None = None
     """List that it reads."""
     files: Sequence[str] = ()
     """Files in the run's folder without which it is not done."""
-    work: Callable[[Run], None] | None = None
-    trainer: Callable[[Run], Trainer[Any]] | None = None
-    """Function that makes the trainer of a stage that trains, in place of `work`."""
-    save: Callable[[Run, dict[str, Weights]], None] = lambda run, weights: None
-    """Function that writes what was trained."""
 
 
 def stages_of(options: RecipeOptions, modality: Modality[Any]) -> list[Stage]:
@@ -72,28 +65,25 @@ def stages_of(options: RecipeOptions, modality: Modality[Any]) -> list[Stage]:
     evaluate = assigner | {"test": every["test"]} | (budget if budget["budget"] is not None else {})
 
     calibration, labelled = options.calibration, options.lengths.split
-    found = [Stage("data", data, work=stages.make_data)] if options.makes_data else []
-    found.append(
-        Stage("model", model, "train", ["model.safetensors"], trainer=stages.model_trainer, save=stages.save_model)
-    )
+    found = [Stage("data", data, stages.make_data)] if options.makes_data else []
+    found.append(Stage("model", model, stages.train_model, "train", ["model.safetensors"]))
     checkpoint = ["checkpoint.safetensors"]
     if options.has_lengths:
-        make, save = stages.assigner_trainer, stages.save_assigner
-        found.append(Stage("lengths", lengths, labelled, ["lengths.csv"], stages.label_lengths))
-        found.append(Stage("assigner", assigner, labelled, checkpoint, trainer=make, save=save))
+        found.append(Stage("lengths", lengths, stages.label_lengths, labelled, ["lengths.csv"]))
+        found.append(Stage("assigner", assigner, stages.train_assigner, labelled, checkpoint))
         if calibration is not None and modality.has_split(options, calibration.split):
-            found.append(Stage("calibrate", calibrate, calibration.split, checkpoint, stages.calibrate))
-    return [*found, Stage("evaluate", evaluate, options.test.split, ["report.json", *checkpoint], stages.evaluate)]
+            found.append(Stage("calibrate", calibrate, stages.calibrate, calibration.split, checkpoint))
+    return [*found, Stage("evaluate", evaluate, stages.evaluate, options.test.split, ["report.json", *checkpoint])]
 
 
 class Recipe:
     """Runs the stages of one configuration under its `run.dir`.
 
-    Every process of `world` has one and does the same; rank 0 alone speaks and writes, and the others read what it wrote.
+    Every process of `context` has one and does the same; rank 0 alone speaks and writes, and the others read what it wrote.
     """
 
-    def __init__(self, options: RecipeOptions, modality: Modality[Any], world: World = ALONE) -> None:
-        self.options, self.modality, self.world = options, modality, world
+    def __init__(self, options: RecipeOptions, modality: Modality[Any], context: DistributedContext = ALONE) -> None:
+        self.options, self.modality, self.context = options, modality, context
         self.folder = Path(options.run.dir)
         self.stages = stages_of(options, modality)
 
@@ -103,28 +93,31 @@ class Recipe:
         A stage that is done is not done again. Raises Stopped if the process is asked to end (SIGTERM, Ctrl-C) and the run
         can go on later.
         """
-        if not self.world.is_main:
+        if not self.context.is_main:
             hush()
-        check_same({**self.options.model_dump(mode="json"), "--stage": only}, self.world)
-        run = Run(self.options, self.modality, self.world)
+        check_same({**self.options.model_dump(mode="json"), "--stage": only}, self.context)
+        run = Run(self.options, self.modality, self.context)
         wanted = [stage for stage in self.stages if only in (None, stage.name)]
         self._check_inputs(run, wanted)
-        with run.stop.listening(), self._alone_in_folder():
-            check_shared(self.folder, self.world)
+        with run.stop.listening(), ExitStack() as held:
+            lock = locked(self.folder / LOCK, "another run works in this folder")
+            self.context.on_main(lambda: held.enter_context(lock))
+            check_shared(self.folder, self.context)
             book = self._begin(run, wanted, only)
             for stage in wanted:
                 if only is not None:
-                    self._check_before(stage, book)
+                    for before in self.stages[: self.stages.index(stage)]:
+                        if not book.is_done(before.name):
+                            raise UserError(
+                                f"stage {stage.name!r} builds on {before.name!r}, which is not done in {self.folder}"
+                            )
                     book.forget([stage.name])
                 with dead_workers_explained():
-                    self.world.barrier()  # a process that is late finds the files of the stage before
+                    self.context.barrier()  # a process that is late finds the files of the stage before
                     with book.doing(stage.name, self._settings(stage), self._files(stage)) as due:
                         if due:
                             run.seconds = book.seconds
-                            if stage.trainer is not None:
-                                stage.save(run, stage.trainer(run).train())
-                            elif stage.work is not None:
-                                stage.work(run)
+                            stage.work(run)
                 if due:
                     book.forget([after.name for after in self.stages[self.stages.index(stage) + 1 :]])
 
@@ -140,16 +133,16 @@ class Recipe:
         # What cannot be trained must not cost an older run either.
         remarks = self._check_trainings(run, self.stages) if starts_over else []
         if starts_over:
-            self.world.on_main(lambda: clear(self.folder))
+            self.context.on_main(lambda: clear(self.folder))
         board = self.folder / "tensorboard" if self.options.run.tensorboard else None
-        run.log = RunLog(self.folder / "log.jsonl", self.world.is_main, board)
-        book = StageBook(self.folder, run.log, self.world)
+        run.log = RunLog(self.folder / "log.jsonl", self.context.is_main, board)
+        book = StageBook(self.folder, run.log, self.context)
         if only is None:
             model = next(stage for stage in self.stages if stage.name == "model")
             book.check(model.name, self._settings(model), self._files(model))
         if not starts_over:
             remarks = self._check_trainings(run, wanted if only is not None else self._due(book))
-        self.world.on_main(lambda: write_text(self.folder / "config.yaml", dump(self.options)))
+        self.context.on_main(lambda: write_text(self.folder / "config.yaml", dump(self.options)))
         for line in remarks:
             run.log.say(line)
         return book
@@ -159,24 +152,10 @@ class Recipe:
         done = [book.stays(stage.name, self._settings(stage), self._files(stage)) for stage in self.stages]
         return self.stages[done.index(False) :] if False in done else []
 
-    def _check_before(self, stage: Stage, book: StageBook) -> None:
-        for before in self.stages[: self.stages.index(stage)]:
-            if not book.is_done(before.name):
-                raise UserError(f"stage {stage.name!r} builds on {before.name!r}, which is not done in {self.folder}")
-
-    @contextmanager
-    def _alone_in_folder(self) -> Iterator[None]:
-        """Hold the folder's lock on rank 0. UserError if another run works there."""
-        with ExitStack() as held:
-            self.world.on_main(
-                lambda: held.enter_context(locked(self.folder / LOCK, "another run works in this folder"))
-            )
-            yield
-
     def _check_inputs(self, run: Run, wanted: Sequence[Stage]) -> None:
         """Build the model and read every list, which would otherwise fail after days of training."""
         options, modality = self.options, self.modality
-        run.blank_model()
+        _ = run.model  # built now
         if options.makes_data:
             return
         splits = {stage.split for stage in wanted if stage.split is not None}
@@ -193,7 +172,7 @@ class Recipe:
         trainings: dict[str, tuple[TrainOptions, nn.Module]] = {}
         if "model" in names:
             train = options.train.model_copy(update={"optim": optim_of(options)})
-            trainings["train"] = train, run.blank_model()
+            trainings["train"] = train, run.model
         if "assigner" in names:
             with torch.random.fork_rng(devices=[]):
                 assigner = build_assigner(options.assigner, len(options.grids))
@@ -203,16 +182,16 @@ class Recipe:
         for section, (train, network) in trainings.items():
             try:
                 lines = check_training(
-                    section, options.parallel, train, network, run.device, options.run.dtype, self.world
+                    section, options.parallel, train, network, run.device, options.run.dtype, self.context
                 )
                 remarks |= dict.fromkeys(lines)
             except UserError as error:
                 found[str(error)] = None
         # Together, so that the first that ends, and its launcher then the others, is not ahead of the one that speaks.
-        self.world.barrier()
+        self.context.barrier()
         if found:
             raise UserError("\n".join(found))
-        alone = overlooked(os.environ) if trainings and self.world.size == 1 else None
+        alone = overlooked(os.environ) if trainings and self.context.size == 1 else None
         return [*remarks, *([alone] if alone is not None else [])]
 
     def _files(self, stage: Stage) -> list[Path]:

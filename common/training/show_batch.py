@@ -12,7 +12,7 @@ from torch import Tensor
 
 from revit.common.data.batch import Batch
 from revit.common.drawing.batch import MAX_CLIPS, MAX_PICTURES, Shown, draw_batch
-from revit.common.drawing.cells import cells_of
+from revit.common.drawing.tile import cells_of
 from revit.common.methods.run_options import RecipeOptions
 from revit.common.modality.modality import Modality
 from revit.common.system.distributed import ALONE

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,9 +17,9 @@ from revit.common.data.flat import FlatStrings
 from revit.common.evaluation.evaluate import Evaluation, grid_runners
 from revit.common.evaluation.evaluator import Evaluator
 from revit.common.evaluation.examples import make_examples
-from revit.common.evaluation.record import IN_RUN, Seen, save_seen
+from revit.common.evaluation.record import IN_RUN, EvaluationRecord, save_record
 from revit.common.methods.base import optim_of, start_of, task_of
-from revit.common.methods.revit.adaptive import AdaptiveClassifier, TokenLengthAssigner
+from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.labels import LengthLabels, class_balanced_weights
 from revit.common.methods.revit.task import AssignerTask
 from revit.common.methods.run_options import RecipeOptions
@@ -27,32 +28,29 @@ from revit.common.modality.modality import Modality
 from revit.common.models.base import GridModel
 from revit.common.serving.budgets import budget_line
 from revit.common.system.device import pick_device
-from revit.common.system.distributed import World
+from revit.common.system.distributed import DistributedContext
 from revit.common.system.files import write_json
 from revit.common.system.log import RunLog
-from revit.common.system.stop import StopRequest
+from revit.common.system.processes import StopRequest
 from revit.common.timing.speed import measure_speed
-from revit.common.training.state import random_states, restore_random_states, seed_all, states_folder
-from revit.common.training.trainer import Trainer, Weights
+from revit.common.training.run_folder import states_folder
+from revit.common.training.state import random_states, restore_random_states, seed_all
+from revit.common.training.trainer import Trainer
 from revit.common.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from revit.common.weights.start import architecture_facts
 
 
 class Run:
-    """One run of a recipe, as its stages see it. Every process of `world` has one; rank 0 alone writes."""
+    """One run of a recipe, as its stages see it. Every process of `context` has one; rank 0 alone writes."""
 
     log: RunLog
     """Log of the run, once its folder is this run's alone."""
-    model_facts: Mapping[str, Any] = MappingProxyType({})
-    """Facts that the checkpoints of the model keep beside its weights."""
-    length_shares: Mapping[str, float] = MappingProxyType({})
-    """Share of the labels by token grid."""
 
-    def __init__(self, options: RecipeOptions, modality: Modality[Any], world: World) -> None:
-        self.options, self.modality, self.world = options, modality, world
+    def __init__(self, options: RecipeOptions, modality: Modality[Any], context: DistributedContext) -> None:
+        self.options, self.modality, self.context = options, modality, context
         self.device = pick_device(options.run.device)
         self.stop = StopRequest()
-        self.evaluator = Evaluator(options, modality, world)
+        self.evaluator = Evaluator(options, modality, context)
         self.seconds: Mapping[str, float] = {}
         """Seconds of the stages done so far."""
         folder = Path(options.run.dir)
@@ -62,28 +60,27 @@ class Run:
         self.checkpoint_file = folder / "checkpoint.safetensors"
         self.report_file = folder / "report.json"
         self.record_file = folder / IN_RUN
-        self._blank: tuple[GridModel, dict[str, Any]] | None = None
 
     @property
     def label_names(self) -> list[str]:
         """Names of the classes."""
         return list(self.modality.label_names(self.options))
 
-    def blank_model(self) -> GridModel:
-        """Build the model once, with the run's seed, and leave the random states as they were."""
-        if self._blank is None:
-            before = random_states()
-            seed_all(self.options.run.seed)
-            model = self.modality.build_model(self.options, len(self.label_names))
-            self._blank = model, random_states()
-            restore_random_states(before)
-        return self._blank[0]
+    @cached_property
+    def model(self) -> GridModel:
+        """The model to train, built with the run's seed. The random states stay as they were; `after_building` has those after
+        it."""
+        before = random_states()
+        seed_all(self.options.run.seed)
+        model = self.modality.build_model(self.options, len(self.label_names))
+        self.after_building = random_states()
+        restore_random_states(before)
+        return model
 
     def model_to_train(self) -> GridModel:
-        """Return a copy of the blank model, with the random states as building it left them."""
-        model = copy.deepcopy(self.blank_model())
-        assert self._blank is not None
-        restore_random_states(self._blank[1])
+        """Return a copy of the untrained model, and set the random states as they are after building it."""
+        model = copy.deepcopy(self.model)
+        restore_random_states(self.after_building)
         return model
 
     def trainer_settings(self) -> dict[str, Any]:
@@ -94,7 +91,7 @@ class Run:
             "normalizer": self.modality.normalizer(self.options),
             "log": self.log,
             "parallel": self.options.parallel,
-            "world": self.world,
+            "context": self.context,
             "stop": self.stop,
         }
 
@@ -108,26 +105,26 @@ class Run:
     def save(self, path: Path, *content: Any) -> None:
         """Save a `checkpoint` of this content on rank 0."""
         checkpoint = self.checkpoint(*content)
-        self.world.on_main(lambda: save_checkpoint(path, checkpoint))
+        self.context.on_main(lambda: save_checkpoint(path, checkpoint))
 
 
 def make_data(run: Run) -> None:
     """Make the data set of `data.demo`."""
-    run.world.on_main(lambda: run.modality.make_data(run.options))
+    run.context.on_main(lambda: run.modality.make_data(run.options))
 
 
-def model_trainer(run: Run) -> Trainer[GridModel]:
-    """Make the trainer of the model at all its grids (Algorithm 1)."""
+def train_model(run: Run) -> None:
+    """Train the model at all its grids (Algorithm 1); write model.safetensors."""
     options, modality = run.options, run.modality
     model = run.model_to_train()
     start = start_of(options)
     if start.source is not None:
         started = options.model_copy(update={"start": start})
         run.log.say(str(modality.start(model, started, start.source)))
-    run.model_facts = {"architecture": architecture_facts(model)}
-    if run.world.is_main and not states_folder(options.run.dir, "model").exists():
+    facts = {"architecture": architecture_facts(model)}
+    if run.context.is_main and not states_folder(options.run.dir, "model").exists():
         run.best_file.unlink(missing_ok=True)  # an earlier training's
-    return Trainer(
+    trainer = Trainer(
         "model",
         model,
         task_of(options, modality.task(options), modality, model),
@@ -135,17 +132,13 @@ def model_trainer(run: Run) -> Trainer[GridModel]:
         options.train.model_copy(update={"optim": optim_of(options)}),
         **run.trainer_settings(),
         augment=modality.batch_augment(options, len(run.label_names)),
-        watch=lambda network: run.evaluator.watch(network, run.log, keeper(run, network)),
+        watch=lambda network: run.evaluator.watch(network, run.log, keeper(run, network, facts)),
     )
+    run.save(run.model_file, run.label_names, trainer.train(), facts)
 
 
-def save_model(run: Run, weights: dict[str, Weights]) -> None:
-    """Write model.safetensors."""
-    run.save(run.model_file, run.label_names, weights, run.model_facts)
-
-
-def keeper(run: Run, network: nn.Module) -> Callable[[int, float], None]:
-    """Return what keeps the best model so far in best.safetensors, given the epoch and its top-1.
+def keeper(run: Run, network: nn.Module, facts: Mapping[str, Any]) -> Callable[[int, float], None]:
+    """Return what keeps the best model so far, with these facts, in best.safetensors, given the epoch and its top-1.
 
     The file itself knows how good it is, so that a run that goes on does too.
     """
@@ -153,9 +146,9 @@ def keeper(run: Run, network: nn.Module) -> Callable[[int, float], None]:
     def keep(epoch: int, top1: float) -> None:
         known = load_checkpoint(run.best_file).extra["val"] if run.best_file.exists() else None
         if known is None or known["top1"] < top1:
-            facts = {**run.model_facts, "val": {"epoch": epoch, "top1": top1}}
             weights = {"model": dict(network.state_dict())}
-            save_checkpoint(run.best_file, run.checkpoint(run.label_names, weights, facts))
+            best = run.checkpoint(run.label_names, weights, {**facts, "val": {"epoch": epoch, "top1": top1}})
+            save_checkpoint(run.best_file, best)
 
     return keep
 
@@ -168,7 +161,7 @@ def label_lengths(run: Run) -> None:
     evaluation = run.evaluator.evaluate(
         grid_runners(AdaptiveClassifier(classifier.model)), options.split, "lengths", one_view=True
     )
-    if run.world.is_main:
+    if run.context.is_main:
         correct = [evaluation.correct(evaluation.answers[grid.name].logits, "logits") for grid in grids]
         paths = run.modality.paths(run.options, options.split)
         labels = LengthLabels(
@@ -184,35 +177,31 @@ def label_lengths(run: Run) -> None:
         run.log.write("lengths", split=options.split, shares=shares, failed=failed)
         said = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
         run.log.say(f"lengths: {len(labels.ids)} labels on {options.split}: {said}; failed {failed}")
-    run.world.barrier()
+    run.context.barrier()
 
 
-def assigner_trainer(run: Run) -> Trainer[TokenLengthAssigner]:
-    """Make the trainer of the Token-Length Assigner, on the labels."""
+def train_assigner(run: Run) -> None:
+    """Train the Token-Length Assigner on the labels; write checkpoint.safetensors with both networks."""
     seed_all(run.options.run.seed)
     options, split = run.options.assigner, run.options.lengths.split
     labels = LengthLabels.load(run.labels_file, run.options.lengths.none_correct)
     assigner = build_assigner(options, len(labels.grids))
     by_id = labels.by_id(run.modality.paths(run.options, split), str(run.labels_file))
-    weights = class_balanced_weights(labels.labels, len(labels.grids)) if options.balanced else None
-    run.length_shares = labels.shares()
-    return Trainer(
+    balance = class_balanced_weights(labels.labels, len(labels.grids)) if options.balanced else None
+    trainer = Trainer(
         "assigner",
         assigner,
-        AssignerTask(by_id, weights, options.mirror),
+        AssignerTask(by_id, balance, options.mirror),
         lambda rank, num_ranks: run.modality.assigner_loader(
             run.options, split, options.train.batch_size, rank, num_ranks
         ),
         options.train,
         **run.trainer_settings(),
     )
-
-
-def save_assigner(run: Run, weights: dict[str, Weights]) -> None:
-    """Write checkpoint.safetensors with both networks."""
+    weights = trainer.train()["model"]
     model = load_checkpoint(run.model_file)
-    parts = {**model.parts, "assigner": weights["model"]}
-    run.save(run.checkpoint_file, model.label_names, parts, {**model.extra, "length_shares": run.length_shares})
+    extra = {**model.extra, "length_shares": labels.shares()}
+    run.save(run.checkpoint_file, model.label_names, {**model.parts, "assigner": weights}, extra)
 
 
 def calibrate(run: Run) -> None:
@@ -246,12 +235,11 @@ def evaluate(run: Run) -> None:
     classifier = evaluator.load(file)
     if options.model.budget is not None:
         evaluator.choose(classifier, options.model.budget, file)
-    evaluations: list[Evaluation] = []  # one, on rank 0
-    report = evaluator.report(classifier, evaluations.append)
+    report, evaluation = evaluator.report(classifier)
     if "budget" in report:
         run.log.say(budget_line(report["budget"]))
     report["seconds"] = {**run.seconds, "evaluate": round(time.perf_counter() - start, 3)}
-    run.world.on_main(lambda: _write_report(run, report, evaluations[0], classifier))
+    run.context.on_main(lambda: _write_report(run, report, evaluation, classifier))
     if not options.has_lengths:
         checkpoint = load_checkpoint(run.model_file)
         run.save(run.checkpoint_file, checkpoint.label_names, checkpoint.parts, checkpoint.extra)
@@ -261,12 +249,12 @@ def _write_report(run: Run, report: dict[str, Any], evaluation: Evaluation, clas
     """Write report.json, with the speed measured, and the record of every sample that its page needs."""
     options, modality = run.options, run.modality
     grids = [grid.name for grid in classifier.model.grids]
-    seen = Seen.of(evaluation, grids, modality.label_names(options), options.test.merge)
-    if seen.lengths is not None:
+    record = EvaluationRecord.of(evaluation, grids, modality.label_names(options), options.test.merge)
+    if record.grid_index is not None:
         samples = modality.eval_loader(options, options.test.split, 1, one_view=True).dataset
         paths = modality.paths(options, options.test.split)
-        seen = seen.with_examples(make_examples(seen, samples.__getitem__, paths))
-    save_seen(run.record_file, seen)
+        record = replace(record, examples=make_examples(record, samples.__getitem__, paths))
+    save_record(run.record_file, record)
     if options.run.speed_seconds:
         shares = report.get("adaptive", {}).get("share")
         shape, seconds = modality.input_shape(options), options.run.speed_seconds

@@ -1,4 +1,4 @@
-"""The training state on disk: what an interrupted stage needs to go on as if nothing had happened."""
+"""The state of a training on disk: what an interrupted stage needs to go on, here or with other processes."""
 
 from __future__ import annotations
 
@@ -6,20 +6,26 @@ import contextlib
 import logging
 import os
 import random
-import shutil
 import zipfile
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from revit.common.config.options import with_present_names
 from revit.common.data.dataset import sample_seed
 from revit.common.data.loader import dead_workers_explained
-from revit.common.system.distributed import ALONE, World
+from revit.common.system.distributed import ALONE, DistributedContext
 from revit.common.system.errors import UserError, reason_of
+from revit.common.system.files import write_text
+from revit.common.training.run_folder import differences
 
-LOG = logging.getLogger("revit.engine")
+if TYPE_CHECKING:
+    from revit.common.training.trainer import Trainer
+
+LOG = logging.getLogger("revit.training")
 
 PREFIX = "update-"
 FORMAT = 2
@@ -64,17 +70,6 @@ def restore_random_states(states: dict[str, Any]) -> None:
         np.random.set_state(("MT19937", words.numpy().astype(np.uint32), *rest))  # noqa: NPY002  # as above
 
 
-def seed_data_rank(seed: int, data_rank: int) -> None:
-    """Let processes that train on different samples draw different numbers; the first goes on with those it has."""
-    if data_rank:
-        seed_all(sample_seed(seed, 0, data_rank))
-
-
-def seed_anew(num_updates: int) -> None:
-    """Draw other numbers than at the start, where those to go on with are not known."""
-    seed_all(sample_seed(torch.initial_seed() % 2**63, num_updates, 0))
-
-
 def save_state(folder: Path, num_updates: int, state: dict[str, Any], keep: int = 2) -> Path:
     """Write `folder/update-NNNNNNNN.pt`, whole or not at all, and remove all but the `keep` newest and what was begun.
 
@@ -101,7 +96,7 @@ def save_state(folder: Path, num_updates: int, state: dict[str, Any], keep: int 
     return path
 
 
-def load_newest_state(folder: Path, world: World = ALONE) -> dict[str, Any] | None:
+def load_newest_state(folder: Path, context: DistributedContext = ALONE) -> dict[str, Any] | None:
     """Load the newest state that is whole; None where there is none. Executes no code from the file.
 
     A damaged one is named, passed over and called `.damaged`, so that it does not count as one of the last. UserError if
@@ -109,22 +104,20 @@ def load_newest_state(folder: Path, world: World = ALONE) -> dict[str, Any] | No
 
     Rank 0 chooses, so that all ranks take the same one.
     """
-    mine: dict[Path, dict[str, Any]] = {}
-
-    def choose() -> Path | None:
-        mine.update(_newest_readable(folder))
-        return next(iter(mine), None)
-
-    path = world.on_main(choose)
-    return None if path is None else mine[path] if path in mine else _read(path)
+    path = context.on_main(lambda: _newest_readable(folder))
+    return None if path is None else torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _newest_readable(folder: Path) -> dict[Path, dict[str, Any]]:
-    paths = sorted(folder.glob(f"{PREFIX}*.pt"), reverse=True)
+def _newest_readable(folder: Path) -> Path | None:
     damaged = [path.name for path in sorted(folder.glob(f"{PREFIX}*.damaged"))]
-    for path in paths:
+    for path in sorted(folder.glob(f"{PREFIX}*.pt"), reverse=True):
         try:
-            return {path: _read(path)}
+            with zipfile.ZipFile(path) as file:  # torch compares no check sums
+                bad = file.testzip()
+            if bad is not None:
+                raise ValueError(f"check sum of {bad}")
+            torch.load(path, map_location="meta", weights_only=True, mmap=True)
+            return path
         except MemoryError:
             raise
         except Exception as error:
@@ -138,22 +131,93 @@ def _newest_readable(folder: Path) -> dict[Path, dict[str, Any]]:
             f"{folder}: none of its states can be read ({', '.join(sorted(damaged))}); put a good copy of one there under its name, "
             "or delete the folder to do this training from its start"
         )
-    return {}
+    return None
 
 
-def _read(path: Path) -> dict[str, Any]:
-    with zipfile.ZipFile(path) as file:  # torch compares no check sums
-        bad = file.testzip()
-    if bad is not None:
-        raise ValueError(f"check sum of {bad}")
-    return torch.load(path, map_location="cpu", weights_only=True)
+@dataclass
+class Position:
+    """Progress of a training, whatever the number of processes."""
+
+    epoch: int = 0
+    """Finished epochs."""
+    samples: int = 0
+    """Samples of this epoch's order that all processes together have trained on."""
+    losses: list[dict[str, float]] = field(default_factory=list)
+    """Mean loss per name over what was trained since the last resume, one entry per finished epoch; empty for nothing."""
+
+    def __str__(self) -> str:
+        """Count epochs from 1, as people do."""
+        if self.samples == 0 and self.epoch > 0:
+            return f"after epoch {self.epoch}"
+        return f"in epoch {self.epoch + 1}, after sample {self.samples}"
 
 
-def states_folder(run_folder: Path, stage: str) -> Path:
-    """Return where the states of a stage's training are."""
-    return run_folder / "states" / stage
+class States:
+    """Saved states of a `Trainer`. Every call is made by all processes; rank 0 writes."""
 
+    def __init__(self, trainer: Trainer[Any]) -> None:
+        self.trainer = trainer
+        self.watched = trainer.folder / "watched"
+        """File with the last epoch after which `after_epoch` was called, so that a stop in between does not leave it out."""
 
-def remove_states(folder: Path) -> None:
-    """Remove the states of a training, if there are any."""
-    shutil.rmtree(folder, ignore_errors=True)
+    def save(self) -> None:
+        """Save the training. UserError if that cannot be done."""
+        trainer, context, broken = self.trainer, self.trainer.context, self.trainer.loader.broken
+        if context.size > 1:
+            broken.merge(context.gather(broken.state_dict()))
+        state: dict[str, Any] = {
+            "format": FORMAT,
+            "backend": trainer.backend.state_dict(),
+            "position": asdict(trainer.position),
+            "random": context.gather(random_states()),
+            "broken": broken.state_dict(),
+            "world": trainer.facts,
+            "schedule": trainer.schedule.state_dict(),
+        }
+        if trainer.average is not None:
+            state["average"] = trainer.average.module.state_dict()
+        context.on_main(lambda: save_state(trainer.folder, trainer.backend.num_updates, state, trainer.keep_states))
+
+    def resume(self) -> Position:
+        """Go on from the newest state, or from the start. UserError for a state that is not of this training."""
+        trainer = self.trainer
+        state = load_newest_state(trainer.folder, trainer.context)
+        if state is None:
+            return Position()
+        if state.get("format") != FORMAT:
+            raise UserError(
+                f"{trainer.folder}: states of another version of this program; finish with that version, or start over "
+                "with run.resume=never"
+            )
+        position = Position(**state["position"])
+        epochs = position.epoch + position.samples / trainer.loader.num_samples
+        trainer.schedule.load_state_dict(state["schedule"], state["backend"]["num_updates"], epochs)
+        trainer.backend.load_state_dict(state["backend"])
+        if trainer.average is not None:
+            trainer.average.module.load_state_dict(state["average"])
+        trainer.loader.broken.load_state_dict(state["broken"])
+        before, now = with_present_names(state["world"]), trainer.facts
+        changed = differences(before, now)
+        if all(before[key] == now[key] for key in ("processes", "reading")):
+            restore_random_states(state["random"][trainer.context.rank])
+        else:
+            seed_all(sample_seed(torch.initial_seed() % 2**63, trainer.backend.num_updates, 0))
+            changed.append("random numbers of dropout and mixing drawn anew")
+        trainer.log.say(f"{trainer.name}: going on {position}" + "".join(f"; {one}" for one in changed))
+        # Epochs count from 1, as in all lines of the log.
+        place = {"epoch": position.epoch + 1, "samples": position.samples}
+        trainer.log.write("resumed", stage=trainer.name, **place, changed=changed)
+        if position.samples == 0:
+            self.watch(position.epoch)
+        return position
+
+    def watch(self, epoch: int) -> None:
+        """Call `after_epoch`, if that was not done for this epoch. A request to end is heeded at once: all is saved."""
+        trainer, context = self.trainer, self.trainer.context
+        if trainer.after_epoch is None:
+            return
+        if context.broadcast(self.watched.exists() and self.watched.read_text() == str(epoch)):
+            return
+        with trainer.stop.waiting(False), trainer.backend.whole():
+            trainer.after_epoch(epoch)
+        context.on_main(lambda: write_text(self.watched, str(epoch)))

@@ -14,19 +14,20 @@ from torch import Tensor, nn
 
 from revit.common.config.sections import ParallelOptions, RunOptions, TrainOptions
 from revit.common.data.batch import Batch
+from revit.common.data.dataset import sample_seed
 from revit.common.data.loader import Loader
 from revit.common.methods.task import BatchAugment, Progress, Task
 from revit.common.system.device import to_cpu
-from revit.common.system.distributed import ALONE, World
+from revit.common.system.distributed import ALONE, DistributedContext
 from revit.common.system.errors import UserError
 from revit.common.system.log import RunLog, progress
-from revit.common.system.stop import StopRequest
+from revit.common.system.processes import StopRequest
 from revit.common.training.meter import BatchLosses, LossReader, Meter
 from revit.common.training.optim import MovedSchedule, build_optimizer, build_scheduler
 from revit.common.training.parallel.backend import DEFAULT, Backend
 from revit.common.training.parallel.backends import divide, make_backend, start_facts, start_line
-from revit.common.training.resume import Position, States
-from revit.common.training.state import seed_data_rank, states_folder
+from revit.common.training.run_folder import states_folder
+from revit.common.training.state import Position, States, seed_all
 
 Network = TypeVar("Network", bound=nn.Module)
 Weights = dict[str, Tensor]
@@ -63,7 +64,7 @@ def forward_backward(
 
 
 class Trainer(Generic[Network]):
-    """Trains `network` for a number of epochs and can be interrupted anywhere. Every process of `world` has one.
+    """Trains `network` for a number of epochs and can be interrupted anywhere. Every process of `context` has one.
 
     network: equal on all processes.  make_loader: (rank, number) of those processes that read different samples -> loader.
     augment: mixing and erasing of normalised batches; draws from the global generators only, so that a resume repeats it.
@@ -85,12 +86,12 @@ class Trainer(Generic[Network]):
         normalizer: nn.Module,
         log: RunLog,
         parallel: ParallelOptions = DEFAULT,
-        world: World = ALONE,
+        context: DistributedContext = ALONE,
         stop: StopRequest | None = None,
         augment: BatchAugment | None = None,
         watch: Callable[[Network], Watch | None] = lambda network: None,
     ) -> None:
-        self.name, self.task, self.log, self.world, self.augment = name, task, log, world, augment
+        self.name, self.task, self.log, self.context, self.augment = name, task, log, context, augment
         self.stop = stop or StopRequest()
         self.num_epochs = options.schedule.total_epochs
         self.log_every, self.save_every, self.keep_states = run.log_every, run.save_every, run.keep_states
@@ -99,13 +100,22 @@ class Trainer(Generic[Network]):
         self.normalizer = normalizer.to(device)
         self.average = ModelEmaV3(network, decay=options.ema.decay) if options.ema is not None else None
         self.uses_average = options.ema is not None and options.ema.use
-        division = divide(parallel, network, world)
+        division = divide(parallel, network, context)
         self.backend = make_backend(division, parallel, options, task, device, run.dtype)
-        self.parallel = parallel.model_dump(mode="json") | {"backend": division.backend}
-        facts = start_facts(division, self.backend, parallel, options, world)
+        facts = start_facts(division, self.backend, parallel, options, context)
         log.say(f"{name}: {start_line(facts)}")
         log.write("start", stage=name, **facts)
         self.loader = make_loader(division.rank, division.num_ranks)
+        ranks = self.loader.sampler.num_ranks
+        self.facts = {
+            "processes": context.size,
+            "reading": ranks,
+            "batch_size": self.loader.batch_size,
+            "effective_batch": self.loader.batch_size * ranks * self.backend.accumulate,
+            "dtype": self.backend.dtype,
+            "parallel": parallel.model_dump(mode="json") | {"backend": division.backend},
+        }
+        """What the next resume compares: who trained, and on how much at once."""
         self.updates_per_epoch = self._updates_per_epoch()
         averaged = self.average is not None and self.uses_average
         self.after_epoch = watch(cast(Network, cast(Any, self.average).module) if averaged else network)
@@ -114,7 +124,8 @@ class Trainer(Generic[Network]):
         self.schedule = MovedSchedule(schedule, self.updates_per_epoch)
         self.model = self.backend.prepare(network, optimizer, self.schedule)
         self.position = Position()
-        seed_data_rank(run.seed, division.rank)
+        if division.rank:  # the first goes on with the random numbers it has
+            seed_all(sample_seed(run.seed, 0, division.rank))
 
     def _updates_per_epoch(self) -> int:
         """Count the updates of an epoch: none mixes two epochs, what is over is not read."""
@@ -153,7 +164,8 @@ class Trainer(Generic[Network]):
                         bar(note=self._note())
                         if updated and self.backend.num_updates % self.log_every == 0:
                             self._log_interval(number)
-                        if ends_update and number < self.num_batches and (wish == STOP or self._saves(updated)):
+                        saves = updated and self.save_every and self.backend.num_updates % self.save_every == 0
+                        if ends_update and number < self.num_batches and (wish == STOP or saves):
                             self._read_late_losses()
                             states.save()
                             if wish == STOP:
@@ -184,7 +196,7 @@ class Trainer(Generic[Network]):
         batches = iter(self.loader)
         for number in range(1, self.num_batches + 1):
             self.waited_since = time.perf_counter()
-            with self.world.own_errors():
+            with self.context.own_errors():
                 batch = next(batches, None)
             if batch is None:
                 return
@@ -196,7 +208,7 @@ class Trainer(Generic[Network]):
     def _check(self, losses: Mapping[str, Tensor], batch: Batch, ends_update: bool) -> int:
         """Note the losses; return what all processes do after this update. UserError if a loss was not finite."""
         self.broken += self._record_losses(self.reader.put(losses, batch, self.backend.num_updates))
-        return self._agree(self.broken) if ends_update or self.world.size == 1 else FINE
+        return self._agree(self.broken) if ends_update or self.context.size == 1 else FINE
 
     def _count(self, number: int, updated: bool, ends_update: bool) -> None:
         """Move the position, and the average of the weights, past batch `number`."""
@@ -209,20 +221,17 @@ class Trainer(Generic[Network]):
         self.meter.seconds += time.perf_counter() - self.waited_since
 
     def _note(self) -> str:
-        whose = "this process alone: " if self.world.size > 1 else ""
+        whose = "this process alone: " if self.context.size > 1 else ""
         return f"epoch {self.position.epoch + 1}/{self.num_epochs}  {whose}{self.meter}"
 
     def _log_interval(self, number: int) -> None:
         self._read_late_losses()
-        epoch, everyone = self.position.epoch + 1, self._everyones_meter()
+        epoch = self.position.epoch + 1
         left = self.num_batches - number + (self.num_epochs - epoch) * self.batches_per_epoch
-        self._write("train", epoch, everyone, left)
+        everyone = self._log("train", epoch, left)
         self.log.say(
             f"{self.name}: epoch {epoch}/{self.num_epochs}  update {self.backend.num_updates}  {everyone.line(left)}"
         )
-
-    def _saves(self, updated: bool) -> bool:
-        return updated and bool(self.save_every) and self.backend.num_updates % (self.save_every or 1) == 0
 
     def _end_epoch(self) -> None:
         self._read_late_losses()
@@ -233,10 +242,9 @@ class Trainer(Generic[Network]):
                 f"epoch {position.epoch + 1} ended after {done} of {self.num_batches} batches: "
                 "the loader gave fewer samples than its list has"
             )
-        everyone = self._everyones_meter()
         position.epoch, position.samples = position.epoch + 1, 0
+        everyone = self._log("epoch", position.epoch, (self.num_epochs - position.epoch) * self.batches_per_epoch)
         position.losses.append(everyone.means())
-        self._write("epoch", position.epoch, everyone, (self.num_epochs - position.epoch) * self.batches_per_epoch)
         # Of an epoch that another number of processes began there may be less left than these read at once.
         trained = str(everyone) if done else "what is left of it fills no update here and is left out"
         self.log.say(f"{self.name}: epoch {position.epoch}/{self.num_epochs}  {trained}")
@@ -253,11 +261,12 @@ class Trainer(Generic[Network]):
 
     def _record_losses(self, read: Sequence[BatchLosses]) -> list[tuple[int, str]]:
         """Add losses to the meter; return the non-finite ones, as updates made before them and what to say."""
-        where = f"rank {self.world.rank}: " if self.world.size > 1 else ""
+        where = f"rank {self.context.rank}: " if self.context.size > 1 else ""
         found = []
         for one in read:
-            self.meter.add(one.values, one.num_samples)
-            bad = {name: value for name, value in one.values.items() if not math.isfinite(value)}
+            values = one.values
+            self.meter.add(values, one.num_samples)
+            bad = {name: value for name, value in values.items() if not math.isfinite(value)}
             if bad:
                 found.append((one.update, f"{where}{bad}; sample ids of the batch: {one.ids.tolist()}"))
         return found
@@ -270,9 +279,9 @@ class Trainer(Generic[Network]):
     def _agree(self, broken: list[tuple[int, str]]) -> int:
         """Return what all processes do next. Raises UserError, everywhere, if a loss was not finite on any of them."""
         wish = BROKEN if broken else STOP if self.stop.asked is not None else FINE
-        agreed = self.world.largest(wish)
+        agreed = self.context.largest(wish)
         if agreed == BROKEN:
-            found = [one for everyones in self.world.gather(broken) for one in everyones]
+            found = [one for everyones in self.context.gather(broken) for one in everyones]
             raise UserError(
                 f"{self.name}: loss is not finite at update {min(found)[0]}: {'; '.join(text for _, text in found)}. Lower the "
                 "learning rate, clip gradients (clip_grad_norm) or use float32; the last good state is kept"
@@ -283,19 +292,19 @@ class Trainer(Generic[Network]):
         self.stop.asked = self.stop.asked or "another process"
         return self.stop.stopped(f"{self.name} is saved {self.position}")
 
-    def _everyones_meter(self) -> Meter:
-        return self.meter.over(self.world, self.loader.sampler.num_ranks)
-
-    def _write(self, event: str, epoch: int, meter: Meter, batches_left: int) -> None:
+    def _log(self, event: str, epoch: int, batches_left: int) -> Meter:
+        """Write what all processes measured to the log that programs read; return it."""
+        everyone = self.meter.over(self.context, self.loader.sampler.num_ranks)
         self.log.write(
             event,
             stage=self.name,
             epoch=epoch,
             update=self.backend.num_updates,
-            lr=self.backend.learning_rate,
-            **meter.facts(batches_left),
+            lr=self.backend.optimizer.param_groups[0]["lr"],
+            **everyone.facts(batches_left),
             broken_files=self.loader.broken.num_broken,
         )
+        return everyone
 
     def _progress(self) -> Progress:
         epochs = self.position.epoch + self.position.samples / max(self.loader.num_samples, 1)
@@ -308,15 +317,3 @@ class Trainer(Generic[Network]):
     def _batches_done(self) -> int:
         """Batches of the present epoch that are trained on."""
         return self.position.samples // max(self.loader.samples_in(1), 1)
-
-    def facts(self) -> dict[str, Any]:
-        """Return what the next resume compares: who trained, and on how much at once."""
-        ranks, accumulate = self.loader.sampler.num_ranks, self.backend.accumulate
-        return {
-            "processes": self.world.size,
-            "reading": ranks,
-            "batch_size": self.loader.batch_size,
-            "effective_batch": self.loader.batch_size * ranks * accumulate,
-            "dtype": self.backend.dtype,
-            "parallel": dict(self.parallel),
-        }

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from revit.common.data.label_names import are_numbers
 from revit.common.models.embed.patch_embed import ConvStem, SharedPatchify
 from revit.common.models.embed.patches import resize_patch_kernel, resize_positions, undo_position_resize
 from revit.common.models.grid import TokenGrid
@@ -213,7 +214,8 @@ def take_heads(fitting: Fitting, label_names: tuple[str, ...]) -> set[str]:
     """
     source, own, report = fitting.source, fitting.own, fitting.report
     ours = {name for name in own if re.fullmatch(r"(head|aux_head|head_dist)\.(weight|bias)", name)}
-    names, wanted = _real(report.label_names), _real(label_names)
+    # Names that are numbers say nothing about the classes.
+    names, wanted = (() if are_numbers(one) else one for one in (report.label_names, label_names))
     theirs, sought = [_plain(name) for name in names], [_plain(name) for name in wanted]
     after = own[MAIN].shape[0] if MAIN in own else 0
     report.label_names = ()
@@ -248,11 +250,6 @@ def draw_heads(own: Mapping[str, Tensor], names: Iterable[str]) -> None:
             nn.init.trunc_normal_(own[name], std=0.02)
         else:
             nn.init.zeros_(own[name])
-
-
-def _real(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return class names, or none where they are just the numbers: those say nothing about the classes."""
-    return () if all(name == str(number) for number, name in enumerate(names)) else names
 
 
 def _plain(name: str) -> str:

@@ -92,7 +92,6 @@ def _misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     """Write the file whole or not at all; make the folder. Raise UserError if the place cannot be written to."""
-    path = Path(path)
     header = {
         "version": VERSION,
         "kind": checkpoint.kind,
@@ -101,27 +100,33 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         "parts": list(checkpoint.parts),
         "extra": checkpoint.extra,
     }
+    tensors = {f"{part}.{name}": tensor for part, state in checkpoint.parts.items() for name, tensor in state.items()}
     text = json.dumps(header, ensure_ascii=False, allow_nan=False)
+    write_tensors(path, "the model", tensors, {FORMAT: text})
+
+
+def write_tensors(path: str | Path, what: str, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file whole or not at all; make the folder. Raise UserError, which names `what` it was to hold, if
+    the place cannot be written to."""
+    path = Path(path)
     # Copies: safetensors refuses tensors that share memory or are not contiguous.
-    tensors = {
-        f"{part}.{name}": tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for part, state in checkpoint.parts.items()
-        for name, tensor in state.items()
+    whole = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
         mode = temporary.stat().st_mode
-        save_file(tensors, temporary, metadata={FORMAT: text})
+        save_file(whole, temporary, metadata=metadata)
         os.chmod(temporary, mode)  # safetensors makes files that only their owner can read
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"{path}: the model cannot be written ({reason_of(error)}); free space, make the folder writable or choose "
-            "another one"
+            f"{path}: {what} cannot be written ({reason_of(error)}); free space, make the folder writable or choose another "
+            "one"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -16,9 +16,9 @@ from revit.common.report.tables import print_table
 from revit.common.system.errors import UserError
 from revit.common.system.files import locked, write_json, write_text
 from revit.common.system.log import RunLog, progress
-from revit.common.system.stop import StopRequest
+from revit.common.system.processes import StopRequest
 from revit.common.training.recipe import Recipe
-from revit.common.training.stage_book import LOCK
+from revit.common.training.run_folder import LOCK
 from revit.image.modality import ImageModality
 from revit.image.models.genotype import SEED_TOPOLOGY, Genotype
 from revit.image.search.grow import Choice, Growth, GrowthStep, at_random, by_rank, grow

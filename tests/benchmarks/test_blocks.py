@@ -14,7 +14,7 @@ from revit.common.models.grid import TokenGrid
 from revit.common.models.layers.block import Block
 from revit.common.models.reducer import TokenLayout
 from revit.common.serving.packed import can_pack
-from revit.video.models.blocks import DividedBlock
+from revit.video.models.timesformer import DividedBlock
 
 GRID = TokenGrid(3, 2)
 D, T, S = 16, 4, 6

@@ -8,10 +8,12 @@ import json
 import inference
 import pytest
 import torch
-from inference import DealtLengths, Prices, Slice, deal, shares_for, together
+from inference import DealtLengths, Slice, promised, shares_for, together
 from torch import nn
 
+from revit.common.costs.flops import Costs
 from revit.common.methods.revit.adaptive import TokenLengthAssigner
+from revit.common.timing.cases import deal_grids
 from revit.common.timing.clock import SIDES
 from revit.video.models.timesformer import TimeSformer
 
@@ -35,35 +37,34 @@ def test_an_assigner_s_answer_is_replaced_after_it_was_computed():
 
 @pytest.mark.parametrize("target", [100.0, 130.0, 190.0])
 def test_shares_cost_what_is_asked(target):
-    costs, assigner = (196.0, 100.0, 49.0), 0.5
-    shares = shares_for(costs, assigner, target)
+    costs = Costs({"14x14": 196.0, "10x10": 100.0, "7x7": 49.0}, 0.5, 0)
+    shares = shares_for(costs, target)
     assert sum(shares) == pytest.approx(1)
     assert shares[1] == shares[2]
-    assert sum(map(float.__mul__, shares, costs)) + assigner == pytest.approx(target)
-    lengths = deal(shares, 1000, seed=3)
-    assert 1 - Prices(costs, assigner).saving(lengths) == pytest.approx(target / 196, abs=2e-3)
+    assert costs.mean(dict(zip(costs.grids, shares))) == pytest.approx(target)
+    lengths = deal_grids(shares, 1000, seed=3).tolist()
+    assert 1 - promised(costs, lengths) == pytest.approx(target / 196, abs=2e-3)
     with pytest.raises(ValueError, match=r"between 75 and 196\.5 is possible"):
-        shares_for(costs, assigner, 60.0)
+        shares_for(costs, 60.0)
 
 
 def test_lengths_are_dealt_in_whole_inputs():
-    assert sorted(deal([0.5, 0.3, 0.2], 10, seed=0)) == [0] * 5 + [1] * 3 + [2] * 2
-    assert sorted(deal([0.45, 0.275, 0.275], 2, seed=0)) == [0, 1]
-    assert deal([0.5, 0.5], 20, seed=0) != deal([0.5, 0.5], 20, seed=1)
+    assert sorted(deal_grids([0.5, 0.3, 0.2], 10).tolist()) == [0] * 5 + [1] * 3 + [2] * 2
+    assert sorted(deal_grids([0.45, 0.275, 0.275], 2).tolist()) == [0, 1]
+    assert not torch.equal(deal_grids([0.5, 0.5], 20), deal_grids([0.5, 0.5], 20, seed=1))
 
 
 def test_slices_together():
-    all_of_them = together([Slice(1, 0.2, (10.0, 8.0), (8.0, 7.0)), Slice(3, 0.4, (30.0, 24.0), (20.0, 14.0))])
-    assert all_of_them == Slice(4, pytest.approx(0.35), (40.0, 32.0), (28.0, 21.0))
-    assert all_of_them.saved() == pytest.approx(0.3)
-    assert all_of_them.saved(1) == pytest.approx(11 / 32)
+    all_of_them = together([Slice(1, 0.2, 10.0, 8.0), Slice(3, 0.4, 30.0, 20.0)])
+    assert all_of_them == Slice(4, pytest.approx(0.35), 40.0, 28.0)
+    assert all_of_them.saved == pytest.approx(0.3)
 
 
 def test_what_is_the_same_at_every_length_eats_the_promise():
     # 100 ms of every clip are not the model's: of the other 400, half was promised and saved.
-    every = Slice(10, 0.5, (5.0, 5.0), (3.0, 3.0))
-    assert "500 ms at the longest grid and 300 ms adaptively, as if 100 ms" in inference.lost(every)
-    assert "as if 0 ms" in inference.lost(Slice(10, 0.5, (4.0, 4.0), (2.0, 2.0)))
+    every = Slice(10, 0.5, 5.0, 3.0)
+    assert "500 ms at the longest grid and 300 ms adaptively, as if 100 ms" in every.lost
+    assert "as if 0 ms" in Slice(10, 0.5, 4.0, 2.0).lost
 
 
 TINY = [
@@ -81,7 +82,7 @@ def test_from_files_to_labels(capsys):
     assert list(row)[:5] == KEYS
     assert row["runs"] == 2
     assert 0 < row["promised"] < 0.5
-    assert all(len(slice_) == 4 and min(slice_) >= 0 for slice_ in row["seconds"])
+    assert all(len(slice_) == 2 and min(slice_) >= 0 for slice_ in row["seconds"])
     float(row["measured"].split()[0])
     said = capsys.readouterr().out
     assert "slice 1, 3 clips" in said
@@ -90,12 +91,12 @@ def test_from_files_to_labels(capsys):
 
 
 def test_a_clip_without_an_answer_ends_the_run(tmp_path):
-    classifier, prices = inference.untrained(*inference.load_run(inference.CONFIG, TINY))
+    classifier, costs = inference.untrained(*inference.load_run(inference.CONFIG, TINY))
     (tmp_path / "a.mp4").write_bytes(b"no clip")
-    serving = inference.Serving(device="cpu", dtype="float32", compile="eager")
-    target = 0.7 * prices.grids[0]
+    serving = {"device": "cpu", "dtype": "float32", "compile": "eager"}
+    target = 0.7 * costs.grids["8x8"]
     with pytest.raises(RuntimeError, match=r"a\.mp4 at 8x8 became .*error="):
-        inference.stream(classifier, prices, [str(tmp_path / "a.mp4")], target, 4, 1, serving)
+        inference.stream(classifier, costs, [str(tmp_path / "a.mp4")], target, 4, 1, serving)
 
 
 def test_batch_and_adaptive_write_rows(tmp_path, monkeypatch):

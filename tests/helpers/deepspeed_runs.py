@@ -143,7 +143,10 @@ def train() -> None:
             run.updates(KEPT, NUM_UPDATES)
             ends[stage] = run.backend.state_dict()
             note(f"{kind} {stage} end", difference(ends[stage], whole))
-            note(f"{kind} {stage} rate", abs(run.backend.learning_rate - alone.backend.learning_rate))
+            note(
+                f"{kind} {stage} rate",
+                abs(run.backend.optimizer.param_groups[0]["lr"] - alone.backend.optimizer.param_groups[0]["lr"]),
+            )
         for stage in range(4) if kind == "sgd" else (1, 3):
             again = distributed(kind, stage)
             again.backend.load_state_dict(halves[kind, stage])

@@ -26,7 +26,7 @@ import torch
 from killed_training import CPU, EPOCHS, PROCESSES, groups_of, one_process
 from torch import Tensor
 
-from revit.common.training.parallel.deepspeed_library import import_deepspeed
+from revit.common.training.parallel.deepspeed_config import import_deepspeed
 
 ENGINES: dict[str, dict[str, Any]] = {
     "zero 1": {"backend": "deepspeed", "zero_stage": 1},

@@ -23,7 +23,7 @@ from revit.common.data.lists import SampleList
 from revit.common.data.options import LoadingOptions
 from revit.common.methods.revit.task import ResizableTask
 from revit.common.models.base import Normalizer
-from revit.common.system.distributed import start_world
+from revit.common.system.distributed import start_distributed
 from revit.common.system.log import RunLog, hush
 from revit.common.training import state
 from revit.common.training.trainer import Trainer
@@ -82,7 +82,7 @@ def slow_disk(watcher: int, hangs_at: int) -> Any:
 def one_process(folder: Path, parallel: dict[str, Any], attempt: int, watcher: int, hangs_at: int) -> None:
     """A training from where it stands to its end; what `train` returns is written by rank 0."""
     torch.set_num_threads(1)
-    world = start_world(CPU, 1)
+    context = start_distributed(CPU, 1)
     hush()
     state.torch = slow_disk(watcher, hangs_at)  # type: ignore[attr-defined]
     state.seed_all(5)
@@ -103,7 +103,7 @@ def one_process(folder: Path, parallel: dict[str, Any], attempt: int, watcher: i
     trained = Trainer(
         "model",
         network,
-        Noted(folder / f"notes-{attempt}-{world.rank}", watcher),
+        Noted(folder / f"notes-{attempt}-{context.rank}", watcher),
         lambda rank, num_ranks: train_loader(
             load, SAMPLES, LoadingOptions(num_workers=0), options.batch_size, 1, rank=rank, num_ranks=num_ranks
         ),
@@ -111,9 +111,9 @@ def one_process(folder: Path, parallel: dict[str, Any], attempt: int, watcher: i
         RunOptions(dir=folder, save_every=1, keep_states=2, dtype="float32"),
         device=CPU,
         normalizer=Normalizer((0.5,) * 3, (0.5,) * 3),
-        log=RunLog(folder / "log.jsonl", world.is_main),
+        log=RunLog(folder / "log.jsonl", context.is_main),
         parallel=ParallelOptions.model_validate(parallel),
-        world=world,
+        context=context,
     ).train()
-    if world.is_main:
+    if context.is_main:
         torch.save(trained, folder / "trained.pt")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from revit.common.data.broken import BrokenSample
 from revit.common.data.reader import Views
 from revit.common.methods.revit.adaptive import AdaptiveClassifier, TokenLengthAssigner
-from revit.common.modality.classifier import Classifier
+from revit.common.modality.modality import Classifier
 from revit.common.models.base import Normalizer
 from revit.video.models.timesformer import TimeSformer
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import torch
 from PIL import Image
 
 from revit.common.evaluation.examples import choose
-from revit.common.evaluation.record import IN_RUN, Example, Seen, save_seen
+from revit.common.evaluation.record import IN_RUN, EvaluationRecord, Example, save_record
 from revit.common.report.runs import read_runs
 
 GRIDS = ("6x6", "3x3")
 
 
-def made_seen(num=200, classes=5, views=1, assigner=True, useful=True):
+def made_record(num=200, classes=5, views=1, assigner=True, useful=True):
     """Answers of a model whose short grid fails on the odd samples; a useful assigner knows which those are."""
     generator = torch.Generator().manual_seed(1)
     targets = torch.arange(num) % classes
@@ -25,14 +26,14 @@ def made_seen(num=200, classes=5, views=1, assigner=True, useful=True):
     lost = torch.rand(num, generator=generator) < 0.1
     long, short = torch.where(lost, other, targets), torch.where(hard | lost, other, targets)
     predictions = {"6x6": long, "3x3": short}
-    lengths = None
+    grid_index = None
     if assigner:
         chosen = ~hard if useful else torch.rand(num, generator=generator) < 0.5
-        lengths = chosen.long()[:, None].repeat(1, views)
+        grid_index = chosen.long()[:, None].repeat(1, views)
         predictions["adaptive"] = torch.where(chosen, short, long)
     probabilities = {name: torch.rand(num, generator=generator) for name in predictions}
     names = tuple(f"class <{number}>" for number in range(classes))
-    return Seen(names, GRIDS, torch.arange(num), targets, predictions, probabilities, lengths)
+    return EvaluationRecord(names, GRIDS, torch.arange(num), targets, predictions, probabilities, grid_index)
 
 
 def jpeg(seed=0):
@@ -42,25 +43,28 @@ def jpeg(seed=0):
     return out.getvalue()
 
 
-def with_pictures(seen, frames=1):
-    rows = choose(seen, 2)
-    return seen.with_examples(
-        [Example(row, f"clips/<i>{row}.mp4", tuple(jpeg(row + one) for one in range(frames))) for row in rows]
+def with_pictures(record, frames=1):
+    rows = choose(record, 2)
+    return replace(
+        record,
+        examples=tuple(
+            Example(row, f"clips/<i>{row}.mp4", tuple(jpeg(row + one) for one in range(frames))) for row in rows
+        ),
     )
 
 
-def content_of(seen, top1=None):
+def content_of(record, top1=None):
     """Return the report.json that fits."""
 
     def percent(name):
-        return 100 * float(seen.correct(name).double().mean())
+        return 100 * float(record.correct(name).double().mean())
 
     costs = {"6x6": 1.0, "3x3": 0.3}
     content = {
         "fixed": [
             {"grid": grid, "top1": percent(grid), "top5": 99.0, "gmacs": costs[grid], "params": 1000} for grid in GRIDS
         ],
-        "samples": {"evaluated": len(seen.ids), "failed": 1},
+        "samples": {"evaluated": len(record.ids), "failed": 1},
         "failures": [{"path": "clips/<b>odd</b>.mp4", "reason": "empty file"}],
         "method": "revit",
         "model": "tiny",
@@ -75,8 +79,8 @@ def content_of(seen, top1=None):
             "rows": [speed_row(grid, batch, ms) for grid, ms in (("6x6", 10.0), ("3x3", 4.0)) for batch in (1, 8)],
         },
     }
-    if seen.lengths is not None:
-        share = {grid: float((seen.lengths == place).double().mean()) for place, grid in enumerate(GRIDS)}
+    if record.grid_index is not None:
+        share = {grid: float((record.grid_index == place).double().mean()) for place, grid in enumerate(GRIDS)}
         content["adaptive"] = {
             "top1": percent("adaptive"),
             "gmacs": sum(share[grid] * costs[grid] for grid in GRIDS) + 0.01,
@@ -97,12 +101,12 @@ def speed_row(grid, batch, ms):
     return {"grid": grid, "batch": batch, **times, "peak_memory_mb": 5.0 * batch}
 
 
-def save_run(folder, seen=None, content=None, log=True):
+def save_run(folder, record=None, content=None, log=True):
     """Write a run's folder; return the run as it is read."""
     folder.mkdir(parents=True, exist_ok=True)
-    seen = with_pictures(made_seen()) if seen is None else seen
-    (folder / "report.json").write_text(json.dumps(content or content_of(seen)))
-    save_seen(folder / IN_RUN, seen)
+    record = with_pictures(made_record()) if record is None else record
+    (folder / "report.json").write_text(json.dumps(content or content_of(record)))
+    save_record(folder / IN_RUN, record)
     if log:
         (folder / "log.jsonl").write_text("\n".join(map(json.dumps, log_lines())) + "\n")
     return read_runs([folder])[0]

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from revit.video import probe, read_frames
-from revit.video.data.decode import DecodeError, pyav
+from revit.video.data.decode import pyav
+from revit.video.data.decode.opening import DecodeError
 from revit.video.data.decoders import installed_decoders
 
 DECODERS = installed_decoders()

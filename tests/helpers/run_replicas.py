@@ -19,8 +19,7 @@ from revit.common.data.batch import Batch
 from revit.common.methods.revit.task import ResizableTask
 from revit.common.training.optim import build_optimizer, build_scheduler
 from revit.common.training.parallel.backend import LocalBackend
-from revit.common.training.parallel.dealing import deal
-from revit.common.training.parallel.replica_backend import ReplicaBackend
+from revit.common.training.parallel.replicas import ReplicaBackend, place_grids
 from revit.image.models.variants import VARIANTS
 from revit.image.tasks import TokenLabelTask
 
@@ -94,12 +93,12 @@ def replicas(
 ) -> tuple[ReplicaBackend, Any, list[dict[str, float]]]:
     """After `UPDATES` updates: backend, network, losses of this rank."""
     ours = network(name, num_grids, seed=dist.get_rank(), **model)  # all get rank 0's weights
-    dealing = deal(ours.grids, ours.embed_dim, options, dist.get_rank(), dist.get_world_size())
-    backend = ReplicaBackend(CPU, dtype, accumulate, 1.0, parallel, dealing=dealing)
+    placement = place_grids(ours.grids, ours.embed_dim, options, dist.get_rank(), dist.get_world_size())
+    backend = ReplicaBackend(CPU, dtype, accumulate, 1.0, parallel, placement=placement)
     backend.bucket_bytes = 4000  # so that there are many
     prepare(backend, ours, optimizer)
     backend.share(task)
-    numbers = range(UPDATES * accumulate * dealing.num_groups)[dealing.group :: dealing.num_groups]
+    numbers = range(UPDATES * accumulate * placement.num_groups)[placement.group :: placement.num_groups]
     return backend, ours, train(backend, ours, task, numbers)
 
 
@@ -114,21 +113,21 @@ def against_one_process(
 ) -> dict[str, Any]:
     """Replicas, and the local backend that accumulates the batches of all groups."""
     backend, ours, losses = replicas(name, task(), options, num_grids, optimizer, accumulate, dtype)
-    dealing, G = backend.dealing, backend.dealing.num_groups
+    placement, G = backend.placement, backend.placement.num_groups
 
     reference = network(name, num_grids)
     start = {key: value.clone() for key, value in weights(reference).items()}
     local = LocalBackend(CPU, dtype, accumulate * G, clip_grad_norm=1.0)
     prepare(local, reference, optimizer)
     numbers = range(UPDATES * accumulate * G)
-    wanted = train(local, reference, task(), numbers)[dealing.group :: G]
+    wanted = train(local, reference, task(), numbers)[placement.group :: G]
     found = {
         "moved": distance(start, weights(reference)),
         "weights": distance(weights(reference), weights(ours)),
         # One process moves BatchNorm's statistics once for every group's batch.
         "buffers": distance(dict(reference.named_buffers()), dict(ours.named_buffers())) if G == 1 else 0.0,
         "losses": max(abs(mine[key] - want[key]) for mine, want in zip(losses, wanted) for key in mine),
-        "ran": [list(mine) for mine in losses] == [[grid.name for grid in dealing.own]] * len(losses),
+        "ran": [list(mine) for mine in losses] == [[grid.name for grid in placement.own]] * len(losses),
         "updates": backend.num_updates,
     }
 

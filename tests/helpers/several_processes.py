@@ -17,16 +17,16 @@ import torch
 from modalities import load_run
 
 from revit.common.methods.revit.task import ResizableTask
-from revit.common.system.distributed import World, start_world, stop_world
+from revit.common.system.distributed import DistributedContext, start_distributed, stop_distributed
 from revit.common.system.errors import Stopped, UserError
-from revit.common.training.consistency import check_shared
 from revit.common.training.recipe import Recipe
+from revit.common.training.run_folder import check_shared
 from revit.common.weights.checkpoint import load_checkpoint
 
 
-def run(config: str, folder: Path, world: World, *overrides: str, stage: str | None = None) -> None:
+def run(config: str, folder: Path, context: DistributedContext, *overrides: str, stage: str | None = None) -> None:
     options, modality = load_run(config, [f"run.dir={folder}", *overrides])
-    Recipe(options, modality, world).run(stage)
+    Recipe(options, modality, context).run(stage)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -67,43 +67,43 @@ def failed(work: Callable[[], None]) -> str:
     return "no error"
 
 
-def stop_and_go_on(config: str, runs: Path, world: World, backend: str) -> dict[str, object]:
+def stop_and_go_on(config: str, runs: Path, context: DistributedContext, backend: str) -> dict[str, object]:
     """A whole run, and one of which one process is asked to end."""
     parallel = [f"parallel.backend={backend}", "parallel.zero_stage=2"]
     whole, parts = runs / backend, runs / f"{backend}_parts"
-    run(config, whole, world, *parallel)
-    undo = at_batch(4, lambda: os.kill(os.getpid(), signal.SIGTERM) if world.rank == 1 else None)
-    message = stopped(lambda: run(config, parts, world, *parallel))
+    run(config, whole, context, *parallel)
+    undo = at_batch(4, lambda: os.kill(os.getpid(), signal.SIGTERM) if context.rank == 1 else None)
+    message = stopped(lambda: run(config, parts, context, *parallel))
     undo()
-    torch.manual_seed(world.rank + 100)
-    if world.is_main:
+    torch.manual_seed(context.rank + 100)
+    if context.is_main:
         shutil.copytree(parts, runs / f"{backend}_elsewhere")
-    run(config, parts, world, *parallel)
-    return {"stopped": world.gather(message), "same": same(whole, parts)}
+    run(config, parts, context, *parallel)
+    return {"stopped": context.gather(message), "same": same(whole, parts)}
 
 
 def main(config: str, runs: Path, out: Path) -> None:
-    world = start_world(torch.device("cpu"), 2)
-    found: dict[str, object] = {"ranks": [world.gather(world.rank)]}
+    context = start_distributed(torch.device("cpu"), 2)
+    found: dict[str, object] = {"ranks": [context.gather(context.rank)]}
     for backend in ("deepspeed", "replicas"):
-        found[backend] = stop_and_go_on(config, runs, world, backend)
+        found[backend] = stop_and_go_on(config, runs, context, backend)
     # Any process may meet a loss that is not finite.
-    undo = at_batch(3, lambda: float("nan") if world.rank == 1 else None)
-    message = failed(lambda: run(config, runs / "broken", world, "parallel.backend=replicas"))
+    undo = at_batch(3, lambda: float("nan") if context.rank == 1 else None)
+    message = failed(lambda: run(config, runs / "broken", context, "parallel.backend=replicas"))
     undo()
-    found["broken"] = world.gather(message)
+    found["broken"] = context.gather(message)
     # Fewer tokens early in training, with the grids shared out.
     phases = "methods.retokenize={phases: [{until: 0.5, coarser: 2}]}"
-    run(config, runs / "retokenized", world, "parallel.backend=replicas", phases)
+    run(config, runs / "retokenized", context, "parallel.backend=replicas", phases)
     # One process was given another folder, and another finds one of its own in the shared one's place.
-    elsewhere = runs / f"rank{world.rank}"
-    message = failed(lambda: run(config, elsewhere, world))
-    found["other settings"] = world.gather(message)
-    message = failed(lambda: check_shared(elsewhere, world, patience_s=0.5))
-    found["other folder"] = world.gather(message)
-    if world.is_main:
+    elsewhere = runs / f"rank{context.rank}"
+    message = failed(lambda: run(config, elsewhere, context))
+    found["other settings"] = context.gather(message)
+    message = failed(lambda: check_shared(elsewhere, context, patience_s=0.5))
+    found["other folder"] = context.gather(message)
+    if context.is_main:
         out.write_text(json.dumps(found))
-    stop_world()
+    stop_distributed()
 
 
 if __name__ == "__main__":

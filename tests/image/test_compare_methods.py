@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from checkerboard import METHOD
-from compare_methods import BENCHES, Protocol, main
+from compare_methods import DEPTHS, EPOCHS, Protocol, main, plan
 
 from revit.common.methods.base import added
 
@@ -16,23 +16,20 @@ FEW = ["data.demo.train_pictures=32", "data.demo.val_pictures=20", "data.demo.te
 SHORT = [*FEW, "data.loading.num_workers=0", "train.schedule.epochs=1", "train.schedule.warmup_epochs=0"]
 
 
-@pytest.mark.parametrize("kind", BENCHES)
+@pytest.mark.parametrize("kind", DEPTHS)
 def test_rows_differ_in_their_method_alone(kind, tmp_path):
     protocol = Protocol(kind, tmp_path)
-    runs = {
-        name: protocol.run_of(name, protocol.configs / config, changes, seed=3)[0]
-        for name, (config, changes) in protocol.bench.rows.items()
-    }
+    runs = {row[0]: protocol.run_of(*row, seed=3)[0] for row in plan(kind, [], [])}
     names = {name: run.method_name for name, run in runs.items()}
     assert {name for name in names if names[name] == name} >= {"plain", "revit", "flexivit", "dynamicvit", "toe"}
     assert len({run.data.model_dump_json() for run in runs.values()}) == 1
-    assert {run.train.schedule.epochs for run in runs.values()} == {protocol.bench.epochs}
+    assert {run.train.schedule.epochs for run in runs.values()} == {EPOCHS[kind]}
     assert {run.run.seed for run in runs.values()} == {3}
     assert len({run.run.dir for run in runs.values()}) == len(runs)
     for name, run in runs.items():
         model = protocol.modality.build_model(run, 10)
         if name != "asvit":
-            assert len(model.blocks) == protocol.bench.depth
+            assert len(model.blocks) == DEPTHS[kind]
 
 
 def test_one_command_gives_one_table_and_goes_on_where_it_stood(tmp_path, capfd):

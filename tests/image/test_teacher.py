@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from revit.common.data.batch import Batch
-from revit.common.modality.teacher import Teacher
+from revit.common.modality.load import Teacher
 from revit.common.models.base import ModelOutput, Normalizer
 from revit.common.system.errors import UserError
 from revit.image.modality import load_teacher

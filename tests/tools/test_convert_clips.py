@@ -19,7 +19,7 @@ import pytest
 
 from revit.common.data.formats.base import ListRequest
 from revit.video.data.convert.worker import convert_all
-from revit.video.data.decode import probe
+from revit.video.data.decode.read import probe
 from revit.video.data.lists import read_clips
 
 TOOL = Path(__file__).parents[2] / "tools" / "convert_clips.py"

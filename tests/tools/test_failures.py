@@ -20,7 +20,7 @@ from PIL import Image
 
 from revit.common.system import log
 from revit.common.system.errors import UserError
-from revit.common.training import recipe, resume, stages, state
+from revit.common.training import recipe, stages, state
 from revit.common.weights.checkpoint import load_checkpoint
 from revit.image.data import pictures
 
@@ -137,7 +137,7 @@ def full_disk():
 )
 def test_a_state_that_cannot_be_written(folder, whole, monkeypatch, capfd, trouble, reason, call):
     with monkeypatch.context() as patch:
-        patch.setattr(resume, "save_state", fails_at(call, resume.save_state, trouble))
+        patch.setattr(state, "save_state", fails_at(call, state.save_state, trouble))
         assert train(folder) == 2
     message = one_message(capfd)
     assert f"update-{call:08d}.pt: the training state cannot be written ({reason})" in message
@@ -181,7 +181,7 @@ def test_a_folder_that_cannot_be_made(folder, whole, capfd):
 def stopped_after(folder: Path, num_states: int) -> list[Path]:
     """The states of a run that was stopped while it wrote state `num_states` + 1."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resume, "save_state", fails_at(num_states + 1, resume.save_state, full_disk))
+        patch.setattr(state, "save_state", fails_at(num_states + 1, state.save_state, full_disk))
         assert train(folder) == 2
     states = sorted((folder / "run" / "states" / "model").iterdir())
     assert [path.name for path in states if path.suffix == ".pt"] == [

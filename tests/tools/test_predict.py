@@ -20,11 +20,11 @@ from PIL import Image
 from predict import main
 
 from revit.common.drawing.gallery import Gallery
-from revit.common.drawing.look import looks_of
+from revit.common.drawing.sheet import looks_of
 from revit.common.modality.load import build_assigner
 from revit.common.models.grid import TokenGrid
 from revit.common.models.reducer import Reducer, Shorter, TokenLayout
-from revit.common.serving.load import engine_of
+from revit.common.serving.engine import Engine
 from revit.common.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from revit.video.data.clips import load_views
 from revit.video.data.options import ViewOptions
@@ -133,7 +133,7 @@ def test_the_answer_is_the_model_s(place: Path) -> None:
     classifier = open_classifier(str(place / "run"))
     clip = str(place / "clips" / "inner" / "clip 1.mp4")
     grid = TokenGrid(2, 2)
-    with engine_of(classifier, views="2x1", grid=grid, topk=3, dtype="float32", device="cpu") as predict:
+    with Engine(classifier, views="2x1", grid=grid, topk=3, dtype="float32", device="cpu") as predict:
         answer = predict(clip)
     pixels = load_views(clip, classifier.inputs.options, ViewOptions(num_temporal_views=2)).float() / 255
     mean, std = (torch.tensor(values).view(3, 1, 1, 1) for values in ((0.3, 0.4, 0.5), (0.225,) * 3))
@@ -158,7 +158,7 @@ def test_a_stream_of_clips_left_early_ends_its_helper_processes(place: Path) -> 
         return {one.pid for one in running if any("decode.worker" in word for word in one.cmdline())}
 
     before = helpers()
-    with engine_of(
+    with Engine(
         replace(classifier, inputs=inputs), dtype="float32", compile="eager", device="cpu", num_readers=2
     ) as engine:
         stream = engine.predict(clips)
@@ -267,7 +267,7 @@ def test_a_clip_is_drawn_frame_by_frame(place: Path, tmp_path: Path, attention: 
     classifier.networks.model.reducer = Brightest()
     path = str(place / "clips" / "inner" / "clip 0.mp4")
     gallery = Gallery(tmp_path / "made")
-    with engine_of(classifier, views="2x1", gallery=gallery, dtype="float32", device="cpu") as predict:
+    with Engine(classifier, views="2x1", gallery=gallery, dtype="float32", device="cpu") as predict:
         answer = predict(path)
     reader = classifier.inputs.open("2x1")
     views = reader.read(path).pixels

@@ -15,7 +15,7 @@ from predict import main
 
 from revit.common.modality.load import build_assigner
 from revit.common.models.grid import TokenGrid
-from revit.common.serving.load import engine_of
+from revit.common.serving.engine import Engine
 from revit.common.system.errors import UserError
 from revit.common.weights.checkpoint import Checkpoint, save_checkpoint
 from revit.image.data.pictures import load_picture
@@ -90,7 +90,7 @@ def test_pictures_of_a_folder(place: Path, capsys: Any) -> None:
 def test_the_answer_is_the_model_s(place: Path) -> None:
     classifier = open_classifier(str(place / "run"))
     picture, grid = str(place / "pictures" / "inner" / "picture 0.png"), TokenGrid(2, 2)
-    with engine_of(classifier, device="cpu", dtype="float32", grid=grid, topk=3) as predict:
+    with Engine(classifier, device="cpu", dtype="float32", grid=grid, topk=3) as predict:
         answer = predict(picture)
     options = ImageRun.model_validate(CONFIG).data
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.3, 0.4, 0.5), options.pixels.std))

@@ -16,10 +16,10 @@ import yaml
 
 from revit.common.config.load import load
 from revit.common.system.command_line import tool
-from revit.common.system.distributed import World
+from revit.common.system.distributed import DistributedContext
 from revit.common.system.files import locked
 from revit.common.training.recipe import Recipe, stages_of
-from revit.common.training.stage_book import clear
+from revit.common.training.run_folder import clear
 from revit.common.training.stages import Run, keeper
 from revit.common.weights.checkpoint import load_checkpoint
 from revit.video.modality import VideoModality
@@ -351,9 +351,9 @@ def test_the_best_model_of_the_val_list_is_kept(finished):
 
 def test_only_a_better_model_replaces_the_best(finished, tmp_path):
     options = load(VideoRun, write_config(tmp_path))
-    run = Run(options, VideoModality(), World())
+    run = Run(options, VideoModality(), DistributedContext())
     network = torch.nn.Linear(1, 1)
-    keep = keeper(run, network)
+    keep = keeper(run, network, {})
     for epoch, top1 in ((1, 40.0), (2, 60.0), (3, 60.0), (4, 50.0)):
         torch.nn.init.constant_(network.weight, epoch)
         keep(epoch, top1)

@@ -13,7 +13,7 @@ from page_check import check
 
 from revit.common.evaluation.adaptive import Costs, adaptive_report
 from revit.common.evaluation.evaluate import Answers, Evaluation
-from revit.common.evaluation.record import IN_RUN, load_seen
+from revit.common.evaluation.record import IN_RUN, load_record
 from revit.common.report.runs import RunReport
 
 CONFIG = """
@@ -41,15 +41,15 @@ def finished(tmp_path_factory):
 
 
 def test_what_the_evaluation_saw_gives_its_figures(finished):
-    content, seen = json.loads((finished / "report.json").read_text()), load_seen(finished / IN_RUN)
-    assert seen.grids == ("4x4", "2x2")
-    assert seen.lengths.shape == (24, 2)
+    content, record = json.loads((finished / "report.json").read_text()), load_record(finished / IN_RUN)
+    assert record.grids == ("4x4", "2x2")
+    assert record.grid_index.shape == (24, 2)
     for row in content["fixed"]:
-        assert 100 * float(seen.correct(row["grid"]).double().mean()) == pytest.approx(row["top1"])
-    assert 100 * float(seen.correct("adaptive").double().mean()) == pytest.approx(content["adaptive"]["top1"])
+        assert 100 * float(record.correct(row["grid"]).double().mean()) == pytest.approx(row["top1"])
+    assert 100 * float(record.correct("adaptive").double().mean()) == pytest.approx(content["adaptive"]["top1"])
     for position, share in enumerate(content["adaptive"]["share"].values()):
-        assert float((seen.lengths == position).double().mean()) == pytest.approx(share)
-    assert {len(example.frames) for example in seen.examples} <= {4}
+        assert float((record.grid_index == position).double().mean()) == pytest.approx(share)
+    assert {len(example.frames) for example in record.examples} <= {4}
     assert {row["grid"] for row in content["speed"]["rows"]} == {"4x4", "2x2", "adaptive"}
 
 
@@ -63,7 +63,7 @@ def test_the_page_of_a_run(finished, tmp_path, capsys):
     assert capsys.readouterr().out.startswith(f"{finished}: {told['verdict']}\n")
     for wanted in ("Measured speed", "Token lengths", "Classes", "Training: model", "Training: assigner"):
         assert wanted in page.text
-    assert len(page.images) == 4 * len(load_seen(finished / IN_RUN).examples)
+    assert len(page.images) == 4 * len(load_record(finished / IN_RUN).examples)
 
 
 def test_speed_is_measured_again_where_it_is_missing(finished, tmp_path):
@@ -83,7 +83,7 @@ def test_a_counter_with_attention_left_out_is_caught(finished, tmp_path, monkeyp
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     (run / "report.json").unlink()
-    monkeypatch.setattr("revit.common.costs.fvcore_count._attention_macs", lambda inputs, outputs: {"attention": 0.0})
+    monkeypatch.setattr("revit.common.costs.flops._attention_macs", lambda inputs, outputs: {"attention": 0.0})
     arguments = ["--cfg", str(run / "config.yaml"), "--stage", "evaluate", f"run.dir={run}"]
     assert train_net.main(arguments) == 1
     assert "CountError: the counts disagree by more than 1% on attention" in capsys.readouterr().err
@@ -99,10 +99,10 @@ def test_a_useless_assigner_is_called_useless(tmp_path, capsys, useful):
     targets = torch.randint(4, (num,))
     long = torch.nn.functional.one_hot(targets, 4).float()
     short = torch.where(hard[:, None] == 1, long.roll(1, dims=1), long)
-    lengths = 1 - hard if useful else (1 - hard)[torch.randperm(num)]
-    chosen = torch.where(lengths[:, None] == 1, short, long)
+    grid_index = 1 - hard if useful else (1 - hard)[torch.randperm(num)]
+    chosen = torch.where(grid_index[:, None] == 1, short, long)
     logits = {"4x4": long, "2x2": short, "adaptive": chosen}
-    answers = {name: Answers(10 * one[:, None], lengths[:, None], 1.0) for name, one in logits.items()}
+    answers = {name: Answers(10 * one[:, None], grid_index[:, None], 1.0) for name, one in logits.items()}
     evaluation = Evaluation(torch.arange(num), targets, answers, [])
     content = adaptive_report(evaluation, Costs({"4x4": 1.0, "2x2": 0.25}, 0.01, 1000, 10), "logits")
     assert RunReport("a", content).is_useless != useful

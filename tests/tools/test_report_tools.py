@@ -13,7 +13,7 @@ import torch
 from revit.common.config.load import dump, load
 from revit.common.system.errors import UserError
 from revit.common.timing.clock import SIDES
-from revit.common.timing.peers import Peers, Reference
+from revit.common.timing.peers import Reference
 from revit.video.options import VideoRun
 
 ROOT = Path(__file__).parents[2]
@@ -112,9 +112,7 @@ def test_throughput_of_the_served_model_alone(tiny, tmp_path, capsys):
 
 
 def test_without_a_peer_our_own_rows_remain(tiny, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(
-        modalities.PEERS, "video", Peers(modalities.PEERS["video"].twins, (Reference("x", _none, (1,)),))
-    )
+    monkeypatch.setitem(modalities.PEERS, "video", (modalities.PEERS["video"][0], Reference("x", _none, (1,))))
     out = tmp_path / "out.json"
     arguments = ["--dtypes", "float32", "--batches", "1", "--rounds", "1", "--json", str(out), "--peers"]
     stem = ["model.patch_embed=stem", "model.stem_widths=[4,4,8]", "run.device=cpu"]
@@ -133,7 +131,7 @@ def test_peers_by_name(tiny, tmp_path, capsys, monkeypatch):
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5))
 
     references = (Reference("x", _none, (1,)), Reference("y", make, (1, 3, 1, 2, 2)))
-    monkeypatch.setitem(modalities.PEERS, "video", Peers(modalities.PEERS["video"].twins, references))
+    monkeypatch.setitem(modalities.PEERS, "video", (modalities.PEERS["video"][0], *references))
     out = tmp_path / "out.json"
     arguments = ["--cfg", str(tiny), "--dtypes", "bfloat16", "--batches", "1", "--rounds", "1", "--json", str(out)]
     assert tool("throughput")([*arguments, "run.device=cpu", "--peers", "y,huggingface"]) == 0
@@ -149,7 +147,7 @@ def test_peers_by_name(tiny, tmp_path, capsys, monkeypatch):
 
 
 def test_a_method_without_a_twin_is_told_and_a_wrong_twin_ends_the_run(tiny, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(modalities.PEERS, "video", Peers(modalities.PEERS["video"].twins))
+    monkeypatch.setitem(modalities.PEERS, "video", modalities.PEERS["video"][:1])
     arguments = [
         "--cfg",
         str(tiny),

@@ -13,7 +13,7 @@ from modalities import load_run
 from PIL import Image
 
 from revit.common.drawing.batch import Shown, draw_batch
-from revit.common.drawing.cells import TokenCells
+from revit.common.drawing.tile import TokenCells
 from revit.common.models.grid import TokenGrid
 from revit.common.system.distributed import ALONE
 from revit.common.system.log import RunLog

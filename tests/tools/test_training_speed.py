@@ -10,8 +10,11 @@ import torch
 from modalities import load_run
 from ranks import start_server
 
+from revit.common.methods.task import Progress
+from revit.common.methods.toe import TokenExpansion
 from revit.common.speed import training_speed
 from revit.common.speed.training_speed import training_cases
+from revit.common.speed.training_step import random_batch, training_step
 from revit.common.system.errors import UserError
 
 TINY = """
@@ -96,11 +99,26 @@ def test_a_method_that_refuses_replicas_is_measured_without(forked, tiny, tmp_pa
     assert "the run's methods choose its 2 token grids" in capfd.readouterr().err
 
 
+def test_a_method_is_trained_at_its_progress(tiny, monkeypatch):
+    seen, plan = [], TokenExpansion.plan
+
+    def noted(self, *arguments):
+        seen.append(self.stage)
+        return plan(self, *arguments)
+
+    monkeypatch.setattr(TokenExpansion, "plan", noted)
+    options, modality = load_run(tiny, ["model.depth=2", "methods.toe={}"])
+    step = training_step(options, modality, random_batch(options, modality, 2, CPU), CPU, "float32")
+    for share in (0.1, 0.5, 1.0):
+        step(Progress(0, 0.0, share))
+    assert list(dict.fromkeys(seen)) == [1, 2, 3]
+
+
 def test_cases_are_those_asked_for(tiny):
     def cases(lengths, *overrides):
         options, modality = load_run(tiny, overrides)
         found = training_cases(options, modality, CPU, lengths, ["float32"], [2, 4])
-        return [(len(case.grids), case.batch, case.dealing.size) for case in found]
+        return [(len(case.options.grids), case.batch, case.placement.size) for case in found]
 
     assert cases([1, 3]) == [(1, 2, 1), (1, 4, 1), (3, 2, 2), (3, 4, 2)]
     one_each = "parallel.replicas.ranks_per_group=3"

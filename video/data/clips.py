@@ -27,7 +27,8 @@ from revit.common.data.lists import SampleList, Segment
 from revit.common.data.loader import Loader
 from revit.common.data.reader import Views
 from revit.common.system.errors import UserError
-from revit.video.data.decode import DecodeError, DecoderError, VideoInfo, Wanted
+from revit.video.data.decode.opening import DecodeError
+from revit.video.data.decode.read import DecoderError, VideoInfo, Wanted
 from revit.video.data.decode.reader import FrameReader
 from revit.video.data.lists import read_clips
 from revit.video.data.options import ClipLoadingOptions, ClipOptions, FrameOptions, ViewOptions

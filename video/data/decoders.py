@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from revit.common.speed.loading_rates import Decoders
 from revit.video.data.clips import eval_indices, eval_wanted, make_reader
-from revit.video.data.decode import DecodeError, VideoInfo, probe
+from revit.video.data.decode import libraries
 from revit.video.data.decode.opening import error_text, opened_stream, real_path
 from revit.video.data.decode.pyav import Converter
-from revit.video.data.decode.read import OTHERS
+from revit.video.data.decode.read import DecodeError, VideoInfo, probe
 from revit.video.data.decode.reader import FrameReader
 from revit.video.data.options import ONE_VIEW, ClipOptions
 from revit.video.options import VideoRun
@@ -85,7 +85,7 @@ def sample_plainly(options: VideoRun, path: str) -> NDArray[np.uint8]:
 
 def installed_decoders() -> tuple[str, ...]:
     """List the decoders, PyAV, which is always there, first."""
-    return ("pyav", *(name for name, other in OTHERS.items() if other.installed()))
+    return ("pyav", *filter(libraries.installed, libraries.LIBRARIES))
 
 
 def open_frames(options: VideoRun, name: str) -> ClipFrames:

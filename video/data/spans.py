@@ -8,7 +8,7 @@ import numpy as np
 
 from revit.common.data.lists import SampleList
 from revit.video.data.clips import make_reader, span_frames, within
-from revit.video.data.decode import DecodeError, VideoInfo, Wanted
+from revit.video.data.decode.read import DecodeError, VideoInfo, Wanted
 from revit.video.data.options import ClipOptions
 
 LOOKED_AT = 24

@@ -1,17 +1,25 @@
-"""TimeSformer weights as they are stored elsewhere: the authors' files and the Hugging Face port (without `transformers`)."""
+"""TimeSformer weights as they are stored elsewhere: the authors' files and the Hugging Face port (without `transformers`).
+
+Names and shapes tell the architecture behind them: enough to classify without a configuration.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 from torch import Tensor
 
+from revit.common.system.errors import UserError
 from revit.common.weights import source
 from revit.common.weights.read import WeightFile
-from revit.common.weights.source import Source
+from revit.common.weights.source import Known, Source, heads_of, read_shapes, shape_of
+from revit.video.data.options import ClipOptions, FrameOptions, PixelOptions
+from revit.video.models.timesformer import AttentionKind
+from revit.video.options import VideoModel
 
 _OUTSIDE = {
     "timesformer.embeddings.cls_token": "cls_token",
@@ -35,10 +43,10 @@ _IN_BLOCK = {
 }
 _BLOCK = re.compile(r"timesformer\.encoder\.layer\.(\d+)\.(.+)\.(weight|bias)")
 
-
-def is_timesformer(tensors: Mapping[str, Tensor]) -> bool:
-    """Tell whether the names are those of the port, its classification head in front or not."""
-    return any(name.startswith(("timesformer.embeddings.", "embeddings.position_embeddings")) for name in tensors)
+PUBLISHED_SHORT_SIDES = {224: (256, 320), 448: (448, 512)}
+"""Crop size -> training's smallest and largest short side in the published recipes."""
+PUBLISHED_RATES = {8: 32, 16: 16, 96: 4}
+"""Frame count -> sampling rate in the published recipes."""
 
 
 def to_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -88,8 +96,10 @@ def port_label_names(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def ported(where: str, content: WeightFile, config: Mapping[str, Any]) -> Source | None:
-    """Read the Hugging Face port."""
-    if not is_timesformer(content.tensors):
+    """Read the Hugging Face port, its classification head in front or not."""
+    if not any(
+        name.startswith(("timesformer.embeddings.", "embeddings.position_embeddings")) for name in content.tensors
+    ):
         return None
     return Source(
         where=f"{where} (Hugging Face TimeSformer)",
@@ -128,17 +138,70 @@ def facts_from_cfg(text: str | None) -> tuple[dict[str, Any], tuple[str, ...]]:
         cfg = None
     if not isinstance(cfg, Mapping):
         return {}, ("the configuration stored in the file is no YAML and was not used",)
-
-    def entry(section: str, key: str) -> Any:
-        group = cfg.get(section)
-        return group.get(key) if isinstance(group, Mapping) else None
-
-    found = {
-        "num_frames": entry("DATA", "NUM_FRAMES"),
-        "sampling_rate": entry("DATA", "SAMPLING_RATE"),
-        "img_size": entry("DATA", "TRAIN_CROP_SIZE"),
-        "mean": entry("DATA", "MEAN"),
-        "std": entry("DATA", "STD"),
-        "attention": entry("TIMESFORMER", "ATTENTION_TYPE"),
+    keys = {
+        "num_frames": ("DATA", "NUM_FRAMES"),
+        "sampling_rate": ("DATA", "SAMPLING_RATE"),
+        "img_size": ("DATA", "TRAIN_CROP_SIZE"),
+        "mean": ("DATA", "MEAN"),
+        "std": ("DATA", "STD"),
+        "attention": ("TIMESFORMER", "ATTENTION_TYPE"),
     }
+    sections = {name: group for name, group in cfg.items() if isinstance(group, Mapping)}
+    found = {ours: sections.get(section, {}).get(key) for ours, (section, key) in keys.items()}
     return {key: value for key, value in found.items() if value is not None}, ()
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """A model to build and the clips it wants."""
+
+    model: VideoModel
+    clips: ClipOptions
+    num_classes: int
+    assumed: tuple[str, ...]
+    """Facts that the weights do not tell, taken from the published recipes."""
+
+
+def infer(source: Source) -> Inferred:
+    """Read the model and its clips off a video model's weights.
+
+    Shapes give width, depth, patch, frames, classes and the kind of attention; what lies beside the weights (`facts`)
+    goes before any guess: heads are 64 wide and clips are those of the published recipes unless it says otherwise.
+
+    Raises:
+        UserError: an image model, or shapes that make no TimeSformer.
+    """
+    if source.kind != "video":
+        raise UserError(
+            f"{source.where}: image weights cannot classify clips; train from them with start.source, or give a "
+            "TimeSformer"
+        )
+    tensors, known = source.tensors, Known(source.facts)
+    shapes, kernel = read_shapes(source, "TimeSformer")
+    (grid,), width = shapes["grids"], shapes["embed_dim"]
+    size = grid.rows * kernel
+    if "time_embed" in tensors:
+        num_frames = shape_of(source, "TimeSformer", "time_embed", (1, None, width))[1]
+    else:
+        num_frames = known.get("num_frames", 8, "8 frames")
+    heads = heads_of(source, known, width)
+    rate = PUBLISHED_RATES.get(num_frames, 32)
+    rate = known.get("sampling_rate", rate, f"{num_frames} frames at a sampling rate of {rate}")
+    mean = known.get("mean", (0.45,) * 3, "pixel mean 0.45")
+    std = known.get("std", (0.225,) * 3, "pixel std 0.225")
+    low, high = PUBLISHED_SHORT_SIDES.get(size, (size * 8 // 7, size * 10 // 7))
+    return Inferred(
+        model=VideoModel(**{**shapes, "grids": (grid.name,)}, num_heads=heads, attention=_attention(tensors)),
+        clips=ClipOptions(
+            frames=FrameOptions(num_frames=num_frames, sampling_rate=rate),
+            pixels=PixelOptions(crop_size=size, jitter_min=low, jitter_max=high, mean=mean, std=std),
+        ),
+        num_classes=shapes["num_classes"],
+        assumed=tuple(known.assumed),
+    )
+
+
+def _attention(tensors: Mapping[str, Tensor]) -> AttentionKind:
+    if any(".temporal_attn." in name for name in tensors):
+        return "divided_space_time"
+    return "joint_space_time" if "time_embed" in tensors else "space_only"

@@ -14,10 +14,12 @@ from torch.optim import Optimizer
 
 from revit.common.config.sections import ParallelOptions
 from revit.common.system.device import allow_graphs, autocast, to_cpu
-from revit.common.training.parallel.loss_scale import check_scale, load_scaler, scaler_state
+from revit.common.system.errors import UserError
 from revit.common.training.parallel.optimizer_state import load_optimizer_state, optimizer_state
 
 DEFAULT = ParallelOptions()
+LOWEST_SCALE = 1.0
+"""Loss scale of float16 at which gradients that overflow would do so without one."""
 
 
 class Backend(ABC):
@@ -76,11 +78,6 @@ class Backend(ABC):
     def _update(self) -> bool:
         """Update the weights and forget the gradients; False if the update was skipped."""
 
-    @property
-    def learning_rate(self) -> float:
-        """Rate of the first group of parameters."""
-        return self.optimizer.param_groups[0]["lr"]
-
     @abstractmethod
     def whole(self) -> AbstractContextManager[nn.Module]:
         """Yield the network given to `prepare`, with all its float32 weights and the same buffers on every rank.
@@ -134,6 +131,28 @@ def _any_batch_in_evaluation(network: nn.Module) -> None:
         return compiled(inputs, *more, **named)
 
     module._compiled_call_impl = call
+
+
+def check_scale(scale: float, num_updates: int) -> None:
+    """Raise UserError where a still lower scale would only hide that the gradients are not finite."""
+    if scale < LOWEST_SCALE:
+        raise UserError(
+            f"gradients overflow float16 after update {num_updates} even at a loss scale of {LOWEST_SCALE:g}; lower the "
+            "learning rate, clip gradients (train.clip_grad_norm), or use run.dtype bfloat16 or float32"
+        )
+
+
+def scaler_state(scaler: torch.amp.GradScaler) -> dict[str, float]:
+    """Return the scale, and the updates since it last changed; empty where nothing is scaled."""
+    own = scaler.state_dict()
+    return {"scale": own["scale"], "good_updates": own["_growth_tracker"]} if own else {}
+
+
+def load_scaler(scaler: torch.amp.GradScaler, state: dict[str, float]) -> None:
+    """Go on with a scale that was saved; one that another dtype did not need starts anew."""
+    if state and scaler.is_enabled():
+        good_updates = min(int(state["good_updates"]), scaler.get_growth_interval() - 1)
+        scaler.load_state_dict({**scaler.state_dict(), "scale": state["scale"], "_growth_tracker": good_updates})
 
 
 class LocalBackend(Backend):

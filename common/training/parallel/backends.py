@@ -13,13 +13,13 @@ from torch import nn
 
 from revit.common.config.sections import ParallelOptions, ReplicaOptions, TrainOptions
 from revit.common.methods.task import Task
-from revit.common.system.distributed import World
+from revit.common.system.device import counted
+from revit.common.system.distributed import DistributedContext
 from revit.common.system.errors import UserError
 from revit.common.training.optim import build_optimizer
 from revit.common.training.parallel.backend import Backend, LocalBackend
-from revit.common.training.parallel.dealing import Dealing, deal
 from revit.common.training.parallel.deepspeed_backend import DeepSpeedBackend
-from revit.common.training.parallel.replica_backend import ReplicaBackend
+from revit.common.training.parallel.replicas import GridPlacement, ReplicaBackend, place_grids
 
 
 @dataclass(frozen=True)
@@ -31,31 +31,31 @@ class Division:
     """Rank of this process among those that read different samples."""
     num_ranks: int
     """Number of processes that read different samples."""
-    dealing: Dealing | None = None
+    placement: GridPlacement | None = None
     """Token grids of every process, for replicas."""
 
 
-def divide(options: ParallelOptions, network: nn.Module, world: World) -> Division:
+def divide(options: ParallelOptions, network: nn.Module, context: DistributedContext) -> Division:
     """Divide as `parallel` says. UserError where that does not fit the number of processes."""
     backend = options.backend
     if backend == "auto":
-        backend = "local" if world.size == 1 else "deepspeed"
-    if backend == "local" and world.size > 1:
+        backend = "local" if context.size == 1 else "deepspeed"
+    if backend == "local" and context.size > 1:
         raise UserError(
-            f"parallel.backend is local, which is one process, but {world.size} were started; set it to deepspeed or "
+            f"parallel.backend is local, which is one process, but {context.size} were started; set it to deepspeed or "
             "replicas, or start without a launcher"
         )
     if backend != "replicas":
-        return Division(backend, world.rank, world.size)
-    if world.size == 1:
+        return Division(backend, context.rank, context.size)
+    if context.size == 1:
         raise UserError(
             "parallel.backend replicas wants several processes, and this is one; start it by torchrun, or leave the backend "
             "to auto"
         )
     # A network without grids, such as the assigner, is trained by plain data parallelism.
     grids, width = getattr(network, "grids", ()), getattr(network, "embed_dim", 0)
-    dealing = deal(grids, width, options.replicas, world.rank, world.size)
-    return Division(backend, dealing.group, dealing.num_groups, dealing)
+    placement = place_grids(grids, width, options.replicas, context.rank, context.size)
+    return Division(backend, placement.group, placement.num_groups, placement)
 
 
 def make_backend(
@@ -65,12 +65,11 @@ def make_backend(
 
     Raises UserError where `effective_batch` cannot be reached, or something is not installed.
     """
-    accumulate = _accumulate(train, division)
+    settings: tuple[Any, ...] = (device, dtype, _accumulate(train, division), train.clip_grad_norm, options)
     if division.backend == "deepspeed":
-        return _deepspeed(options, train, accumulate, device, dtype)
-    settings: tuple[Any, ...] = (device, dtype, accumulate, train.clip_grad_norm, options)
-    if division.dealing is not None:
-        replicas = ReplicaBackend(*settings, dealing=division.dealing)
+        return _deepspeed(train, *settings)
+    if division.placement is not None:
+        replicas = ReplicaBackend(*settings, placement=division.placement)
         replicas.share(task)
         return replicas
     return LocalBackend(*settings)
@@ -83,18 +82,18 @@ def check_training(
     network: nn.Module,
     device: torch.device,
     dtype: str,
-    world: World,
+    context: DistributedContext,
 ) -> list[str]:
     """Raise what starting this training would, before the first training of a run begins.
     What it would not heed is returned, in words.
 
     section: of the configuration, with this training's keys. `network` is not changed.
     """
-    division = divide(options, network, world)
+    division = divide(options, network, context)
     accumulate = _accumulate(train, division, section)
     if division.backend == "deepspeed":
-        backend = _deepspeed(options, train, accumulate, device, dtype)
-        backend.settings(build_optimizer(network, train.optim), world.size, section)
+        backend = _deepspeed(train, device, dtype, accumulate, train.clip_grad_norm, options)
+        backend.settings(build_optimizer(network, train.optim), context.size, section)
     return passed_over(options, division.backend)
 
 
@@ -119,18 +118,9 @@ def passed_over(options: ParallelOptions, backend: str) -> list[str]:
     return lines
 
 
-def _deepspeed(
-    options: ParallelOptions, train: TrainOptions, accumulate: int, device: torch.device, dtype: str
-) -> DeepSpeedBackend:
-    return DeepSpeedBackend(
-        device,
-        dtype,
-        accumulate,
-        train.clip_grad_norm,
-        options,
-        batch_size=train.batch_size,
-        effective_given=train.effective_batch is not None,
-    )
+def _deepspeed(train: TrainOptions, *settings: Any) -> DeepSpeedBackend:
+    effective_given = train.effective_batch is not None
+    return DeepSpeedBackend(*settings, batch_size=train.batch_size, effective_given=effective_given)
 
 
 def _accumulate(train: TrainOptions, division: Division, section: str = "train") -> int:
@@ -140,16 +130,13 @@ def _accumulate(train: TrainOptions, division: Division, section: str = "train")
         raise UserError(f"{section}: {error}") from error
 
 
-Facts = dict[str, Any]
-
-
 def start_facts(
-    division: Division, backend: Backend, parallel: ParallelOptions, train: TrainOptions, world: World
-) -> Facts:
+    division: Division, backend: Backend, parallel: ParallelOptions, train: TrainOptions, context: DistributedContext
+) -> dict[str, Any]:
     """Return what a training runs on, for a log that programs read. Called by all processes."""
-    places = world.gather((socket.gethostname(), _device_name(backend.device, world)))
-    facts: Facts = {
-        "processes": world.size,
+    places = context.gather((socket.gethostname(), _device_name(backend.device, context)))
+    facts: dict[str, Any] = {
+        "processes": context.size,
         "machines": len({host for host, _ in places}),
         "devices": dict(Counter(device for _, device in places)),
         "backend": division.backend,
@@ -161,8 +148,8 @@ def start_facts(
     }
     if division.backend == "deepspeed":
         facts |= {"zero_stage": parallel.zero_stage, "offload": parallel.offload}
-    if division.dealing is not None and division.dealing.ranks_per_group > 1:
-        facts["groups"] = str(division.dealing)
+    if division.placement is not None and division.placement.ranks_per_group > 1:
+        facts["groups"] = str(division.placement)
     return facts
 
 
@@ -170,7 +157,7 @@ def start_line(facts: Mapping[str, Any]) -> str:
     """Say the same to people: `2 processes on 1 machine, cpu, DeepSpeed ZeRO 1, bfloat16; an update is 32 samples = 16 x 2 processes
     x 1`, where the last number counts accumulated batches; of one process without what there is one of."""
     processes, devices = facts["processes"], facts["devices"]
-    where = f"{_counted(processes, 'process')} on {_counted(facts['machines'], 'machine')}"
+    where = f"{counted(processes, 'process')} on {counted(facts['machines'], 'machine')}"
     parts = [
         "1 process" if processes == 1 else where,
         " and ".join(name if len(devices) == 1 else f"{number} x {name}" for name, number in devices.items()),
@@ -182,9 +169,9 @@ def start_line(facts: Mapping[str, Any]) -> str:
 
 def _update(facts: Mapping[str, Any]) -> str:
     size, accumulate = facts["batch_size"], facts["accumulate"]
-    samples = _counted(facts["effective_batch"], "sample")
+    samples = counted(facts["effective_batch"], "sample")
     if facts["processes"] > 1:
-        readers = _counted(facts["reading"], "group" if "groups" in facts else "process")
+        readers = counted(facts["reading"], "group" if "groups" in facts else "process")
         return f"{samples} = {size} x {readers} x {accumulate}"
     return samples if accumulate == 1 else f"{samples} = {size} x {accumulate}"
 
@@ -198,13 +185,8 @@ def _backend_name(facts: Mapping[str, Any]) -> str:
     return f"DeepSpeed ZeRO {facts['zero_stage']}" + ("" if offload == "none" else f" with offload {offload}")
 
 
-def _device_name(device: torch.device, world: World) -> str:
+def _device_name(device: torch.device, context: DistributedContext) -> str:
     if device.type != "cuda":
         return device.type
     name, visible = torch.cuda.get_device_name(device), torch.cuda.device_count()
-    return f"{name} (1 of {visible} GPUs)" if world.size == 1 and visible > 1 else name
-
-
-def _counted(number: int, noun: str) -> str:
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{number} {noun if number == 1 else plural}"
+    return f"{name} (1 of {visible} GPUs)" if context.size == 1 and visible > 1 else name

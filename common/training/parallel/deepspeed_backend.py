@@ -14,20 +14,18 @@ from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from revit.common.config.sections import ParallelOptions
 from revit.common.system.device import allow_graphs, to_cpu
 from revit.common.system.errors import UserError
-from revit.common.training.parallel.backend import DEFAULT, Backend, equip
-from revit.common.training.parallel.deepspeed_config import merge, our_settings, read_config
-from revit.common.training.parallel.deepspeed_library import check_settings, import_deepspeed, without_hooks
-from revit.common.training.parallel.loss_scale import (
-    check_scale,
-    load_scaler,
-    load_zero_scaler,
-    scaler_state,
-    zero_scaler_state,
+from revit.common.training.parallel.backend import Backend, check_scale, equip, load_scaler, scaler_state
+from revit.common.training.parallel.deepspeed_config import (
+    check_settings,
+    import_deepspeed,
+    merge,
+    our_settings,
+    read_config,
+    without_hooks,
 )
-from revit.common.training.parallel.zero_state import load_zero_optimizer_state, zero_optimizer_state
+from revit.common.training.parallel.optimizer_state import load_zero_optimizer_state, zero_optimizer_state
 
 
 class DeepSpeedBackend(Backend):
@@ -47,19 +45,20 @@ class DeepSpeedBackend(Backend):
         self,
         device: torch.device,
         dtype: str = "auto",
-        accumulate: int = 1,
-        clip_grad_norm: float | None = None,
-        options: ParallelOptions = DEFAULT,
-        *,
+        *arguments: Any,
         batch_size: int,
         effective_given: bool = True,
+        **settings: Any,
     ) -> None:
-        """Make the backend; effective_given: `accumulate` comes from the user's effective_batch, for what is said of it."""
-        super().__init__(device, "bfloat16" if dtype == "auto" else dtype, accumulate, clip_grad_norm, options)
+        """Make the backend; the other arguments are those of `Backend`.
+
+        effective_given: `accumulate` comes from the user's effective_batch, for what is said of it.
+        """
+        super().__init__(device, "bfloat16" if dtype == "auto" else dtype, *arguments, **settings)
         self.deepspeed = import_deepspeed(device)
         self.batch_size = batch_size
         self.effective_given = effective_given
-        self.stage = int(options.zero_stage)
+        self.stage = int(self.options.zero_stage)
 
     def settings(
         self, optimizer: Optimizer, world_size: int, training: str = "train"
@@ -117,10 +116,15 @@ class DeepSpeedBackend(Backend):
         scale = self._scale()
         self.engine.step()
         self._forget_gradients()
-        if not self.engine.was_step_applied() or self._scale() < scale:
-            self._explain_skipping()
-            return False
-        return True
+        if self.engine.was_step_applied() and self._scale() >= scale:
+            return True
+        if self.dtype != "float16":
+            raise UserError(
+                f"gradients are not finite after update {self.num_updates}, though the losses are; lower the learning rate or "
+                "clip gradients (train.clip_grad_norm)"
+            )
+        check_scale(self._scale(), self.num_updates)
+        return False
 
     def _forget_gradients(self) -> None:
         """Set the sums of gradients to zero.
@@ -137,15 +141,6 @@ class DeepSpeedBackend(Backend):
         on_host = [] if self.stage == 3 else list(optimizer.accumulated_grads_in_cpu.values())
         for buffer in [*on_host, *(piece.grad for piece in flat if piece.grad is not None)]:
             buffer.zero_()
-
-    def _explain_skipping(self) -> None:
-        if self.dtype == "float16":
-            check_scale(self._scale(), self.num_updates)
-            return
-        raise UserError(
-            f"gradients are not finite after update {self.num_updates}, though the losses are; lower the learning rate or "
-            "clip gradients (train.clip_grad_norm)"
-        )
 
     @contextmanager
     def whole(self) -> Iterator[nn.Module]:
@@ -183,7 +178,7 @@ class DeepSpeedBackend(Backend):
         """Put PyTorch's linear layer back, which ZeRO 3 replaces for the whole process."""
         nn.functional.linear = self._linear
 
-    # -- the scale of float16 ----------------------------------------------------------------------------------------
+    # -- the scale of float16: PyTorch keeps it without ZeRO, DeepSpeed with it ---------------------------------------
 
     def _scale(self) -> float:
         if self.dtype != "float16":
@@ -197,10 +192,14 @@ class DeepSpeedBackend(Backend):
             return {}
         if self.stage == 0:
             return scaler_state(self.engine.torch_autocast_z0_gradscaler)
-        return zero_scaler_state(self.engine.optimizer.loss_scaler)
+        scaler = self.engine.optimizer.loss_scaler
+        return {"scale": scaler.cur_scale, "good_updates": scaler.cur_iter - scaler.last_overflow_iter - 1}
 
     def _load_scaler(self, state: dict[str, float]) -> None:
-        if self.dtype == "float16" and self.stage == 0:
+        if self.dtype != "float16" or not state:
+            return
+        if self.stage == 0:
             load_scaler(self.engine.torch_autocast_z0_gradscaler, state)
-        elif self.dtype == "float16":
-            load_zero_scaler(self.engine.optimizer.loss_scaler, state)
+            return
+        scaler = self.engine.optimizer.loss_scaler
+        scaler.cur_scale, scaler.cur_iter, scaler.last_overflow_iter = state["scale"], int(state["good_updates"]), -1

@@ -1,17 +1,24 @@
-"""DeepSpeed's own settings, made from ours, and a JSON file of the user's merged into them."""
+"""DeepSpeed: imported quietly, its settings made from ours and a JSON file of the user's, and asked what it thinks of them."""
 
 from __future__ import annotations
 
 import json
+import logging
+import os
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+from pydantic import ValidationError
+from torch import nn
 from torch.optim import Optimizer
 
 from revit.common.config.sections import ParallelOptions
 from revit.common.system.errors import UserError
-from revit.common.training.parallel.loss_scale import SCALE_KEYS, scaler_arguments
+from revit.common.training.parallel.backend import LOWEST_SCALE
 
 Json = dict[str, Any]
 
@@ -30,6 +37,13 @@ GOVERNED_BY = {
     "scheduler": "train.schedule",
 }
 """Where a value of DeepSpeed's is set here; the longest matching key counts."""
+SCALER_ARGUMENTS = {
+    "initial_scale_power": "init_scale",
+    "loss_scale_window": "scale_window",
+    "hysteresis": "delayed_shift",
+    "consecutive_hysteresis": "consecutive_hysteresis",
+}
+"""Key of DeepSpeed's `fp16` section -> argument of its loss scaler."""
 WITHOUT_EFFECTIVE_BATCH = {
     "train_batch_size": "train.batch_size times the processes",
     "gradient_accumulation_steps": "default, as train.effective_batch is not given",
@@ -51,7 +65,6 @@ def our_settings(
     bfloat16 and float16 are torch's autocast, as without DeepSpeed: weights, their averages and the sums of gradients
     stay float32 (DeepSpeed's own `bf16` and `fp16` would convert the network, its buffers and its losses).
     """
-    host = {"none": (), "optimizer": ("optimizer",), "parameters": ("optimizer", "param")}[options.offload]
     return {
         "train_batch_size": batch_size * accumulate * world_size,
         "train_micro_batch_size_per_gpu": batch_size,
@@ -61,8 +74,8 @@ def our_settings(
         "gradient_clipping": clip_grad_norm or 0.0,  # written in any case: left out, it is 1.0
         "zero_optimization": {
             "stage": options.zero_stage,
-            "offload_optimizer": {"device": "cpu" if "optimizer" in host else "none"},
-            "offload_param": {"device": "cpu" if "param" in host else "none"},
+            "offload_optimizer": {"device": "none" if options.offload == "none" else "cpu"},
+            "offload_param": {"device": "cpu" if options.offload == "parameters" else "none"},
         },
         "bf16": {"enabled": dtype == "bfloat16"},
         "fp16": {"enabled": dtype == "float16", "loss_scale": 0},
@@ -72,18 +85,6 @@ def our_settings(
             "lower_precision_safe_modules": [],  # gradients travel in float32
         },
     }
-
-
-def defaults(device_type: str) -> Json:
-    """Return the settings that a file may replace without asking."""
-    settings: Json = {
-        "steps_per_print": 10**9,  # our own log speaks
-        "zero_allow_untested_optimizer": True,  # which is every one but Adam
-        "zero_force_ds_cpu_optimizer": False,
-    }
-    if device_type == "cpu":
-        settings["zero_optimization"] = {"overlap_comm": False}  # there are no streams to overlap
-    return settings
 
 
 def read_config(path: Path) -> Json:
@@ -131,7 +132,7 @@ def merge(
     problems += [_contradiction(*one, training, governed) for one in differing]
     for section, known in (
         ("bf16", {"enabled"}),
-        ("fp16", {"enabled", "loss_scale", "min_loss_scale", "auto_cast", *SCALE_KEYS}),
+        ("fp16", {"enabled", "loss_scale", "min_loss_scale", "auto_cast", *SCALER_ARGUMENTS}),
     ):
         for key in sorted(set(_section(theirs, section)) - known):
             problems.append(f"{section}.{key}: has no meaning where weights stay float32; remove it from the file")
@@ -141,8 +142,15 @@ def merge(
             f"parallel.deepspeed_config: {path} contradicts the settings of the run; change one of the two, or write "
             f'"auto" in the file to take ours:{listed}'
         )
-    both = _merged(_merged(defaults(device_type), ours), theirs)
-    scaling = scaler_arguments(both.pop("fp16"))
+    defaults: Json = {
+        "steps_per_print": 10**9,  # our own log speaks
+        "zero_allow_untested_optimizer": True,  # which is every one but Adam
+        "zero_force_ds_cpu_optimizer": False,
+        # A CPU has no streams to overlap.
+        "zero_optimization": {"overlap_comm": False} if device_type == "cpu" else {},
+    }
+    both = _merged(_merged(defaults, ours), theirs)
+    scaling = _scaler_arguments(both.pop("fp16"))
     del both["bf16"]
     for name in ("offload_optimizer", "offload_param"):
         if both["zero_optimization"][name]["device"] == "none":
@@ -204,3 +212,85 @@ def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Json:
         elif value != "auto" and not (value is None and isinstance(both.get(key), Mapping)):
             both[key] = value
     return both
+
+
+def import_deepspeed(device: torch.device) -> Any:
+    """Import the library, quietly. Raises UserError that says what to install where it is missing."""
+    if device.type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read when it is imported
+    try:
+        import deepspeed
+        from deepspeed.utils import logger
+    except ImportError as error:
+        raise UserError(
+            f"parallel.backend deepspeed, which several processes take by default, needs DeepSpeed, and it cannot be "
+            f'imported ({error}). Install it on Linux with: pip install "revit-video[train]" (or pip install deepspeed); '
+            "without it one process trains: parallel.backend=local, started by python alone"
+        ) from error
+    logger.setLevel(logging.WARNING)
+    # For inference on CPUs only. It would be compiled at the start, behind a lock that a killed process leaves closed.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def check_settings(deepspeed: Any, settings: Mapping[str, Any], path: Path | None) -> None:
+    """Raise UserError, on one line, where the library refuses its settings; `path` is the user's part of them."""
+    # The arithmetic of batches is compared before, and depends on processes that the library may not know of yet.
+    config = {key: value for key, value in settings.items() if key != "train_batch_size"}
+    refusals = (AssertionError, AttributeError, KeyError, TypeError, ValueError)
+    try:
+        deepspeed.DeepSpeedConfig(config)
+    except (*refusals, deepspeed.runtime.config.DeepSpeedConfigError) as error:
+        whose = "They are made from parallel, train and run." if path is None else f"See {path}."
+        raise UserError(f"DeepSpeed refuses its settings: {_reasons(error, config)}. {whose}") from error
+
+
+def _reasons(error: Exception, config: Mapping[str, Any]) -> str:
+    if not isinstance(error, ValidationError):
+        text = re.sub(r"(\b[Ss]ee\s+)?https?://\S+", "", str(error))
+        return " ".join(text.split()).rstrip(".") or type(error).__name__
+    return "; ".join(
+        f"{'.'.join(map(str, _key(one['loc'], one['input'], config) or one['loc']))}: {one['msg'][:1].lower()}{one['msg'][1:]}, found {one['input']!r:.60}"
+        for one in error.errors(include_url=False)
+    )
+
+
+def _key(place: tuple[int | str, ...], value: Any, config: Mapping[str, Any]) -> tuple[int | str, ...] | None:
+    """Find the path of a key that one of the library's classes refused, which do not know their section:
+    the first section that has this value there."""
+    there: Any = config
+    for name in place:
+        there = there.get(name, _key) if isinstance(there, Mapping) else _key  # itself: what no configuration holds
+    if there == value:
+        return place
+    for name, section in config.items():
+        if isinstance(section, Mapping) and (inner := _key(place, value, section)) is not None:
+            return name, *inner
+    return None
+
+
+def _scaler_arguments(fp16: Mapping[str, Any]) -> Json:
+    """Return the arguments of DeepSpeed's dynamic loss scaler for an `fp16` section; PyTorch's numbers where it is silent."""
+    given = {SCALER_ARGUMENTS[key]: value for key, value in fp16.items() if key in SCALER_ARGUMENTS and value != "auto"}
+    return {
+        "scale_window": 2000,
+        "min_scale": LOWEST_SCALE / 2,  # reached only to be reported
+        "delayed_shift": 1,
+        "consecutive_hysteresis": False,
+        "raise_error_at_min_scale": False,
+        **given,
+        "init_scale": 2.0 ** given.get("init_scale", 16),
+    }
+
+
+@contextmanager
+def without_hooks(network: nn.Module) -> Iterator[None]:
+    """Take DeepSpeed's hooks off inside: those of ZeRO 3 would wait for other ranks and split the weights."""
+    kept = [(module, module._forward_pre_hooks, module._forward_hooks) for module in network.modules()]
+    try:
+        for module, before, after in kept:
+            module._forward_pre_hooks, module._forward_hooks = type(before)(), type(after)()
+        yield
+    finally:
+        for module, before, after in kept:
+            module._forward_pre_hooks, module._forward_hooks = before, after

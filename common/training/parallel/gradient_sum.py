@@ -44,7 +44,8 @@ class GradientSum:
         self.bucket_bytes = bucket_bytes
         self.group = group
         # Roughly the order of a backward pass.
-        self._named = [pair for pair in network.named_parameters() if pair[1].requires_grad][::-1]
+        named = [*network.named_parameters()][::-1]
+        self._names = {parameter: name for name, parameter in named if parameter.requires_grad}
         self._buckets: list[_Bucket] | None = None
         self._bucket_of: dict[nn.Parameter, _Bucket] = {}
         self._fired: set[nn.Parameter] = set()
@@ -53,15 +54,15 @@ class GradientSum:
         self._passes_per_update = 0
         self._next = 0
         """Buckets already sent."""
-        for _, parameter in self._named:
+        for parameter in self._names:
             parameter.register_post_accumulate_grad_hook(self._arrived)
 
     def backward_begins(self) -> None:
         """Begin another backward pass of this update."""
         self._passes += 1
         self._fired.clear()
-        if self._buckets is not None and self._passes == self._passes_per_update:
-            self._send_ready(self._buckets)
+        if self._passes == self._passes_per_update:
+            self._send()
 
     def finish(self) -> None:
         """Wait until every gradient is the sum over all ranks."""
@@ -69,9 +70,10 @@ class GradientSum:
             self._passes_per_update = self._passes
             self._buckets = self._fill_buckets()
         else:
-            self._check_outsiders()
-        for bucket in self._buckets[self._next :]:
-            self._send(bucket)
+            for parameter in self._names:
+                if parameter.grad is not None and parameter not in self._bucket_of:
+                    raise self._changed(parameter)
+        self._send(all_of_them=True)
         for bucket in self._buckets:
             if bucket.work is not None:
                 bucket.work.wait()
@@ -92,22 +94,21 @@ class GradientSum:
         elif self._passes >= self._passes_per_update and parameter in self._bucket_of:
             bucket = self._bucket_of[parameter]
             if bucket.work is not None:
-                raise RuntimeError(_changed(self._name(parameter)))
+                raise self._changed(parameter)
             bucket.missing.discard(parameter)
-            self._send_ready(self._buckets)
+            self._send()
 
-    def _send_ready(self, buckets: Sequence[_Bucket]) -> None:
-        # In order: the collectives of all ranks have to match.
-        while self._next < len(buckets) and not buckets[self._next].missing:
-            self._send(buckets[self._next])
-
-    def _send(self, bucket: _Bucket) -> None:
-        bucket.work = dist.all_reduce(bucket.flat, group=self.group, async_op=True)
-        self._next += 1
+    def _send(self, all_of_them: bool = False) -> None:
+        """Send the next buckets, up to the first that waits for a gradient. In order: the collectives of all ranks have to
+        match."""
+        buckets = self._buckets or []
+        while self._next < len(buckets) and (all_of_them or not buckets[self._next].missing):
+            buckets[self._next].work = dist.all_reduce(buckets[self._next].flat, group=self.group, async_op=True)
+            self._next += 1
 
     def _fill_buckets(self) -> list[_Bucket]:
         """Make the buckets, after the passes of the first update, with what this rank has."""
-        parameters = [parameter for _, parameter in self._named]
+        parameters = list(self._names)
         if not parameters:
             return []
         here = [int(parameter.grad is not None) for parameter in parameters]
@@ -120,13 +121,11 @@ class GradientSum:
             self._bucket_of.update(dict.fromkeys(bucket.parameters, bucket))
         return buckets
 
-    def _check_outsiders(self) -> None:
-        for name, parameter in self._named:
-            if parameter.grad is not None and parameter not in self._bucket_of:
-                raise RuntimeError(_changed(name))
-
-    def _name(self, parameter: nn.Parameter) -> str:
-        return next(name for name, one in self._named if one is parameter)
+    def _changed(self, parameter: nn.Parameter) -> RuntimeError:
+        return RuntimeError(
+            f"{self._names[parameter]} got a gradient in a pass that gave it none in the first update; with a replica per token "
+            "length every update has to use the same parameters"
+        )
 
 
 class BufferMean:
@@ -186,10 +185,3 @@ def _cut(parameters: Sequence[nn.Parameter], size: int) -> list[list[nn.Paramete
         groups[-1].append(parameter)
         num_bytes += parameter.numel() * parameter.element_size()
     return groups
-
-
-def _changed(name: str) -> str:
-    return (
-        f"{name} got a gradient in a pass that gave it none in the first update; with a replica per token length every "
-        "update has to use the same parameters"
-    )

@@ -9,11 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from revit.common.drawing.cells import TokenCells, cells_of
 from revit.common.drawing.gallery import Gallery
-from revit.common.drawing.look import looks_of
-from revit.common.drawing.sheet import Look, draw_sheet
-from revit.common.drawing.tile import DARK, paint
+from revit.common.drawing.sheet import Look, draw_sheet, looks_of
+from revit.common.drawing.tile import DARK, TokenCells, cells_of, paint
 from revit.common.models.base import Reduction
 from revit.common.models.embed.patch_embed import PATCH_EMBEDS
 from revit.common.models.grid import TokenGrid

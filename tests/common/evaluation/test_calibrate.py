@@ -16,8 +16,7 @@ from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.budget import Budget, BudgetCurve, Milliseconds
 from revit.common.models.base import GridModel, ModelOutput
 from revit.common.models.grid import TokenGrid
-from revit.common.serving.budgets import budget_figures, budget_line, check_costs
-from revit.common.serving.milliseconds import measure_milliseconds
+from revit.common.serving.budgets import budget_line, check_costs, measure_milliseconds, reported_budget
 from revit.common.system.errors import UserError
 
 COSTS = Costs({"4x4": 4.0, "2x2": 1.0}, 0.2, 10, 2)
@@ -124,7 +123,7 @@ def reported(classifier, calibration, budget=None):
             costs = replace(COSTS, assigner=0.0)
     evaluation = answers({**grid_runners(classifier), "adaptive": classifier}, seed=3)
     report = adaptive_report(evaluation, costs, "logits", cascade=calibration.cascade)
-    figures = None if choice is None else budget_figures(choice, calibration.curve, report, classifier.policy)
+    figures = None if choice is None else reported_budget(choice, calibration.curve, report, classifier.policy)
     return report, figures
 
 
@@ -175,7 +174,7 @@ def test_the_clocks_milliseconds_stand_beside_those_by_shares(made):
     per_second = report["adaptive"]["per_second"]
     assert figures["achieved"]["ms_clock"] == pytest.approx(1000 / per_second)
     choice = calibration.curve.choose(Budget.parse("ms:6"), lambda: MADE_UP)
-    twice = budget_figures(choice, calibration.curve, report, classifier.policy, num_views=2)
+    twice = reported_budget(choice, calibration.curve, report, classifier.policy, num_views=2)
     assert twice["achieved"]["ms_clock"] == pytest.approx(500 / per_second)
     assert "(by the clock " in budget_line(figures)
     _, other = reported(classifier, calibration, "gmacs:2.2")
@@ -221,14 +220,14 @@ def test_a_curve_of_other_grids_is_refused(made):
 
 def test_milliseconds_where_shorter_is_no_faster_are_refused(made, monkeypatch):
     times = iter([1.0, 2.0, 0.1] * 7)
-    monkeypatch.setattr("revit.common.serving.milliseconds.seconds_of", lambda run, device: next(times))
+    monkeypatch.setattr("revit.common.serving.budgets.seconds_of", lambda run, device: next(times))
     with pytest.raises(ValueError, match="shorter grids take no less time here"):
         measure_milliseconds(made[1], (1, 3, 8, 8), CPU, "float32", 4)
 
 
 def test_milliseconds_are_of_one_input(made, monkeypatch):
     times = iter([0.4, 0.1, 0.02] * 7)
-    monkeypatch.setattr("revit.common.serving.milliseconds.seconds_of", lambda run, device: next(times))
+    monkeypatch.setattr("revit.common.serving.budgets.seconds_of", lambda run, device: next(times))
     found = measure_milliseconds(made[1], (1, 3, 8, 8), CPU, "float32", 4)
     assert found.grids == pytest.approx((100.0, 25.0))
     assert found.assigner == pytest.approx(5.0)

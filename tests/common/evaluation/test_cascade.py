@@ -27,14 +27,14 @@ def made(number=600, views=1, seed=0, choice="good"):
         logits = torch.randn(number, views, 5, generator=generator) * 0.3
         logits[torch.arange(number), :, targets] += margin
         answers[name] = Answers(logits, torch.zeros(number, views), 1.0)
-    lengths = (hardness < 0.7).long() + (hardness < 0.4).long()
+    grid_index = (hardness < 0.7).long() + (hardness < 0.4).long()
     if choice == "shuffled":
-        lengths = lengths.flatten()[torch.randperm(lengths.numel(), generator=generator)].view_as(lengths)
+        grid_index = grid_index.flatten()[torch.randperm(grid_index.numel(), generator=generator)].view_as(grid_index)
     elif choice == "longest":
-        lengths = torch.zeros_like(lengths)
+        grid_index = torch.zeros_like(grid_index)
     stacked = torch.stack([answers[name].logits for name in names])
-    chosen = stacked.gather(0, lengths[None, ..., None].expand(1, *stacked.shape[1:])).squeeze(0)
-    answers["adaptive"] = Answers(chosen, lengths, 1.0)
+    chosen = stacked.gather(0, grid_index[None, ..., None].expand(1, *stacked.shape[1:])).squeeze(0)
+    answers["adaptive"] = Answers(chosen, grid_index, 1.0)
     return Evaluation(torch.arange(number), targets, answers, [])
 
 

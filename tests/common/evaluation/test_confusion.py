@@ -6,26 +6,28 @@ import json
 
 import pytest
 import torch
-from made_runs import made_seen
+from made_runs import made_record
 
-from revit.common.evaluation.confusion import assigned_against_needed, by_length, confused_pairs, confusion, per_class
+from revit.common.evaluation.record import assigned_against_needed, by_length, confused_pairs, confusion, per_class
 from revit.common.report.summary import MOST_POINTS, read_training
 
 
 def test_classes():
-    seen = made_seen()
-    table = confusion(seen)
-    answers = list(zip(seen.targets.tolist(), seen.predictions["adaptive"].tolist()))
+    record = made_record()
+    table = confusion(record)
+    answers = list(zip(record.targets.tolist(), record.predictions["adaptive"].tolist()))
     for target in range(5):
         for answer in range(5):
             assert table[target, answer] == answers.count((target, answer))
-    rows = per_class(seen)
+    rows = per_class(record)
     assert [row["top1"] for row in rows] == sorted(row["top1"] for row in rows)
-    assert sum(row["top1"] * row["samples"] for row in rows) == pytest.approx(100 * int(seen.correct("adaptive").sum()))
-    pairs = confused_pairs(seen, most=100)
-    found = {(seen.label_names.index(row["class"]), seen.label_names.index(row["answered"])): row for row in pairs}
+    assert sum(row["top1"] * row["samples"] for row in rows) == pytest.approx(
+        100 * int(record.correct("adaptive").sum())
+    )
+    pairs = confused_pairs(record, most=100)
+    found = {(record.label_names.index(row["class"]), record.label_names.index(row["answered"])): row for row in pairs}
     assert len(found) == len(pairs)
-    assert sum(row["samples"] for row in pairs) == int((~seen.correct("adaptive")).sum())
+    assert sum(row["samples"] for row in pairs) == int((~record.correct("adaptive")).sum())
     for (target, answer), row in found.items():
         assert target != answer
         assert row["samples"] == table[target, answer]
@@ -34,45 +36,50 @@ def test_classes():
 
 
 def test_classes_without_samples_and_without_mistakes():
-    seen = made_seen(num=6, classes=3)
-    right = dict.fromkeys(seen.predictions, seen.targets)
-    perfect = type(seen)(("a", "b", "c", "none"), seen.grids, seen.ids, seen.targets, right, seen.probabilities)
+    record = made_record(num=6, classes=3)
+    right = dict.fromkeys(record.predictions, record.targets)
+    perfect = type(record)(
+        ("a", "b", "c", "none"), record.grids, record.ids, record.targets, right, record.probabilities
+    )
     assert confused_pairs(perfect) == []
     assert [row["class"] for row in per_class(perfect)] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("views", [1, 3])
 def test_lengths(views):
-    seen = made_seen(views=views)
-    seen.lengths[::7, -1] = 0
-    rows = by_length(seen)
+    record = made_record(views=views)
+    record.grid_index[::7, -1] = 0
+    rows = by_length(record)
     assert sum(row["inputs"] for row in rows) == 200 * views
     assert sum(row["share"] for row in rows) == pytest.approx(1)
-    table = assigned_against_needed(seen)
+    table = assigned_against_needed(record)
     for position, row in enumerate(rows):
         inputs = [
-            (sample, view) for sample in range(200) for view in range(views) if seen.lengths[sample, view] == position
+            (sample, view)
+            for sample in range(200)
+            for view in range(views)
+            if record.grid_index[sample, view] == position
         ]
         assert row["inputs"] == len(inputs)
-        for grid in seen.grids:
-            right = [bool(seen.correct(grid)[sample]) for sample, _ in inputs]
+        for grid in record.grids:
+            right = [bool(record.correct(grid)[sample]) for sample, _ in inputs]
             assert row["top1_at"][grid] == pytest.approx(100 * sum(right) / len(right))
         needed = [0, 0, 0]
         for sample, _ in inputs:
-            short, long = bool(seen.correct("3x3")[sample]), bool(seen.correct("6x6")[sample])
+            short, long = bool(record.correct("3x3")[sample]), bool(record.correct("6x6")[sample])
             needed[1 if short else 0 if long else 2] += 1
         assert table[row["length"]] == needed
 
 
 def test_a_length_that_was_never_given():
-    seen = made_seen()
-    seen.lengths.zero_()
-    long, short = by_length(seen)
+    record = made_record()
+    record.grid_index.zero_()
+    long, short = by_length(record)
     assert (long["inputs"], short["inputs"]) == (200, 0)
     assert short["top1"] is None
     assert short["top1_at"] == {"6x6": None, "3x3": None}
-    assert by_length(made_seen(assigner=False)) == []
-    assert assigned_against_needed(made_seen(assigner=False)) == {}
+    assert by_length(made_record(assigner=False)) == []
+    assert assigned_against_needed(made_record(assigner=False)) == {}
 
 
 def test_curves_of_an_interrupted_run(tmp_path):

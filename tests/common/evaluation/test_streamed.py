@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from revit.common.data.batch import Batch
-from revit.common.evaluation.evaluate import evaluate, grid_runners
-from revit.common.evaluation.streamed import Streamed
+from revit.common.evaluation.evaluate import Streamed, evaluate, grid_runners
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.models.base import Normalizer
 from revit.common.serving.batches import OUT_OF_MEMORY
@@ -60,8 +59,8 @@ def test_the_answers_are_those_of_every_batch_alone(dtype: str) -> None:
     found = evaluate({"adaptive": Streamed(networks, PIXELS, CPU)}, batches(20), PIXELS, CPU, dtype)
     streamed = found.answers["adaptive"]
     assert streamed.logits.shape == (80, VIEWS, 5)
-    assert torch.equal(streamed.lengths, plain.lengths)
-    assert set(plain.lengths.flatten().tolist()) == {0, 1, 2}
+    assert torch.equal(streamed.grid_index, plain.grid_index)
+    assert set(plain.grid_index.flatten().tolist()) == {0, 1, 2}
     torch.testing.assert_close(streamed.logits, plain.logits, atol=1e-5 if dtype == "float32" else 0.1, rtol=0)
     assert streamed.seconds > 0
     limits = {"4x4": 4, "2x2": 16, "1x1": 64}
@@ -76,8 +75,8 @@ def test_every_grid_agrees_with_what_was_assigned() -> None:
     runners: dict[str, Any] = {**grid_runners(networks), "adaptive": Streamed(networks, PIXELS, CPU)}
     answers = evaluate(runners, batches(5), PIXELS, CPU).answers
     per_grid = torch.stack([answers[grid.name].logits for grid in networks.grids])
-    lengths = answers["adaptive"].lengths
-    expected = per_grid.gather(0, lengths[None, ..., None].expand(1, -1, -1, 5))[0]
+    grid_index = answers["adaptive"].grid_index
+    expected = per_grid.gather(0, grid_index[None, ..., None].expand(1, -1, -1, 5))[0]
     torch.testing.assert_close(answers["adaptive"].logits, expected, atol=1e-5, rtol=0)
 
 
@@ -86,14 +85,14 @@ def test_pixels_are_let_go_of_once_they_were_answered() -> None:
     most = 0
     for batch in batches(40, samples=1):
         streamed.add(batch.inputs, VIEWS)
-        held = sum(one.reading.views is not None for one in streamed._all)
+        held = sum(one.views is not None for one in streamed._all)
         assert held == len(streamed._open)
         most = max(most, held)
-    logits, lengths = streamed.finish()
+    logits, grid_index = streamed.finish()
     assert logits.shape == (40, VIEWS, 5)
-    assert lengths.shape == (40, VIEWS)
+    assert grid_index.shape == (40, VIEWS)
     assert 0 < most <= 1 + 4 + 16  # views that fill all batches
-    assert all(one.reading.views is None for one in streamed._all)
+    assert all(one.views is None for one in streamed._all)
 
 
 def test_nothing_came_and_nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:

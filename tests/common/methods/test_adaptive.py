@@ -29,20 +29,20 @@ def model():
     return model
 
 
-@pytest.mark.parametrize("lengths", [[0, 1, 2, 1, 0, 2, 2], [0] * 7, [2] * 7, [1, 0, 0, 0, 0, 0, 0]])
-def test_every_input_gets_the_answer_of_its_own_grid_in_input_order(model, lengths):
+@pytest.mark.parametrize("grid_index", [[0, 1, 2, 1, 0, 2, 2], [0] * 7, [2] * 7, [1, 0, 0, 0, 0, 0, 0]])
+def test_every_input_gets_the_answer_of_its_own_grid_in_input_order(model, grid_index):
     inputs = torch.randn(7, 3, 2, 32, 32)
-    output = AdaptiveClassifier(model, max_batch=3)(inputs, torch.tensor(lengths))
-    for row, position in enumerate(lengths):
+    output = AdaptiveClassifier(model, max_batch=3)(inputs, torch.tensor(grid_index))
+    for row, position in enumerate(grid_index):
         alone = model(inputs[row : row + 1], model.grids[position]).prediction[0]
         assert torch.allclose(output.prediction[row], alone, atol=1e-5)
-    assert output.grid_index.tolist() == lengths
+    assert output.grid_index.tolist() == grid_index
 
 
 def test_groups_run_dense_and_in_bounded_pieces(model):
     recorder = Recorder(model)
-    lengths = torch.tensor([0] * 5 + [2] * 40)
-    AdaptiveClassifier(recorder, max_batch=2)(torch.randn(45, 3, 2, 32, 32), lengths)
+    grid_index = torch.tensor([0] * 5 + [2] * 40)
+    AdaptiveClassifier(recorder, max_batch=2)(torch.randn(45, 3, 2, 32, 32), grid_index)
     # 16 tokens against 1: the shortest grid takes 16 times as many at once.
     assert recorder.calls == [("4x4", 2), ("4x4", 2), ("4x4", 1), ("1x1", 32), ("1x1", 8)]
 

@@ -49,8 +49,8 @@ def test_every_mean_cost_is_reached_to_within_a_sample(num_grids, factor):
     table = torch.tensor(prices)
     for share in torch.linspace(0, 1, 53).tolist():
         target = prices[-1] + share * (prices[0] - prices[-1]) + ASSIGNER
-        lengths = grid_index_at(scores, steps.threshold(target))
-        assert float(table[lengths].mean()) + ASSIGNER == pytest.approx(target, abs=1.01 * one)
+        grid_index = grid_index_at(scores, steps.threshold(target))
+        assert float(table[grid_index].mean()) + ASSIGNER == pytest.approx(target, abs=1.01 * one)
 
 
 def test_many_inputs_are_kept_in_fewer_steps():
@@ -94,9 +94,9 @@ def test_the_dither_is_even_and_an_inputs_own():
 
 @pytest.mark.parametrize("target", [1.0, 1.3, 2.0, 3.1, 4.0])
 def test_dealt_lengths_cost_what_is_asked(target):
-    lengths = assign_at_random(dither(inputs(20_000)), PRICES[3], target)
-    assert float(torch.tensor(PRICES[3])[lengths].mean()) == pytest.approx(target, abs=0.03)
-    used = set(lengths.tolist())
+    grid_index = assign_at_random(dither(inputs(20_000)), PRICES[3], target)
+    assert float(torch.tensor(PRICES[3])[grid_index].mean()) == pytest.approx(target, abs=0.03)
+    used = set(grid_index.tolist())
     assert used == {1.0: {2}, 1.3: {1, 2}, 2.0: {1}, 3.1: {0, 1}, 4.0: {0}}[target]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import pytest
-from made_runs import content_of, made_seen, save_run
+from made_runs import content_of, made_record, save_run
 
 from revit.common.report.markdown import markdown
 from revit.common.report.page import render
@@ -16,7 +16,7 @@ from revit.common.report.summary import as_json, summarize
 @pytest.fixture
 def content():
     """Lengths of 10 and 4 ms alone, half of that in batches; the adaptive pass takes 8."""
-    found = copy.deepcopy(content_of(made_seen()))
+    found = copy.deepcopy(content_of(made_record()))
     found["random"]["share"] = found["adaptive"]["share"]
     found["oracle"]["share"] = {"6x6": 0.25, "3x3": 0.75}
     found["cascade"] = {"top1": 85.0, "gmacs": 0.8, "share": {"6x6": 0.4, "3x3": 0.6}, "curve": []}
@@ -62,7 +62,7 @@ def test_nothing_is_derived_from_what_is_not_known(content):
 
 
 def test_derived_times_are_marked_everywhere(content, tmp_path):
-    summary = summarize(save_run(tmp_path / "a", made_seen(), content))
+    summary = summarize(save_run(tmp_path / "a", made_record(), content))
     rows = {row["length"]: row for row in as_json([summary])["runs"][0]["rows"]}
     assert rows["cascade"]["alone"] == {"ms": 8.0, "per_second": 125.0, "derived": True}
     assert "derived" not in rows["adaptive"]["alone"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from made_runs import content_of, made_seen, save_run
+from made_runs import content_of, made_record, save_run
 
 from revit.common.report.markdown import markdown
 from revit.common.report.summary import as_json, summarize
@@ -16,10 +16,10 @@ def cells(line):
 
 
 def test_the_table(tmp_path):
-    seen = made_seen()
-    content = content_of(seen)
+    record = made_record()
+    content = content_of(record)
     content["model"] = "a|b\n*c*"
-    summary = summarize(save_run(tmp_path / "a", seen, content))
+    summary = summarize(save_run(tmp_path / "a", record, content))
     text = markdown([summary])
     first = text.splitlines()[0]
     assert first.startswith("**")
@@ -39,7 +39,7 @@ def test_the_table(tmp_path):
 
 
 def test_runs_of_other_protocols_are_marked(tmp_path):
-    summaries = [summarize(save_run(tmp_path / str(num), made_seen(num=num))) for num in (200, 300)]
+    summaries = [summarize(save_run(tmp_path / str(num), made_record(num=num))) for num in (200, 300)]
     text = markdown(summaries)
     assert "**NOT COMPARABLE: " in text
     head, _, *rows = [cells(line) for line in text.splitlines() if line.startswith("|")]
@@ -48,7 +48,7 @@ def test_runs_of_other_protocols_are_marked(tmp_path):
 
 
 def test_json_holds_everything(tmp_path):
-    summary = summarize(save_run(tmp_path / "a", made_seen(views=2)))
+    summary = summarize(save_run(tmp_path / "a", made_record(views=2)))
     found = json.loads(json.dumps(as_json([summary]), allow_nan=False))
     assert list(found) == ["verdicts", "warnings", "runs"]
     (run,) = found["runs"]

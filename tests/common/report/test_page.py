@@ -10,10 +10,10 @@ from dataclasses import replace
 import pytest
 import report
 import torch
-from made_runs import content_of, made_seen, save_run, speed_row, with_pictures
+from made_runs import content_of, made_record, save_run, speed_row, with_pictures
 from page_check import check
 
-from revit.common.evaluation.record import IN_RUN, Seen
+from revit.common.evaluation.record import IN_RUN, EvaluationRecord
 from revit.common.report.markdown import markdown
 from revit.common.report.page import render
 from revit.common.report.runs import RunReport, read_runs
@@ -22,7 +22,7 @@ from revit.common.report.summary import as_json, summarize
 
 @pytest.mark.parametrize("frames", [1, 4])
 def test_a_whole_page(tmp_path, frames):
-    run = save_run(tmp_path / "runs <a>", with_pictures(made_seen(), frames))
+    run = save_run(tmp_path / "runs <a>", with_pictures(made_record(), frames))
     page = check(render([summarize(run)]))
     assert page.source.count("<svg") == 1 + 2 + 3 + 2  # compute, time, model, assigner
     summary = summarize(run)
@@ -43,25 +43,25 @@ def test_the_first_line_says_what_the_assigner_is_worth(tmp_path):
     page = check(render([summarize(good)]))
     assert page.texts[0] == good.verdict.strip()
     assert page.texts[0].startswith("adaptive ")
-    seen = made_seen(useful=False)
-    content = content_of(seen)
+    record = made_record(useful=False)
+    content = content_of(record)
     content["random"]["top1"] = content["adaptive"]["top1"] - 0.5
-    bad = save_run(tmp_path / "bad", seen, content, log=False)
+    bad = save_run(tmp_path / "bad", record, content, log=False)
     page = check(render([summarize(bad)]))
     assert page.texts[0].startswith("THE ASSIGNER IS NO BETTER THAN CHANCE: +0.50 points")
     assert '<p class="verdict bad">' in page.source
 
 
 def test_a_saving_that_does_not_reach_the_clock_is_told(tmp_path):
-    content = content_of(made_seen())
-    run = save_run(tmp_path / "a", made_seen(), content)
+    content = content_of(made_record())
+    run = save_run(tmp_path / "a", made_record(), content)
     assert run.time_verdict == (
         "Measured on cpu (1 threads), the adaptive pass takes 80% of the time of 6x6 for one input alone and 80% in the best batch"
     )
     for row in content["speed"]["rows"]:
         if row["grid"] == "adaptive":
             row["per_second"] /= 2
-    run = save_run(tmp_path / "a", made_seen(), content, log=False)
+    run = save_run(tmp_path / "a", made_record(), content, log=False)
     assert run.time_verdict.startswith("THE SAVING DOES NOT REACH THE CLOCK: measured")
     assert "THE SAVING DOES NOT REACH THE CLOCK" in check(render([summarize(run)])).text
 
@@ -71,7 +71,7 @@ def test_several_runs_stand_side_by_side(tmp_path):
     page = check(render([summarize(run) for run in runs]))
     assert page.source.count("<svg") == 1 + 8 + 3
     assert "NOT COMPARABLE" not in page.text
-    other = made_seen(num=300, assigner=False)
+    other = made_record(num=300, assigner=False)
     runs.append(save_run(tmp_path / "c", other, log=False))
     page = check(render([summarize(run) for run in runs]))
     assert "NOT COMPARABLE" in page.text
@@ -92,8 +92,8 @@ def test_one_way_to_answer_is_no_plot(tmp_path):
 
 
 def test_a_run_of_one_length(tmp_path):
-    seen = made_seen(assigner=False)
-    run = save_run(tmp_path / "plain", seen)
+    record = made_record(assigner=False)
+    run = save_run(tmp_path / "plain", record)
     page = check(render([summarize(run)]))
     assert page.texts[0].startswith("top-1 ")
     assert "Examples by assigned length" not in page.text
@@ -102,9 +102,9 @@ def test_a_run_of_one_length(tmp_path):
 
 
 def test_older_runs_get_a_page_and_a_sentence(tmp_path):
-    content = content_of(made_seen())
+    content = content_of(made_record())
     old = {key: content[key] for key in ("fixed", "adaptive", "random", "oracle", "samples")}
-    run = save_run(tmp_path / "old", made_seen(), old, log=False)
+    run = save_run(tmp_path / "old", made_record(), old, log=False)
     (tmp_path / "old" / IN_RUN).unlink()
     page = check(render([summarize(run)]))
     assert len(summarize(run).missing) == 3
@@ -116,9 +116,9 @@ def test_older_runs_get_a_page_and_a_sentence(tmp_path):
 
 
 def test_what_is_of_another_evaluation_is_not_shown(tmp_path):
-    content = content_of(made_seen())
+    content = content_of(made_record())
     content["fixed"][1]["top1"] += 0.5
-    summary = summarize(save_run(tmp_path / "a", made_seen(), content))
+    summary = summarize(save_run(tmp_path / "a", made_record(), content))
     assert summary.record is None
     assert "of another evaluation than report.json" in check(render([summary])).text
 
@@ -128,12 +128,12 @@ ODD = "_<b>$\\frac{$ & \"x' $y$ \u65e5\u672c"
 
 def test_names_are_shown_as_they_are(tmp_path):
     """Markup, mathematics and what a legend would leave out, in names of runs, classes, stages and losses."""
-    seen = made_seen()
-    seen = replace(seen, label_names=tuple(f"{ODD}{number}" for number in range(len(seen.label_names))))
-    content = content_of(seen)
+    record = made_record()
+    record = replace(record, label_names=tuple(f"{ODD}{number}" for number in range(len(record.label_names))))
+    content = content_of(record)
     content |= {"model": ODD, "method": ODD, "verdict": ODD, "protocol": {ODD: {ODD: ODD}}}
     content["speed"]["device"] = ODD
-    runs = [save_run(tmp_path / f"{ODD} {number}", with_pictures(seen), content) for number in range(2)]
+    runs = [save_run(tmp_path / f"{ODD} {number}", with_pictures(record), content) for number in range(2)]
     line = {"event": "train", "stage": ODD, "update": 1, "lr": 1e-3, "loss": {ODD: 1.0, "_": 2.0}}
     for run in runs:
         with (run.folder / "log.jsonl").open("a") as log:
@@ -153,33 +153,33 @@ def test_what_reaches_the_clock_is_the_second_line(tmp_path):
     run = save_run(tmp_path / "a")
     page = check(render([summarize(run)]))
     assert page.texts[:2] == [run.verdict, run.time_verdict]
-    content = content_of(made_seen())
+    content = content_of(made_record())
     content["speed"]["rows"] = [row for row in content["speed"]["rows"] if row["batch"] > 1]
-    run = save_run(tmp_path / "a", made_seen(), content)
+    run = save_run(tmp_path / "a", made_record(), content)
     assert run.time_verdict.endswith("the adaptive pass takes 80% of the time of 6x6 in the best batch")
 
 
 def test_a_table_of_budgets(tmp_path):
-    content = content_of(made_seen())
+    content = content_of(made_record())
     points = [
         {"gmacs": gmacs, "top1": 60 + gmacs, "interval": [50.0, 70.0], "share": {"6x6": gmacs, "3x3": 1 - gmacs}, "how": how}
         for gmacs, how in ((0.0, "fixed"), *((number / 30, "assigner") for number in range(1, 30)), (1.0, "fixed"))
     ]  # fmt: skip
     content["calibration"] = {"split": "val", "num_samples": 77, "points": points}
-    page = check(render([summarize(save_run(tmp_path / "a", made_seen(), content))]))
+    page = check(render([summarize(save_run(tmp_path / "a", made_record(), content))]))
     assert "Budgets that can be asked for" in page.text
     assert "all at 3x3" in page.text
     assert "all at 6x6" in page.text
     assert "By the calibration on 77 samples of val" in page.text
     assert 8 < page.source.count("by the assigner: ") <= 14
     del points[3]["share"]
-    assert "Budgets that" not in render([summarize(save_run(tmp_path / "a", made_seen(), content))])
+    assert "Budgets that" not in render([summarize(save_run(tmp_path / "a", made_record(), content))])
 
 
 @pytest.mark.parametrize("num", [1, 2])
 def test_hardly_any_samples(tmp_path, num):
-    seen = with_pictures(made_seen(num=num, classes=2))
-    page = check(render([summarize(save_run(tmp_path / "a", seen))]))
+    record = with_pictures(made_record(num=num, classes=2))
+    page = check(render([summarize(save_run(tmp_path / "a", record))]))
     assert f"{num} samples evaluated" in page.text or f"{num} sample evaluated" in page.text
 
 
@@ -197,11 +197,11 @@ def test_many_classes(tmp_path, classes):
     answers = torch.where(torch.rand(5 * classes, generator=generator) < 0.3, targets // 2, targets)
     names = tuple(f"a class with a long name, number {number}" for number in range(classes))
     probabilities = torch.ones(5 * classes)
-    seen = Seen(
+    record = EvaluationRecord(
         names, ("6x6", "3x3"), torch.arange(5 * classes), targets, dict.fromkeys(("6x6", "3x3"), answers),
         dict.fromkeys(("6x6", "3x3"), probabilities),
     )  # fmt: skip
-    page = check(render([summarize(save_run(tmp_path / "a", seen))]))
+    page = check(render([summarize(save_run(tmp_path / "a", record))]))
     (picture,) = page.images
     assert int(picture["width"]) <= 1000
     assert f"The worst of {classes} classes" in page.text
@@ -210,12 +210,12 @@ def test_many_classes(tmp_path, classes):
 
 
 def test_cascade_and_budget_are_shown_where_they_are(tmp_path):
-    content = copy.deepcopy(content_of(made_seen()))
+    content = copy.deepcopy(content_of(made_record()))
     curve = [{"gmacs": 0.3, "top1": 60.0}, {"gmacs": 0.8, "top1": 85.0}, {"gmacs": 1.3, "top1": 90.0}]
     content["cascade"] = {"top1": 85.0, "gmacs": 0.8, "share": {"6x6": 0.5, "3x3": 0.5}, "curve": curve}
     content["budget"] = {"asked": "gmacs:0.8", "predicted": {"gmacs": 0.8}, "range": [0.3, 1.3]}
     content["calibration"] = {"split": "val", "points": [*curve, {"gmacs": None}, 3]}
-    page = check(render([summarize(save_run(tmp_path / "a", made_seen(), content))]))
+    page = check(render([summarize(save_run(tmp_path / "a", made_record(), content))]))
     assert "asked gmacs:0.8 predicted.gmacs 0.8 range 0.3, 1.3" in page.text
     assert "budgets, on val" in page.text
     assert page.source.count("cascade") > 2

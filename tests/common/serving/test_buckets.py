@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from revit.common.serving.buckets import LengthBuckets, padded_size
+from revit.common.serving.batches import GridBuckets
+from revit.common.serving.runtime import padded_size
 
 
 class Clock:
@@ -21,7 +22,7 @@ class Clock:
 def test_every_item_leaves_once_and_in_order(seed: int) -> None:
     draw, clock = random.Random(seed), Clock()
     limits = [draw.randint(1, 6) for _ in range(draw.randint(1, 4))]
-    buckets: LengthBuckets[int] = LengthBuckets(limits, max_wait_seconds=3.0, clock=clock)
+    buckets: GridBuckets[int] = GridBuckets(limits, max_wait_seconds=3.0, clock=clock)
     came: list[list[int]] = [[] for _ in limits]
     left: list[list[int]] = [[] for _ in limits]
     arrived: dict[int, float] = {}
@@ -44,12 +45,12 @@ def test_every_item_leaves_once_and_in_order(seed: int) -> None:
     while (batch := buckets.take_oldest()) is not None:
         left[batch[0]] += batch[1]
     assert left == came
-    assert len(buckets) == 0
+    assert buckets.seconds_left() is None
 
 
 def test_waiting_is_counted_from_the_oldest() -> None:
     clock = Clock()
-    buckets: LengthBuckets[str] = LengthBuckets([2, 2], max_wait_seconds=1.0, clock=clock)
+    buckets: GridBuckets[str] = GridBuckets([2, 2], max_wait_seconds=1.0, clock=clock)
     assert buckets.seconds_left() is None
     buckets.add(1, "first")
     clock.now = 0.4
@@ -65,7 +66,7 @@ def test_waiting_is_counted_from_the_oldest() -> None:
 
 def test_a_full_bucket_goes_before_an_old_one() -> None:
     clock = Clock()
-    buckets: LengthBuckets[int] = LengthBuckets([5, 2], max_wait_seconds=1.0, clock=clock)
+    buckets: GridBuckets[int] = GridBuckets([5, 2], max_wait_seconds=1.0, clock=clock)
     buckets.add(0, 0)
     clock.now = 5.0
     buckets.add(1, 1)
@@ -76,7 +77,7 @@ def test_a_full_bucket_goes_before_an_old_one() -> None:
 
 def test_impossible_limits_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        LengthBuckets([4, 0])
+        GridBuckets([4, 0], 1.0)
     with pytest.raises(ValueError, match="1 to 4"):
         padded_size(5, 4)
 

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from revit.common.serving.answer import Answer
 from revit.common.serving.batches import StreamBatches
 from revit.common.serving.engine import Engine
-from revit.common.serving.load import engine_of
 from revit.common.system.errors import UserError
 
 
@@ -25,7 +24,7 @@ from revit.common.system.errors import UserError
 def test_the_answers_are_those_of_each_input_alone(max_batch: int, views: int) -> None:
     classifier = made_classifier()
     paths = [str(number) for number in range(50)]
-    with engine_of(classifier, views=str(views), topk=5, max_batch=max_batch, **PLAIN) as engine:
+    with Engine(classifier, views=str(views), topk=5, max_batch=max_batch, **PLAIN) as engine:
         answers = list(engine.predict(paths))
         single = [engine(path) for path in paths[:8]]
     assert [answer.path for answer in answers] == paths
@@ -34,8 +33,8 @@ def test_the_answers_are_those_of_each_input_alone(max_batch: int, views: int) -
         if int(answer.path) % 7 == 3:
             assert answer.error == "it is broken"
             continue
-        lengths, probabilities = expected_of(classifier, answer.path, views)
-        assert answer.grids == tuple(classifier.networks.grids[length].name for length in lengths)
+        grid_index, probabilities = expected_of(classifier, answer.path, views)
+        assert answer.grids == tuple(classifier.networks.grids[index].name for index in grid_index)
         used.update(answer.grids)
         for guess in answer.guesses:
             assert guess.label == classifier.label_names[guess.number]
@@ -57,9 +56,7 @@ def test_inputs_of_one_length_run_together_though_others_came_between(monkeypatc
 
     monkeypatch.setattr(StreamBatches, "_run", noted)
     paths = [str(number) for number in range(700) if number % 7 != 3]
-    with engine_of(
-        made_classifier(ByBrightness()), max_batch=4, max_wait_seconds=1e9, memory_mb=4000, **PLAIN
-    ) as engine:
+    with Engine(made_classifier(ByBrightness()), max_batch=4, max_wait_seconds=1e9, memory_mb=4000, **PLAIN) as engine:
         limits = engine._limits
         assert limits == [4, 16, 64]
         assert sum(answer.error is None for answer in engine.predict(paths)) == 600
@@ -70,7 +67,7 @@ def test_inputs_of_one_length_run_together_though_others_came_between(monkeypatc
 
 def test_ten_thousand_inputs_in_bounded_memory() -> None:
     Made.most = Made.alive = 0
-    with engine_of(made_classifier(ByBrightness()), max_batch=8, num_readers=2, **PLAIN) as engine:
+    with Engine(made_classifier(ByBrightness()), max_batch=8, num_readers=2, **PLAIN) as engine:
         count = failed = 0
         for number, answer in enumerate(engine.predict(str(number) for number in range(10_000))):
             assert answer.path == str(number)
@@ -88,7 +85,7 @@ def test_ten_thousand_inputs_in_bounded_memory() -> None:
 def test_little_memory_means_few_inputs_under_way() -> None:
     Made.most = Made.alive = 0
     classifier = made_classifier()
-    with engine_of(classifier, max_batch=64, num_readers=1, memory_mb=0, **PLAIN) as engine:
+    with Engine(classifier, max_batch=64, num_readers=1, memory_mb=0, **PLAIN) as engine:
         answers = list(engine.predict(map(str, range(40))))
     assert [answer.path for answer in answers] == [str(number) for number in range(40)]
     assert Made.most <= 3
@@ -99,7 +96,7 @@ def test_pixels_and_answers_in_a_stream_of_paths() -> None:
     ready = Answer("folder", error="nothing in it")
     wrong = torch.zeros(1, 3, 2, 8, 8, dtype=torch.uint8)
     stream = ["1", pixels_of("2"), ready, wrong, torch.zeros(1, *SHAPE), "3"]
-    with engine_of(classifier, **PLAIN) as engine:
+    with Engine(classifier, **PLAIN) as engine:
         answers = list(engine.predict(stream))
         again = engine(pixels_of("2"))
     assert [answer.path for answer in answers] == ["1", "", "folder", "", "", "3"]
@@ -118,7 +115,7 @@ def test_an_answer_does_not_wait_for_a_stream_that_pauses() -> None:
         gate.wait(20)
         yield "2"
 
-    with engine_of(made_classifier(), max_batch=8, max_wait_seconds=0.01, **PLAIN) as engine:
+    with Engine(made_classifier(), max_batch=8, max_wait_seconds=0.01, **PLAIN) as engine:
         answers = engine.predict(pausing())
         assert next(answers).path == "1"  # while the stream still waits
         gate.set()
@@ -128,7 +125,7 @@ def test_an_answer_does_not_wait_for_a_stream_that_pauses() -> None:
 
 def test_a_stream_left_in_the_middle_ends_its_threads() -> None:
     before = threading.active_count()
-    with engine_of(made_classifier(), num_readers=3, **PLAIN) as engine:
+    with Engine(made_classifier(), num_readers=3, **PLAIN) as engine:
         stream = engine.predict(str(number) for number in itertools.count())
         assert next(stream).path == "0"
         stream.close()
@@ -142,7 +139,7 @@ def test_a_stream_left_in_the_middle_ends_its_threads() -> None:
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
     classifier = made_classifier()
     paths = [str(number) for number in range(40)]
-    with engine_of(classifier, max_batch=8, **PLAIN) as engine:
+    with Engine(classifier, max_batch=8, **PLAIN) as engine:
         expected = [(answer.grids, answer.error) for answer in engine.predict(paths)]
         forward = engine.networks.model.forward
         sizes: list[int] = []
@@ -170,7 +167,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(monkeypatch: pytest.M
 def test_damaged_weights_are_told_input_by_input() -> None:
     classifier = made_classifier()
     nn.init.constant_(classifier.networks.model.head.bias, float("nan"))  # type: ignore[arg-type]
-    with engine_of(classifier, **PLAIN) as engine:
+    with Engine(classifier, **PLAIN) as engine:
         (answer,) = engine.predict(["1"])
     assert answer.error == "the model's answer is not a number; its weights are damaged"
 
@@ -186,10 +183,10 @@ def test_damaged_weights_are_told_input_by_input() -> None:
 )
 def test_mistakes_are_explained(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        engine_of(made_classifier(), **PLAIN | settings)
+        Engine(made_classifier(), **PLAIN | settings)
 
 
 def test_a_grid_for_all() -> None:
-    with engine_of(made_classifier(), grid="2", **PLAIN) as engine:
+    with Engine(made_classifier(), grid="2", **PLAIN) as engine:
         assert isinstance(engine, Engine)
         assert {answer.grid for answer in engine.predict(["1", "2", "4"])} == {"2x2"}

@@ -9,7 +9,7 @@ import pytest
 from made_engine import PLAIN, made_classifier, pixels_of
 from torch import Tensor
 
-from revit.common.serving.load import engine_of
+from revit.common.serving.engine import Engine
 from revit.common.serving.runtime import Runtime
 
 
@@ -22,7 +22,7 @@ def test_behind_a_slow_model_batches_are_full(monkeypatch: pytest.MonkeyPatch) -
         time.sleep(0.05)  # a few of them take longer than a view may wait for others
         return forward(self, inputs, grid)
 
-    with engine_of(made_classifier(), max_batch=2, max_wait_seconds=0.2, **PLAIN) as engine:
+    with Engine(made_classifier(), max_batch=2, max_wait_seconds=0.2, **PLAIN) as engine:
         monkeypatch.setattr(Runtime, "forward", slow)
         assert len(list(engine.predict(pixels_of(str(number)) for number in range(80)))) == 80
         limits = {grid.name: limit for grid, limit in zip(engine.networks.grids, engine._limits)}

@@ -14,12 +14,10 @@ import pytest
 import torch
 from made_engine import PLAIN, SHAPE, ByBrightness, Made, made_classifier, pixels_of
 
-from revit.common.modality.classifier import Classifier
+from revit.common.modality.modality import Classifier
 from revit.common.serving import engine as engine_module
 from revit.common.serving.answer import Answer
 from revit.common.serving.engine import Engine
-from revit.common.serving.load import engine_of
-from revit.common.serving.options import Serving
 from revit.common.serving.plan import Plan
 from revit.common.system.errors import UserError
 
@@ -50,7 +48,7 @@ def test_a_stream_that_breaks_answers_what_came_before_and_the_engine_goes_on() 
         raise LookupError("the list ends here")
 
     Made.open_now = 0
-    with engine_of(quick(), max_batch=4, max_wait_seconds=1e12, num_readers=2, **PLAIN) as engine:
+    with Engine(quick(), max_batch=4, max_wait_seconds=1e12, num_readers=2, **PLAIN) as engine:
         whole = said(engine.predict(PATHS))
         answers: list[Answer] = []
         with pytest.raises(LookupError, match="the list ends here"):
@@ -65,7 +63,7 @@ def test_a_stream_that_breaks_answers_what_came_before_and_the_engine_goes_on() 
 
 
 def test_a_stream_of_nothing_and_inputs_that_come_twice() -> None:
-    with engine_of(quick(), max_batch=1, **PLAIN) as engine:
+    with Engine(quick(), max_batch=1, **PLAIN) as engine:
         assert list(engine.predict([])) == []
         assert list(engine.predict(iter(()))) == []
         answers = said(engine.predict(["1", "3", "1", "1", "3"]))
@@ -75,7 +73,7 @@ def test_a_stream_of_nothing_and_inputs_that_come_twice() -> None:
 
 
 def test_one_input_in_the_place_of_a_list() -> None:
-    with engine_of(quick(), **PLAIN) as engine:
+    with Engine(quick(), **PLAIN) as engine:
         expected = said([engine("12")])
         assert said(engine.predict("12")) == expected
         assert said(engine.predict(Path("12"))) == expected
@@ -90,7 +88,7 @@ def test_what_is_no_input_is_told_in_its_place() -> None:
     some = torch.ones(1, *SHAPE, dtype=torch.uint8)
     stream: list[Any] = [nothing, torch.tensor(3, dtype=torch.uint8), None, np.zeros(2), b"1"]
     stream += [some.to_sparse(), some.to("meta"), "1"]
-    with engine_of(quick(), num_readers=1, **PLAIN) as engine:
+    with Engine(quick(), num_readers=1, **PLAIN) as engine:
         answers = list(engine.predict(stream))
         alone = [engine(item) for item in stream]
     errors = [answer.error or "" for answer in answers]
@@ -109,8 +107,8 @@ def test_what_is_no_input_is_told_in_its_place() -> None:
     ("views", "settings"), [("3", {"max_batch": 1, "memory_mb": 0}), ("1", {"max_batch": 3, "num_readers": 3})]
 )
 def test_two_engines_at_once_do_not_disturb_each_other(views: str, settings: dict[str, Any]) -> None:
-    one = engine_of(quick(), views=views, **settings, **PLAIN)
-    two = engine_of(quick(), views=views, grid="2", **settings, **PLAIN)
+    one = Engine(quick(), views=views, **settings, **PLAIN)
+    two = Engine(quick(), views=views, grid="2", **settings, **PLAIN)
     with one, two:
         expected = said(one.predict(PATHS)), said(two.predict(PATHS))
         assert expected[0] != expected[1]
@@ -132,7 +130,7 @@ def test_a_few_inputs_do_not_wait_for_a_full_group_of_the_assigner() -> None:
         gate.wait(20)
         yield from PATHS[3:]
 
-    with engine_of(quick(), max_batch=8, max_wait_seconds=0.01, **PLAIN) as engine:
+    with Engine(quick(), max_batch=8, max_wait_seconds=0.01, **PLAIN) as engine:
         expected = said(engine.predict(PATHS))
         answers = engine.predict(pausing())
         first = [next(answers) for _ in range(3)]  # while the stream still waits
@@ -148,7 +146,7 @@ def test_how_long_the_next_input_may_take() -> None:
         def seconds_left(self) -> float | None:
             return self.left
 
-    with engine_of(quick(), max_wait_seconds=0.5, **PLAIN) as engine:
+    with Engine(quick(), max_wait_seconds=0.5, **PLAIN) as engine:
         found = [
             engine._patience(Waiting(left), fresh)  # type: ignore[arg-type]
             for left in (None, 0.2, 3.0)
@@ -159,7 +157,7 @@ def test_how_long_the_next_input_may_take() -> None:
 
 def test_a_stream_left_early_closes_its_readers_and_its_generator_s_answers_end() -> None:
     Made.open_now = 0
-    with engine_of(quick(), num_readers=3, **PLAIN) as engine:
+    with Engine(quick(), num_readers=3, **PLAIN) as engine:
         for taken in (1, 5):
             stream = engine.predict(str(number) for number in itertools.count())
             for _ in range(taken):
@@ -173,7 +171,7 @@ def test_a_stream_left_early_closes_its_readers_and_its_generator_s_answers_end(
 
 def test_a_failure_of_the_model_ends_the_stream_and_not_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     Made.open_now = 0
-    with engine_of(quick(), **PLAIN) as engine:
+    with Engine(quick(), **PLAIN) as engine:
         expected = said(engine.predict(PATHS))
         with monkeypatch.context() as patch:
 
@@ -190,7 +188,7 @@ def test_a_failure_of_the_model_ends_the_stream_and_not_the_engine(monkeypatch: 
 def test_int8_is_for_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "pick_device", lambda name: torch.device("cuda"))
     with pytest.raises(UserError, match="dtype int8 is for CPUs, not for cuda; choose bfloat16"):
-        engine_of(quick(), dtype="int8")
+        Engine(quick(), dtype="int8")
 
 
 @pytest.mark.parametrize(
@@ -210,7 +208,7 @@ def test_int8_is_for_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_settings_that_make_no_sense(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        engine_of(quick(), **PLAIN | settings)
+        Engine(quick(), **PLAIN | settings)
 
 
 def test_the_plan_is_asked_for_what_is_known_of_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,6 +220,7 @@ def test_the_plan_is_asked_for_what_is_known_of_the_stream(monkeypatch: pytest.M
 
     monkeypatch.setattr(engine_module, "choose_plan", noted)
     cpu = torch.device("cpu")
-    for serving in (Serving("cpu"), Serving("cpu", "bfloat16", "compile", 3, num_inputs=5000)):
-        Engine(quick(), serving).close()
+    named: dict[str, Any] = {"dtype": "bfloat16", "compile": "compile", "max_batch": 3, "num_inputs": 5000}
+    for settings in ({}, named):
+        Engine(quick(), device="cpu", **settings).close()
     assert asked == [(cpu, "auto", "auto", None, None), (cpu, "bfloat16", "compile", 3, 5000)]

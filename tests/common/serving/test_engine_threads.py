@@ -13,8 +13,8 @@ from made_engine import PLAIN, ByBrightness, Made, made_classifier
 from torch import Tensor
 
 from revit.common.data.reader import Views
-from revit.common.serving.load import engine_of
-from revit.common.serving.transfer import Launched, Transfer
+from revit.common.serving.batches import Launched, Transfer
+from revit.common.serving.engine import Engine
 
 
 def test_single_files_from_several_threads_are_read_side_by_side_and_computed_in_turn(
@@ -43,7 +43,7 @@ def test_single_files_from_several_threads_are_read_side_by_side_and_computed_in
 
     monkeypatch.setattr(Made, "read", slow_read)
     monkeypatch.setattr(Transfer, "launch", slow_launch)
-    with engine_of(made_classifier(ByBrightness()), **PLAIN) as engine:
+    with Engine(made_classifier(ByBrightness()), **PLAIN) as engine:
         paths = [str(number) for number in range(24)]
         with ThreadPoolExecutor(6) as threads:
             answers = list(threads.map(engine, paths))

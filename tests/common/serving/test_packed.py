@@ -9,8 +9,7 @@ from torch import nn
 from revit.common.methods.dynamicvit.reducer import DynamicViTReducer
 from revit.common.methods.revit.adaptive import TokenLengthAssigner
 from revit.common.methods.toe import Growth, TokenExpansion
-from revit.common.serving.int8 import ROWS, Int8Linear, to_bytes, to_int8
-from revit.common.serving.packed import PackedLinear, can_pack, folded, pack
+from revit.common.serving.packed import ROWS, Int8Linear, PackedLinear, can_pack, folded, pack, to_bytes, to_int8
 from revit.image.models.asvit import AsViT
 from revit.image.models.transformers import DeiT, LVViT
 from revit.video.models.timesformer import TimeSformer

@@ -43,7 +43,7 @@ class Times:
                 return one * batch * (wide if batch > 1 else 1.0) * (compiler if compiled else 1.0)
 
         def seconds_of(run: Any, device: Any) -> float:
-            times.timed.append(run.__defaults__[0].what)
+            times.timed.append(run.func.what)
             return run()
 
         patch.setattr(planning, "Runtime", Served)

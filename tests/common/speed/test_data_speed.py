@@ -73,7 +73,7 @@ def decoder(name, ms, differs=()):
 
 def test_the_fastest_decoder_of_those_that_are_right():
     def chosen(*decoders):
-        return found([(2, 20, 10)], decoders=decoders).decoder
+        return found([(2, 20, 10)], decoders=decoders).settings.get("data.loading.decoder")
 
     assert chosen() is None
     assert chosen(decoder("pyav", [10, 20]), decoder("decord", [5, 10])) == "decord"

@@ -9,8 +9,8 @@ from revit.common.methods.dynamicvit.method import DynamicViT, DynamicViTOptions
 from revit.common.methods.revit.adaptive import TokenLengthAssigner
 from revit.common.serving.packed import pack
 from revit.common.serving.runtime import Runtime
-from revit.common.speed import served
 from revit.common.speed.served import LARGEST_DIFFERENCE, SERVED, served_cases
+from revit.common.timing import cases
 from revit.common.timing.clock import SIDES
 from revit.common.timing.measure import measure
 from revit.common.timing.memory import weight_bytes
@@ -35,11 +35,11 @@ def test_every_row_of_the_plain_model_has_one_served(monkeypatch):
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     dtypes = ["float32", "bfloat16", *(["int8"] if has_int8() else [])]
     rows = measure(list(served_cases("tiny", model, assigner, SHAPE, CPU, dtypes, [1, 3])), CPU, 1, 0.0)
-    assert [(row.dtype, row.batch, row.grid) for row in rows] == [
+    assert [(row["dtype"], row["batch"], row["grid"]) for row in rows] == [
         (dtype, batch, grid) for dtype in dtypes for batch in (1, 3) for grid in ("4x4", "2x2", "adaptive")
     ]
-    assert {(row.name, row.compiled) for row in rows} == {(SERVED, False)}
-    assert [row.fraction_of_peak is None for row in rows] == [row.dtype == "int8" for row in rows]
+    assert {(row["name"], row["compiled"]) for row in rows} == {(SERVED, False)}
+    assert [row["fraction_of_peak"] is None for row in rows] == [row["dtype"] == "int8" for row in rows]
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
@@ -73,7 +73,7 @@ def test_answers_of_the_adaptive_pass_are_compared_too(monkeypatch):
     def dealt(classifier, inputs):
         return lambda: [torch.full((len(inputs), 5), torch.nan) for _ in classifier.grids]
 
-    monkeypatch.setattr(served, "even_pass", dealt)
+    monkeypatch.setattr(cases, "even_pass", dealt)
     assigner = TokenLengthAssigner(2, size=32)
     with pytest.raises(RuntimeError, match=r"tiny at adaptive, float32, eager, batch 2: .* by nan"):
         list(served_cases("tiny", timesformer(), assigner, SHAPE, CPU, ["float32"], [2]))

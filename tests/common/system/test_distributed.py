@@ -12,9 +12,8 @@ import pytest
 import torch
 
 from revit.common.system import distributed
-from revit.common.system.distributed import World, start_world
+from revit.common.system.distributed import DistributedContext, address_of, first_host, overlooked, start_distributed
 from revit.common.system.errors import OwnError, SaidElsewhere, Stopped, UserError
-from revit.common.system.launchers import address_of, first_host, overlooked
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "head", "MASTER_PORT": "29500"}
 SLURM = {
@@ -27,30 +26,30 @@ SLURM = {
 
 
 def test_nothing_in_the_environment_is_one_process():
-    assert World.from_environment({}) == World(0, 1, 0)
-    assert World.from_environment({"WORLD_SIZE": "1"}) == World()
-    assert World.from_environment({"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}) == World()
+    assert DistributedContext.from_environment({}) == DistributedContext(0, 1, 0)
+    assert DistributedContext.from_environment({"WORLD_SIZE": "1"}) == DistributedContext()
+    assert DistributedContext.from_environment({"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}) == DistributedContext()
 
 
 def test_torchrun_and_deepspeed_say_it_alike():
-    assert World.from_environment(TORCHRUN) == World(3, 4, 1)
+    assert DistributedContext.from_environment(TORCHRUN) == DistributedContext(3, 4, 1)
     assert address_of(TORCHRUN) == {"MASTER_ADDR": "head", "MASTER_PORT": "29500"}
 
 
 def test_slurm_says_it_in_its_own_words():
-    assert World.from_environment(SLURM) == World(5, 8, 1)
+    assert DistributedContext.from_environment(SLURM) == DistributedContext(5, 8, 1)
     assert address_of(SLURM) == {"MASTER_ADDR": "gpu07", "MASTER_PORT": "19711"}
     assert address_of({**SLURM, "MASTER_ADDR": "me", "MASTER_PORT": "1"})["MASTER_ADDR"] == "me"
     # A step of fewer tasks than the job; a launcher inside a task.
-    assert World.from_environment({**SLURM, "SLURM_STEP_NUM_TASKS": "6"}) == World(5, 6, 1)
-    assert World.from_environment({**SLURM, **TORCHRUN}) == World(3, 4, 1)
+    assert DistributedContext.from_environment({**SLURM, "SLURM_STEP_NUM_TASKS": "6"}) == DistributedContext(5, 6, 1)
+    assert DistributedContext.from_environment({**SLURM, **TORCHRUN}) == DistributedContext(3, 4, 1)
 
 
 def test_a_slurm_job_without_srun_would_wait_for_ever():
     batch = {**SLURM, "SLURM_PROCID": "0", "ENVIRONMENT": "BATCH"}
     with pytest.raises(UserError, match=r"8 tasks.*not started by srun"):
-        World.from_environment(batch)
-    assert World.from_environment({**batch, "SLURM_STEP_ID": "0"}).size == 8
+        DistributedContext.from_environment(batch)
+    assert DistributedContext.from_environment({**batch, "SLURM_STEP_ID": "0"}).size == 8
 
 
 @pytest.mark.parametrize(
@@ -64,7 +63,7 @@ def test_a_slurm_job_without_srun_would_wait_for_ever():
 )
 def test_half_an_environment_is_named(broken, message):
     with pytest.raises(UserError, match=message):
-        World.from_environment(broken)
+        DistributedContext.from_environment(broken)
 
 
 def test_no_meeting_place_is_named():
@@ -94,69 +93,76 @@ def test_several_tasks_around_one_process_are_noticed():
 
 
 def test_alone_every_call_is_free():
-    world = start_world(torch.device("cpu"), world=World())
+    context = start_distributed(torch.device("cpu"), context=DistributedContext())
     tensor = torch.ones(2)
     assert not torch.distributed.is_initialized()
-    assert (world.gather(3), world.broadcast(3), world.any(False), world.largest(2)) == ([3], 3, False, 2)
-    assert world.sum(tensor) is tensor
-    assert world.on_main(lambda: 5) == 5
-    world.barrier()
+    assert (context.gather(3), context.broadcast(3), context.any(False), context.largest(2)) == ([3], 3, False, 2)
+    assert context.sum(tensor) is tensor
+    assert context.on_main(lambda: 5) == 5
+    context.barrier()
 
 
 def test_one_voice_says_it_once_for_each_machine(monkeypatch):
     waited = []
     monkeypatch.setattr(distributed.time, "sleep", waited.append)
-    with pytest.raises(UserError, match="wrong") as said, World(8, 16, 0).one_voice():
+    with pytest.raises(UserError, match="wrong") as said, DistributedContext(8, 16, 0).one_voice():
         raise UserError("wrong")
     assert type(said.value) is UserError
     assert waited == []
-    with pytest.raises(SaidElsewhere), World(9, 16, 1).one_voice():
+    with pytest.raises(SaidElsewhere), DistributedContext(9, 16, 1).one_voice():
         raise UserError("wrong")
     assert waited == [distributed.LISTEN_S]  # before a launcher that sees it end can end the one that speaks
-    ninth = World(9, 16, 1)
+    ninth = DistributedContext(9, 16, 1)
     with pytest.raises(OwnError, match=r"rank 9 on .*: this file"), ninth.one_voice(), ninth.own_errors():
         raise UserError("this file")
-    with pytest.raises(Stopped) as stopped, World(1, 2, 1).one_voice():
+    with pytest.raises(Stopped) as stopped, DistributedContext(1, 2, 1).one_voice():
         raise Stopped("saved")
     assert str(stopped.value) == ""
-    with pytest.raises(UserError, match=r"^alone$"), World().one_voice(), World().own_errors():
+    with (
+        pytest.raises(UserError, match=r"^alone$"),
+        DistributedContext().one_voice(),
+        DistributedContext().own_errors(),
+    ):
         raise UserError("alone")
-    with pytest.raises(OwnError, match=r"another process ended.*lack of memory"), World(1, 2, 1).one_voice():
+    with (
+        pytest.raises(OwnError, match=r"another process ended.*lack of memory"),
+        DistributedContext(1, 2, 1).one_voice(),
+    ):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1234")
-    with pytest.raises(RuntimeError, match="a defect"), World(1, 2, 1).one_voice():
+    with pytest.raises(RuntimeError, match="a defect"), DistributedContext(1, 2, 1).one_voice():
         raise RuntimeError("a defect")
 
 
 CHECKS = """
 import json, os, sys
 import torch
-from revit.common.system.distributed import World, start_world, stop_world
+from revit.common.system.distributed import DistributedContext, start_distributed, stop_distributed
 from revit.common.system.errors import SaidElsewhere, UserError
 
-world = start_world(torch.device("cpu"), 1)
+context = start_distributed(torch.device("cpu"), 1)
 found = {
-    "gathered": world.gather({"rank": world.rank}),
-    "to main": world.gather_to_main(world.rank),
-    "broadcast": world.broadcast([world.rank, "from"]),
-    "any": [world.any(world.rank == 1), world.any(False)],
-    "largest": world.largest(world.rank),
-    "sum": world.sum(torch.tensor([1.0, world.rank])).tolist(),
-    "on main": world.on_main(lambda: world.rank),
+    "gathered": context.gather({"rank": context.rank}),
+    "to main": context.gather_to_main(context.rank),
+    "broadcast": context.broadcast([context.rank, "from"]),
+    "any": [context.any(context.rank == 1), context.any(False)],
+    "largest": context.largest(context.rank),
+    "sum": context.sum(torch.tensor([1.0, context.rank])).tolist(),
+    "on main": context.on_main(lambda: context.rank),
 }
-world.barrier()
+context.barrier()
 
 def refuse():
     raise UserError("full")
 
 try:
-    world.on_main(refuse)
+    context.on_main(refuse)
 except SaidElsewhere:
     found["refused"] = "said elsewhere"
 except UserError as error:
     found["refused"] = str(error)
-with open(f"{sys.argv[1]}/{world.rank}.json", "w") as file:
+with open(f"{sys.argv[1]}/{context.rank}.json", "w") as file:
     json.dump(found, file)
-stop_world()
+stop_distributed()
 """
 
 

@@ -16,10 +16,10 @@ from revit.common.data.broken import BrokenFiles, Failure
 from revit.common.data.build import eval_loader, train_loader
 from revit.common.data.options import LoadingOptions
 from revit.common.models.base import Normalizer
-from revit.common.system.distributed import World
+from revit.common.system.distributed import DistributedContext
 from revit.common.system.errors import Stopped, UserError
 from revit.common.system.log import RunLog
-from revit.common.system.stop import StopRequest
+from revit.common.system.processes import StopRequest
 from revit.common.training.meter import Meter
 from revit.common.training.trainer import Trainer
 
@@ -149,12 +149,12 @@ def test_effective_batch_counts_all_processes():
 
 
 def test_backends_that_do_not_fit_the_processes_are_refused(tmp_path):
-    for backend, world, message in (
-        ("local", World(0, 2, 0), "local, which is one process, but 2 were started"),
-        ("replicas", World(), "wants several processes, and this is one"),
+    for backend, context, message in (
+        ("local", DistributedContext(0, 2, 0), "local, which is one process, but 2 were started"),
+        ("replicas", DistributedContext(), "wants several processes, and this is one"),
     ):
         with pytest.raises(UserError, match=message):
-            run(tmp_path, parallel=ParallelOptions(backend=backend), world=world)
+            run(tmp_path, parallel=ParallelOptions(backend=backend), context=context)
 
 
 def test_ledgers_of_all_processes_become_one():
@@ -170,7 +170,7 @@ def test_ledgers_of_all_processes_become_one():
 def test_figures_over_all_processes():
     """Two processes with a grid each, on the same samples: names side by side, samples counted once."""
 
-    class Both(World):
+    class Both(DistributedContext):
         def gather(self, value):
             other = Meter({"3x3": (4.0, 2)}, 2, 8, 5.0, 3.0, 1e6)
             return [value, other]

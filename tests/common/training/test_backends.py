@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from revit.common.config.sections import ParallelOptions, TrainOptions
-from revit.common.system.distributed import World
+from revit.common.system.distributed import DistributedContext
 from revit.common.system.errors import UserError
 from revit.common.training.parallel.backends import check_training
 
@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 def check(section: str, train: TrainOptions, processes: int, **parallel) -> None:
     options = ParallelOptions.model_validate(parallel)
-    check_training(section, options, train, nn.Linear(2, 2), CPU, "float32", World(0, processes, 0))
+    check_training(section, options, train, nn.Linear(2, 2), CPU, "float32", DistributedContext(0, processes, 0))
 
 
 def test_what_fits_is_not_refused(tmp_path):
@@ -82,7 +82,7 @@ def test_a_slip_in_the_file_is_one_line_before_any_training(tmp_path, theirs, sa
 def remarks(processes: int, **parallel) -> list[str]:
     options = ParallelOptions.model_validate(parallel)
     train = TrainOptions(batch_size=4)
-    return check_training("train", options, train, nn.Linear(2, 2), CPU, "float32", World(0, processes, 0))
+    return check_training("train", options, train, nn.Linear(2, 2), CPU, "float32", DistributedContext(0, processes, 0))
 
 
 def test_keys_that_the_backend_has_no_use_for_are_returned_in_words(tmp_path):

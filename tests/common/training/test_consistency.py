@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from revit.common.system.distributed import World
+from revit.common.system.distributed import DistributedContext
 from revit.common.system.errors import UserError
-from revit.common.training import consistency
-from revit.common.training.consistency import check_same, check_shared
-from revit.common.training.stage_book import clear
+from revit.common.training import run_folder
+from revit.common.training.run_folder import check_same, check_shared, clear
 
 SETTINGS = {"train": {"batch_size": 8, "optim": {"lr": 0.1}}, "run": {"dir": "/shared/a", "seed": 0}}
 
 
-class Two(World):
+class Two(DistributedContext):
     """Rank 0 of two; the other one answers `other`."""
 
     other: object = None
@@ -28,9 +27,9 @@ class Two(World):
 
 
 def two(other: object) -> Two:
-    world = Two(0, 2)
-    object.__setattr__(world, "other", other)
-    return world
+    context = Two(0, 2)
+    object.__setattr__(context, "other", other)
+    return context
 
 
 @pytest.mark.parametrize(
@@ -49,7 +48,7 @@ def test_the_first_setting_that_differs_is_named(theirs, said):
 
 def test_the_same_settings_are_fine():
     check_same(SETTINGS, two(("n2", SETTINGS)))
-    check_same(SETTINGS, World())
+    check_same(SETTINGS, DistributedContext())
 
 
 def test_a_folder_that_another_machine_has_of_its_own_is_named(tmp_path):
@@ -60,11 +59,11 @@ def test_a_folder_that_another_machine_has_of_its_own_is_named(tmp_path):
 
 def test_a_shared_folder_is_left_as_it_was(tmp_path):
     check_shared(tmp_path, two(None))
-    check_shared(tmp_path, World())
+    check_shared(tmp_path, DistributedContext())
     assert list(tmp_path.iterdir()) == []
 
 
-class Other(World):
+class Other(DistributedContext):
     """The second of two machines: what rank 0 wrote lies in the first's folder."""
 
     def on_main(self, work):
@@ -77,7 +76,7 @@ class Other(World):
 @pytest.mark.parametrize("old", [None, "stale"])
 def test_a_folder_of_an_older_run_does_not_pass_for_the_shared_one(tmp_path, old):
     if old is not None:
-        (tmp_path / consistency.TOKEN).write_text(old)
+        (tmp_path / run_folder.TOKEN).write_text(old)
         (tmp_path / "stages.json").write_text("{}")
     with pytest.raises(UserError, match="cannot read there what rank 0 on n1 writes"):
         check_shared(tmp_path, Other(1, 2), patience_s=0)
@@ -85,12 +84,12 @@ def test_a_folder_of_an_older_run_does_not_pass_for_the_shared_one(tmp_path, old
 
 def test_a_file_that_shows_late_is_waited_for(tmp_path, monkeypatch):
     def shows(_):
-        (tmp_path / consistency.TOKEN).write_text("fresh")
+        (tmp_path / run_folder.TOKEN).write_text("fresh")
 
-    monkeypatch.setattr(consistency.time, "sleep", shows)
+    monkeypatch.setattr(run_folder.time, "sleep", shows)
     check_shared(tmp_path, Other(1, 2))
 
 
 def test_what_a_killed_start_leaves_is_no_reason_to_refuse_the_folder(tmp_path):
-    Path(tmp_path / consistency.TOKEN).touch()
+    Path(tmp_path / run_folder.TOKEN).touch()
     clear(tmp_path)

@@ -14,7 +14,7 @@ from noted_training import SAMPLES, Noted, load, run, same
 from revit.common.data.build import train_loader
 from revit.common.data.options import LoadingOptions
 from revit.common.system.errors import Stopped
-from revit.common.system.stop import StopRequest
+from revit.common.system.processes import StopRequest
 
 
 @pytest.fixture(scope="module")

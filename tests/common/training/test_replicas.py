@@ -14,9 +14,8 @@ from torch import nn
 from revit.common.config.sections import ReplicaOptions
 from revit.common.models.grid import longest_first
 from revit.common.system.errors import UserError
-from revit.common.training.parallel.dealing import block_cost, deal
 from revit.common.training.parallel.gradient_sum import BufferMean, GradientSum
-from revit.common.training.parallel.replica_backend import ReplicaBackend
+from revit.common.training.parallel.replicas import ReplicaBackend, block_cost, place_grids
 
 PAPER = longest_first([14, 10, 7])
 
@@ -37,8 +36,8 @@ def test_replicas_equal_one_process(processes, tmp_path):
             assert max(case[key]) < 1e-5, (name, key, case[key])
 
 
-def names(dealing) -> list[list[str]]:
-    return [[grid.name for grid in grids] for grids in dealing.grids_per_rank]
+def names(placement) -> list[list[str]]:
+    return [[grid.name for grid in grids] for grids in placement.grids_per_rank]
 
 
 def options(**given) -> ReplicaOptions:
@@ -47,38 +46,38 @@ def options(**given) -> ReplicaOptions:
 
 def test_the_longest_grid_is_the_bottleneck():
     for size in (2, 4, 8):  # 10x10 and 7x7 cost less than 14x14 together
-        dealing = deal(PAPER, 384, options(), size - 1, size)
-        assert names(dealing) == [["14x14"], ["10x10", "7x7"]]
-        assert (dealing.num_groups, dealing.group) == (size // 2, size // 2 - 1)
-        assert dealing.own == PAPER[1:]
-        assert dealing.owner(PAPER[0]) == size - 2
-    assert str(dealing) == "4 groups of 2 with token grids 14x14; 10x10 and 7x7"
-    assert names(deal(PAPER, 384, options(), 0, 3)) == [["14x14"], ["10x10"], ["7x7"]]
+        placement = place_grids(PAPER, 384, options(), size - 1, size)
+        assert names(placement) == [["14x14"], ["10x10", "7x7"]]
+        assert (placement.num_groups, placement.group) == (size // 2, size // 2 - 1)
+        assert placement.own == PAPER[1:]
+        assert placement.owner(PAPER[0]) == size - 2
+    assert str(placement) == "4 groups of 2 with token grids 14x14; 10x10 and 7x7"
+    assert names(place_grids(PAPER, 384, options(), 0, 3)) == [["14x14"], ["10x10"], ["7x7"]]
     many = longest_first([14, 12, 10, 8, 7])
-    dealing = deal(many, 384, options(), 0, 4)
-    longest, *others = (sum(block_cost(grid, 384) for grid in grids) for grids in dealing.grids_per_rank)
-    assert dealing.ranks_per_group == 4
+    placement = place_grids(many, 384, options(), 0, 4)
+    longest, *others = (sum(block_cost(grid, 384) for grid in grids) for grids in placement.grids_per_rank)
+    assert placement.ranks_per_group == 4
     assert all(load <= longest for load in others)
-    assert sorted(name for mine in names(dealing) for name in mine) == sorted(grid.name for grid in many)
+    assert sorted(name for mine in names(placement) for name in mine) == sorted(grid.name for grid in many)
 
 
 def test_what_cannot_be_balanced_is_shared_all_the_same():
     grids = longest_first([14, 13, 12])  # three ranks would be balanced, and two processes are no multiple of three
-    assert names(deal(grids, 384, options(), 0, 2)) == [["14x14"], ["13x13", "12x12"]]
+    assert names(place_grids(grids, 384, options(), 0, 2)) == [["14x14"], ["13x13", "12x12"]]
 
 
 def test_keys_decide():
     listed = options(grids_per_rank=[["7x7", "14x14"], [10]])
-    assert names(deal(PAPER, 384, listed, 0, 2)) == [["14x14", "7x7"], ["10x10"]]
-    assert names(deal(PAPER, 384, options(ranks_per_group=3), 0, 6)) == [["14x14"], ["10x10"], ["7x7"]]
-    alone = deal(PAPER, 384, options(ranks_per_group=1), 2, 5)
+    assert names(place_grids(PAPER, 384, listed, 0, 2)) == [["14x14", "7x7"], ["10x10"]]
+    assert names(place_grids(PAPER, 384, options(ranks_per_group=3), 0, 6)) == [["14x14"], ["10x10"], ["7x7"]]
+    alone = place_grids(PAPER, 384, options(ranks_per_group=1), 2, 5)
     assert (alone.own, alone.group, alone.num_groups) == (PAPER, 2, 5)
 
 
 def test_one_grid_or_none_is_data_parallelism():
     for grids in ((), PAPER[:1]):
-        dealing = deal(grids, 384, options(), 2, 3)
-        assert (dealing.own, dealing.group, dealing.num_groups) == (tuple(grids), 2, 3)
+        placement = place_grids(grids, 384, options(), 2, 3)
+        assert (placement.own, placement.group, placement.num_groups) == (tuple(grids), 2, 3)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +95,7 @@ def test_one_grid_or_none_is_data_parallelism():
 )
 def test_contradictions_name_the_numbers(given, size, part):
     with pytest.raises(UserError, match=part):
-        deal(PAPER, 384, options(**given), 0, size)
+        place_grids(PAPER, 384, options(**given), 0, size)
 
 
 @pytest.fixture
@@ -169,7 +168,7 @@ def test_buffers_take_what_changed(world_of_one):
 
 
 def test_a_task_that_cannot_share_is_refused(monkeypatch):
-    monkeypatch.setattr("revit.common.training.parallel.replica_backend.GroupExchange", lambda *given: None)
-    dealing = deal(PAPER, 384, options(), 0, 2)
+    monkeypatch.setattr("revit.common.training.parallel.replicas.GroupExchange", lambda *given: None)
+    placement = place_grids(PAPER, 384, options(), 0, 2)
     with pytest.raises(TypeError, match="no exchange"):
-        ReplicaBackend(torch.device("cpu"), dealing=dealing).share(object())
+        ReplicaBackend(torch.device("cpu"), placement=placement).share(object())

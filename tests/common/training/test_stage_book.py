@@ -9,7 +9,7 @@ import pytest
 
 from revit.common.system.errors import UserError
 from revit.common.system.log import RunLog
-from revit.common.training.stage_book import StageBook
+from revit.common.training.run_folder import StageBook
 
 OLD, NEW = {"start": {"source": "nowhere.pth"}}, {"start": {"source": None}}
 

@@ -10,20 +10,20 @@ from noted_training import run
 
 from revit.common.config.sections import ParallelOptions, TrainOptions
 from revit.common.models.grid import TokenGrid
-from revit.common.system.distributed import World
+from revit.common.system.distributed import DistributedContext
 from revit.common.training.parallel.backend import LocalBackend
 from revit.common.training.parallel.backends import Division, start_facts, start_line
-from revit.common.training.parallel.dealing import Dealing
+from revit.common.training.parallel.replicas import GridPlacement
 
 
-class Machines(World):
+class Machines(DistributedContext):
     """Processes on two machines with four each."""
 
     def gather(self, value):
         return [(f"n{rank // 4}", value[1]) for rank in range(self.size)]
 
 
-GROUPS = Dealing(((TokenGrid(6, 6),), (TokenGrid(3, 3),)), 0, 8)
+GROUPS = GridPlacement(((TokenGrid(6, 6),), (TokenGrid(3, 3),)), 0, 8)
 UPDATE = "an update is 128 samples"
 
 

@@ -228,6 +228,6 @@ def test_the_loss_falls(tmp_path):
 
 
 def test_effective_batch_must_be_a_multiple():
-    assert TrainOptions(batch_size=8, effective_batch=64).accumulate == 8
+    assert TrainOptions(batch_size=8, effective_batch=64).accumulate_over(1) == 8
     with pytest.raises(ValueError, match="multiple"):
         TrainOptions(batch_size=6, effective_batch=64)

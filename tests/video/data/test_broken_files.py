@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from revit.video.data.decode import DecodeError, read_frames
+from revit.video.data.decode.read import DecodeError, read_frames
 
 
 def read_eight(path: str, backend: str) -> np.ndarray:

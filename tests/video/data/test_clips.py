@@ -19,7 +19,8 @@ from revit.video.data.clips import (
     make_reader,
     read_split,
 )
-from revit.video.data.decode import DecodeError, decord
+from revit.video.data.decode import libraries
+from revit.video.data.decode.opening import DecodeError
 from revit.video.data.decode.reader import FrameReader
 from revit.video.data.options import ClipLoadingOptions, ClipOptions, ViewOptions
 
@@ -162,7 +163,7 @@ def test_a_split_without_a_list_is_refused():
 
 
 def test_a_decoder_that_is_missing_is_the_users_to_install(monkeypatch):
-    monkeypatch.setattr(decord, "installed", lambda: False)
+    monkeypatch.setattr(libraries, "installed", lambda name: False)
     with pytest.raises(UserError, match="'decord' is not installed"):
         make_reader(ClipLoadingOptions(decoder="decord"))
 

@@ -10,10 +10,19 @@ import pytest
 from made_videos import NUM_FRAMES, Structure, number_of, packed, packets_of, remux, write_video
 
 from revit.common.system.errors import UserError
-from revit.video.data.convert.check import CheckError, check_clip, check_frame, psnr, resized, rounded_down
-from revit.video.data.convert.encode import ConvertSettings, encode_clip, target_size
-from revit.video.data.decode import DecodeError, probe, read_frames
+from revit.video.data.convert.clip import (
+    CheckError,
+    ConvertSettings,
+    check_clip,
+    check_frame,
+    encode_clip,
+    psnr,
+    resized,
+    rounded_down,
+    target_size,
+)
 from revit.video.data.decode.index import index_frames
+from revit.video.data.decode.read import DecodeError, probe, read_frames
 
 SMALL = ConvertSettings(short_side=64)
 UNEVEN = [0, 100, 133, 500, 533, 900, 1000, 1040, 1300, 1301, 1900, 2000]

@@ -11,10 +11,11 @@ import av
 import numpy as np
 import pytest
 
-from revit.video.data.decode import VideoInfo, decord, probe, pyav, read_frames, resolve_backend
 from revit.video.data.decode import index as index_module
+from revit.video.data.decode import libraries, pyav
 from revit.video.data.decode.index import index_frames
 from revit.video.data.decode.pyav import plan_runs
+from revit.video.data.decode.read import VideoInfo, probe, read_frames, resolve_backend
 
 BACKENDS = ["decord", "pyav"]
 
@@ -71,7 +72,7 @@ def test_decord_really_answers_the_same_bits(name, make_video):
     """The equality above would also hold if decord were never asked."""
     index = index_frames(make_video(**FORMATS[name]))
     wanted = np.array([0, 7, 31, 59])
-    by_decord, by_pyav = (decord.read(index, wanted), dict(pyav.read(index, set(wanted.tolist()))))
+    by_decord, by_pyav = (libraries.read("decord", index, wanted), dict(pyav.read(index, set(wanted.tolist()))))
     index.container.close()
     assert by_decord is not None
     for picture, number in zip(by_decord, wanted.tolist()):
@@ -89,7 +90,7 @@ def test_rotated_files_come_upright(rotation, make_video, numbers_of):
     assert frames["pyav"].shape == (2, *upright, 3)
     assert np.array_equal(frames["pyav"], frames["decord"])
     index = index_frames(path)
-    by_decord = decord.read(index, np.array([1, 5]))
+    by_decord = libraries.read("decord", index, np.array([1, 5]))
     index.container.close()
     assert by_decord is not None
     assert np.array_equal(by_decord, frames["pyav"][::-1])
@@ -201,7 +202,7 @@ def test_decoding_does_not_import_torch():
 
 
 def test_a_decoder_that_is_not_installed_is_named(monkeypatch):
-    monkeypatch.setattr(decord, "installed", lambda: False)
+    monkeypatch.setattr(libraries, "installed", lambda name: False)
     assert resolve_backend("auto") == "pyav"
     with pytest.raises(ValueError, match="'decord' is not installed"):
         resolve_backend("decord")

@@ -13,9 +13,9 @@ import torch
 
 from revit.common.system.errors import UserError
 from revit.video.data.clips import make_reader
-from revit.video.data.decode import read_frames, resolve_backend
-from revit.video.data.decode import torchcodec as by_torchcodec
+from revit.video.data.decode import libraries
 from revit.video.data.decode.index import index_frames
+from revit.video.data.decode.read import read_frames, resolve_backend
 from revit.video.data.options import ClipLoadingOptions
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the encoders' chatter
@@ -83,9 +83,9 @@ def test_frames_are_those_of_pyav(name, torchcodec, make_video, numbers_of):
 def test_it_is_really_asked(name, torchcodec, make_video):
     path = make_video(**FORMATS[name])
     index = index_frames(path)
-    assert by_torchcodec.suits(index)
+    assert libraries.suits("torchcodec", index)
     index.container.close()
-    frames = by_torchcodec.read(index, np.array([2, 17]))
+    frames = libraries.read("torchcodec", index, np.array([2, 17]))
     assert frames is not None
     assert np.array_equal(frames, read_frames(path, lambda _: [2, 17], "pyav"))
 

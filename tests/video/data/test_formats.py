@@ -20,7 +20,7 @@ from revit.common.data.formats.base import ListRequest, Split
 from revit.common.data.lists import Segment
 from revit.common.system.errors import UserError
 from revit.video.data.clips import build_eval_loader, build_train_loader, read_split
-from revit.video.data.decode import probe, read_frames
+from revit.video.data.decode.read import probe, read_frames
 from revit.video.data.lists import read_clips
 from revit.video.data.options import ClipOptions
 from revit.video.models.timesformer import TimeSformer

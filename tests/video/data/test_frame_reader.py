@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from revit.video.data.decode import DecodeError, read_frames
+from revit.video.data.decode.read import DecodeError, read_frames
 from revit.video.data.decode.reader import FrameReader
 
 HELPER = """

@@ -23,12 +23,12 @@ from made_videos import (
 from plain_decode import DECODERS, check, plain_decode
 
 from revit.video import read_frames
-from revit.video.data.decode import DecodeError, Wanted
 from revit.video.data.decode import index as index_module
-from revit.video.data.decode import read_frames as read_chosen
 from revit.video.data.decode import whole as whole_module
-from revit.video.data.decode.decord import suits
 from revit.video.data.decode.index import index_frames
+from revit.video.data.decode.libraries import suits
+from revit.video.data.decode.read import DecodeError, Wanted
+from revit.video.data.decode.read import read_frames as read_chosen
 from revit.video.data.decode.scan.packets import UnknownScanner
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the encoders' chatter
@@ -193,7 +193,7 @@ def test_decord_reads_what_is_proved_and_nothing_else(tmp_path):
         write_video(path, structure, container)
         index = index_frames(str(path))
         with index.container:
-            assert suits(index) is is_decords, (str(structure), container)
+            assert suits("decord", index) is is_decords, (str(structure), container)
 
 
 FEW = (

@@ -15,8 +15,8 @@ from made_videos import Structure, number_of, write_video
 from PIL import Image
 
 from revit.video import probe, read_frames
-from revit.video.data.decode import DecodeError, decord
-from revit.video.data.decode.opening import video_stream
+from revit.video.data.decode import libraries
+from revit.video.data.decode.opening import DecodeError, video_stream
 from revit.video.data.decode.reader import FrameReader
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the encoders' chatter
@@ -52,8 +52,8 @@ def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_any_name_is_a_file(clip, monkeypatch):
     asked = []
-    true_read = decord.read
-    monkeypatch.setattr(decord, "read", lambda *a: asked.append(true_read(*a)) or asked[-1])
+    true_read = libraries.read
+    monkeypatch.setattr(libraries, "read", lambda *a: asked.append(true_read(*a)) or asked[-1])
     reader = FrameReader()
     for name in NAMES:
         shutil.copy(clip, os.path.join(".", name))

@@ -10,8 +10,8 @@ import pytest
 
 from revit.video.data.decode import index as index_module
 from revit.video.data.decode import read as read_module
-from revit.video.data.decode import read_frames
 from revit.video.data.decode.index import index_frames
+from revit.video.data.decode.read import read_frames
 from revit.video.data.decode.scan import h264, hevc
 from revit.video.data.decode.scan.bits import unit_places
 

@@ -12,9 +12,9 @@ import torch
 from revit.common.data.formats.base import ListRequest
 from revit.common.data.lists import SampleList
 from revit.video.data.clips import TrainClips, load_views
-from revit.video.data.convert.check import psnr
-from revit.video.data.decode import DecodeError, Wanted, read_frames
+from revit.video.data.convert.clip import psnr
 from revit.video.data.decode.pyav import Converter, short_side_size
+from revit.video.data.decode.read import DecodeError, Wanted, read_frames
 from revit.video.data.decode.reader import FrameReader
 from revit.video.data.lists import read_clips
 from revit.video.data.options import ClipOptions, PixelOptions, ViewOptions

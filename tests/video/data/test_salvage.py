@@ -10,8 +10,9 @@ from made_videos import NUM_FRAMES, Structure, number_of, packets_of, remux, wri
 
 from revit.video import probe, read_frames
 from revit.video.data.clips import build_eval_loader, build_train_loader
-from revit.video.data.decode import DecodeError, VideoInfo
-from revit.video.data.decode import read_frames as read_chosen
+from revit.video.data.decode.index import VideoInfo
+from revit.video.data.decode.opening import DecodeError
+from revit.video.data.decode.read import read_frames as read_chosen
 from revit.video.data.decode.reader import FrameReader
 from revit.video.data.options import ClipOptions
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from revit.video.data.clips import clip_indices, random_start, segment_indices, span_frames, view_starts
-from revit.video.data.decode import VideoInfo
+from revit.video.data.decode.index import VideoInfo
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from revit.video.data.decode import DecodeError, read_frames, shared_frames
+from revit.video.data.decode import worker
+from revit.video.data.decode.read import DecodeError, read_frames
 from revit.video.data.decode.reader import FrameReader
-from revit.video.data.decode.shared_frames import KEPT_BYTES, NoRoom, SharedFrames, shared_file
+from revit.video.data.decode.worker import KEPT_BYTES, NoRoom, SharedFrames, shared_file
 
 
 @pytest.fixture(params=["memory", "refused", "absent"])
@@ -40,32 +41,29 @@ def pictures(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
+def ones(num: int) -> np.ndarray:
+    return np.ones((1, num, 1, 1), np.uint8)
+
+
 def test_what_one_fills_the_other_sees(file):
     filler, owner = SharedFrames(file), SharedFrames(file)
     shapes = [(2, 30, 40, 3), (5, 30, 40, 3), (1, 3, 4, 3), (9, 64, 48, 3)]
     for seed, shape in enumerate(shapes):
         frames = pictures(seed, *shape)
-        if seed % 2:
-            filler.make(shape)[:] = frames
-        else:
-            filler.hold(frames)
+        filler.put(frames)
         assert np.array_equal(owner.view(shape), frames)
-    array = filler.make((2, 3, 4, 3))
-    array[:] = 7
-    filler.hold(array)  # it is there already
-    assert (owner.view((2, 3, 4, 3)) == 7).all()
 
 
 def test_it_has_no_name_and_a_large_one_is_given_back(file):
     assert os.fstat(file).st_nlink == 0
     frames = SharedFrames(file)
-    frames.make((1, KEPT_BYTES + 4096, 1, 1))[0, -1] = 1
+    frames.put(ones(KEPT_BYTES + 4096))
     assert os.fstat(file).st_blocks * 512 > KEPT_BYTES
-    frames.make((1, 100, 1, 1))[:] = 1
+    frames.put(ones(100))
     assert os.fstat(file).st_size == 100
     assert os.fstat(file).st_blocks * 512 <= 8192
-    frames.make((1, 5000, 1, 1))
-    frames.make((1, 100, 1, 1))
+    frames.put(ones(5000))
+    frames.put(ones(100))
     assert os.fstat(file).st_size == 5000  # a small one is kept
 
 
@@ -112,11 +110,11 @@ def test_a_system_that_has_no_page_left_says_so(file, monkeypatch):
         raise OSError(28, "No space left on device")
 
     frames = SharedFrames(file)
-    frames.make((1, 10, 1, 1))
-    monkeypatch.setattr(shared_frames.os, "posix_fallocate", refuse)
+    frames.put(ones(10))
+    monkeypatch.setattr(worker.os, "posix_fallocate", refuse)
     with pytest.raises(NoRoom, match=r"2 MB \(no space left on device\)"):
-        frames.make((1, 2_000_000, 1, 1))
+        frames.put(ones(2_000_000))
     assert os.fstat(file).st_size == 0
     monkeypatch.undo()
-    frames.make((1, 10, 1, 1))[:] = 3
-    assert (SharedFrames(file).view((1, 10, 1, 1)) == 3).all()
+    frames.put(ones(10))
+    assert (SharedFrames(file).view((1, 10, 1, 1)) == 1).all()

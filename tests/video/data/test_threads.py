@@ -18,7 +18,7 @@ import pytest
 from made_videos import NUM_FRAMES, Structure, number_of, write_video
 
 from revit.common.system.processes import in_lasting_thread, killed_from_outside
-from revit.video.data.decode import DecodeError
+from revit.video.data.decode.opening import DecodeError
 from revit.video.data.decode.reader import FrameReader
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the encoders' chatter

@@ -8,8 +8,9 @@ import av
 import numpy as np
 import pytest
 
-from revit.video.data.decode import pyav, read_frames
+from revit.video.data.decode import pyav
 from revit.video.data.decode.index import index_frames
+from revit.video.data.decode.read import read_frames
 from revit.video.data.decode.scan.hevc import HevcScanner
 from revit.video.data.decode.scan.packets import NOTHING, Held
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from revit.common.system.errors import UserError
 from revit.video.models.timesformer import TimeSformer
-from revit.video.weights.infer import infer
-from revit.video.weights.source import read_source
+from revit.video.weights.source import infer, read_source
 from revit.video.weights.start import start_from
 
 NAMES = ("abseiling", "air drumming", "answering questions")

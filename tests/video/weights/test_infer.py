@@ -11,8 +11,7 @@ from revit.common.system.errors import UserError
 from revit.common.weights.source import Source
 from revit.video.modality import build_model
 from revit.video.models.timesformer import TimeSformer
-from revit.video.weights.infer import infer
-from revit.video.weights.source import facts_from_cfg, read_source
+from revit.video.weights.source import facts_from_cfg, infer, read_source
 from revit.video.weights.start import start_from
 
 CFG = """

@@ -14,9 +14,8 @@ from pathlib import Path
 
 from revit.common.system.errors import UserError, reason_of
 from revit.common.system.processes import end_with_parent
-from revit.video.data.convert.check import CheckError, check_clip
-from revit.video.data.convert.encode import Alive, ConvertSettings, OutputError, encode_clip
-from revit.video.data.decode import DecodeError
+from revit.video.data.convert.clip import Alive, CheckError, ConvertSettings, OutputError, check_clip, encode_clip
+from revit.video.data.decode.opening import DecodeError
 
 PATIENCE = 120.0  # seconds without a frame, after which a process is taken to hang
 
@@ -44,8 +43,7 @@ def convert(
 ) -> Record | str:
     """Write `source` in the folder `making`, check it and name it OUT/name; return the reason where it is left out.
 
-    Raises:
-        UserError: the disk is full or cannot be written to.
+    `OutputError` if the disk is full or cannot be written to.
     """
     new, target = making / f"{os.getpid()}.mp4", out / name
     try:
@@ -77,10 +75,8 @@ def convert_all(
 ) -> Iterator[tuple[str, Record | str]]:
     """Yield every source with its record, or the reason why there is none, in the order in which they are done.
 
-    names: source -> name.  Each process is a pool of its own, so that it is known which file one died of.
-
-    Raises:
-        UserError: nothing can be written any more.
+    names: source -> name.  Each process is a pool of its own, so that it is known which file one died of. UserError if nothing
+    can be written any more.
     """
     waiting = iter(names.items())
     running: dict[Future[Record | str], tuple[str, ProcessPoolExecutor]] = {}

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from revit.video.data.decode.index import VideoInfo
 from revit.video.data.decode.opening import DecodeError
-from revit.video.data.decode.shape import VideoInfo
 
 PICTURE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 FRAMES_PER_SECOND = 30.0

@@ -1,31 +1,35 @@
 """Frames of a file in the order in which they are shown, found by reading its packets without decoding them.
 
 Frame n is the n-th frame that a plain decode of the whole file hands out. How that is known without decoding everything
-depends on the file, see `Numbering`.
+depends on the file, see `FrameIndex`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import Enum
 from itertools import pairwise
 
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from revit.video.data.decode.opening import (
+    ENCRYPTED,
     DecodeError,
+    error_text,
+    is_encrypted,
     num_bytes,
     open_container,
     opened_stream,
     picture_packets,
     refuse_truncated,
 )
-from revit.video.data.decode.scan.packets import Entry, Held, Scanner, scanner_for
-from revit.video.data.decode.shape import Shape, VideoInfo, first_picture, header_suffices, picture_shape
+from revit.video.data.decode.scan import h264, hevc, scanner_for
+from revit.video.data.decode.scan.packets import Entry, Held, Scanner
 
 KEPT_BYTES = 64 << 20
 """Packets of files up to this size are kept in memory between indexing and decoding; others are read twice."""
@@ -39,15 +43,54 @@ STAMPED_CONTAINERS = {"mp4", "matroska", "mpegts", "mpeg", "flv"}
 """FFmpeg's names of containers whose time stamps say when a frame is shown. Those of AVI and ASF say when it is decoded."""
 
 
-class Numbering(Enum):
-    """The way in which frames are known by their numbers."""
+@dataclass(frozen=True)
+class VideoInfo:
+    """Facts that choosing frames may depend on. The same whichever decoder reads the file."""
 
-    STAMPS = "stamps"
-    """By their time stamps: each packet has one of its own, and holds at most one frame."""
-    COUNT = "count"
-    """By counting what the decoder hands out from a point on where the number is known (`FrameIndex.starts`)."""
-    WHOLE = "whole"
-    """Only by decoding the whole file: packets of this kind are not understood, or they are irregular."""
+    num_frames: int
+    """Frames that are shown; the indices asked for are 0 .. num_frames - 1 in the order they are shown."""
+    fps: float
+    """Average frame rate, frames per second."""
+    width: int
+    """Pixels, after the rotation tag is applied."""
+    height: int
+    """Pixels, after the rotation tag is applied."""
+    rotation: int
+    """Degrees that the frames are turned counter-clockwise to be shown upright: 0, 90, 180 or 270."""
+    duration_seconds: float
+    """From the first frame's start to the last one's end."""
+    num_lost: int = 0
+    """Frames left out of `num_frames` because they are damaged or cut off; only where that was found and is allowed."""
+
+    @property
+    def remark(self) -> str | None:
+        """A remark on a file that is not whole."""
+        if not self.num_lost:
+            return None
+        return f"{self.num_frames} of {self.num_frames + self.num_lost} frames; the others are damaged or cut off"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Looks of pictures before they are turned. width, height: pixels.  rotation: see `VideoInfo`."""
+
+    width: int
+    height: int
+    rotation: int = 0
+    pixel_format: str | None = None
+
+    def info(self, num_frames: int, fps: float, seconds: float, num_lost: int = 0) -> VideoInfo:
+        """Return what is known of a file of such pictures."""
+        upright = self.rotation % 180 == 0
+        width, height = (self.width, self.height) if upright else (self.height, self.width)
+        return VideoInfo(num_frames, fps, width, height, self.rotation, seconds, num_lost)
+
+
+def picture_shape(picture: VideoFrame) -> Shape:
+    """Return the shape of a decoded picture."""
+    # A nonsensical display matrix has no angle (not a number, read as a huge integer): frames stay as they are.
+    turn = picture.rotation if abs(picture.rotation) <= 360 else 0
+    return Shape(picture.width, picture.height, round(turn / 90) % 4 * 90, picture.format.name)
 
 
 @dataclass
@@ -71,7 +114,11 @@ class Packets:
 
 @dataclass(frozen=True)
 class FrameIndex:
-    """One opened file: its frames by number, and the packets that hold them."""
+    """One opened file: its frames by number, and the packets that hold them.
+
+    Frames are known by their time stamps (`pts`), or by counting what the decoder hands out (`starts`). With neither, only
+    decoding the whole file tells them: packets of this kind are not understood, or they are irregular.
+    """
 
     path: str
     container: InputContainer
@@ -82,12 +129,16 @@ class FrameIndex:
     """As decoded; None if no picture has been decoded yet."""
     assumed: bool
     """True if size and rotation are those of the file's header and still to be compared with a decoded picture."""
-    numbering: Numbering
     pts: list[int] | None
-    """Time stamps in the order shown: frame i is the one stamped pts[i]. None where stamps do not number frames."""
+    """Time stamps in the order shown: frame i is the one stamped pts[i]. None where not each packet has one of its own."""
     starts: list[tuple[int, int]]
     """Packets at which counting can begin, with the number of the frame that is handed out first from there on."""
     packets: Packets
+
+    @property
+    def is_numbered(self) -> bool:
+        """False if only decoding the whole file tells which frame is which."""
+        return self.pts is not None or bool(self.starts)
 
     def read_packets(self) -> Iterator[Packet]:
         """Yield all packets that carry a picture, in file order."""
@@ -121,14 +172,14 @@ def index_frames(path: str, quick: bool = False) -> FrameIndex:
             shape = Shape(codec.width, codec.height)
         else:
             shape = picture_shape(first_picture(path, codec, found.first, found.key))
-        numbering, pts, starts = _number(container, found, scanner)
+        pts, starts = _number(container, found, scanner)
         # With two frames on one stamp, or none, the rate is the one written.
         fps = frames_per_second(stream, pts)
         seconds = found.num_frames / fps
         if pts is not None and stream.time_base is not None:
             seconds = float((pts[-1] - pts[0]) * stream.time_base) + 1 / fps
         info, name = shape.info(found.num_frames, fps, seconds), codec.codec.canonical_name
-        return FrameIndex(path, container, info, name, shape.pixel_format, quick, numbering, pts, starts, found)
+        return FrameIndex(path, container, info, name, shape.pixel_format, quick, pts, starts, found)
     except BaseException:
         container.close()
         raise
@@ -182,16 +233,16 @@ def _read_all(path: str, container: InputContainer, scanner: Scanner, quick: boo
 
 def _number(
     container: InputContainer, found: Packets, scanner: Scanner
-) -> tuple[Numbering, list[int] | None, list[tuple[int, int]]]:
-    """Return how frames are numbered, and by what: see `FrameIndex.pts` and `FrameIndex.starts`."""
+) -> tuple[list[int] | None, list[tuple[int, int]]]:
+    """Return `FrameIndex.pts` and `FrameIndex.starts`."""
     if not scanner.is_exact or not found.held[0].entry or not found.num_frames:
-        return Numbering.WHOLE, None, []
+        return None, []
     if scanner.must_begin_at_start:
-        return Numbering.COUNT, None, [(0, 0)]
+        return None, [(0, 0)]
     if (pts := _shown_stamps(container, found, scanner.keys)) is not None:
-        return Numbering.STAMPS, pts, []
+        return pts, []
     later = [] if any(found.hidden) else _later_starts(found.held, scanner.keys)
-    return Numbering.COUNT, None, [(0, 0), *later]
+    return None, [(0, 0), *later]
 
 
 def _shown_stamps(container: InputContainer, found: Packets, keys: list[int]) -> list[int] | None:
@@ -244,3 +295,51 @@ def frames_per_second(stream: VideoStream, pts: list[int] | None) -> float:
     if written:
         return float(written)
     return 30.0  # a single picture without a rate: any value chooses the same frame
+
+
+def header_suffices(stream: VideoStream, first: Packet) -> bool:
+    """Tell whether the file's header says how all pictures look, and how many there are, unless the first decoded one differs."""
+    codec = stream.codec_context
+    return (
+        "mp4" in stream.container.format.name
+        and stream.frames > 0  # all frames are listed in one place, not fragment by fragment
+        and codec.width > 0
+        and first.is_keyframe
+        and not _may_be_turned(codec, bytes(first))
+    )
+
+
+def _may_be_turned(codec: VideoCodecContext, first: bytes) -> bool:
+    """Tell whether the stream itself, in its header or first packet, may say what only decoding tells; True if unknown.
+
+    That is how pictures are to be turned, or which encoder's faults are to be made up for.
+    """
+    name, header = codec.codec.canonical_name, codec.extradata or b""
+    if name == "h264":
+        return h264.may_be_turned(header, first)
+    if name == "hevc":
+        return hevc.may_be_turned(header, first)
+    if name == "mpeg4":
+        return b"\0\0\1\xb2" in first
+    return name not in ("vp8", "vp9", "av1")
+
+
+def first_picture(path: str, codec: VideoCodecContext, packets: list[Packet], key: int) -> VideoFrame:
+    """Decode the first frame, which alone tells rotation and true pixel format. key: place of the first key packet."""
+    reason = "it returns nothing"
+    # One packet is nearly always enough. Streams cut out of the middle of others need more; of some nothing comes before
+    # their first key frame, which may be far.
+    for some in (packets[:1], packets, packets[key:]):
+        try:
+            pictures = [picture for packet in some for picture in codec.decode(packet)]
+            pictures += codec.decode(None)
+        except (FFmpegError, OSError) as error:
+            reason = error_text(error)
+            continue
+        finally:
+            codec.flush_buffers()
+        if pictures:
+            return pictures[0]
+    if is_encrypted(path):
+        raise DecodeError(path, ENCRYPTED)
+    raise DecodeError(path, f"damaged, or no decoder for {codec.name}: its first frame cannot be decoded ({reason})")

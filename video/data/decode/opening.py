@@ -109,9 +109,9 @@ def open_container(path: str, quick: bool = False) -> InputContainer:
     rates and stamps from pictures, too.)
     """
     head = _read_head(path)
-    picture = still_picture(head)
-    if picture is not None:
-        raise DecodeError(path, f"is a {picture} picture, not a video")
+    for kind, begin in PICTURES.items():
+        if re.match(begin, head, re.DOTALL):
+            raise DecodeError(path, f"is a {kind} picture, not a video")
     options = {"format_whitelist": WHITELIST, "protocol_whitelist": "file"}
     if isinstance(path, FilePart):
         options["protocol_whitelist"] += ",subfile"
@@ -198,33 +198,26 @@ def is_encrypted(path: str) -> bool:
 
 def why_unreadable(path: str, head: bytes, error: Exception) -> str:
     """Say why FFmpeg cannot open a file that begins with `head`."""
-    if is_mp4(head) and is_encrypted(path):
-        return ENCRYPTED
     if is_mp4(head):
-        return "its index (moov box) is missing or damaged; the recording was probably cut off"
-    if b"\0" not in head:
-        try:
-            head[:1024].decode("utf-8")
-        except UnicodeDecodeError as cut:
-            if cut.start < 1020:  # else a letter was cut
-                return _unreadable(error)
-        if head.lstrip().startswith((b"#EXTM3U", b"ffconcat")):
-            return "is a playlist, not a video; name the files in it"
-        return "is a text file, not a video"
-    return _unreadable(error)
-
-
-def _unreadable(error: Exception) -> str:
+        damaged = "its index (moov box) is missing or damaged; the recording was probably cut off"
+        return ENCRYPTED if is_encrypted(path) else damaged
+    if _is_text(head):
+        is_list = head.lstrip().startswith((b"#EXTM3U", b"ffconcat"))
+        return "is a playlist, not a video; name the files in it" if is_list else "is a text file, not a video"
     if getattr(error, "errno", None) == errno.EINVAL:  # its format is not among `CONTAINERS`
         return "is not of a kind that holds video"
     return f"not readable as a video: {error_text(error)}"
 
 
+def _is_text(head: bytes) -> bool:
+    try:
+        head[:1024].decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < 1020:  # else a letter was cut
+            return False
+    return b"\0" not in head
+
+
 def error_text(error: Exception) -> str:
     """Give FFmpeg's own words for an error."""
     return getattr(error, "strerror", None) or str(error)
-
-
-def still_picture(head: bytes) -> str | None:
-    """Name the kind of still picture that a file begins like."""
-    return next((name for name, begin in PICTURES.items() if re.match(begin, head, re.DOTALL)), None)

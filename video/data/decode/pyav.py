@@ -16,10 +16,9 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from revit.video.data.decode.index import FrameIndex, Numbering
+from revit.video.data.decode.index import FrameIndex, picture_shape
 from revit.video.data.decode.opening import DecodeError, opened_stream
 from revit.video.data.decode.scan.packets import Entry
-from revit.video.data.decode.shape import picture_shape
 
 
 def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
@@ -110,7 +109,6 @@ class Converter:
 
 
 def _stamped(index: FrameIndex, pts: list[int], wanted: set[int]) -> Iterator[tuple[int, VideoFrame]]:
-    """Yield the wanted frames, known by their time stamps."""
     number_of = {pts[number]: number for number in wanted}
     for frame in _decode_runs(index, set(number_of)):
         number = number_of.get(frame.pts) if frame.pts is not None else None
@@ -144,15 +142,14 @@ def _decode_runs(index: FrameIndex, wanted: set[int]) -> Iterator[VideoFrame]:
         codec.flush_buffers()
         first_pts = index.packets.pts[start]
         layers = [held[at].layer for at in range(start, stop) if index.packets.pts[at] in wanted]
-        known = [layer for layer in layers if layer is not None]
-        highest = max(known) if len(known) == len(layers) else None
+        highest = max(math.inf if layer is None else layer for layer in layers)
         shown: int | None = None
         due: set[int] = set()
         for position, packet in packets:
             if position < start:
                 continue
             layer = held[position].layer
-            needed = packet.pts in wanted or layer is None or highest is None or layer < highest
+            needed = packet.pts in wanted or layer is None or layer < highest
             codec.skip_frame = "DEFAULT" if needed else "NONREF"
             last = position == stop - 1
             is_shown = held[position].frames and not packet.is_discard
@@ -212,11 +209,23 @@ def _counted(index: FrameIndex, wanted: set[int]) -> Iterator[tuple[int, VideoFr
         (index.starts[which], set(numbers))
         for which, numbers in groupby(sorted(wanted), lambda number: bisect_right(firsts, number) - 1)
     ]
-    feed = _Feed(index)
+    unread, kept = enumerate(index.read_packets()), list[tuple[int, Packet]]()
+
+    def packets_from(start: int, next_start: int) -> Iterator[tuple[int, Packet]]:
+        """Yield packets with their places; those from `next_start` on are kept, wherever this ends."""
+        nonlocal kept
+        before, kept = kept, [one for one in kept if one[0] >= next_start]
+        yield from (one for one in before if one[0] >= start)
+        for one in unread:
+            if one[0] >= next_start:
+                kept.append(one)
+            if one[0] >= start:
+                yield one
+
     ends = [*(start for (start, _), _ in groups[1:]), len(index.packets.held)]
     for ((start, number), numbers), end in zip(groups, ends):
         codec.flush_buffers()
-        for frame in _handed_out(index, start, feed.read(start, keep_from=end)):
+        for frame in _handed_out(index, start, packets_from(start, end)):
             if frame.is_corrupt:
                 return
             if number in numbers:
@@ -247,24 +256,6 @@ def _handed_out(index: FrameIndex, start: int, packets: Iterator[tuple[int, Pack
                 yield frame
 
 
-class _Feed:
-    """Packets in file order, from places on of which none is before the last one."""
-
-    def __init__(self, index: FrameIndex) -> None:
-        self._unread = enumerate(index.read_packets())
-        self._kept: list[tuple[int, Packet]] = []
-
-    def read(self, start: int, keep_from: int) -> Iterator[tuple[int, Packet]]:
-        """Yield packets from `start` on with their places; the next call may begin at `keep_from`, wherever this one ends."""
-        kept, self._kept = self._kept, [one for one in self._kept if one[0] >= keep_from]
-        yield from (one for one in kept if one[0] >= start)
-        for one in self._unread:
-            if one[0] >= keep_from:
-                self._kept.append(one)
-            if one[0] >= start:
-                yield one
-
-
 def decode_packet(codec: VideoCodecContext, packet: Packet | None, index: FrameIndex) -> list[VideoFrame]:
     """Send one packet (None: the end) to the decoder and take what it returns. `DecodeError` if it cannot be decoded."""
     try:
@@ -273,7 +264,7 @@ def decode_packet(codec: VideoCodecContext, packet: Packet | None, index: FrameI
         return []
     except (FFmpegError, OSError) as error:
         unit, pts = opened_stream(index.container).time_base, None if packet is None else packet.pts
-        if index.numbering is Numbering.COUNT and pts is not None:  # it was stamped with its place
+        if index.pts is None and pts is not None:  # it was stamped with its place
             pts = index.packets.pts[pts]
         where = "" if pts is None or unit is None else f" at {float(pts * unit):.2f} s"
         raise DecodeError(index.path, f"damaged{where}: {error.strerror}") from None

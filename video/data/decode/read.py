@@ -28,11 +28,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from revit.common.data.lists import FilePart
 from revit.common.system.errors import UserError
-from revit.video.data.decode import decord, frame_folder, pyav, torchcodec
-from revit.video.data.decode.index import FrameIndex, Numbering, index_frames
+from revit.video.data.decode import frame_folder, libraries, pyav
+from revit.video.data.decode.index import FrameIndex, VideoInfo, index_frames
 from revit.video.data.decode.opening import DecodeError
 from revit.video.data.decode.pyav import OtherFrames
-from revit.video.data.decode.shape import VideoInfo
 from revit.video.data.decode.whole import decode_whole
 
 Backend = Literal["auto", "decord", "pyav", "torchcodec"]
@@ -41,9 +40,6 @@ thirds of the time of bare decord (`benchmarks/loading.py` measures it here). `d
 then still reads what they cannot open or would show otherwise."""
 
 Damaged = Literal["refuse", "salvage"]  # `DecodeError` for a damaged file, or its other frames
-
-OTHERS = {"decord": decord, "torchcodec": torchcodec}
-"""The decoders that are not PyAV: each says what suits it, and reads that."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +56,8 @@ class Wanted:
 ChooseIndices = Callable[[VideoInfo], "ArrayLike | Wanted"]
 """Function from facts about the file to the frames wanted; numbers alone mean frames as they are."""
 
-Allocate = Callable[[tuple[int, ...]], NDArray[np.uint8]]
-"""Function from a shape to an array of bytes to fill."""
-
-
-def new_array(shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    return np.empty(shape, dtype=np.uint8)
+Checked = tuple[NDArray[np.int64], "int | None"]
+"""Numbers of frames (n,) that are in the file, and the short side of `Wanted`."""
 
 
 class FrameNumberError(UserError, IndexError):
@@ -84,11 +76,11 @@ def resolve_backend(backend: Backend) -> Backend:
     """Return the decoder that is tried first. `DecoderError` if one is asked for that is not installed."""
     if backend == "auto" or backend == "pyav":
         return "pyav"
-    if backend not in OTHERS:
-        raise DecoderError(f"decoder {backend!r}: choose from auto, pyav, {', '.join(OTHERS)}")
-    if not OTHERS[backend].installed():
-        libraries = " with the FFmpeg libraries that it needs" if backend == "torchcodec" else ""
-        raise DecoderError(f"decoder {backend!r} is not installed here; install it{libraries}, or use 'auto' or 'pyav'")
+    if backend not in libraries.LIBRARIES:
+        raise DecoderError(f"decoder {backend!r}: choose from auto, pyav, {', '.join(libraries.LIBRARIES)}")
+    if not libraries.installed(backend):
+        needed = " with the FFmpeg libraries that it needs" if backend == "torchcodec" else ""
+        raise DecoderError(f"decoder {backend!r} is not installed here; install it{needed}, or use 'auto' or 'pyav'")
     return backend
 
 
@@ -104,7 +96,7 @@ def probe(path: str, damaged: Damaged = "refuse") -> VideoInfo:
         return decode_whole(path, salvage=True, keep=False).info
     index = index_frames(path)
     index.container.close()
-    return decode_whole(path, keep=False).info if index.numbering is Numbering.WHOLE else index.info
+    return index.info if index.is_numbered else decode_whole(path, keep=False).info
 
 
 def salvage_frames(path: str, numbers: ArrayLike) -> NDArray[np.uint8]:
@@ -112,15 +104,11 @@ def salvage_frames(path: str, numbers: ArrayLike) -> NDArray[np.uint8]:
 
     `DecodeError` if not one is whole; `FrameNumberError` for numbers beyond them.
     """
-    return _read_whole(path, lambda info: checked(numbers, info), new_array, "salvage")
+    return _read_whole(path, lambda info: checked(numbers, info), "salvage")
 
 
 def read_frames(
-    path: str,
-    choose_indices: ChooseIndices,
-    backend: Backend = "auto",
-    allocate: Allocate = new_array,
-    damaged: Damaged = "refuse",
+    path: str, choose_indices: ChooseIndices, backend: Backend = "auto", damaged: Damaged = "refuse"
 ) -> NDArray[np.uint8]:
     """Open `path`, let `choose_indices` say which frames, and return them as uint8 (n, H, W, 3), RGB, upright.
 
@@ -131,7 +119,6 @@ def read_frames(
     Frames are decoded once each in the file's order, then put in the order asked for. Where what the file's header says
     turns out wrong (the size, the rotation, frames that do not exist), `choose_indices` is asked again with the truth.
 
-    allocate: makes the array that PyAV's frames are put into; the others make their own.
     damaged: "salvage" reads what is whole of a damaged or truncated file. Where damage is met, frames are numbered without the
         lost ones, which `VideoInfo.num_lost` counts, and `choose_indices` is asked again; a file is not known to be damaged where
         it is not read.
@@ -143,11 +130,10 @@ def read_frames(
     choice = cache(lambda info: checked(choose_indices(info), info))
     if os.path.isdir(path):
         files = frame_folder.frame_files(path)
-        wanted = choice(frame_folder.folder_info(files))
-        return frame_folder.read_folder(files, wanted.numbers, wanted.short_side)
+        return frame_folder.read_folder(files, *choice(frame_folder.folder_info(files)))
     refused: DecodeError | None = None
     try:
-        frames = _read_indexed(path, choice, decoder, allocate)
+        frames = _read_indexed(path, choice, decoder)
         if frames is not None:
             return frames
     except DecodeError as error:
@@ -155,23 +141,21 @@ def read_frames(
             raise
         refused = error
     try:
-        return _read_whole(path, choice, allocate, damaged)
+        return _read_whole(path, choice, damaged)
     except DecodeError as error:
         raise refused or error from None
 
 
-def _read_indexed(
-    path: str, choice: Callable[[VideoInfo], Checked], decoder: Backend, allocate: Allocate
-) -> NDArray[np.uint8] | None:
+def _read_indexed(path: str, choice: Callable[[VideoInfo], Checked], decoder: Backend) -> NDArray[np.uint8] | None:
     """Read frames by the file's list of them; None where only decoding all of it tells which they are."""
     for quick in (True, False) if decoder == "pyav" else (False,):
         index = index_frames(path, quick)
         with index.container:
-            if index.numbering is Numbering.WHOLE:
+            if not index.is_numbered:
                 return None
             wanted = choice(index.info)
             try:
-                frames = _decode(index, wanted, decoder, allocate)
+                frames = _decode(index, wanted, decoder)
             except (DecodeError, OtherFrames):
                 frames = None  # decoding everything tells damage from what was not understood
             if frames is not None or not index.assumed:
@@ -179,25 +163,15 @@ def _read_indexed(
     return None
 
 
-def _read_whole(
-    path: str, choice: Callable[[VideoInfo], Checked], allocate: Allocate, damaged: Damaged
-) -> NDArray[np.uint8]:
+def _read_whole(path: str, choice: Callable[[VideoInfo], Checked], damaged: Damaged) -> NDArray[np.uint8]:
     """Read frames of a file that is decoded from its first packet to its last."""
     whole = decode_whole(path, salvage=damaged == "salvage")
-    info, wanted = whole.info, choice(whole.info)
-    numbered = whole.read(set(wanted.numbers.tolist()))
-    frames = _collect(pyav.pictures(path, numbered, info.rotation, wanted.short_side), wanted, allocate)
+    info, (numbers, short_side) = whole.info, choice(whole.info)
+    numbered = whole.read(set(numbers.tolist()))
+    frames = _collect(pyav.pictures(path, numbered, info.rotation, short_side), numbers)
     if frames is None:
         raise DecodeError(path, f"damaged: not every one of its {info.num_frames} frames can be decoded")
     return frames
-
-
-@dataclass(frozen=True)
-class Checked:
-    """Frames that are in the file. numbers: int64 (n,).  short_side: see `Wanted`."""
-
-    numbers: NDArray[np.int64]
-    short_side: int | None
 
 
 def checked(chosen: ArrayLike | Wanted, info: VideoInfo) -> Checked:
@@ -210,34 +184,31 @@ def checked(chosen: ArrayLike | Wanted, info: VideoInfo) -> Checked:
         raise FrameNumberError("no frame was asked for")
     if numbers.min() < 0 or numbers.max() >= info.num_frames:
         raise FrameNumberError(f"frames {numbers.min()}..{numbers.max()} asked of a video of {info.num_frames} frames")
-    return Checked(numbers, wanted.short_side)
+    return numbers, wanted.short_side
 
 
-def _decode(index: FrameIndex, wanted: Checked, backend: str, allocate: Allocate) -> NDArray[np.uint8] | None:
+def _decode(index: FrameIndex, wanted: Checked, backend: str) -> NDArray[np.uint8] | None:
     """Decode the frames, each once, into the order of the numbers; None if some of them do not come out."""
-    numbers, short_side = wanted.numbers, wanted.short_side
+    numbers, short_side = wanted
     distinct, places = np.unique(numbers, return_inverse=True)
-    other = OTHERS.get(backend)
     as_they_are = short_side is None or min(index.info.height, index.info.width) <= short_side
     in_a_file = isinstance(index.path, FilePart)  # which PyAV alone can open
-    if other is not None and as_they_are and not in_a_file and other.suits(index):
-        pictures = other.read(index, distinct)
+    if backend != "pyav" and as_they_are and not in_a_file and libraries.suits(backend, index):
+        pictures = libraries.read(backend, index, distinct)
         if pictures is not None:
             return pictures if np.array_equal(distinct, numbers) else pictures[places]
-    return _collect(pyav.read(index, set(distinct.tolist()), short_side), wanted, allocate)
+    return _collect(pyav.read(index, set(distinct.tolist()), short_side), numbers)
 
 
-def _collect(
-    pictures: Iterable[tuple[int, NDArray[np.uint8]]], wanted: Checked, allocate: Allocate
-) -> NDArray[np.uint8] | None:
+def _collect(pictures: Iterable[tuple[int, NDArray[np.uint8]]], numbers: NDArray[np.int64]) -> NDArray[np.uint8] | None:
     """Put pictures into the order asked for by their numbers; None if some are missing."""
     frames: NDArray[np.uint8] | None = None
     places: dict[int, list[int]] = {}
-    for place, number in enumerate(wanted.numbers.tolist()):
+    for place, number in enumerate(numbers.tolist()):
         places.setdefault(number, []).append(place)
     for number, picture in pictures:
         if frames is None:  # filled as pictures come, so that long clips of large frames are in memory once
-            frames = allocate((wanted.numbers.size, *picture.shape))
+            frames = np.empty((numbers.size, *picture.shape), np.uint8)
         for place in places.pop(number, ()):
             frames[place] = picture
     return None if places else frames

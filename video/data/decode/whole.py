@@ -13,7 +13,7 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.video.frame import VideoFrame
 
-from revit.video.data.decode.index import frames_per_second
+from revit.video.data.decode.index import VideoInfo, frames_per_second, picture_shape
 from revit.video.data.decode.opening import (
     DecodeError,
     error_text,
@@ -23,8 +23,8 @@ from revit.video.data.decode.opening import (
     picture_packets,
     refuse_truncated,
 )
-from revit.video.data.decode.scan.packets import UnknownScanner, scanner_for
-from revit.video.data.decode.shape import VideoInfo, picture_shape
+from revit.video.data.decode.scan import scanner_for
+from revit.video.data.decode.scan.packets import UnknownScanner
 
 HELD_BYTES = 128 << 20
 """Decoded pictures of files up to this size are kept until it is known which are wanted; larger ones are decoded twice."""
@@ -47,14 +47,13 @@ class PlainDecode:
         """The first thing that was wrong."""
         self.is_exact = False
         """True if it is certain how many frames the packets hold; looked into to `salvage` alone."""
-        self._num_held = self._num_indexed = self._num_shown = 0
+        self.num_held = 0
+        """Frames of the packets read so far, damaged ones included."""
+        self.num_indexed = 0
+        """Frames of the index, where the file ends before it."""
+        self._num_shown = 0
         self._container = open_container(path)
         self.stream = opened_stream(self._container)
-
-    @property
-    def num_listed(self) -> int:
-        """Frames of the packets read so far, damaged ones included, or of the index, where the file ends before it."""
-        return max(self._num_held, self._num_indexed)
 
     def __enter__(self) -> PlainDecode:
         return self
@@ -68,7 +67,7 @@ class PlainDecode:
         for packet in chain(self._packets(), (None,)):
             if packet is not None:
                 held = scanner.try_scan(packet)
-                self._num_held += 0 if packet.is_discard else held.frames
+                self.num_held += 0 if packet.is_discard else held.frames
             try:
                 frames = codec.decode(packet)
             except FFmpegEnd:
@@ -94,16 +93,16 @@ class PlainDecode:
                     yield before
                 count, before = count + 1, packet
         except FFmpegError as error:
-            self._found(f"damaged: {error_text(error)} after {self._num_held} frames")
+            self._found(f"damaged: {error_text(error)} after {self.num_held} frames")
         is_cut = before is not None and before.is_corrupt
         try:
             refuse_truncated(self.path, self._container, count - is_cut)
         except DecodeError as error:
-            self._num_indexed = num_indexed(self._container)
+            self.num_indexed = num_indexed(self._container)
             self._found(error.reason)
         if is_cut:
-            self._found(f"truncated: the file ends inside frame {self._num_held}")
-            self._num_held += 1
+            self._found(f"truncated: the file ends inside frame {self.num_held}")
+            self.num_held += 1
         elif before is not None:
             yield before
 
@@ -168,6 +167,6 @@ def decode_whole(
         usable = len(known) == len(stamps) and all(a < b for a, b in pairwise(known))
         fps, unit = frames_per_second(decode.stream, known if usable else None), decode.stream.time_base
         is_known = decode.reason is not None or decode.is_exact
-        num_lost = max(0, decode.num_listed - len(stamps)) if salvage and is_known else 0
+        num_lost = max(0, max(decode.num_held, decode.num_indexed) - len(stamps)) if salvage and is_known else 0
     info = shape.info(len(stamps), fps, len(stamps) / fps, num_lost)
     return WholeFile(path, info, known if usable else None, unit, salvage, held if keep else None)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 Bytes = bytes | memoryview  # part of a packet
+ORIENTATION = 47  # payload type of the message that says how pictures are to be turned
 
 
 class BitReader:
@@ -28,9 +29,9 @@ class BitReader:
 
     def unsigned(self) -> int:
         """Read the next Exp-Golomb number, ue(v) of H.264 and HEVC."""
-        zeros = 0
-        while zeros < 32 and self.left > 0 and not self.flag():
-            zeros += 1
+        left = max(self.left, 0)
+        zeros = min(left - (self._value & (1 << left) - 1).bit_length(), 32)
+        self.left -= zeros + (zeros < min(left, 32))  # and the one behind them
         return (1 << zeros) - 1 + self.bits(zeros)
 
     def signed(self) -> int:
@@ -73,6 +74,11 @@ def messages(unit: Bytes) -> Iterator[tuple[int, bytes]]:
             at += 1
         yield sums[0], payload[at : at + sums[1]]
         at += sums[1]
+
+
+def asks_for_turn(unit: Bytes) -> bool:
+    """Tell whether a unit of supplemental information, its header left out, says how pictures are to be turned."""
+    return any(kind == ORIENTATION for kind, _ in messages(unit))
 
 
 def unit_places(data: Bytes, length_bytes: int) -> Iterator[tuple[int, int]]:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 from av.packet import Packet
 
 from revit.video.data.decode.scan.bits import (
-    START_CODE,
     BitReader,
     Bytes,
     PictureOrder,
+    asks_for_turn,
     counted_units,
     messages,
     unescaped,
@@ -25,12 +24,8 @@ from revit.video.data.decode.scan.bits import (
 )
 from revit.video.data.decode.scan.packets import NOTHING, Entry, Held, Scanner
 
-ORIENTATION = 47  # payload type of the message that says how pictures are to be turned
 RECOVERY_POINT = 6
 """Payload type of the message that says from where on pictures are right, though they are no IDR."""
-BEGINNING_BITS = 10
-"""Bits of a slice in front of its frame number, as far as they are remembered: mostly there are 3 to 9."""
-FEW_BYTES = 14  # bytes of a simple slice in which they lie
 HEAD_BYTES = 24  # bytes of a slice in which the fields lie that are read
 
 SCALED_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
@@ -63,11 +58,6 @@ class Parameters:
     """True if no picture is a field."""
     num_reorder: int | None
     """Frames to be held back to put pictures in order, if that is said."""
-
-    @cached_property
-    def is_simple(self) -> bool:
-        """True if slices have but a frame number between the number of their parameters and the picture order count."""
-        return self.frames_only and not self.has_planes
 
 
 def read_parameters(unit: Bytes) -> Parameters:
@@ -147,49 +137,46 @@ class H264Scanner(Scanner):
         self._order = PictureOrder()
         self._next_frame_num: int | None = None
         self._open_field: tuple[int, int] | None = None  # frame number and parity of a first field
-        self._heads: dict[int, int] = {}  # first bits of slices, and how many lie before the frame number
         for unit in _record_units(header) if self._length_bytes else units_of(header, 0):
             self._note_parameters(unit)
 
     def scan(self, packet: Packet) -> Held:
-        # The usual case at the price of one look: a packet that begins with the first slice of a frame. With lengths in front
-        # of units it is one picture by its format; with start codes it is if there is no other unit.
-        if self._length_bytes:
-            data: Bytes = memoryview(packet)
-            at, is_alone = self._length_bytes, True
+        frames, is_idr, recovers, all_intra, is_field = 0, False, False, True, False
+        self.headers.begin_packet()
+        data: Bytes = memoryview(packet) if self._length_bytes else bytes(packet)
+        for at, end in unit_places(data, self._length_bytes):
+            kind = data[at] & 31
+            if kind in (1, 2, 5):
+                bits = BitReader(unescaped(data[at + 1 : at + HEAD_BYTES]))
+                begins = bits.unsigned() == 0
+                is_intra = bits.unsigned() % 5 in (2, 4)
+                all_intra = all_intra and is_intra
+                is_idr = is_idr or kind == 5
+                if begins:
+                    new, field = self._begin(bits, kind == 5, bool(data[at] & 0x60))
+                    frames, is_field = frames + new, is_field or field
+                elif frames == 0 and self._open_field is None and not is_field:
+                    self.is_exact = False  # a picture without its beginning
+            elif kind == 6:
+                recovers = recovers or any(
+                    type_ == RECOVERY_POINT and _is_exact_at_once(payload)
+                    for type_, payload in messages(data[at + 1 : end])
+                )
+            else:
+                self._note_parameters(data[at:end])
+        if frames > 1:
+            self.is_exact = False
+        if is_field:  # others may be built on one field alone, but they are decoded in pairs
+            held = H264_FIELDS if is_idr and frames == 1 else Held(frames)
+        elif frames == 0:
+            held = NOTHING
+        elif is_idr:
+            held = H264_CLOSED
         else:
-            data = bytes(packet)
-            at = 4 if data[:4] == b"\0\0\0\1" else 3
-            is_alone = data[at - 3 : at] == b"\0\0\1" and not START_CODE.search(data, at)
-        is_simple = is_alone and len(data) > at + 1 and data[at] & 31 == 1 and data[at + 1] & 0x80
-        if is_simple and self._note_frame(bytes(data[at : at + FEW_BYTES])):
-            return H264_FRAME
-        return self._look_at(data)
-
-    def _note_frame(self, unit: bytes) -> bool:
-        """Note the first slice of a frame that is no IDR; returns False if that takes a closer look."""
-        parameters = self._parameters
-        if parameters is None or not parameters.is_simple:
-            return False
-        if b"\0\0\3" in unit:
-            unit = unescaped(unit)
-        left = 8 * len(unit) - 8
-        if left < 64:
-            return False
-        value = int.from_bytes(unit, "big") & (1 << left) - 1
-        beginning = value >> left - BEGINNING_BITS
-        head = self._heads.get(beginning)
-        if head is None:
-            bits = BitReader((beginning << 16 - BEGINNING_BITS).to_bytes(2, "big"))
-            bits.skip("uuu")  # first macroblock, type, parameters
-            head = self._heads[beginning] = 16 - bits.left
-        if head > BEGINNING_BITS:
-            return False
-        left -= head + parameters.frame_num_bits
-        frame_num = value >> left & (1 << parameters.frame_num_bits) - 1
-        low = value >> left - parameters.order_bits & (1 << parameters.order_bits) - 1
-        self._number(parameters, frame_num, low, False, unit[0] & 0x60 > 0)
-        return True
+            held = H264_OPEN if recovers and all_intra else H264_FRAME
+        if held.entry:
+            self.headers.note_entry()
+        return held
 
     def _number(self, parameters: Parameters, frame_num: int, low: int, is_idr: bool, is_reference: bool) -> None:
         """Note the numbers of a frame, of which one too many or too few means that others are missing."""
@@ -204,44 +191,6 @@ class H264Scanner(Scanner):
         else:
             self.keys.append(0)
             self.is_exact = False
-
-    def _look_at(self, data: Bytes) -> Held:
-        frames, is_idr, recovers, all_intra, is_field = 0, False, False, True, False
-        self.headers.begin_packet()
-        plain = data if self._length_bytes else bytes(data)
-        for at, end in unit_places(plain, self._length_bytes):
-            kind = plain[at] & 31
-            if kind in (1, 2, 5):
-                bits = BitReader(unescaped(plain[at + 1 : at + HEAD_BYTES]))
-                begins = bits.unsigned() == 0
-                is_intra = bits.unsigned() % 5 in (2, 4)
-                all_intra = all_intra and is_intra
-                is_idr = is_idr or kind == 5
-                if begins:
-                    new, field = self._begin(bits, kind == 5, bool(plain[at] & 0x60))
-                    frames, is_field = frames + new, is_field or field
-                elif frames == 0 and self._open_field is None and not is_field:
-                    self.is_exact = False  # a picture without its beginning
-            elif kind == 6:
-                recovers = recovers or any(
-                    type_ == RECOVERY_POINT and _is_exact_at_once(payload)
-                    for type_, payload in messages(plain[at + 1 : end])
-                )
-            else:
-                self._note_parameters(plain[at:end])
-        if frames > 1:
-            self.is_exact = False
-        if is_field:  # others may be built on one field alone, but they are decoded in pairs
-            held = H264_FIELDS if is_idr and frames == 1 else Held(frames)
-        elif frames == 0:
-            held = NOTHING
-        elif is_idr:
-            held = H264_CLOSED
-        else:
-            held = H264_OPEN if recovers and all_intra else H264_FRAME
-        if held.entry:
-            self.headers.note_entry()
-        return held
 
     def _begin(self, bits: BitReader, is_idr: bool, is_reference: bool) -> tuple[int, bool]:
         """Begin a picture; return how many frames that makes (0: the second field of one), and whether it is a field."""
@@ -300,7 +249,4 @@ def _record_units(header: bytes) -> Iterator[bytes]:
 def may_be_turned(header: bytes, packet: bytes) -> bool:
     """Tell whether a message in the first packet may ask for pictures to be turned. True if the layout is not that of MP4."""
     size = length_size(header)
-    return not size or any(
-        unit[0] & 31 == 6 and any(kind == ORIENTATION for kind, _ in messages(unit[1:]))
-        for unit in units_of(packet, size)
-    )
+    return not size or any(unit[0] & 31 == 6 and asks_for_turn(unit[1:]) for unit in units_of(packet, size))

@@ -16,13 +16,13 @@ from revit.video.data.decode.scan.bits import (
     BitReader,
     Bytes,
     PictureOrder,
+    asks_for_turn,
     counted_units,
-    messages,
     unescaped,
     unit_places,
     units_of,
 )
-from revit.video.data.decode.scan.h264 import HEAD_BYTES, ORIENTATION
+from revit.video.data.decode.scan.h264 import HEAD_BYTES
 from revit.video.data.decode.scan.packets import NOTHING, Entry, Held, Scanner
 
 SLICES = 32  # types of units below this are parts of pictures
@@ -184,7 +184,7 @@ def header_units(record: bytes) -> Iterator[bytes]:
 def may_be_turned(header: bytes, packet: bytes) -> bool:
     """Tell whether a message in the header or the first packet may ask for pictures to be turned. True if unknown layout."""
     size = length_size(header)
-    return not size or any(
-        unit[0] >> 1 & 63 in (39, 40) and any(kind == ORIENTATION for kind, _ in messages(unit[2:]))
-        for unit in (*header_units(header), *units_of(packet, size))
-    )
+    if not size:
+        return True
+    units = (*header_units(header), *units_of(packet, size))
+    return any(unit[0] >> 1 & 63 in (39, 40) and asks_for_turn(unit[2:]) for unit in units)

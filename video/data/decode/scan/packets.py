@@ -15,7 +15,6 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from av.packet import Packet
-from av.video.codeccontext import VideoCodecContext
 
 PROBED_FRAMES = 7
 """Frames that FFmpeg decodes at least when it opens a file, to learn how far pictures are shown out of order."""
@@ -152,24 +151,3 @@ def num_reordered(keys: Sequence[int]) -> int:
         most = max(most, len(seen) - bisect(seen, key))
         insort(seen, key)
     return most
-
-
-def scanner_for(codec: VideoCodecContext) -> Scanner:
-    """Make the scanner of a stream's codec."""
-    from revit.video.data.decode.scan.h264 import H264Scanner
-    from revit.video.data.decode.scan.hevc import HevcScanner
-    from revit.video.data.decode.scan.mpeg import Mpeg2Scanner, Mpeg4Scanner
-    from revit.video.data.decode.scan.others import OTHERS
-
-    name, header = codec.codec.canonical_name, codec.extradata or b""
-    if name == "h264":
-        return H264Scanner(header)
-    if name == "hevc":
-        return HevcScanner(header)
-    if name == "mpeg4":
-        return Mpeg4Scanner(header)
-    if name in ("mpeg1video", "mpeg2video"):
-        return Mpeg2Scanner()
-    if name in OTHERS:
-        return OTHERS[name]()
-    return InOrderScanner() if codec.codec.intra_only else UnknownScanner()

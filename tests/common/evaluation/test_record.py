@@ -6,28 +6,28 @@ import io
 
 import pytest
 import torch
-from made_runs import made_seen, with_pictures
+from made_runs import made_record, with_pictures
 from PIL import Image
 from safetensors.torch import save_file
 
 from revit.common.data.batch import Item
 from revit.common.evaluation.evaluate import Answers, Evaluation
 from revit.common.evaluation.examples import choose, make_examples, thumbnails
-from revit.common.evaluation.record import FORMAT, Seen, load_seen, save_seen
+from revit.common.evaluation.record import FORMAT, EvaluationRecord, load_record, save_record
 from revit.common.system.errors import UserError
 
 
 def test_it_comes_back_as_it_was(tmp_path):
-    for seen in (with_pictures(made_seen(views=3), frames=2), made_seen(assigner=False)):
-        save_seen(tmp_path / "a", seen)
-        back = load_seen(tmp_path / "a")
-        assert (back.label_names, back.grids, back.examples) == (seen.label_names, seen.grids, seen.examples)
-        torch.testing.assert_close(back.targets, seen.targets)
-        torch.testing.assert_close(dict(back.predictions), dict(seen.predictions))
-        torch.testing.assert_close(dict(back.probabilities), dict(seen.probabilities))
-        assert (back.lengths is None) == (seen.lengths is None)
-        if seen.lengths is not None:
-            torch.testing.assert_close(back.lengths, seen.lengths)
+    for record in (with_pictures(made_record(views=3), frames=2), made_record(assigner=False)):
+        save_record(tmp_path / "a", record)
+        back = load_record(tmp_path / "a")
+        assert (back.label_names, back.grids, back.examples) == (record.label_names, record.grids, record.examples)
+        torch.testing.assert_close(back.targets, record.targets)
+        torch.testing.assert_close(dict(back.predictions), dict(record.predictions))
+        torch.testing.assert_close(dict(back.probabilities), dict(record.probabilities))
+        assert (back.grid_index is None) == (record.grid_index is None)
+        if record.grid_index is not None:
+            torch.testing.assert_close(back.grid_index, record.grid_index)
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]
 
 
@@ -35,32 +35,32 @@ def test_it_comes_back_as_it_was(tmp_path):
 def test_predictions_are_those_of_the_figures(merge):
     """Two routes to the same accuracy; and the probability is the merged score where that is one."""
     logits = {name: torch.randn(50, 3, 7) for name in ("6x6", "3x3", "adaptive")}
-    lengths = torch.randint(2, (50, 3))
-    answers = {name: Answers(one, lengths, 1.0) for name, one in logits.items()}
+    grid_index = torch.randint(2, (50, 3))
+    answers = {name: Answers(one, grid_index, 1.0) for name, one in logits.items()}
     evaluation = Evaluation(torch.arange(50), torch.randint(7, (50,)), answers, [])
-    seen = Seen.of(evaluation, ("6x6", "3x3"), "abcdefg", merge)
+    record = EvaluationRecord.of(evaluation, ("6x6", "3x3"), "abcdefg", merge)
     for name, one in logits.items():
-        assert torch.equal(seen.correct(name), evaluation.correct(one, merge))
+        assert torch.equal(record.correct(name), evaluation.correct(one, merge))
         views = one.mean(1).softmax(-1) if merge == "logits" else one.softmax(-1).mean(1)
-        torch.testing.assert_close(seen.probabilities[name], views.max(dim=1).values)
-    assert torch.equal(seen.lengths, lengths)
+        torch.testing.assert_close(record.probabilities[name], views.max(dim=1).values)
+    assert torch.equal(record.grid_index, grid_index)
 
 
 def test_damaged_and_foreign_files_are_refused(tmp_path):
-    save_seen(tmp_path / "a", with_pictures(made_seen()))
+    save_record(tmp_path / "a", with_pictures(made_record()))
     whole = (tmp_path / "a").read_bytes()
     for spoilt in (b"", whole[: len(whole) // 2], whole.replace(b'\\"version\\": 1', b'\\"version\\": 2')):
         (tmp_path / "b").write_bytes(spoilt)
         with pytest.raises(UserError, match="not what an evaluation saw"):
-            load_seen(tmp_path / "b")
+            load_record(tmp_path / "b")
     save_file({"ids": torch.zeros(3)}, tmp_path / "c")
     with pytest.raises(UserError, match="no evaluation of ours"):
-        load_seen(tmp_path / "c")
+        load_record(tmp_path / "c")
     save_file({"ids": torch.zeros(3)}, tmp_path / "c", metadata={FORMAT: "[1]"})
     with pytest.raises(UserError, match="not what an evaluation saw"):
-        load_seen(tmp_path / "c")
+        load_record(tmp_path / "c")
     with pytest.raises(UserError, match="no such file"):
-        load_seen(tmp_path / "d")
+        load_record(tmp_path / "d")
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
     [
         {"targets": torch.tensor([9, 0])},
         {"targets": torch.zeros(3, dtype=torch.long)},
-        {"lengths": torch.tensor([[0], [2]])},
-        {"lengths": torch.tensor([0, 1])},
+        {"grid_index": torch.tensor([[0], [2]])},
+        {"grid_index": torch.tensor([0, 1])},
     ],
 )
 def test_parts_that_do_not_fit_are_refused(tmp_path, change):
@@ -79,24 +79,24 @@ def test_parts_that_do_not_fit_are_refused(tmp_path, change):
         "targets": torch.zeros(2, dtype=torch.long),
         "predictions": two,
         "probabilities": {name: one.float() for name, one in two.items()},
-        "lengths": torch.zeros(2, 1, dtype=torch.long),
+        "grid_index": torch.zeros(2, 1, dtype=torch.long),
     }
-    save_seen(tmp_path / "a", Seen(("a", "b"), ("6x6", "3x3"), **{**parts, **change}))
+    save_record(tmp_path / "a", EvaluationRecord(("a", "b"), ("6x6", "3x3"), **{**parts, **change}))
     with pytest.raises(UserError, match="not what an evaluation saw"):
-        load_seen(tmp_path / "a")
+        load_record(tmp_path / "a")
 
 
 def test_examples_are_right_ones_a_few_of_each_class_and_length():
-    seen = made_seen(num=600, classes=12)
-    rows = choose(seen, 3)
-    assert rows == choose(seen, 3)
-    assert rows != choose(seen, 3, seed=1)
-    assert all(seen.correct("adaptive")[rows])
-    cells = [(int(seen.targets[row]), int(seen.lengths[row, 0])) for row in rows]
+    record = made_record(num=600, classes=12)
+    rows = choose(record, 3)
+    assert rows == choose(record, 3)
+    assert rows != choose(record, 3, seed=1)
+    assert all(record.correct("adaptive")[rows])
+    cells = [(int(record.targets[row]), int(record.grid_index[row, 0])) for row in rows]
     assert cells == sorted(cells)
     assert len({number for number, _ in cells}) == 8
     assert {cells.count(cell) for cell in set(cells)} == {3}
-    assert choose(made_seen(assigner=False), 3) == []
+    assert choose(made_record(assigner=False), 3) == []
 
 
 def test_thumbnails_of_pictures_and_of_clips():
@@ -117,14 +117,14 @@ def test_thumbnails_of_pictures_and_of_clips():
 
 
 def test_samples_that_cannot_be_read_any_more_are_left_out():
-    seen = made_seen()
-    gone = {int(seen.ids[row]) for row in choose(seen, 3)[:4]}
+    record = made_record()
+    gone = {int(record.ids[row]) for row in choose(record, 3)[:4]}
 
     def read(position):
         inputs = None if position in gone else torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
         return Item(inputs, 0, position)
 
-    paths = [f"{number}.jpg" for number in range(len(seen.ids))]
-    examples = make_examples(seen, read, paths)
-    assert len(examples) == len(choose(seen, 3)) - 4
-    assert all(example.name == f"{int(seen.ids[example.row])}.jpg" for example in examples)
+    paths = [f"{number}.jpg" for number in range(len(record.ids))]
+    examples = make_examples(record, read, paths)
+    assert len(examples) == len(choose(record, 3)) - 4
+    assert all(example.name == f"{int(record.ids[example.row])}.jpg" for example in examples)

@@ -1,4 +1,7 @@
-"""One clip decoded whole, resized, and written as H.264: every frame under its number and its time. No torch here."""
+"""One clip decoded whole, resized, and written as H.264: every frame under its number and its time. No torch here.
+
+The new file is then compared with its source: the same number of frames, at the same times, showing the same.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from itertools import chain, pairwise
+from itertools import chain, pairwise, zip_longest
 from typing import Any
 
 import av
@@ -16,12 +19,13 @@ from av.container import OutputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
+from numpy.typing import NDArray
 
 from revit.common.system.errors import UserError, reason_of
-from revit.video.data.decode import DecodeError, VideoInfo
-from revit.video.data.decode.index import Numbering, index_frames
+from revit.video.data.decode.index import index_frames
 from revit.video.data.decode.opening import opened_stream
 from revit.video.data.decode.pyav import OtherFrames, same_size
+from revit.video.data.decode.read import DecodeError, VideoInfo, read_frames
 from revit.video.data.decode.whole import PlainDecode, decode_whole
 
 Alive = Callable[[], object]
@@ -29,6 +33,14 @@ Alive = Callable[[], object]
 FORMAT = 1  # raised whenever equal settings would give other files
 ENCODER = "libx264"
 LIMITED_RANGE = 1  # FFmpeg's number for luma from 16 to 235, which is what yuv420p without a tag means
+
+LUMA = np.array([0.299, 0.587, 0.114])
+NOISE_ALLOWANCE = 6.0
+"""dB by which a frame may stay below the usual limit: pure noise, encoded at any rate factor, stays within them."""
+TIE = 0.5
+"""dB by which a frame may resemble one beside its own more: pictures that differ by no more cannot be told apart."""
+MOST_PSNR = 99.0  # dB of frames without any difference
+FPS_TOLERANCE = 1e-3  # share by which the rates may differ: 300 frames of a clip then span the same 300
 
 
 @dataclass(frozen=True)
@@ -118,20 +130,16 @@ def encode_clip(source: str, target: str, settings: ConvertSettings, alive: Aliv
     """Write `source` anew as `target`, upright, without audio. `alive` is called for every frame.
 
     Frames are those that decoding the whole file hands out. If these are not the ones that the file lists, it is decoded
-    once more to learn their times first.
-
-    Raises:
-        DecodeError: the source is no whole video.
-        OutputError: no space, no permission.
+    once more to learn their times first. `DecodeError` if the source is no whole video, `OutputError` without space or permission.
     """
     options = settings.encoder_options
     for times_of in (_listed_times, _decoded_times):
         with contextlib.suppress(OtherFrames):
             times = times_of(source, alive)
-            try:
+            with contextlib.suppress(LongerDecoded):
                 return _encode(source, times, target, settings.short_side, options, alive)
-            except LongerDecoded:  # packets in the order of their frames have the frames' own distances
-                return _encode(source, times, target, settings.short_side, {**options, "bf": "0"}, alive)
+            # Packets in the order of their frames have the frames' own distances.
+            return _encode(source, times, target, settings.short_side, {**options, "bf": "0"}, alive)
     raise DecodeError(source, "damaged: decoding it twice gave other frames")
 
 
@@ -142,7 +150,7 @@ Times = tuple[VideoInfo, list[int] | None, Fraction | None]
 def _listed_times(source: str, alive: Alive) -> Times:
     index = index_frames(source)
     with index.container as container:
-        if index.numbering is Numbering.WHOLE:
+        if not index.is_numbered:
             raise OtherFrames
         return index.info, index.pts, opened_stream(container).time_base
 
@@ -214,15 +222,11 @@ def _encode(source: str, times: Times, target: str, short_side: int, options: di
 
 def _expected(decode: PlainDecode, num_frames: int, stamps: list[int] | None, alive: Alive) -> Iterator[VideoFrame]:
     """Yield the decoded frames; `OtherFrames` at the first that has another stamp, is one too many, or is missing."""
-    number = 0
-    for frame in decode:
+    for number, frame in zip_longest(range(num_frames), decode):
         alive()
-        if number == num_frames or (stamps is not None and frame.pts != stamps[number]):
+        if number is None or frame is None or (stamps is not None and frame.pts != stamps[number]):
             raise OtherFrames
         yield frame
-        number += 1
-    if number != num_frames:
-        raise OtherFrames
 
 
 def _turned(picture: VideoFrame, turns: int) -> VideoFrame:
@@ -243,3 +247,95 @@ def _output(path: str) -> Iterator[OutputContainer]:
             yield file
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({reason_of(error).lower()})") from None
+
+
+class CheckError(Exception):
+    """The new file is not what its source is."""
+
+
+def check_clip(source: str, target: str, written: Encoded, settings: ConvertSettings) -> float:
+    """Return the smallest PSNR (dB, of luma) of the first, middle and last frame against the source's, resized.
+
+    Each is read by its number from both files as a loader would read it. A frame below `settings.smallest_psnr` is kept all the
+    same if it resembles its source more than the frames beside it: noise costs an encoder many bits and has few dB, in the
+    right frame as well. `CheckError` for a difference, `DecodeError` if one of the files cannot be read so.
+    """
+    _check_times(target, written)
+    before, old = _read_three(source, beside=1)
+    after, new = _read_three(target, beside=0)
+    if before.num_frames != after.num_frames:
+        raise CheckError(f"{before.num_frames} frames became {after.num_frames}")
+    if abs(after.fps / before.fps - 1) > FPS_TOLERANCE:
+        raise CheckError(f"{before.fps:.3f} frames per second became {after.fps:.3f}")
+    if (after.width, after.height, after.rotation) != (written.width, written.height, 0):
+        raise CheckError(f"it is read with {after.width}x{after.height} pixels, turned by {after.rotation}")
+    smaller = {number: resized(picture, written.width, written.height) for number, picture in old.items()}
+    return min(check_frame(number, picture, smaller, settings) for number, picture in new.items())
+
+
+def check_frame(
+    number: int, picture: NDArray[np.uint8], sources: dict[int, NDArray[np.uint8]], settings: ConvertSettings
+) -> float:
+    """Return the PSNR of a new frame against its source. `CheckError` if it is another frame, or none at all."""
+    own = psnr(sources[number], picture)
+    if own >= settings.smallest_psnr:
+        return own
+    floor = settings.smallest_psnr - NOISE_ALLOWANCE
+    if own < floor:
+        decibels = f"{rounded_down(own)} dB, at least {floor:.1f} are wanted"
+        raise CheckError(f"frame {number} differs from its source: {decibels}")
+    others = [(psnr(sources[at], picture), at) for at in (number - 1, number + 1) if at in sources]
+    most, beside = max(others, default=(own, number))
+    if most > own + TIE:
+        raise CheckError(
+            f"frame {number} is rather frame {beside} of its source: {most:.1f} dB against that one, "
+            f"{rounded_down(own)} against its own"
+        )
+    return own
+
+
+def rounded_down(decibels: float) -> str:
+    """Format with one digit, so that what is below a limit also reads so."""
+    return f"{math.floor(10 * decibels) / 10:.1f}"
+
+
+def psnr(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    """Return the PSNR of the luma of two RGB pictures (H, W, 3) in dB, at most `MOST_PSNR`."""
+    error = float(np.mean(((one.astype(np.float64) - other) @ LUMA) ** 2))
+    return MOST_PSNR if error == 0 else min(MOST_PSNR, 10 * float(np.log10(255**2 / error)))
+
+
+def resized(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """Resize RGB (H, W, 3) to (height, width, 3)."""
+    frame = VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+    smaller = frame.reformat(width, height, interpolation=Interpolation.BICUBIC)
+    return smaller.to_ndarray().astype(np.uint8, copy=False)
+
+
+def _read_three(path: str, beside: int) -> tuple[VideoInfo, dict[int, NDArray[np.uint8]]]:
+    """Read the first, middle and last frame, with `beside` more on both sides: by number, (H, W, 3)."""
+    known: dict[VideoInfo, list[int]] = {}
+
+    def choose(info: VideoInfo) -> list[int]:
+        last = info.num_frames - 1
+        near = range(-beside, beside + 1)
+        known[info] = sorted({min(max(at + step, 0), last) for at in (0, last // 2, last) for step in near})
+        return known[info]
+
+    frames = read_frames(path, choose, "pyav")
+    info, wanted = known.popitem()  # what was told last
+    return info, dict(zip(wanted, frames))
+
+
+def _check_times(target: str, written: Encoded) -> None:
+    index = index_frames(target)
+    with index.container as container:
+        unit = opened_stream(container).time_base
+    if index.pts is None or unit is None:
+        raise DecodeError(target, "its frames have no time stamps")
+    seconds = [float((pts - index.pts[0]) * unit) for pts in index.pts]
+    if len(seconds) != len(written.seconds):
+        raise CheckError(f"{len(written.seconds)} frames became {len(seconds)}")
+    moved = max(abs(one - other) for one, other in zip(seconds, written.seconds))
+    if moved > max(float(unit), 1e-6):
+        raise CheckError(f"a frame is shown {moved:.4f} s too early or too late")

@@ -1,21 +1,22 @@
-"""The stages of a recipe on disk: which are done, with what settings, and how long they took."""
+"""A run's folder: which stages are done, with what settings, and whether all processes were given the same."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import shutil
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from revit.common.system.distributed import ALONE, World
+from revit.common.system.distributed import ALONE, DistributedContext
 from revit.common.system.errors import UserError, reason_of
-from revit.common.system.files import write_json
+from revit.common.system.files import write_json, write_text
 from revit.common.system.log import RunLog
-from revit.common.training.state import remove_states, states_folder
 
 Settings = Mapping[str, Any]
 
@@ -31,6 +32,11 @@ WRITTEN = (
 """Files that runs write into their folder, besides `data`."""
 
 
+def states_folder(run_folder: Path, stage: str) -> Path:
+    """Return where the states of a stage's training are."""
+    return run_folder / "states" / stage
+
+
 class StageBook:
     """`RUN_DIR/stages.json`: a stage that is done with the present settings is not done again.
 
@@ -41,11 +47,11 @@ class StageBook:
     Every process has the same book; rank 0 reads and writes the file.
     """
 
-    def __init__(self, folder: Path, log: RunLog, world: World = ALONE) -> None:
+    def __init__(self, folder: Path, log: RunLog, context: DistributedContext = ALONE) -> None:
         self.path = folder / "stages.json"
         self.log = log
-        self.world = world
-        self.book: dict[str, Any] = world.on_main(self._read)
+        self.context = context
+        self.book: dict[str, Any] = context.on_main(self._read)
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -58,7 +64,7 @@ class StageBook:
     def stays(self, name: str, settings: Settings, results: Sequence[Path]) -> bool:
         """Say whether `doing` would leave this stage alone. Asked by all processes."""
         same = self.is_done(name) and self.book[name]["settings"] == settings
-        return self.world.on_main(lambda: same and all(path.exists() for path in results))
+        return self.context.on_main(lambda: same and all(path.exists() for path in results))
 
     def check(self, name: str, settings: Settings, results: Sequence[Path]) -> None:
         """Raise UserError if the stage was begun with other settings and there is a training state or a result of it.
@@ -80,17 +86,8 @@ class StageBook:
         Keeps the seconds that the work inside takes, also if it fails, and notes it as done if it does not.
         """
         entry = self.book.get(name)
-        if entry is not None and entry["settings"] != settings:
-            changed = "; ".join(differences(entry["settings"], settings))
-            if self._is_untouched(name, results):
-                self.log.say(f"{name}: takes the new settings ({changed}); nothing of it was saved before")
-            else:
-                self.log.say(f"{name}: done again, settings changed ({changed})")
-            self.forget([name])
-            entry = None
-        gone = self.world.on_main(lambda: [path.name for path in results if not path.exists()])
-        if entry is not None and entry["done"] and gone:
-            self.log.say(f"{name}: done again, {' and '.join(gone)} is gone")
+        if entry is not None and (reason := self._why_anew(entry, name, settings, results)):
+            self.log.say(f"{name}: {reason}")
             self.forget([name])
             entry = None
         if entry is not None and entry["done"]:
@@ -103,15 +100,12 @@ class StageBook:
         start = time.perf_counter()
         try:
             yield True
-        except BaseException:
-            # Also where one process alone fails: nobody waits here. What failed is said, not that this failed too.
+            entry["done"] = True
+        finally:
             entry["seconds"] = round(entry["seconds"] + time.perf_counter() - start, 3)
-            with contextlib.suppress(UserError):
+            # Also where one process alone fails: nobody waits here. What failed is said, not that this failed too.
+            with contextlib.suppress(*(() if entry["done"] else (UserError,))):
                 self._write()
-            raise
-        entry["seconds"] = round(entry["seconds"] + time.perf_counter() - start, 3)
-        entry["done"] = True
-        self._write()
         self._remove_states(name)  # not before: without them an interruption here would cost the whole stage
         self.log.write("stage", stage=name, seconds=entry["seconds"])
         self.log.say(f"{name}: done in {entry['seconds']:.0f} s")
@@ -122,6 +116,16 @@ class StageBook:
             self.book.pop(name, None)
             self._remove_states(name)  # half a training with the old settings
         self._write()
+
+    def _why_anew(self, entry: dict[str, Any], name: str, settings: Settings, results: Sequence[Path]) -> str | None:
+        """Say why a stage cannot go on from what is there of it; None if it can."""
+        if entry["settings"] != settings:
+            changed = "; ".join(differences(entry["settings"], settings))
+            if self._is_untouched(name, results):
+                return f"takes the new settings ({changed}); nothing of it was saved before"
+            return f"done again, settings changed ({changed})"
+        gone = self.context.on_main(lambda: [path.name for path in results if not path.exists()])
+        return f"done again, {' and '.join(gone)} is gone" if entry["done"] and gone else None
 
     def _is_untouched(self, name: str, results: Sequence[Path]) -> bool:
         """Say whether the stage ended before anything of it was saved, as when its configuration was refused.
@@ -134,11 +138,11 @@ class StageBook:
             saved = [path for path in states.glob("*") if path.suffix != ".part"]
             return not saved and not any(path.exists() for path in results)
 
-        return not self.is_done(name) and self.world.on_main(nothing_there)
+        return not self.is_done(name) and self.context.on_main(nothing_there)
 
     def _remove_states(self, name: str) -> None:
-        if self.world.is_main:
-            remove_states(states_folder(self.path.parent, name))
+        if self.context.is_main:
+            shutil.rmtree(states_folder(self.path.parent, name), ignore_errors=True)
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -152,7 +156,7 @@ class StageBook:
             ) from error
 
     def _write(self) -> None:
-        if self.world.is_main:
+        if self.context.is_main:
             write_json(self.path, self.book)
 
 
@@ -185,3 +189,55 @@ def clear(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+PATIENCE_S = 10.0
+"""Seconds a file may take to show on another machine: shared folders are looked up anew every few seconds."""
+
+
+def check_same(settings: Mapping[str, Any], context: DistributedContext) -> None:
+    """Raise UserError, on every process, where one was given other `settings`; it names the first key that differs."""
+    (host, ours), *others = context.gather((socket.gethostname(), settings))
+    for rank, (other_host, theirs) in enumerate(others, 1):
+        for key, one, other in changes(ours, theirs):
+            raise UserError(
+                f"the processes of this run were given different settings, first of all {key}: {one} for rank 0 on {host}, "
+                f"{other} for rank {rank} on {other_host}; start all of them by the same command with the same file"
+            )
+
+
+def check_shared(folder: Path, context: DistributedContext, patience_s: float = PATIENCE_S) -> None:
+    """Raise UserError, on every process, where one does not see what rank 0 writes into `folder` now.
+
+    That the folder exists, and has an older run's files in it, says nothing: every machine may have one of its own.
+    """
+    if context.size == 1:
+        return
+    path = folder / TOKEN
+    host, token = context.on_main(lambda: _leave_token(path))
+    blind = context.gather(None if _sees(path, token, patience_s) else socket.gethostname())
+    if context.is_main:
+        path.unlink(missing_ok=True)
+    names = sorted({name for name in blind if name is not None})
+    if names:
+        raise UserError(
+            f"{folder} is not the same folder on all machines: {' and '.join(names)} cannot read there what rank 0 on {host} "
+            "writes; give a run.dir that all machines share"
+        )
+
+
+def _leave_token(path: Path) -> tuple[str, str]:
+    token = secrets.token_hex(16)
+    write_text(path, token)
+    return socket.gethostname(), token
+
+
+def _sees(path: Path, token: str, patience_s: float) -> bool:
+    end = time.monotonic() + patience_s
+    while True:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if path.read_text("utf-8") == token:
+                return True
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.2)
