@@ -156,7 +156,12 @@ class SampleList:
         return self.names[number] if self.names is not None else str(number + self.first_label)
 
     def label(self, position: int) -> int:
-        """Return the class number of sample `position`."""
+        """Return the class number of sample `position`. UserError in a list of samples that may have several."""
+        if self.several:
+            raise UserError(
+                f"{self.source}: its samples may have several labels, and one of each is asked for here; leave out "
+                "data.source.several_labels"
+            )
         return int(self.labels[position])
 
     @property
@@ -170,11 +175,8 @@ class SampleList:
 
     def with_label_sets(self) -> Self:
         """Return the same list as one of samples with several labels."""
-        return (
-            self
-            if self.several
-            else replace(self, label_sets=FlatNumbers.of([label] for label in self.labels.tolist()))
-        )
+        sets = self.label_sets or FlatNumbers.of([label] for label in self.labels.tolist())
+        return replace(self, label_sets=sets)
 
     @property
     def all_labels(self) -> NDArray[np.int64]:

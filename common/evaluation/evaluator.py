@@ -61,6 +61,13 @@ class Evaluator:
             checkpoint = load_checkpoint(path)
             check_installed(str(path), checkpoint.config)
             check_same_classes(str(path), checkpoint.label_names, self.modality.label_names(self.options))
+            source = checkpoint.config.get("data", {}).get("source", {})
+            trained, wanted = bool(source.get("several_labels")), self.options.data.source.several_labels
+            if trained != wanted:
+                raise UserError(
+                    f"{path} was trained with data.source.several_labels={str(trained).lower()}, and its answers mean something "
+                    f"else with {str(wanted).lower()}; set it as it was"
+                )
             return self.fill(checkpoint, path)
         model = self.modality.build_model(self.options, len(self.modality.label_names(self.options)))
         report = self.modality.start(model, self.options, str(path))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from revit.common.config.sections import BalanceOptions
 from revit.common.data.balance import class_weights, sample_shares
+from revit.common.data.check.summary import newest_summary
 from revit.common.data.formats.base import Split
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
@@ -91,9 +92,28 @@ class Modality(ABC, Generic[Run]):
         # A sample's set of labels has a place for every class of the model, also where lists have numbers alone.
         return replace(samples, names=tuple(names)) if samples.several else samples
 
+    def data_warnings(self, options: Run, split: Split) -> list[str]:
+        """Look at some files of a list; return a line for each thing that makes training on them worth less, with what to do."""
+        return []
+
     def paths(self, options: Run, split: Split) -> Sequence[str]:
         """Return the files of a split, position = sample id."""
         return self.split(options, split).paths
+
+    def data_checks(self, options: Run) -> dict[str, dict[str, Any]]:
+        """Return what the newest data check found of each list, by split; lists that were never checked are left out."""
+        splits: tuple[Split, ...] = () if options.makes_data else ("train", "val", "test")
+        found: dict[str, dict[str, Any]] = {}
+        for split in splits:
+            # Only what was checked is read: a stage does without the lists of others.
+            where = getattr(options.data.source, split)
+            if where is not None and (summary := newest_summary(where, split)) is not None:
+                samples = self._samples(options, split)
+                if options.data.source.parts:  # the list that others are split off is checked whole
+                    source = options.data.source.model_copy(update={"split_off": None})
+                    samples = self.read_split(options.data.model_copy(update={"source": source}), split)
+                found[split] = summary.quoted(samples)
+        return found
 
     def label_names(self, options: Run) -> Sequence[str]:
         """Return the class names, their numbers as text where the source has none. UserError if they contradict the model."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from revit.common.data.check.summary import quote
 from revit.common.report.comparison import comparison_warnings, protocol_letters
 from revit.common.report.runs import RunReport
 from revit.common.report.summary import RunSummary
@@ -74,7 +75,7 @@ def _rows(run: RunReport, letter: str) -> list[dict[str, str]]:
 
 
 def _conditions(summary: RunSummary) -> list[str]:
-    """Return a line on protocol and speed of a run, and one on each thing that is missing."""
+    """Return a line on protocol and speed of a run, on each list that was checked, and on each thing that is missing."""
     name, content = summary.run.name, summary.run.content
     protocol = ", ".join(f"{key} {shown(value)}" for key, value in content.get("protocol", {}).items())
     versions = content.get("versions", {})
@@ -83,7 +84,8 @@ def _conditions(summary: RunSummary) -> list[str]:
     if "speed" in content:
         speed = content["speed"]
         line += f"; speed of {speed.get('inputs', 'inputs')} on {speed['device']}, {speed['dtype']}"
-    return [line, *(f"{name}: {sentence}" for sentence in summary.missing)]
+    checks = [f"{name}: data check of {split}: {quote(found)}" for split, found in content.get("data", {}).items()]
+    return [line, *checks, *(f"{name}: {sentence}" for sentence in summary.missing)]
 
 
 def _cell(text: str) -> str:

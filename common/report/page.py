@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from revit.common.data.check.summary import quote
 from revit.common.evaluation.record import (
     NONE_RIGHT,
     EvaluationRecord,
@@ -106,6 +107,7 @@ def _run_parts(summary: RunSummary, key: str) -> dict[str, Any]:
             for number, (stage, curves) in enumerate(summary.training.items())
         },
         "protocol": _flat(content.get("protocol", {})),
+        "checks": [f"{split}: {quote(found)}" for split, found in content.get("data", {}).items()],
         "operating_points": _operating_points(content),
         "budget": _flat(content.get("budget") or {}),
     }

@@ -85,6 +85,18 @@ class Failure(Section):
     reason: str
 
 
+class DataCheck(Section):
+    """What the newest data check had found of a list."""
+
+    source: str
+    checked: str
+    listed: Count
+    files: Count
+    good: Count
+    kinds: dict[str, Count]
+    current: bool
+
+
 class ReportFile(Section):
     """The whole file."""
 
@@ -106,6 +118,7 @@ class ReportFile(Section):
     date: str | None = None
     failures: list[Failure] = []
     protocol: dict[str, Any] = {}
+    data: dict[str, DataCheck] = {}
     seconds: dict[str, Amount] = {}
     versions: dict[str, str] = {}
 

@@ -41,6 +41,7 @@ COPIED = (
     "calibration",
     "reliability",
     "classes",
+    "data",
 )
 """Keys of report.json that the JSON file repeats."""
 Curve = list[tuple[float, float]]

@@ -31,12 +31,14 @@ from revit.common.modality.load import build_assigner
 from revit.common.modality.modality import Modality
 from revit.common.models.base import GridModel
 from revit.common.serving.budgets import budget_line
-from revit.common.system.device import pick_device
+from revit.common.system.device import counted, pick_device
 from revit.common.system.distributed import DistributedContext
 from revit.common.system.files import write_json
 from revit.common.system.log import RunLog
 from revit.common.system.processes import StopRequest
 from revit.common.timing.speed import measure_speed
+from revit.common.training.best import best_so_far, patience_ended
+from revit.common.training.outlook import seconds_beside
 from revit.common.training.run_folder import states_folder
 from revit.common.training.state import random_states, restore_random_states, seed_all
 from revit.common.training.trainer import Trainer
@@ -140,24 +142,51 @@ def train_model(run: Run) -> None:
         **run.trainer_settings(),
         augment=modality.batch_augment(options, len(run.label_names)),
         watch=lambda network: run.evaluator.watch(network, run.log, keeper(run, network, facts)),
+        enough=lambda epoch: enough_epochs(run, epoch),
+        rest=lambda data, step: seconds_beside(options, modality, data, step),
     )
-    run.save(run.model_file, run.label_names, trainer.train(), facts)
+    parts = trainer.train()
+    if options.run.keep == "best" and run.context.is_main:
+        parts, facts = kept_best(run, parts, facts)
+    run.save(run.model_file, run.label_names, parts, facts)
 
 
 def keeper(run: Run, network: nn.Module, facts: Mapping[str, Any]) -> Callable[[int, float], None]:
-    """Return what keeps the best model so far, with these facts, in best.safetensors, given the epoch and its top-1.
-
-    The file itself knows how good it is, so that a run that goes on does too.
-    """
+    """Return what keeps the best model so far, with these facts, in best.safetensors, given the epoch and its top-1."""
 
     def keep(epoch: int, top1: float) -> None:
-        known = load_checkpoint(run.best_file).extra["val"] if run.best_file.exists() else None
+        known = best_so_far(run.best_file)
         if known is None or known["top1"] < top1:
             weights = {"model": dict(network.state_dict())}
             best = run.checkpoint(run.label_names, weights, {**facts, "val": {"epoch": epoch, "top1": top1}})
             save_checkpoint(run.best_file, best)
 
     return keep
+
+
+def enough_epochs(run: Run, epoch: int) -> bool:
+    """Say whether the training ends after these epochs, as `train.early_stop` has it. Asked by all processes."""
+    patience = run.options.train.early_stop
+    if patience is None or epoch >= run.options.train.schedule.total_epochs:
+        return False
+    best = run.context.on_main(lambda: patience_ended(run.best_file, epoch, patience))
+    if best is not None:
+        run.log.say(
+            f"model: ends after epoch {epoch} of {run.options.train.schedule.total_epochs}: nothing better on val "
+            f"for {counted(epoch - best['epoch'], 'epoch')}; the best is {best['top1']:.2f} % after epoch {best['epoch']}. A greater "
+            "train.early_stop goes on"
+        )
+    return best is not None
+
+
+def kept_best(run: Run, parts: dict[str, Any], facts: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the best model on val, and its facts, instead of the last one; that if no evaluation succeeded."""
+    if not run.best_file.exists():
+        run.log.say("model: no evaluation on val succeeded, so the last model is kept")
+        return parts, facts
+    best = load_checkpoint(run.best_file)
+    run.log.say(f"model: keeps the one after epoch {best.extra['val']['epoch']}, the best on val")
+    return dict(best.parts), dict(best.extra)
 
 
 def choose_thresholds(run: Run) -> None:
@@ -299,6 +328,8 @@ def _write_report(run: Run, report: dict[str, Any], evaluation: Evaluation, clas
     predictions.write_predictions(
         run.predictions_file, evaluation, grids, samples_tested, modality.label_names(options), options.test.merge
     )
+    if checks := modality.data_checks(options):
+        report["data"] = checks
     if options.run.speed_seconds:
         shares = report.get("adaptive", {}).get("share")
         shape, seconds = modality.input_shape(options), options.run.speed_seconds

@@ -158,6 +158,16 @@ def test_the_page_and_the_table(pictures: Path, capsys: pytest.CaptureFixture[st
     assert again["classes"] == before["classes"]
 
 
+def test_a_model_is_tested_as_it_was_trained(pictures: Path, capsys: pytest.CaptureFixture[str]):
+    config = ["--cfg", str(pictures / "config.yaml"), "--checkpoint", str(pictures / "run")]
+    lists = [f"data.source.{split}={pictures}/single.csv" for split in ("train", "val", "test")]
+    (pictures / "single.csv").write_text(
+        "".join(f"{pictures}/test/000{place}.png,{name}\n" for place, name in enumerate(NAMES))
+    )
+    assert tool_test_net.main([*config, *lists, "data.source.several_labels=false"]) == 2
+    assert "was trained with data.source.several_labels=true" in capsys.readouterr().err
+
+
 def test_mixed_pictures_have_the_labels_of_both(pictures: Path, tmp_path: Path):
     changes = ["data.mix.mixup=0.5", "data.mix.cutmix=1", "train.schedule.epochs=1", f"run.dir={tmp_path}"]
     assert train_net.main(["--cfg", str(pictures / "config.yaml"), "--stage", "model", *changes]) == 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +44,8 @@ def test_numbers(text: str, tmp_path: Path):
     assert [samples.label_set(place) for place in range(4)] == EXPECTED
     assert list(samples.paths) == ["a.mp4", "b c.mp4", "d.mp4", "take 2.mp4"]
     assert samples.several
+    with pytest.raises(UserError, match="may have several labels"):
+        samples.label(0)
     assert samples.labels.tolist() == [1, 0, -1, 0]
     assert samples.num_classes == 4
 
@@ -83,6 +88,29 @@ def test_charades_by_file(tmp_path: Path):
     assert [samples.label_set(place) for place in range(2)] == [(0, 2), ()]
     assert samples.names == ("Holding some clothes", "Sitting", "Eating")
     assert samples.segment(0) is None
+
+
+def test_shards_with_labels_beside_the_samples(tmp_path: Path):
+    said = {"1.cls": "Run;Walk", "2.json": json.dumps({"label": ["Jump", "Run"]}), "3.cls": ""}
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        for name in ("1.mp4", "2.mp4", "3.mp4", *said):
+            content = said.get(name, "x").encode()
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    samples = read_split(SourceOptions(train=str(tmp_path / "shard.tar"), several_labels=True), "train", read_clips)
+    assert samples.names == ("Jump", "Run", "Walk")
+    assert [samples.label_set(place) for place in range(3)] == [(1, 2), (0, 1), ()]
+    assert samples.at(np.array([2, 0])).label_set(1) == (1, 2)
+
+
+def test_a_hugging_face_folder_with_lists_of_labels(tmp_path: Path):
+    rows = [{"file_name": "a.mp4", "label": ["Run", "Jump"]}, {"file_name": "b.mp4", "label": []}]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    samples = read_split(SourceOptions(train=str(tmp_path), several_labels=True), "train", read_clips)
+    assert [samples.label_set(place) for place in range(2)] == [(0, 1), ()]
+    with pytest.raises(UserError, match="with one label"):
+        read_split(SourceOptions(train=str(tmp_path)), "train", read_clips)
 
 
 def test_a_folder_per_class_has_one_label_each(tmp_path: Path):

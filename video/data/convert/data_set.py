@@ -99,10 +99,11 @@ class ConvertPlan:
         signs that join them."""
         names = self.samples.names
         for position in range(len(self.samples)):
-            label = self.samples.label(position)
-            said = str(label) if names is None else names[label]
+            labels = self.samples.label_set(position)
             if self.samples.several:
-                said = ";".join(map(str, self.samples.label_set(position))) or '""'
+                said = ";".join(map(str, labels)) or '""'
+            else:
+                said = str(labels[0]) if names is None else names[labels[0]]
             yield os.path.abspath(self.samples.path(position)), said
 
 
