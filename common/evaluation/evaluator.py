@@ -153,7 +153,7 @@ class Evaluator:
         if calibration is not None and not calibration.curve.is_of(costs.grids):
             calibration = None  # of inputs of another size, as the settings may say
         cascade = None if calibration is None else calibration.cascade
-        inputs = "clips" if len(self.modality.input_shape(self.options)) == 5 else "pictures"
+        inputs = self.modality.plural
         report = adaptive_report(evaluation, costs, test.merge, test.num_random_draws, cascade, asks, inputs)
         views = next(iter(evaluation.answers.values())).logits.shape[1]
         if calibration is not None:
