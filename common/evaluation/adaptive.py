@@ -27,6 +27,7 @@ def adaptive_report(
     num_draws: int = 5,
     cascade: CascadeTable | None = None,
     asks: bool = True,
+    why: str = "",
 ) -> dict[str, Any]:
     """Return the figures of RUN_DIR/report.json that an evaluation gives.
 
@@ -39,7 +40,8 @@ def adaptive_report(
       thresholds are `cascade`'s; without, they are found on the samples themselves, which needs no targets.
 
     `adaptive` also says how many points it gains over random grids, with the 95 % interval of that (`paired_interval`),
-    and `verdict` puts it into words. asks: whether the assigner decided; a small budget deals grids out without it.
+    and `verdict` puts it into words. asks: whether the assigner decided; a small budget deals grids out without it. why: words
+    for who decided, if not the user.
     """
 
     def row(answers: Answers, gmacs: float, **more: Any) -> dict[str, Any]:
@@ -82,7 +84,7 @@ def adaptive_report(
         report["cascade"] = cascade_figures(
             per_grid, costs.grids, table, report["adaptive"]["gmacs"], lambda logits: evaluation.percent(logits, merge)
         )
-        report["verdict"] = verdict(report, asks)
+        report["verdict"] = verdict(report, asks, why)
     report["samples"] = {"evaluated": evaluation.num_evaluated, "failed": len(evaluation.failures)}
     report["failures"] = [{"path": failure.path, "reason": failure.reason} for failure in evaluation.failures]
     if evaluation.salvaged:
@@ -115,8 +117,8 @@ def paired_interval(differences: Tensor) -> tuple[float, float]:
     return float(added.mean()) - half, float(added.mean()) + half
 
 
-def verdict(report: Mapping[str, Any], asks: bool = True) -> str:
-    """Say what the assigner is worth, the worst news first. Where nobody asked it, it is not judged."""
+def verdict(report: Mapping[str, Any], asks: bool = True, why: str = "") -> str:
+    """Say what the assigner is worth, the worst news first. Where nobody asked it, it is not judged. why: who decided so."""
     adaptive, longest, cascade = report["adaptive"], report["fixed"][0], report["cascade"]
     gain, (low, high) = adaptive["gain_over_random"], adaptive["interval"]
     worth = f"{gain:+.2f} points over random lengths at the same shares (95 % interval {low:+.2f} to {high:+.2f})"
@@ -126,10 +128,11 @@ def verdict(report: Mapping[str, Any], asks: bool = True) -> str:
     )
     other = f"a confidence cascade gets {cascade['top1']:.2f} % at {cascade['gmacs'] / longest['gmacs']:.0%}"
     if not asks:
-        return f"the assigner was not asked, at this budget it costs more than it gains: {text}; {other}"
+        return f"{why or 'the assigner was not asked, at this budget it costs more than it gains'}: {text}; {other}"
+    by = f"; {why}" if why else ""
     if low <= 0:
-        return f"THE ASSIGNER IS NO BETTER THAN CHANCE: {worth}; {text}; {other}"
-    return f"{text}; {worth}; {other}"
+        return f"THE ASSIGNER IS NO BETTER THAN CHANCE: {worth}; {text}; {other}{by}"
+    return f"{text}; {worth}; {other}{by}"
 
 
 def versions() -> dict[str, str]:

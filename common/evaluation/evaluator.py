@@ -12,11 +12,13 @@ from revit.common.costs.flops import Costs, count_costs
 from revit.common.data.formats.base import Split
 from revit.common.evaluation.adaptive import adaptive_report, versions
 from revit.common.evaluation.evaluate import Evaluation, Runner, Streamed, evaluate, grid_runners
+from revit.common.evaluation.length_rule import find_rule
 from revit.common.evaluation.operating_points import Calibration, calibrated, calibration_of, calibration_runners
 from revit.common.methods.base import check_installed
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.budget import Choice
-from revit.common.methods.run_options import RecipeOptions
+from revit.common.methods.revit.rule import KEY as RULE_KEY
+from revit.common.methods.run_options import CalibrationOptions, RecipeOptions
 from revit.common.modality.load import check_same_classes, fill_classifier
 from revit.common.modality.modality import Modality
 from revit.common.models.base import GridModel
@@ -134,12 +136,15 @@ class Evaluator:
         if calibration is not None and not calibration.curve.is_of(costs.grids):
             calibration = None  # of inputs of another size, as the settings may say
         cascade = None if calibration is None else calibration.cascade
-        report = adaptive_report(evaluation, costs, test.merge, test.num_random_draws, cascade, asks)
+        why = "" if policy is None else policy.why
+        report = adaptive_report(evaluation, costs, test.merge, test.num_random_draws, cascade, asks, why)
         views = next(iter(evaluation.answers.values())).logits.shape[1]
         if calibration is not None:
             report["calibration"] = calibration.curve.summary()
             if self._choice is not None and policy is not None:
                 report["budget"] = reported_budget(self._choice, calibration.curve, report, policy, views)
+        if why:
+            report[RULE_KEY] = {"said": why, **classifier.facts[RULE_KEY]}
         report |= {"method": self.options.method_name, "model": self.options.model_name}
         report["protocol"] = {
             "data": self._data_name(),
@@ -169,12 +174,18 @@ class Evaluator:
         policy = curve.policy(choice.point, choice.holds and self.options.test.hold_budget)
         classifier.policy = networks.policy = policy
 
-    def calibrate(self, classifier: AdaptiveClassifier, split: Split, num_points: int) -> Calibration | None:
-        """Find the operating points of the assigner on a split, with the test's views; None on other ranks than 0."""
-        evaluation = self.evaluate(calibration_runners(classifier), split, "calibrate")
+    def calibrate(self, classifier: AdaptiveClassifier, calibration: CalibrationOptions) -> Calibration | None:
+        """Find the operating points of the assigner, with the test's views, and what gives inputs their grids by default where
+        the configuration wants that found; None on other ranks than 0."""
+        evaluation = self.evaluate(calibration_runners(classifier), calibration.split, "calibrate")
         if not self.context.is_main:
             return None
-        return calibrated(evaluation, self.costs(classifier), self.options.test.merge, split, num_points)
+        costs, merge = self.costs(classifier), self.options.test.merge
+        found = calibrated(evaluation, costs, merge, calibration.split, calibration.points)
+        if not self.options.wants_calibration:
+            return found
+        finds_threshold = classifier.confidence == "auto"
+        return replace(found, rule=find_rule(evaluation, costs, merge, calibration, finds_threshold))
 
     def _data_name(self) -> str:
         """Name the samples of the test split, unlike all others."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
+from typing_extensions import Self
 
 from revit.common.data.formats.base import Split
 from revit.common.data.lists import SampleList
@@ -83,6 +87,13 @@ class Modality(ABC, Generic[Run]):
         samples = self._samples(options, split)
         samples.check_classes(len(self.label_names(options)))
         return samples
+
+    def at(self, options: Run, split: Split, positions: NDArray[np.int64]) -> Self:
+        """Return one that knows only these samples of a split, numbered anew, and all of its classes."""
+        part = copy.copy(self)
+        samples = replace(self.split(options, split).at(positions), names=tuple(self.label_names(options)))
+        part._lists = {**self._lists, (self.data(options), split): samples}
+        return part
 
     def paths(self, options: Run, split: Split) -> Sequence[str]:
         """Return the files of a split, position = sample id."""

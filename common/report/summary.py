@@ -27,7 +27,18 @@ TOLERANCE = 1e-4
 """Points by which two accuracies of the same answers may differ."""
 MOST_POINTS = 400
 """Points of a curve; of longer ones every so many are drawn."""
-COPIED = ("model", "protocol", "samples", "seconds", "versions", "speed", "cascade", "budget", "calibration")
+COPIED = (
+    "model",
+    "protocol",
+    "samples",
+    "seconds",
+    "versions",
+    "speed",
+    "cascade",
+    "budget",
+    "calibration",
+    "length_rule",
+)
 """Keys of report.json that the JSON file repeats."""
 Curve = list[tuple[float, float]]
 """Points (x, y), x rising."""

@@ -1,4 +1,4 @@
-"""Work of the stages of a recipe: train the model, label token lengths, train the assigner, calibrate, evaluate."""
+"""Work of the stages of a recipe: train the model, train the assigner, calibrate, evaluate; labels are in `lengths`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from revit.common.data.flat import FlatStrings
-from revit.common.evaluation.evaluate import Evaluation, grid_runners
+from revit.common.evaluation.evaluate import Evaluation
 from revit.common.evaluation.evaluator import Evaluator
 from revit.common.evaluation.examples import make_examples
 from revit.common.evaluation.record import IN_RUN, EvaluationRecord, save_record
 from revit.common.methods.base import optim_of, start_of, task_of
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.labels import LengthLabels, class_balanced_weights
+from revit.common.methods.revit.rule import KEY as RULE_KEY
 from revit.common.methods.revit.task import AssignerTask
 from revit.common.methods.run_options import RecipeOptions
 from revit.common.modality.load import build_assigner
@@ -35,7 +34,7 @@ from revit.common.system.processes import StopRequest
 from revit.common.timing.speed import measure_speed
 from revit.common.training.run_folder import states_folder
 from revit.common.training.state import random_states, restore_random_states, seed_all
-from revit.common.training.trainer import Trainer
+from revit.common.training.trainer import Trainer, Watch
 from revit.common.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from revit.common.weights.start import architecture_facts
 
@@ -115,26 +114,47 @@ def make_data(run: Run) -> None:
 
 def train_model(run: Run) -> None:
     """Train the model at all its grids (Algorithm 1); write model.safetensors."""
-    options, modality = run.options, run.modality
-    model = run.model_to_train()
-    start = start_of(options)
-    if start.source is not None:
-        started = options.model_copy(update={"start": start})
-        run.log.say(str(modality.start(model, started, start.source)))
+    model, report = started_model(run, run.modality)
+    if report is not None:
+        run.log.say(report)
     facts = {"architecture": architecture_facts(model)}
-    if run.context.is_main and not states_folder(options.run.dir, "model").exists():
+    if run.context.is_main and not states_folder(run.options.run.dir, "model").exists():
         run.best_file.unlink(missing_ok=True)  # an earlier training's
-    trainer = Trainer(
-        "model",
+
+    def watch(network: GridModel) -> Watch | None:
+        return run.evaluator.watch(network, run.log, keeper(run, network, facts))
+
+    trainer = model_trainer(run, "model", model, run.modality, watch)
+    run.save(run.model_file, run.label_names, trainer.train(), facts)
+
+
+def started_model(run: Run, modality: Modality[Any]) -> tuple[GridModel, str | None]:
+    """Return the model as its training begins, and what became of the weights that it starts from, if there are any."""
+    options, model, start = run.options, run.model_to_train(), start_of(run.options)
+    if start.source is None:
+        return model, None
+    return model, str(modality.start(model, options.model_copy(update={"start": start}), start.source))
+
+
+def model_trainer(
+    run: Run,
+    name: str,
+    model: GridModel,
+    modality: Modality[Any],
+    watch: Callable[[GridModel], Watch | None] = lambda network: None,
+) -> Trainer[GridModel]:
+    """Return what trains a model by the run's recipe on the training list of `modality`; its states are kept under `name`."""
+    options = run.options
+    return Trainer(
+        name,
         model,
         task_of(options, modality.task(options), modality, model),
         lambda rank, num_ranks: modality.train_loader(options, "train", options.train.batch_size, rank, num_ranks),
         options.train.model_copy(update={"optim": optim_of(options)}),
         **run.trainer_settings(),
         augment=modality.batch_augment(options, len(run.label_names)),
-        watch=lambda network: run.evaluator.watch(network, run.log, keeper(run, network, facts)),
+        watch=watch,
     )
-    run.save(run.model_file, run.label_names, trainer.train(), facts)
 
 
 def keeper(run: Run, network: nn.Module, facts: Mapping[str, Any]) -> Callable[[int, float], None]:
@@ -151,33 +171,6 @@ def keeper(run: Run, network: nn.Module, facts: Mapping[str, Any]) -> Callable[[
             save_checkpoint(run.best_file, best)
 
     return keep
-
-
-def label_lengths(run: Run) -> None:
-    """Find every sample's token-length label by the trained model, in evaluation mode, one view; write lengths.csv."""
-    options = run.options.lengths
-    classifier = run.evaluator.fill(load_checkpoint(run.model_file), run.model_file)
-    grids = classifier.model.grids
-    evaluation = run.evaluator.evaluate(
-        grid_runners(AdaptiveClassifier(classifier.model)), options.split, "lengths", one_view=True
-    )
-    if run.context.is_main:
-        correct = [evaluation.correct(evaluation.answers[grid.name].logits, "logits") for grid in grids]
-        paths = run.modality.paths(run.options, options.split)
-        labels = LengthLabels(
-            grids=grids,
-            ids=evaluation.ids,
-            paths=FlatStrings.of(paths[id] for id in evaluation.ids.tolist()),
-            targets=evaluation.targets,
-            correct=torch.stack(correct, dim=1),
-            none_correct=options.none_correct,
-        )
-        labels.save(run.labels_file)
-        failed, shares = len(evaluation.failures), labels.shares()
-        run.log.write("lengths", split=options.split, shares=shares, failed=failed)
-        said = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
-        run.log.say(f"lengths: {len(labels.ids)} labels on {options.split}: {said}; failed {failed}")
-    run.context.barrier()
 
 
 def train_assigner(run: Run) -> None:
@@ -210,8 +203,8 @@ def calibrate(run: Run) -> None:
     assert options is not None
     checkpoint = load_checkpoint(run.checkpoint_file)
     classifier = run.evaluator.fill(checkpoint, run.checkpoint_file)
-    found = run.evaluator.calibrate(classifier, options.split, options.points)
-    extra = dict(checkpoint.extra)
+    found = run.evaluator.calibrate(classifier, options)
+    extra = {key: value for key, value in checkpoint.extra.items() if key != RULE_KEY}
     if found is not None:  # on rank 0
         curve, (cheapest, *_, dearest) = found.curve, found.curve.points
         run.log.write("calibrate", **curve.summary())
@@ -223,6 +216,8 @@ def calibrate(run: Run) -> None:
             run.log.say(
                 "calibrate: somewhere more tokens do worse, by more than the interval; the curve there is a mean"
             )
+        if found.rule is not None:
+            run.log.say(f"calibrate: {found.rule}")
         extra |= found.facts()
     run.save(run.checkpoint_file, checkpoint.label_names, checkpoint.parts, extra)
 
