@@ -128,7 +128,8 @@ def verdict(report: Mapping[str, Any], asks: bool = True, why: str = "") -> str:
     )
     other = f"a confidence cascade gets {cascade['top1']:.2f} % at {cascade['gmacs'] / longest['gmacs']:.0%}"
     if not asks:
-        return f"{why or 'the assigner was not asked, at this budget it costs more than it gains'}: {text}; {other}"
+        worth = "the assigner was not asked, at this budget it costs more than it gains:"
+        return f"{f'{why};' if why else worth} {text}; {other}"
     by = f"; {why}" if why else ""
     if low <= 0:
         return f"THE ASSIGNER IS NO BETTER THAN CHANCE: {worth}; {text}; {other}{by}"

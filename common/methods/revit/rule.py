@@ -15,7 +15,6 @@ from revit.common.system.errors import UserError
 
 KEY = "length_rule"
 """Key among a checkpoint's extra facts, and in reports."""
-ASK_THE_ASSIGNER = "--budget asks the assigner"
 
 
 class Measured(Options):
@@ -87,10 +86,10 @@ class LengthRule(Options):
         where = f"on {self.split} ({self.num_samples} samples)"
         if self.fixed is not None:
             one, (low, high) = self.fixed, self.fixed.interval
+            how, cost = "better than" if low > 0 else "as good as", one.measured.gmacs / self.assigner.gmacs
             return (
-                f"no assigner: {one.grid} for every input, as {where} it has {one.gain:+.2f} points (95 % interval {low:+.2f} to "
-                f"{high:+.2f}) over the assigner's choice at {one.measured.gmacs / self.assigner.gmacs:.0%} of its GMACs; "
-                f"{ASK_THE_ASSIGNER}"
+                f"no assigner: {one.grid} for every input; {where} it is {how} the assigner's choice ({one.gain:+.2f} points, 95 % "
+                f"interval {low:+.2f} to {high:+.2f}) at {cost:.0%} of its GMACs; --budget asks the assigner"
             )
         if self.threshold is None:
             return f"the assigner stays: {where} no grid for all is as accurate and costs no more"
