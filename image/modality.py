@@ -10,6 +10,7 @@ import timm
 
 from revit.common.data import build
 from revit.common.data.augment.batches import build_batch_augment
+from revit.common.data.balance import sample_shares
 from revit.common.data.formats.base import Split
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
@@ -105,7 +106,8 @@ class ImageModality(Modality[ImageRun]):
         the losses of its patches."""
         if (distill := options.distill.teacher) is not None:
             network = self.teacher(options, distill.source, "distill.teacher.source", own_size=False)
-            loss = TeacherDistillation(distill.kind, distill.alpha, distill.tau, options.label_smoothing)
+            weights = self.class_weights(options)
+            loss = TeacherDistillation(distill.kind, distill.alpha, distill.tau, options.label_smoothing, weights)
             return TeacherTask(loss, network)
         if not isinstance(options.model, ImageModel) or not options.model.is_lvvit:
             return super().task(options)
@@ -126,7 +128,8 @@ class ImageModality(Modality[ImageRun]):
     ) -> Loader:
         data, pictures = self.data(options), self.split(options, split)
         load = train_load(data, pictures, len(self.label_names(options)))
-        how = {"repeats": data.augment.repeats, "rank": rank, "num_ranks": num_ranks}
+        how: dict[str, Any] = {"repeats": data.augment.repeats, "rank": rank, "num_ranks": num_ranks}
+        how["shares"] = sample_shares(options.balance, pictures)
         return build.train_loader(load, pictures, data.loading, batch_size, options.run.seed, **how)
 
     def assigner_loader(
@@ -134,8 +137,8 @@ class ImageModality(Modality[ImageRun]):
     ) -> Loader:
         """Load a split shuffled, but as it is evaluated: a random crop may show a part that needs another token length."""
         data, pictures = self.data(options), self.split(options, split)
-        load, ranks = EvalPictures(pictures, data), {"rank": rank, "num_ranks": num_ranks}
-        return build.train_loader(load, pictures, data.loading, batch_size, options.run.seed, **ranks)
+        load, seed = EvalPictures(pictures, data), options.run.seed
+        return build.train_loader(load, pictures, data.loading, batch_size, seed, rank=rank, num_ranks=num_ranks)
 
     def eval_loader(
         self,

@@ -179,6 +179,17 @@ class ImageRun(RecipeOptions):
                 "distill.teacher teaches a distillation token at every grid, which this model has not; choose "
                 "model.name deit_..._distilled or model.distillation every_grid"
             )
+        several = self.data.source.several_labels
+        if several and (self.distill.teacher is not None or (model and model.is_lvvit)):
+            what = (
+                "distill.teacher says"
+                if self.distill.teacher is not None
+                else f"the patches of {self.model.name} learn"
+            )
+            raise ValueError(
+                f"{what} which one class a picture is of, and with data.source.several_labels it may have several; leave one "
+                "of them out, or choose a DeiT or an As-ViT"
+            )
         if self.assigner.num_frames != 1:
             raise ValueError(f"assigner.num_frames is {self.assigner.num_frames}, but a picture has one frame")
         return self

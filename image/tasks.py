@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from revit.common.data.batch import Batch
+from revit.common.methods.label_loss import LabelLoss
 from revit.common.methods.revit.task import SelfDistillation
 from revit.common.methods.task import LengthExchange, OneProcess, Task
 from revit.common.models.base import GridModel, ModelOutput
@@ -225,10 +226,12 @@ class TeacherDistillation:
     alpha: float = 0.5
     tau: float = 1.0
     label_smoothing: float = 0.0
+    class_weights: Tensor | None = None
+    """Weight (K,) of every class in CE, see `LabelLoss`."""
 
     def __call__(self, student: ModelOutput, teacher_logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a student's output and teacher logits (B, K), with targets (B,) or (B, K)."""
-        supervised = F.cross_entropy(student.logits, targets, label_smoothing=self.label_smoothing)
+        supervised = LabelLoss(self.label_smoothing, self.class_weights)(student.logits, targets)
         taught = student.distill_logits
         assert taught is not None, "the model has no distillation head"
         teacher_logits = teacher_logits.detach()

@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.add_argument("--separator", default=" ", help="of the list, as data.source.separator")
     arguments.add_argument("--prefix", default="", help="of the list's paths, as data.source.prefix")
     arguments.add_argument("--label-names", metavar="FILE", help="as data.source.label_names")
+    arguments.add_argument("--several-labels", action="store_true", help="as data.source.several_labels")
     add_json(arguments)
     values = parse(arguments, argv)
     if values.workers is not None and values.workers < 1:
@@ -52,7 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     settings = ConvertSettings(values.short_side, values.gop, values.crf)
     plan = plan_conversion(
-        values.data, values.out, separator=values.separator, prefix=values.prefix, label_names=values.label_names
+        values.data,
+        values.out,
+        separator=values.separator,
+        prefix=values.prefix,
+        label_names=values.label_names,
+        several_labels=values.several_labels,
     )
     try:
         result = convert_data_set(plan, settings, values.workers or num_cores())

@@ -189,6 +189,8 @@ def _show(answer: Answer) -> None:
         print(f"  warning: {answer.warning}", flush=True)
     for guess in answer.guesses:
         print(f"  {guess.probability:7.2%}  {guess.label}", flush=True)
+    if answer.labels is not None:
+        print(f"  labels: {', '.join(answer.labels) or 'none'}", flush=True)
     if answer.drawing is not None:
         print(f"  drawn in {answer.drawing}", flush=True)
 

@@ -49,12 +49,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="measure the model as predict serves it, by torch.compile or not (auto, default with --dtype: where it saves more "
         "time than it takes)",
     )
+    arguments.add_argument(
+        "--csv", metavar="OUT", help="a row for every file: label, prediction, probability, token grid"
+    )
     values = parse(arguments, argv)
 
     # Imported after the arguments are read, so that --help and mistakes in them answer at once.
     from modalities import load_run
 
     from revit.common.evaluation.evaluator import Evaluator
+    from revit.common.evaluation.predictions import write_predictions
     from revit.common.report.runs import COLUMNS, RunReport
     from revit.common.report.tables import print_table
     from revit.common.serving.budgets import budget_line
@@ -69,14 +73,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     budget = options.model.budget if values.budget is None else values.budget
     if budget is not None:
         evaluator.choose(classifier, budget, file)
-    report, _ = evaluator.report(classifier)
+    report, evaluation = evaluator.report(classifier)
     run = RunReport(Path(values.checkpoint).name, report)
     if "verdict" in report:
         print(report["verdict"])
     print(f"measured in {evaluator.precision} on {evaluator.device}")
-    print_table(f"Accuracy on {values.cfg}", COLUMNS, run.rows())
+    several = {"top1": run.accuracy_name, "map": "mAP %"} if run.has_several_labels else {}
+    print_table(f"Accuracy on {values.cfg}", COLUMNS | several, run.rows())
     if "budget" in report:
         print(budget_line(report["budget"]))
+    if values.csv:
+        samples, names = modality.split(options, options.test.split), modality.label_names(options)
+        grids = [grid.name for grid in classifier.grids]
+        write_predictions(Path(values.csv), evaluation, grids, samples, names, options.test.merge)
     if values.json:
         write_json(values.json, report)
     return 0

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from revit.common.data.augment.options import AugmentOptions
+from revit.common.data.balance import sample_shares
 from revit.common.data.formats.base import Split
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
@@ -137,7 +138,8 @@ class VideoModality(Modality[VideoRun]):
         self, options: VideoRun, split: Split, batch_size: int, rank: int = 0, num_ranks: int = 1
     ) -> Loader:
         data, clips, seed = self.data(options), self.split(options, split), options.run.seed
-        return build_train_loader(data, batch_size, seed, clips=clips, rank=rank, num_ranks=num_ranks)
+        shares = sample_shares(options.balance, clips)
+        return build_train_loader(data, batch_size, seed, clips=clips, rank=rank, num_ranks=num_ranks, shares=shares)
 
     def assigner_loader(
         self, options: VideoRun, split: Split, batch_size: int, rank: int = 0, num_ranks: int = 1
@@ -146,7 +148,7 @@ class VideoModality(Modality[VideoRun]):
         token length."""
         plain = AugmentOptions(flip_probability=options.data.augment.flip_probability)
         data = options.data.model_copy(update={"augment": plain})
-        return self.train_loader(options.model_copy(update={"data": data}), split, batch_size, rank, num_ranks)
+        return super().assigner_loader(options.model_copy(update={"data": data}), split, batch_size, rank, num_ranks)
 
     def batch_augment(self, options: VideoRun, num_classes: int) -> BatchAugment | None:
         # Imported here: it takes most of a second, and only trainings do it.

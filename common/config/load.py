@@ -58,6 +58,12 @@ def load_by_kind(classes: Mapping[str, type[OptionsT]], path: str | Path, overri
     return _check(classes[kind], source, problems)
 
 
+def load_overrides(cls: type[OptionsT], overrides: Sequence[str]) -> OptionsT:
+    """Return the defaults of `cls` with `key.path=value` overrides. UserError as `load`."""
+    source = Source(Path(), {})
+    return _check(cls, source, [line(COMMAND_LINE, key, text) for key, text in apply_overrides(source, overrides)])
+
+
 def dump(options: Options, keys: Sequence[str] = ()) -> str:
     """Return YAML text from which `load` makes an equal object, or of it these `keys` only. UserError for an unknown one."""
     values = options.model_dump(mode="json")

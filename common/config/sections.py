@@ -154,6 +154,33 @@ class TrainOptions(Options):
         return (self.effective_batch or at_once) // at_once
 
 
+Rule = Literal["none", "balanced", "inverse_sqrt"]
+
+
+class BalanceOptions(Options):
+    """Classes of unequal size, in the training of the model; the assigner's labels have `assigner.balanced`."""
+
+    weights: Rule | tuple[Annotated[float, Field(ge=0)], ...] | dict[str | int, Annotated[float, Field(ge=0)]] = "none"
+    """Weight of a class in the loss: balanced, one over its number of samples; inverse_sqrt, one over the root of it (both with
+    mean 1 over the samples); or given, one for each class in their order, or by class name ({Run: 2}), others 1. Where a sample
+    may have several labels: the weight of a class's own samples against all others, balanced others / own."""
+    sampler: Rule = "none"
+    """Drawing of an epoch's samples: balanced, all classes equally often; inverse_sqrt, by the root of their size. An epoch
+    stays as long, so samples of small classes come again and some of large ones do not."""
+
+    @model_validator(mode="after")
+    def _corrects_once(self) -> BalanceOptions:
+        if (
+            isinstance(self.weights, str)
+            and "none" not in (self.weights, self.sampler)
+            and "balanced" in (self.weights, self.sampler)
+        ):
+            raise ValueError(
+                f"weights {self.weights} and sampler {self.sampler} together correct more than once; set one of them to none"
+            )
+        return self
+
+
 class TestOptions(Options):
     """Evaluation. How many views a sample has is the data's setting."""
 

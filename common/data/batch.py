@@ -17,8 +17,8 @@ class Item:
 
     inputs: Tensor | None
     """uint8 (V, C, T, H, W) or, for pictures, (V, C, H, W): the V views of one sample."""
-    target: int
-    """Class number; -1 when unknown."""
+    target: int | Tensor
+    """Class number, -1 when unknown; or, where a sample may have several labels, float (classes,): 1 for its own, 0 else."""
     id: int
     """Position in the sample list of what was read; after a replacement another one than asked."""
     failures: tuple[Failure, ...] = ()
@@ -36,7 +36,7 @@ class Batch:
     inputs: Tensor
     """uint8 (B*V, C, T, H, W), or (B*V, C, H, W) for pictures; (0,) when no sample could be read."""
     targets: Tensor
-    """int64 (B,), -1 where unknown; after an augmentation that mixes samples, float (B, classes)."""
+    """int64 (B,), -1 where unknown; where a sample may have several labels, or samples were mixed, float (B, classes)."""
     ids: Tensor
     """int64 (B,): positions in the sample list."""
     failures: list[Failure] = field(default_factory=list)
@@ -83,13 +83,18 @@ def collate(items: Sequence[Item], num_views: int = 1) -> Batch:
     }
     return Batch(
         inputs=torch.cat(tensors) if tensors else torch.empty(0, dtype=torch.uint8),
-        targets=torch.tensor([item.target for item in read], dtype=torch.int64),
+        targets=_stack_targets([item.target for item in read]),
         ids=torch.tensor([item.id for item in read], dtype=torch.int64),
         failures=[failure for item in items for failure in item.failures],
         num_views=tensors[0].shape[0] if tensors else num_views,
         extras=extras,
         remarks=[remark for item in items for remark in item.remarks],
     )
+
+
+def _stack_targets(targets: Sequence[int | Tensor]) -> Tensor:
+    sets = [target for target in targets if isinstance(target, Tensor)]
+    return torch.stack(sets) if sets else torch.tensor(targets, dtype=torch.int64)
 
 
 def _of_one_shape(name: str, tensors: list[Tensor]) -> list[Tensor]:

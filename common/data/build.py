@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from revit.common.data.broken import BrokenFiles
 from revit.common.data.dataset import Load, RobustDataset
 from revit.common.data.formats.base import ListRequest, Split
@@ -52,7 +55,7 @@ def _read(source: SourceOptions, where: str, split: Split, read: ReadList) -> Sa
     if split != "train" and source.train is not None and (names is None or first_label is None):
         train = _read(source, source.train, "train", read)
         names, first_label = names or train.names, train.first_label
-    return read(
+    samples = read(
         ListRequest(
             where,
             split=split,
@@ -63,8 +66,10 @@ def _read(source: SourceOptions, where: str, split: Split, read: ReadList) -> Sa
             fold=source.fold,
             label_column=source.label_column,
             format=source.format,
+            several=source.several_labels,
         )
     )
+    return samples.with_label_sets() if source.several_labels else samples
 
 
 def train_loader(
@@ -77,14 +82,23 @@ def train_loader(
     repeats: int = 1,
     rank: int = 0,
     num_ranks: int = 1,
+    shares: NDArray[np.float64] | None = None,
 ) -> Loader:
-    """Return a loader of shuffled batches of `batch_size` per process; what cannot be read is replaced.
+    """Return a loader of shuffled batches of `batch_size` per process; what cannot be read is replaced. `shares`: see
+    `EpochSampler`.
 
     Its loop raises UserError once more than `max_broken_share` of the files met cannot be read. The last, smaller batch of
     an epoch is dropped, unless it is the only one.
     """
     sampler = EpochSampler(
-        len(samples), seed=seed, shuffle=True, rank=rank, num_ranks=num_ranks, equal_lengths=True, repeats=repeats
+        len(samples),
+        seed=seed,
+        shuffle=True,
+        rank=rank,
+        num_ranks=num_ranks,
+        equal_lengths=True,
+        repeats=repeats,
+        shares=shares,
     )
     return Loader(
         RobustDataset(load, len(samples), seed=seed, training=True, max_tries=loading.max_tries),

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from revit.common.data.batch import Item
 from revit.common.data.broken import BrokenSample, Failure
+from revit.common.data.lists import SampleList
 
 
 class Sample(NamedTuple):
@@ -21,14 +22,24 @@ class Sample(NamedTuple):
 
     inputs: Tensor
     """uint8 (V, C, T, H, W) or (V, C, H, W)."""
-    target: int
-    """Class number; -1 when unknown."""
+    target: int | Tensor
+    """Class number, -1 when unknown; or float (classes,), see `target_of`."""
     extras: Mapping[str, Tensor] = {}
     """Further tensors of the sample, by name; batches stack them."""
     remark: str | None = None
     """Remark on a file that was read but is not whole: how much of it is."""
     path: str = ""
     """File, where there is a remark."""
+
+
+def target_of(samples: SampleList, index: int) -> int | Tensor:
+    """Return what is learned of a sample: its class number, or, in a list of samples with several labels, float (classes,)
+    with 1 for its own and 0 else."""
+    if not samples.several:
+        return samples.label(index)
+    target = torch.zeros(samples.num_classes)
+    target[list(samples.label_set(index))] = 1
+    return target
 
 
 Load = Callable[[int, Generator], Sample]

@@ -94,3 +94,33 @@ class GrowingLabels(Generic[Label]):
     def places(self) -> NDArray[np.int32]:
         """Positions (n,) of the labels in `distinct`."""
         return np.frombuffer(self._places, np.int32)
+
+
+@dataclass(frozen=True, eq=False)
+class FlatNumbers:
+    """Sets of whole numbers, one after the other."""
+
+    numbers: NDArray[np.int64]
+    """Numbers of all sets."""
+    ends: NDArray[np.int64]
+    """Limits (n + 1,): set i is numbers[ends[i]:ends[i + 1]]."""
+
+    @classmethod
+    def of(cls, sets: Iterable[Iterable[int]]) -> FlatNumbers:
+        """Return any sets flat, each in rising order."""
+        numbers, ends = array("q"), array("q", [0])
+        for one in sets:
+            numbers.extend(sorted(set(one)))
+            ends.append(len(numbers))
+        return cls(np.array(numbers, np.int64), np.array(ends, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    def __getitem__(self, position: int) -> tuple[int, ...]:
+        return tuple(self.numbers[self.ends[position] : self.ends[position + 1]].tolist())
+
+    @property
+    def owners(self) -> NDArray[np.int64]:
+        """Position of the set that each number belongs to."""
+        return np.repeat(np.arange(len(self)), np.diff(self.ends))

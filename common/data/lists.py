@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from revit.common.data.flat import FlatStrings
+from revit.common.data.flat import FlatNumbers, FlatStrings
 from revit.common.system.errors import UserError
 
 SegmentUnit = Literal["seconds", "frames"]
@@ -75,6 +75,8 @@ class SampleList:
     """Folder that names of samples count from, see `name`."""
     kept: tuple[int, ...] | None = None
     """Numbers that the classes of a subset have in the whole list, see `take`."""
+    label_sets: FlatNumbers | None = None
+    """Class numbers of every sample where one may have several, or none; `labels` then has the first, -1 for none."""
     first_label: int = 0
     """Number that class 0 has in the source."""
     segments: NDArray[np.float64] | None = None
@@ -104,7 +106,9 @@ class SampleList:
         """Number of samples and check sum, which tell this list from every other one."""
         digest = hashlib.sha256(repr(self.names).encode())
         columns = [self.paths.text, self.paths.ends, self.labels]
-        for column in columns if self.segments is None else [*columns, self.segments]:
+        columns += [] if self.segments is None else [self.segments]
+        columns += [] if self.label_sets is None else [self.label_sets.numbers, self.label_sets.ends]
+        for column in columns:
             digest.update(np.ascontiguousarray(column).tobytes())
         return f"{len(self)} samples, {digest.hexdigest()[:12]}"
 
@@ -135,7 +139,10 @@ class SampleList:
     def at(self, positions: NDArray[np.int64]) -> Self:
         """Return the samples at `positions`."""
         segments = self.segments[positions] if self.segments is not None else None
-        return replace(self, paths=self.paths.take(positions), labels=self.labels[positions], segments=segments)
+        sets = self.label_sets
+        sets = None if sets is None else FlatNumbers.of(sets[int(position)] for position in positions)
+        paths, labels = self.paths.take(positions), self.labels[positions]
+        return replace(self, paths=paths, labels=labels, segments=segments, label_sets=sets)
 
     def take(self, positions: NDArray[np.int64], kept: Sequence[int], names: Sequence[str]) -> Self:
         """Return the samples at `positions`, all of classes among `kept`, which become classes 0, 1, ... called `names`."""
@@ -149,13 +156,37 @@ class SampleList:
         return self.names[number] if self.names is not None else str(number + self.first_label)
 
     def label(self, position: int) -> int:
-        """Return the class number of sample `position`."""
+        """Return the class number of sample `position`. UserError in a list of samples that may have several."""
+        if self.several:
+            raise UserError(
+                f"{self.source}: its samples may have several labels, and one of each is asked for here; leave out "
+                "data.source.several_labels"
+            )
         return int(self.labels[position])
+
+    @property
+    def several(self) -> bool:
+        """Whether a sample may have several labels, or none."""
+        return self.label_sets is not None
+
+    def label_set(self, position: int) -> tuple[int, ...]:
+        """Return all class numbers of sample `position`, rising."""
+        return (self.label(position),) if self.label_sets is None else self.label_sets[position]
+
+    def with_label_sets(self) -> Self:
+        """Return the same list as one of samples with several labels."""
+        sets = self.label_sets or FlatNumbers.of([label] for label in self.labels.tolist())
+        return replace(self, label_sets=sets)
+
+    @property
+    def all_labels(self) -> NDArray[np.int64]:
+        """Labels of all samples one after the other."""
+        return self.labels if self.label_sets is None else self.label_sets.numbers
 
     @property
     def num_classes(self) -> int:
         """Number of names, or, without names, one more than the largest label."""
-        return len(self.names) if self.names is not None else int(self.labels.max()) + 1
+        return len(self.names) if self.names is not None else int(self.all_labels.max(initial=-1)) + 1
 
     def check_classes(self, num_classes: int) -> None:
         """Raise UserError unless every label is below `num_classes` and the names, if any, are that many."""
@@ -164,9 +195,12 @@ class SampleList:
                 f"{self.source}: has {len(self.names)} class names, the model has {num_classes} classes; "
                 f"set num_classes to {len(self.names)} or give the list of names that belongs to the model"
             )
-        worst = int(self.labels.argmax())
-        if self.label(worst) >= num_classes:
+        if not len(self.all_labels):
+            raise UserError(f"{self.source}: none of its samples has a label; give a list with labels")
+        place = int(self.all_labels.argmax())
+        worst, label = place if self.label_sets is None else int(self.label_sets.owners[place]), self.all_labels[place]
+        if label >= num_classes:
             raise UserError(
-                f"{self.source}: {self.path(worst)} has label {self.label(worst)}, the model has {num_classes} "
+                f"{self.source}: {self.path(worst)} has label {label}, the model has {num_classes} "
                 f"classes (0..{num_classes - 1}); set num_classes to {self.num_classes} or correct the list"
             )

@@ -12,7 +12,7 @@ from revit.common.config.options import NotedOptions
 class SourceOptions(NotedOptions):
     """Samples and their labels."""
 
-    later = ("format", "first_label", "fold", "label_column", "split_off", "split_seed")
+    later = ("format", "first_label", "fold", "label_column", "split_off", "split_seed", "several_labels")
     train: str | None = None
     """List file or folder, in any of the formats of `format`, such as `path label` lines or one subfolder per class. Needed for
     training."""
@@ -37,6 +37,9 @@ class SourceOptions(NotedOptions):
     """Name of the column with the labels, in tables that have several (EPIC-KITCHENS: `verb_class`, `noun_class`)."""
     label_names: str | None = None
     """File with class names in order of the label numbers: plain lines, a JSON list or map, or a CSV."""
+    several_labels: bool = False
+    """A sample may have several labels, or none: in lists numbers at the end of a line (`path 1 3`), or names joined by `;` or
+    `|` (or by `,` in a quoted field of a CSV). The model then learns a yes or no for every class (binary cross entropy)."""
     split_off: float | None = Field(default=None, gt=0, lt=0.5)
     """Share of each class of the training list that becomes the val list, and as many again the test list, where these are not
     given. Files cut from one source, as far as their names show it, stay together. Null: none."""

@@ -40,20 +40,23 @@ class SplitOff:
         Groups are taken in an order that depends on the seed and their names alone, and go to the first part that still wants
         samples of their class: a new file does not move the others.
         """
-        groups = groups_of(samples)
+        groups, strata = groups_of(samples), strata_of(samples)
         members: dict[str, list[int]] = defaultdict(list)
         for position, group in enumerate(groups):
             members[group].append(position)
-        wanted = {part: np.rint(np.bincount(samples.labels) * self.share) for part in self.parts}
+        wanted = {part: np.rint(np.bincount(strata) * self.share) for part in self.parts}
         found: dict[Split, list[int]] = {"train": [], **{part: [] for part in self.parts}}
         for group in sorted(members, key=self._draw):
-            (label, _), *_ = Counter(samples.labels[members[group]].tolist()).most_common(1)
+            (label, _), *_ = Counter(strata[members[group]].tolist()).most_common(1)
             part: Split = next((one for one in self.parts if wanted[one][label] > 0), "train")
             found[part] += members[group]
             if part != "train":
-                wanted[part] -= np.bincount(samples.labels[members[group]], minlength=len(wanted[part]))
-        counts = np.bincount(samples.labels[found["train"]], minlength=samples.num_classes)
-        lost = np.flatnonzero((counts == 0) & (np.bincount(samples.labels, minlength=samples.num_classes) > 0))
+                wanted[part] -= np.bincount(strata[members[group]], minlength=len(wanted[part]))
+        every, rest = (
+            np.bincount(one.all_labels, minlength=samples.num_classes)
+            for one in (samples, samples.at(np.array(found["train"], np.int64)))
+        )
+        lost = np.flatnonzero((rest == 0) & (every > 0))
         if len(lost):
             raise UserError(
                 f"{samples.source}: class {samples.class_name(int(lost[0]))!r} has too few samples to split off "
@@ -86,19 +89,30 @@ def folds_of(samples: SampleList, num_folds: int, seed: int) -> list[NDArray[np.
             f"{samples.source}: its {len(samples)} samples are of {len(members)} sources, too few for {num_folds} folds; lower "
             "lengths.folds, or set it to 0"
         )
-    sizes = np.zeros((num_folds, samples.num_classes), np.int64)
+    strata = strata_of(samples)
+    sizes = np.zeros((num_folds, strata.max() + 1), np.int64)
     found: list[list[int]] = [[] for _ in range(num_folds)]
     for group in sorted(members, key=lambda name: _drawn(name, seed)):
-        labels = samples.labels[members[group]]
+        labels = strata[members[group]]
         (label, _), *_ = Counter(labels.tolist()).most_common(1)
         fold = min(range(num_folds), key=lambda number: (sizes[number, label], sizes[number].sum()))
         found[fold] += members[group]
-        sizes[fold] += np.bincount(labels, minlength=samples.num_classes)
+        sizes[fold] += np.bincount(labels, minlength=sizes.shape[1])
     return [np.array(sorted(its), np.int64) for its in found]
 
 
 def _drawn(group: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed} {group}".encode(errors="surrogateescape")).digest()
+
+
+def strata_of(samples: SampleList) -> NDArray[np.int64]:
+    """Return what each sample (n,) is counted as: its class or, of samples with several labels, the rarest of them, from 1, with
+    0 for those that have none."""
+    if not samples.several:
+        return samples.labels
+    counts = np.bincount(samples.all_labels)
+    sets = map(samples.label_set, range(len(samples)))
+    return np.array([1 + min(one, key=lambda label: counts[label]) if one else 0 for one in sets], np.int64)
 
 
 def groups_of(samples: SampleList) -> list[str]:

@@ -40,7 +40,7 @@ def data_warnings(lists: Mapping[Split, SampleList], names: Sequence[str], noun:
     """
     found: list[str] = []
     for split, samples in lists.items():
-        present = np.bincount(samples.labels, minlength=len(names)) > 0
+        present = np.bincount(samples.all_labels, minlength=len(names)) > 0
         missing = [names[number] for number in np.flatnonzero(~present[: len(names)]).tolist()]
         if missing:
             counted = f"{len(missing)} of the {len(names)} classes" if len(missing) > 1 else "one class"

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from revit.common.costs.flops import Costs
 from revit.common.evaluation.cascade import CascadeTable, cascade_figures, gather_answers, shares_of
-from revit.common.evaluation.evaluate import Answers, Evaluation
+from revit.common.evaluation.evaluate import Evaluation
+from revit.common.evaluation.figures import accuracy
 from revit.common.evaluation.intervals import Z95
-from revit.common.methods.revit.labels import smallest_correct
+from revit.common.methods.revit.labels import right_grids, smallest_correct
 from revit.common.system.device import machine_name, package_versions
 
 PACKAGES = ("revit-video", "torch", "torchvision", "timm", "numpy", "av", "decord", "fvcore", "deepspeed")
@@ -44,46 +45,41 @@ def adaptive_report(
     for who decided, if not the user.
     """
 
-    def row(answers: Answers, gmacs: float, **more: Any) -> dict[str, Any]:
-        top1, top5 = (evaluation.percent(answers.logits, merge, topk) for topk in (1, 5))
-        per_second = evaluation.num_evaluated / max(answers.seconds, 1e-9)
-        return {"top1": top1, "top5": top5, "gmacs": gmacs, **more, "per_second": per_second}
+    def row(name: str, gmacs: float, **more: Any) -> dict[str, Any]:
+        per_second = evaluation.num_evaluated / max(evaluation.answers[name].seconds, 1e-9)
+        return {**accuracy(evaluation, name, merge), "gmacs": gmacs, **more, "per_second": per_second}
 
-    names, fixed = list(costs.grids), [evaluation.answers[name] for name in costs.grids]
+    names, several = list(costs.grids), evaluation.several
     report: dict[str, Any] = {
-        "fixed": [
-            {"grid": name, **row(answers, costs.grids[name], params=costs.num_params)}
-            for name, answers in zip(names, fixed)
-        ]
+        "fixed": [{"grid": name, **row(name, costs.grids[name], params=costs.num_params)} for name in names]
     }
     if "adaptive" in evaluation.answers:
         answers = evaluation.answers["adaptive"]
         prices = torch.tensor(list(costs.grids.values()), dtype=torch.float64)
         mean_price = float(prices[answers.grid_index].mean())
         share = shares_of(answers.grid_index, names)
-        per_grid = torch.stack([one.logits for one in fixed])  # (k, N, V, K)
+        per_grid = torch.stack([evaluation.decided(name) for name in names])  # (k, N, V, K)
         drawn = _random_draws(evaluation, per_grid, answers.grid_index, merge, num_draws)
         draws = [100 * float(correct.double().mean()) for correct in drawn]
-        gains = evaluation.correct(answers.logits, merge).double() - drawn.double().mean(dim=0)
+        gains = evaluation.correct(evaluation.decided("adaptive"), merge).double() - drawn.double().mean(dim=0)
         report["adaptive"] = {
-            **row(answers, mean_price + costs.assigner, share=share),
+            **row("adaptive", mean_price + costs.assigner, share=share),
             "assigner_gmacs": costs.assigner,
             "assigner_params": costs.num_assigner_params,
             "gain_over_random": 100 * float(gains.mean()),
             "interval": [100 * limit for limit in paired_interval(gains)],
         }
         report["random"] = {"top1": sum(draws) / len(draws), "gmacs": mean_price, "share": share, "draws": draws}
-        correct = torch.stack([evaluation.correct(logits, merge) for logits in per_grid], dim=1)
-        shortest = smallest_correct(correct, "longest")
+        scores = torch.stack([evaluation.correct(logits, merge) for logits in per_grid], dim=1)
+        shortest = smallest_correct(right_grids(scores), "longest")
         report["oracle"] = {
-            "top1": 100 * float(correct.any(dim=1).double().mean()),
+            "top1": 100 * float(scores.amax(dim=1).double().mean()),
             "gmacs": float(prices[shortest].mean()),
             "share": shares_of(shortest, names),
         }
-        table = cascade or CascadeTable.of("the samples themselves", per_grid, list(costs.grids.values()))
-        report["cascade"] = cascade_figures(
-            per_grid, costs.grids, table, report["adaptive"]["gmacs"], lambda logits: evaluation.percent(logits, merge)
-        )
+        table = cascade or CascadeTable.of("the samples themselves", per_grid, list(costs.grids.values()), several)
+        gmacs, top1 = report["adaptive"]["gmacs"], lambda logits: evaluation.percent(logits, merge)
+        report["cascade"] = cascade_figures(per_grid, costs.grids, table, gmacs, top1, several)
         report["verdict"] = verdict(report, asks, why)
     report["samples"] = {"evaluated": evaluation.num_evaluated, "failed": len(evaluation.failures)}
     report["failures"] = [{"path": failure.path, "reason": failure.reason} for failure in evaluation.failures]
@@ -94,7 +90,7 @@ def adaptive_report(
 
 
 def _random_draws(evaluation: Evaluation, per_grid: Tensor, grid_index: Tensor, merge: str, num_draws: int) -> Tensor:
-    """Say which samples are right with the assigned grids in random order, once per draw: (draws, N) bool."""
+    """Return `Evaluation.correct` with the assigned grids in random order, once per draw: (draws, N)."""
     generator = torch.Generator().manual_seed(SEED)
     draws = []
     for _ in range(num_draws):

@@ -23,9 +23,12 @@ from revit.common.config.options import Options
 NUM_RATIOS = 101
 
 
-def confidences(per_grid: Tensor) -> Tensor:
-    """Turn logits (k, ..., K) into log odds of the largest softmax probability (k, ...), in float64."""
+def confidences(per_grid: Tensor, several: bool = False) -> Tensor:
+    """Turn logits (k, ..., K) into log odds of the largest softmax probability (k, ...), in float64. several: an input may have
+    several labels; then those of the least sure of its decisions, yes or no for every class."""
     logits = per_grid.double()
+    if several:
+        return logits.abs().amin(dim=-1).clamp(max=1e6)
     if logits.shape[-1] == 1:
         return torch.full(logits.shape[:-1], 1e6, dtype=torch.float64)
     best = logits.max(dim=-1, keepdim=True)
@@ -78,10 +81,10 @@ class CascadeTable(Options):
     """Log odds of every exit but the last, shortest grid first, at each of the costs."""
 
     @classmethod
-    def of(cls, split: str, per_grid: Tensor, prices: Sequence[float]) -> CascadeTable:
+    def of(cls, split: str, per_grid: Tensor, prices: Sequence[float], several: bool = False) -> CascadeTable:
         """Find them on the logits (k, N, V, K) of a calibration split, longest grid first. The ratios q are r / (1 - r) for r evenly
         spaced from 0 to 1, so all costs are covered; DVT's are 0.05 to 2.95."""
-        confidence = confidences(per_grid).flatten(1)
+        confidence = confidences(per_grid, several).flatten(1)
         paid = torch.tensor(cumulative(prices), dtype=torch.float64)
         rows: list[tuple[float, tuple[float, ...]]] = []
         for ratio in np.linspace(0, 1, NUM_RATIOS):
@@ -112,13 +115,18 @@ def shares_of(grid_index: Tensor, names: Sequence[str]) -> dict[str, float]:
 
 
 def cascade_figures(
-    per_grid: Tensor, grids: Mapping[str, float], table: CascadeTable, gmacs: float, top1: Callable[[Tensor], float]
+    per_grid: Tensor,
+    grids: Mapping[str, float],
+    table: CascadeTable,
+    gmacs: float,
+    top1: Callable[[Tensor], float],
+    several: bool = False,
 ) -> dict[str, Any]:
     """Return the cascade at the mean cost `gmacs`, and its curve, on the logits (k, N, V, K) of the samples that are reported on.
 
-    grids: GMACs by name, longest first. top1: (N, V, K) -> percent.
+    grids: GMACs by name, longest first. top1: (N, V, K) -> percent.  several: as of `confidences`.
     """
-    confidence = confidences(per_grid)
+    confidence = confidences(per_grid, several)
     paid = torch.tensor(cumulative(list(grids.values())), dtype=torch.float64)
 
     def run(thresholds: Sequence[float]) -> tuple[Tensor, dict[str, float]]:

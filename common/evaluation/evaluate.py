@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from revit.common.data.batch import Batch
 from revit.common.data.broken import Failure
+from revit.common.evaluation.label_sets import overlap
 from revit.common.methods.revit.adaptive import AdaptiveClassifier, AdaptiveOutput, batch_at
-from revit.common.models.base import merge_views
+from revit.common.models.base import merge_views, view_probabilities
 from revit.common.serving.batches import StreamBatches, Transfer
 from revit.common.serving.reading import InFlight
 from revit.common.system.device import autocast
@@ -107,13 +108,37 @@ class Evaluation:
     failures: list[Failure]
     salvaged: list[Failure] = field(default_factory=list)
     """Samples that were read, but not whole, each with what is missing."""
+    limits: Tensor | None = None
+    """Log odds (grids, K) from which on a class is said, where a sample may have several labels; None: 0 for all."""
 
     @property
     def num_evaluated(self) -> int:
         return len(self.ids)
 
+    @property
+    def several(self) -> bool:
+        """Whether a sample may have several labels; `targets` are then float (N, K), 0 or 1."""
+        return self.targets.ndim == 2
+
+    def probabilities(self, name: str, how: str) -> Tensor:
+        """Return a runner's probabilities (N, K), views merged."""
+        return view_probabilities(self.answers[name].logits, how, self.several)
+
+    def decided(self, name: str) -> Tensor:
+        """Return a runner's logits (N, V, K); where a sample may have several labels, as far as they are above what the class
+        needs to be said at the view's grid."""
+        answers = self.answers[name]
+        return answers.logits if self.limits is None else answers.logits - self.limits[answers.grid_index]
+
+    def said(self, decided: Tensor) -> Tensor:
+        """Say of `decided` (N, V, K) which classes are said, (N, K) bool: by the mean of the views, however they are merged."""
+        return decided.mean(dim=1) >= 0
+
     def correct(self, logits: Tensor, how: str, topk: int = 1) -> Tensor:
-        """Say of logits (N, V, K) whether the target is among the `topk` best classes of the merged views, (N,) bool."""
+        """Say of logits (N, V, K) whether the target is among the `topk` best classes of the merged views, (N,) bool. Where a
+        sample may have several labels: of `decided`, how much what is said shares with its labels, (N,) float, see `overlap`."""
+        if self.several:
+            return overlap(self.said(logits), self.targets)
         scores = merge_views(logits, how)
         best = scores.topk(min(topk, scores.shape[1]), dim=1).indices
         return (best == self.targets.unsqueeze(1)).any(dim=1)

@@ -8,13 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from revit.common.costs.flops import Costs, count_costs
 from revit.common.data.formats.base import Split
 from revit.common.evaluation.adaptive import adaptive_report, versions
 from revit.common.evaluation.evaluate import Evaluation, Runner, Streamed, evaluate, grid_runners
+from revit.common.evaluation.figures import accuracy, answer_figures
 from revit.common.evaluation.length_rule import find_rule
 from revit.common.evaluation.operating_points import Calibration, calibrated, calibration_of, calibration_runners
 from revit.common.methods.base import check_installed
+from revit.common.methods.label_limits import limits_in
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.budget import Choice
 from revit.common.methods.revit.rule import KEY as RULE_KEY
@@ -59,6 +63,13 @@ class Evaluator:
             checkpoint = load_checkpoint(path)
             check_installed(str(path), checkpoint.config)
             check_same_classes(str(path), checkpoint.label_names, self.modality.label_names(self.options))
+            source = checkpoint.config.get("data", {}).get("source", {})
+            trained, wanted = bool(source.get("several_labels")), self.options.data.source.several_labels
+            if trained != wanted:
+                raise UserError(
+                    f"{path} was trained with data.source.several_labels={str(trained).lower()}, and its answers mean something "
+                    f"else with {str(wanted).lower()}; set it as it was"
+                )
             return self.fill(checkpoint, path)
         model = self.modality.build_model(self.options, len(self.modality.label_names(self.options)))
         report = self.modality.start(model, self.options, str(path))
@@ -97,19 +108,26 @@ class Evaluator:
         return self.dtype if self._plan is None else str(self._plan)
 
     def evaluate(
-        self, runners: dict[str, Runner], split: Split, name: str, one_view: bool = False, dtype: str | None = None
+        self,
+        runners: dict[str, Runner],
+        split: Split,
+        name: str,
+        one_view: bool = False,
+        dtype: str | None = None,
+        limits: Tensor | None = None,
     ) -> Evaluation:
         """Return every runner's answers on a split; on another rank than 0 only to its share. dtype: of autocast, instead of
-        the run's. UserError if no sample can be read."""
+        the run's. limits: see `Evaluation`. UserError if no sample can be read."""
         options, context = self.options, self.context
         loader = self.modality.eval_loader(
             options, split, options.test.batch_size, one_view, context.rank, context.size
         )
         pixels = self.modality.normalizer(self.options).to(self.device)
         try:
-            return evaluate(
+            answers = evaluate(
                 runners, loader, pixels, self.device, dtype or self.dtype, loader.num_samples, name, context
             )
+            return replace(answers, limits=limits)
         except ValueError as error:
             with context.own_errors():  # another process may have good answers
                 raise UserError(f"split {split}: {error}") from error
@@ -126,7 +144,8 @@ class Evaluator:
             pixels = self.modality.normalizer(self.options).to(self.device)
             runners["adaptive"] = Streamed(networks, pixels, self.device)
         # What is served computes in a dtype of its own.
-        evaluation = self.evaluate(runners, test.split, "evaluate", dtype=None if plan is None else "float32")
+        dtype, limits = None if plan is None else "float32", self.limits(classifier)
+        evaluation = self.evaluate(runners, test.split, "evaluate", dtype=dtype, limits=limits)
         if not self.context.is_main:
             return {}, evaluation
         costs, calibration = self.costs(classifier), calibration_of(classifier)
@@ -143,6 +162,7 @@ class Evaluator:
             report["calibration"] = calibration.curve.summary()
             if self._choice is not None and policy is not None:
                 report["budget"] = reported_budget(self._choice, calibration.curve, report, policy, views)
+        report |= answer_figures(evaluation, test.merge, self.modality.label_names(self.options))
         if why:
             report[RULE_KEY] = {"said": why, **classifier.facts[RULE_KEY]}
         report |= {"method": self.options.method_name, "model": self.options.model_name}
@@ -151,6 +171,7 @@ class Evaluator:
             "split": test.split,
             "num_views": views,
             "merge": test.merge,
+            **({"labels": "several"} if evaluation.several else {}),
             "device": str(self.device),
             "dtype": self.dtype if plan is None else plan.dtype,
             **({} if plan is None else {"served": str(plan)}),
@@ -177,7 +198,8 @@ class Evaluator:
     def calibrate(self, classifier: AdaptiveClassifier, calibration: CalibrationOptions) -> Calibration | None:
         """Find the operating points of the assigner, with the test's views, and what gives inputs their grids by default where
         the configuration wants that found; None on other ranks than 0."""
-        evaluation = self.evaluate(calibration_runners(classifier), calibration.split, "calibrate")
+        limits = self.limits(classifier)
+        evaluation = self.evaluate(calibration_runners(classifier), calibration.split, "calibrate", limits=limits)
         if not self.context.is_main:
             return None
         costs, merge = self.costs(classifier), self.options.test.merge
@@ -186,6 +208,12 @@ class Evaluator:
             return found
         finds_threshold = classifier.confidence == "auto"
         return replace(found, rule=find_rule(evaluation, costs, merge, calibration, finds_threshold))
+
+    def limits(self, classifier: AdaptiveClassifier) -> Tensor | None:
+        """Return the log odds (grids, K) from which on classes are said, where the classifier's checkpoint keeps them."""
+        if not self.options.data.source.several_labels:
+            return None
+        return limits_in(classifier.facts, classifier.grids, classifier.model.num_classes)
 
     def _data_name(self) -> str:
         """Name the samples of the test split, unlike all others."""
@@ -206,7 +234,7 @@ class Evaluator:
     def watch(self, model: GridModel, log: RunLog, keep: Callable[[int, float], None]) -> Callable[[int], None] | None:
         """Return what to call after every epoch: evaluation on the val list, one line each. None if none is wanted.
 
-        keep: gets the epoch and the longest grid's top-1 in percent, on rank 0.
+        keep: gets the epoch and the longest grid's top-1 in percent, on rank 0; with several labels a sample its mAP.
         """
         every = self.options.run.evaluate_every
         if every is None or not self.modality.has_split(self.options, "val"):
@@ -226,12 +254,12 @@ class Evaluator:
                 return
             if not self.context.is_main:
                 return
-            merge, answers = self.options.test.merge, evaluation.answers
-            top1 = {name: evaluation.percent(one.logits, merge) for name, one in answers.items()}
-            failed = len(evaluation.failures)
-            log.write("val", epoch=epoch, top1=top1, failed=failed)
-            shown = "  ".join(f"{name} {value:.2f} %" for name, value in top1.items())
-            log.say(f"val: epoch {epoch}  top-1 {shown}  ({evaluation.num_evaluated} evaluated, {failed} failed)")
-            keep(epoch, top1[model.grids[0].name])
+            key, what = ("map", "mAP") if evaluation.several else ("top1", "top-1")
+            merge, failed = self.options.test.merge, len(evaluation.failures)
+            found = {name: accuracy(evaluation, name, merge)[key] for name in evaluation.answers}
+            log.write("val", epoch=epoch, **{key: found}, failed=failed)
+            shown = "  ".join(f"{name} {value:.2f} %" for name, value in found.items())
+            log.say(f"val: epoch {epoch}  {what} {shown}  ({evaluation.num_evaluated} evaluated, {failed} failed)")
+            keep(epoch, found[model.grids[0].name])
 
         return evaluate_epoch

@@ -33,7 +33,7 @@ def choose(record: EvaluationRecord, per_cell: int, num_classes: int = NUM_CLASS
     if record.grid_index is None:
         return []
     generator = torch.Generator().manual_seed(seed)
-    right = record.correct(ADAPTIVE)
+    right = record.correct(ADAPTIVE) == 1
     found: dict[int, list[list[int]]] = {}
     order = torch.randperm(len(record.ids), generator=generator)
     for row in order[right[order]].tolist():

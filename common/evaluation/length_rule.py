@@ -29,7 +29,7 @@ def find_rule(
     are right at least as often. Both are measured, without a fit: on n samples one is 100 / n points.
     """
     names, prices = list(costs.grids), torch.tensor(list(costs.grids.values()), dtype=torch.float64)
-    per_grid = torch.stack([evaluation.answers[name].logits for name in names])  # (k, N, V, K)
+    per_grid = torch.stack([evaluation.decided(name) for name in names])  # (k, N, V, K)
     fixed = [evaluation.correct(logits, merge) for logits in per_grid]
 
     def percent(right: Tensor) -> float:
@@ -70,7 +70,7 @@ def _in_its_place(grids: Mapping[str, float], fixed: Sequence[Tensor], right: Te
     """
     for (name, price), correct in reversed(list(zip(grids.items(), fixed, strict=True))):
         gains = correct.double() - right.double()
-        if price <= gmacs and float(gains.sum()) >= 0:
+        if price <= gmacs and float(gains.mean()) >= -1e-9:
             low, high = paired_interval(gains)
             share = {one: float(one == name) for one in grids}
             measured = Measured(gmacs=price, top1=100 * float(correct.double().mean()), share=share)

@@ -89,7 +89,7 @@ def calibrated(evaluation: Evaluation, costs: Costs, merge: str, split: str, num
     samples the grids that the policy gives them at that cost. See `BudgetCurve` for the fit.
     """
     names, prices = list(costs.grids), list(costs.grids.values())
-    per_grid = torch.stack([evaluation.answers[name].logits for name in names])  # (k, N, V, K)
+    per_grid = torch.stack([evaluation.decided(name) for name in names])  # (k, N, V, K)
     spread, scores = evaluation.answers[SCORES].logits[..., -1], scores_of(evaluation)
     steps = Steps.of(scores.flatten(0, 1), prices, costs.assigner)
     table = torch.tensor(prices, dtype=torch.float64)
@@ -139,7 +139,7 @@ def calibrated(evaluation: Evaluation, costs: Costs, merge: str, split: str, num
             steps_gmacs=steps.gmacs,
             steps_thresholds=steps.thresholds,
         ),
-        CascadeTable.of(split, per_grid, prices),
+        CascadeTable.of(split, per_grid, prices, evaluation.several),
     )
 
 

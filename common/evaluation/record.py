@@ -20,7 +20,7 @@ from typing_extensions import Self
 
 from revit.common.evaluation.evaluate import Evaluation
 from revit.common.evaluation.intervals import wilson
-from revit.common.methods.revit.labels import smallest_correct
+from revit.common.methods.revit.labels import right_grids, smallest_correct
 from revit.common.models.base import merge_views
 from revit.common.system.errors import UserError, reason_of
 from revit.common.weights.checkpoint import write_tensors
@@ -64,26 +64,31 @@ class EvaluationRecord:
     grid_index: Tensor | None = None
     """Index in `grids` that the assigner chose, (N, V) int64."""
     examples: tuple[Example, ...] = ()
+    scores: Mapping[str, Tensor] | None = None
+    """Where a sample may have several labels: grid name, or "adaptive" -> its score (N,) float64, see `Evaluation.correct`.
+    `targets` are then its first labels, -1 for none."""
 
     @classmethod
     def of(cls, evaluation: Evaluation, grids: Sequence[str], label_names: Sequence[str], merge: str) -> Self:
         """Keep what the page needs of an evaluation; the logits stay behind."""
-        predictions, probabilities = {}, {}
+        predictions, probabilities, scores = {}, {}, {}
         for name in (*grids, ADAPTIVE):
             if name not in evaluation.answers:
                 continue
             logits = evaluation.answers[name].logits
             predictions[name] = merge_views(logits, merge).argmax(dim=1)
-            mean = logits.mean(dim=1).softmax(dim=1) if merge == "logits" else merge_views(logits, merge)
-            probabilities[name] = mean.gather(1, predictions[name][:, None]).squeeze(1)
+            merged = evaluation.probabilities(name, merge)
+            probabilities[name] = merged.gather(1, predictions[name][:, None]).squeeze(1)
+            scores[name] = evaluation.correct(evaluation.decided(name), merge)
         return cls(
             label_names=tuple(label_names),
             grids=tuple(grids),
             ids=evaluation.ids,
-            targets=evaluation.targets,
+            targets=_first_labels(evaluation.targets) if evaluation.several else evaluation.targets,
             predictions=predictions,
             probabilities=probabilities,
             grid_index=evaluation.answers[ADAPTIVE].grid_index if ADAPTIVE in evaluation.answers else None,
+            scores=scores if evaluation.several else None,
         )
 
     @property
@@ -92,13 +97,18 @@ class EvaluationRecord:
         return ADAPTIVE if ADAPTIVE in self.predictions else self.grids[0]
 
     def correct(self, policy: str) -> Tensor:
-        """Say which samples were answered rightly, (N,) bool."""
-        return self.predictions[policy] == self.targets
+        """Say which samples were answered rightly, (N,) bool; or their scores."""
+        return self.predictions[policy] == self.targets if self.scores is None else self.scores[policy]
 
     def oracle(self) -> Tensor:
         """Return the index (N,) of the shortest grid that is right, `len(grids)` where none is."""
-        right = torch.stack([self.correct(grid) for grid in self.grids], dim=1)
+        right = right_grids(torch.stack([self.correct(grid) for grid in self.grids], dim=1))
         return torch.where(right.any(dim=1), smallest_correct(right), len(self.grids))
+
+
+def _first_labels(targets: Tensor) -> Tensor:
+    """Return the first label (N,) of each set (N, K), -1 where there is none."""
+    return torch.where((targets > 0.5).any(dim=1), (targets > 0.5).int().argmax(dim=1), -1)
 
 
 class _Shown(BaseModel):
@@ -123,6 +133,8 @@ def save_record(path: str | Path, record: EvaluationRecord) -> None:
     for name, prediction in record.predictions.items():
         tensors[f"prediction.{name}"] = prediction.int()
         tensors[f"probability.{name}"] = record.probabilities[name].float()
+        if record.scores is not None:
+            tensors[f"score.{name}"] = record.scores[name].double()
     if record.grid_index is not None:
         tensors["lengths"] = record.grid_index.short()
     shown, pictures = [], bytearray()
@@ -166,13 +178,17 @@ def _checked(header: _Header, tensors: Mapping[str, Tensor]) -> EvaluationRecord
     predictions = {name: tensors[f"prediction.{name}"].long() for name in names}
     probabilities = {name: tensors[f"probability.{name}"].float() for name in names}
     grid_index = tensors["lengths"].long() if ADAPTIVE in names else None
+    scores = {name: tensors[f"score.{name}"].double() for name in names} if f"score.{names[0]}" in tensors else None
     pictures = tensors["pictures"].numpy().tobytes()
     ends = [0, *(end for shown in header.examples for end in shown.frames)]
     rising = all(start < end <= len(pictures) for start, end in pairwise(ends))
-    per_sample = (ids, targets, *predictions.values(), *probabilities.values())
+    per_sample = (ids, targets, *predictions.values(), *probabilities.values(), *(scores or {}).values())
     if not num or any(one.shape != (num,) for one in per_sample):
         raise ValueError("its parts have different numbers of samples")
-    if any(int(one.min()) < 0 or int(one.max()) >= classes for one in (targets, *predictions.values())):
+    least = 0 if scores is None else -1
+    if int(targets.min()) < least or any(int(one.min()) < 0 for one in predictions.values()):
+        raise ValueError("class numbers below 0")
+    if any(int(one.max()) >= classes for one in (targets, *predictions.values())):
         raise ValueError("class numbers without a name")
     if grid_index is not None and (grid_index.ndim != 2 or len(grid_index) != num or not grid_index.numel()):
         raise ValueError("its token lengths are not of its samples")
@@ -189,6 +205,7 @@ def _checked(header: _Header, tensors: Mapping[str, Tensor]) -> EvaluationRecord
         predictions=predictions,
         probabilities=probabilities,
         grid_index=grid_index,
+        scores=scores,
         examples=tuple(Example(one.row, one.name, tuple(next(frames) for _ in one.frames)) for one in header.examples),
     )
 

@@ -29,6 +29,7 @@ from revit.common.models.vit import ResizableTransformer
 from revit.common.system.errors import UserError
 
 if TYPE_CHECKING:
+    from revit.common.methods.revit.task import SelfDistillation
     from revit.common.methods.run_options import RecipeOptions
 
 
@@ -51,6 +52,8 @@ class ModelSource(Protocol[RunIn]):
     def start(self, model: Any, options: RunIn, source: str) -> LoadReport: ...
 
     def teacher(self, options: RunIn, source: str, key: str) -> nn.Module: ...
+
+    def distillation(self, options: RunIn) -> SelfDistillation: ...
 
 
 @dataclass(frozen=True)

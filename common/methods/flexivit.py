@@ -232,6 +232,8 @@ class FlexiViT(Method[FlexiViTOptions]):
                 "and leave out model.distillation": is_distilled or getattr(model, "is_distilled", False),
                 f"model.grids {', '.join(map(str, model.grids))} are ReViT's; with methods.flexivit leave them out, its own "
                 "are methods.flexivit.grids": len(model.grids) > 1,
+                "methods.flexivit.teacher says which one class a sample is of, and with data.source.several_labels it may have "
+                "several; leave one of them out": self.options.teacher is not None and run.data.source.several_labels,
                 "methods.flexivit trains one token grid per update, which cannot be shared out: parallel.backend replicas "
                 "has no work for its other processes; choose auto": run.parallel.backend == "replicas",
             }

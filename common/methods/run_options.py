@@ -11,6 +11,7 @@ from typing_extensions import Self
 
 from revit.common.config.options import NotedOptions, Options, with_present_names
 from revit.common.config.sections import (
+    BalanceOptions,
     OptimOptions,
     ParallelOptions,
     RunOptions,
@@ -149,9 +150,10 @@ class ModelOptions(GridModelOptions):
     """Spread of the linear weights at the start; a narrow model from scratch wants about embed_dim ** -0.5."""
 
 
-class RecipeOptions(Options):
+class RecipeOptions(NotedOptions):
     """A whole run. A package narrows `data` and `model` to its own."""
 
+    later = ("balance",)
     kind: str
     data: DataOptions
     model: GridModelOptions = ModelOptions()
@@ -162,6 +164,7 @@ class RecipeOptions(Options):
     train: TrainOptions = TrainOptions()
     distill: DistillOptions = DistillOptions()
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    balance: BalanceOptions = BalanceOptions()
     lengths: LengthOptions = LengthOptions()
     assigner: AssignerOptions = AssignerOptions()
     calibration: CalibrationOptions | None = CalibrationOptions()

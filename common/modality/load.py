@@ -93,6 +93,7 @@ def _from_checkpoint(path: Path, checkpoint: Checkpoint, modality: Modality[Any]
         # What is saved before the calibration cannot keep it.
         budget=run.model.budget if KEY in checkpoint.extra else None,
         hold_budget=run.test.hold_budget,
+        several_labels=run.data.source.several_labels,
     )
 
 
@@ -230,7 +231,13 @@ def resized(pixels: Tensor, sides: Sides) -> Tensor:
 def teacher_from(
     classifier: Classifier, source: str, label_names: Sequence[str], given: Normalizer, own_size: bool
 ) -> Teacher:
-    """Make a teacher of a classifier that was opened from `source`. UserError if it knows other classes than `label_names`."""
+    """Make a teacher of a classifier that was opened from `source`. UserError if it knows other classes than `label_names`, or
+    several of an input."""
+    if classifier.several_labels:
+        raise UserError(
+            f"{source} says yes or no to every class, and a teacher says which one it is; give one that was trained without "
+            "data.source.several_labels"
+        )
     names = classifier.label_names or tuple(map(str, range(classifier.num_classes)))
     check_same_classes(source, names, label_names)
     network = classifier.networks.model

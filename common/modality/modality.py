@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import Self
 
+from revit.common.config.sections import BalanceOptions
+from revit.common.data.balance import class_weights, sample_shares
+from revit.common.data.check.summary import newest_summary
 from revit.common.data.formats.base import Split
 from revit.common.data.lists import SampleList
 from revit.common.data.loader import Loader
@@ -29,6 +33,9 @@ from revit.common.system.errors import UserError
 from revit.common.weights.source import Dialect, Source
 
 Run = TypeVar("Run", bound=RecipeOptions)
+
+MOST_SAID = 6
+"""Classes whose weights a line names: the lightest and the heaviest."""
 
 
 class Modality(ABC, Generic[Run]):
@@ -84,9 +91,10 @@ class Modality(ABC, Generic[Run]):
 
     def split(self, options: Run, split: Split) -> SampleList:
         """Return the samples of a split. UserError if there is no list, or a label does not fit the model."""
-        samples = self._samples(options, split)
-        samples.check_classes(len(self.label_names(options)))
-        return samples
+        samples, names = self._samples(options, split), self.label_names(options)
+        samples.check_classes(len(names))
+        # A sample's set of labels has a place for every class of the model, also where lists have numbers alone.
+        return replace(samples, names=tuple(names)) if samples.several else samples
 
     def at(self, options: Run, split: Split, positions: NDArray[np.int64]) -> Self:
         """Return one that knows only these samples of a split, numbered anew, and all of its classes."""
@@ -98,6 +106,21 @@ class Modality(ABC, Generic[Run]):
     def paths(self, options: Run, split: Split) -> Sequence[str]:
         """Return the files of a split, position = sample id."""
         return self.split(options, split).paths
+
+    def data_checks(self, options: Run) -> dict[str, dict[str, Any]]:
+        """Return what the newest data check found of each list, by split; lists that were never checked are left out."""
+        splits: tuple[Split, ...] = () if options.makes_data else ("train", "val", "test")
+        found: dict[str, dict[str, Any]] = {}
+        for split in splits:
+            # Only what was checked is read: a stage does without the lists of others.
+            where = getattr(options.data.source, split)
+            if where is not None and (summary := newest_summary(where, split)) is not None:
+                samples = self._samples(options, split)
+                if options.data.source.parts:  # the list that others are split off is checked whole
+                    source = options.data.source.model_copy(update={"split_off": None})
+                    samples = self.read_split(options.data.model_copy(update={"source": source}), split)
+                found[split] = summary.quoted(samples)
+        return found
 
     def label_names(self, options: Run) -> Sequence[str]:
         """Return the class names, their numbers as text where the source has none. UserError if they contradict the model."""
@@ -125,7 +148,8 @@ class Modality(ABC, Generic[Run]):
 
     def assigner_loader(self, options: Run, split: Split, batch_size: int, rank: int = 0, num_ranks: int = 1) -> Loader:
         """Load a split shuffled, to train the assigner; augmented only so far as its labels stay true."""
-        return self.train_loader(options, split, batch_size, rank, num_ranks)
+        as_they_come = options.model_copy(update={"balance": BalanceOptions()})
+        return self.train_loader(as_they_come, split, batch_size, rank, num_ranks)
 
     @abstractmethod
     def eval_loader(
@@ -190,8 +214,30 @@ class Modality(ABC, Generic[Run]):
 
     def distillation(self, options: Run) -> SelfDistillation:
         """Return the losses of a grid that is taught by the longest."""
-        distill = options.distill
-        return SelfDistillation(distill.weight, distill.temperature, distill.hard, options.label_smoothing)
+        distill, several = options.distill, options.data.source.several_labels
+        how = (distill.weight, distill.temperature, distill.hard, options.label_smoothing)
+        return SelfDistillation(*how, class_weights=self.class_weights(options), several=several)
+
+    def balance_line(self, options: Run) -> str:
+        """Say what `balance` does to the classes, a few of them by name; empty where it does nothing."""
+        said, weights = [], self.class_weights(options)
+        if weights is not None:
+            order, names = weights.argsort(stable=True).tolist(), self.label_names(options)
+            shown = order if len(order) <= MOST_SAID else [*order[: MOST_SAID // 2], *order[-MOST_SAID // 2 :]]
+            said.append("weights " + ", ".join(f"{names[number]} {float(weights[number]):.3g}" for number in shown))
+        if options.balance.sampler != "none":
+            samples = self.split(options, "train")
+            shares = sample_shares(options.balance, samples)
+            assert shares is not None
+            said.append(f"an epoch meets a sample {shares.min():.2g} to {shares.max():.2g} times")
+        return "; ".join(said)
+
+    def class_weights(self, options: Run) -> Tensor | None:
+        """Return the weight (K,) of every class in the model's loss, as `balance.weights` has it; None: all alike."""
+        if options.balance.weights == "none":
+            return None
+        weights = class_weights(options.balance, self.split(options, "train"), self.label_names(options))
+        return None if weights is None else torch.from_numpy(weights)
 
     # -- classifying files -------------------------------------------------------------------------------------------
 
@@ -251,6 +297,8 @@ class Classifier:
     """Settings that those weights do not hold, taken from the published recipes."""
     budget: str | None = None
     """Cost of a view that the checkpoint's own configuration allows, see `revit.common.methods.revit.budget.Budget`."""
+    several_labels: bool = False
+    """An input may have several labels, or none: every class is a question of its own."""
     hold_budget: bool = True
     """Keep the mean over all files at the budget."""
 

@@ -79,6 +79,15 @@ def merge_views(logits: Tensor, how: str) -> Tensor:
     return logits.sum(dim=1) if how == "logits" else logits.softmax(dim=2).mean(dim=1)
 
 
+def view_probabilities(logits: Tensor, how: str, several: bool = False) -> Tensor:
+    """Turn logits per view (N, V, K) into probabilities (N, K): those of the views' mean logits ("logits", which order classes
+    as their sum does) or the mean of the views' own. several: a yes for every class by itself, instead of one class of all."""
+    if how == "logits":
+        mean = logits.sum(dim=1) / logits.shape[1]
+        return mean.sigmoid() if several else mean.softmax(dim=1)
+    return logits.sigmoid().mean(dim=1) if several else merge_views(logits, how)
+
+
 class GridModel(nn.Module, ABC):
     """A classifier of pictures or clips that runs at one token grid or several."""
 

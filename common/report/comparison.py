@@ -16,6 +16,7 @@ COLUMNS = {
     "length": "grid",
     "top1": "top-1 %",
     "interval": "95 %",
+    "map": "mAP %",
     "gmacs": "GMACs",
     "params": "parameters",
     "share": "share",
@@ -36,9 +37,17 @@ def protocol_letters(runs: Sequence[RunReport]) -> list[str]:
     return [_letters(different.index(protocol)) for protocol in protocols]
 
 
+def accuracy_name(runs: Sequence[RunReport]) -> str:
+    """Return what `top1` of the runs is called."""
+    return ", ".join(dict.fromkeys(run.accuracy_name for run in runs))
+
+
 def comparison_columns(runs: Sequence[RunReport]) -> dict[str, str]:
     """Return the columns, one for the protocol among them where there are several."""
-    return {**COLUMNS, "protocol": "protocol"} if len(set(protocol_letters(runs))) > 1 else COLUMNS
+    columns = {**COLUMNS, "top1": accuracy_name(runs)}
+    if not any(run.has_several_labels for run in runs):
+        del columns["map"]
+    return {**columns, "protocol": "protocol"} if len(set(protocol_letters(runs))) > 1 else columns
 
 
 def comparison_rows(runs: Sequence[RunReport]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from revit.common.data.check.summary import quote
 from revit.common.report.comparison import comparison_warnings, protocol_letters
 from revit.common.report.runs import RunReport
 from revit.common.report.summary import RunSummary
@@ -49,7 +50,9 @@ def _rows(run: RunReport, letter: str) -> list[dict[str, str]]:
             "method": run.method,
             "model": run.content.get("model"),
             "tokens": row["length"],
-            "top-1 %": row["top1"],
+            "top-1 %": None if run.has_several_labels else row["top1"],
+            "overlap %": row["top1"] if run.has_several_labels else None,
+            "mAP %": row["map"],
             "95 %": interval_text(row),
             "top-5 %": row["top5"],
             "GMACs": row["gmacs"],
@@ -72,7 +75,7 @@ def _rows(run: RunReport, letter: str) -> list[dict[str, str]]:
 
 
 def _conditions(summary: RunSummary) -> list[str]:
-    """Return a line on protocol and speed of a run, and one on each thing that is missing."""
+    """Return a line on protocol and speed of a run, on each list that was checked, and on each thing that is missing."""
     name, content = summary.run.name, summary.run.content
     protocol = ", ".join(f"{key} {shown(value)}" for key, value in content.get("protocol", {}).items())
     versions = content.get("versions", {})
@@ -81,7 +84,8 @@ def _conditions(summary: RunSummary) -> list[str]:
     if "speed" in content:
         speed = content["speed"]
         line += f"; speed of {speed.get('inputs', 'inputs')} on {speed['device']}, {speed['dtype']}"
-    return [line, *(f"{name}: {sentence}" for sentence in summary.missing)]
+    checks = [f"{name}: data check of {split}: {quote(found)}" for split, found in content.get("data", {}).items()]
+    return [line, *checks, *(f"{name}: {sentence}" for sentence in summary.missing)]
 
 
 def _cell(text: str) -> str:

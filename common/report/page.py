@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from revit.common.data.check.summary import quote
 from revit.common.evaluation.record import (
     ADAPTIVE,
     NONE_RIGHT,
@@ -24,8 +25,15 @@ from revit.common.evaluation.record import (
     confusion,
     per_class,
 )
-from revit.common.report.comparison import comparison_columns, comparison_rows, comparison_warnings, protocol_letters
+from revit.common.report.comparison import (
+    accuracy_name,
+    comparison_columns,
+    comparison_rows,
+    comparison_warnings,
+    protocol_letters,
+)
 from revit.common.report.plots import accuracy_plot, curves_plot, operating_curves, runs_plot
+from revit.common.report.reliability_plot import reliability_parts
 from revit.common.report.runs import RunReport
 from revit.common.report.summary import RunSummary, TrainingCurves
 from revit.common.report.tables import interval_text, marked, percent_text, shown
@@ -57,6 +65,7 @@ def render(summaries: Sequence[RunSummary]) -> str:
         runs=parts,
         unsaid={key for key in rows[0] if all(row[key] is None for row in rows)},
         adaptive=any("adaptive" in run.content for run in runs),
+        top1=accuracy_name(runs),
         compared=comparison_rows(runs) if len(runs) > 1 else [],
         compared_columns=comparison_columns(runs),
         compared_plots=_comparison_plots(runs),
@@ -78,7 +87,7 @@ def _run_parts(summary: RunSummary, key: str) -> dict[str, Any]:
         "rows": [
             _as_text(row)
             | {name: marked(row[name], "ms") for name in ("alone", "batched")}
-            | {"top5": _points(row["top5"])}
+            | {name: _points(row[name]) for name in ("top5", "map")}
             for row in rows
         ],
         "derived": any((row[name] or {}).get("derived") for row in rows for name in ("alone", "batched")),
@@ -90,6 +99,7 @@ def _run_parts(summary: RunSummary, key: str) -> dict[str, Any]:
             for number, (stage, curves) in enumerate(summary.training.items())
         },
         "protocol": _flat(content.get("protocol", {})),
+        "checks": [f"{split}: {quote(found)}" for split, found in content.get("data", {}).items()],
         "operating_points": _operating_points(content),
         "budget": _flat(content.get("budget") or {}),
     }
@@ -97,15 +107,22 @@ def _run_parts(summary: RunSummary, key: str) -> dict[str, Any]:
         parts["speed"] = [{**row, "ms": 1000 / row["per_second"]} for row in content["speed"]["rows"]]
         if len(run.input_times(best_batch=True)) > 1:
             parts["time_plots"] = [accuracy_plot(run, f"{key}-{name}", name) for name in ("alone", "batched")]
+    parts |= reliability_parts(run, f"{key}-calibration")
+    if "classes" in content:
+        names = ("ap", "precision", "recall", "f1")
+        parts["label_classes"] = [{**row, **{name: _points(row[name]) for name in names}} for row in content["classes"]]
     if record is not None:
         parts |= {
-            "classes": [_as_text(row) for row in per_class(record)],
-            "confused": [{**row, "share": f"{row['share']:.1f} %"} for row in confused_pairs(record)],
             "policy": record.policy,
             "examples": _examples(record),
             "frames": max((len(example.frames) for example in record.examples), default=0),
+            **_length_tables(record, run.accuracy_name),
+        }
+    if record is not None and record.scores is None:
+        parts |= {
+            "classes": [_as_text(row) for row in per_class(record)],
+            "confused": [{**row, "share": f"{row['share']:.1f} %"} for row in confused_pairs(record)],
             **_confusion_matrix(record),
-            **_length_tables(record),
         }
     return parts
 
@@ -124,7 +141,7 @@ def _points(points: float | None) -> str | None:
     return None if points is None else f"{points:.2f}"
 
 
-def _length_tables(record: EvaluationRecord) -> dict[str, Any]:
+def _length_tables(record: EvaluationRecord, what: str) -> dict[str, Any]:
     """Return rows and columns of the tables of assigned grids; nothing without an assigner."""
     if record.grid_index is None:
         return {}
@@ -138,8 +155,8 @@ def _length_tables(record: EvaluationRecord) -> dict[str, Any]:
             "length": "assigned",
             "inputs": "inputs",
             "share": "share",
-            "top1": "top-1 % as assigned",
-            **{f"at {grid}": f"top-1 % at {grid}" for grid in record.grids},
+            "top1": f"{what} as assigned",
+            **{f"at {grid}": f"{what} at {grid}" for grid in record.grids},
         },
         "needed": [
             {"assigned": grid, **dict(zip(needed, counts))} for grid, counts in assigned_against_needed(record).items()
@@ -190,6 +207,7 @@ def _training_plots(curves: TrainingCurves, key: str) -> list[dict[str, str]]:
         (curves.loss, "updates", "loss", "loss", f"Training loss.{several}"),
         (rate, "updates", "learning rate", "rate", "Learning rate."),
         (curves.top1, "epochs", "top-1 % on val", "val", "Accuracy on the val list while training."),
+        (curves.map, "epochs", "mAP % on val", "map", "Mean average precision on the val list while training."),
     )
     return [
         {"svg": curves_plot(lines, x, y, f"{key}-{name}"), "caption": caption}

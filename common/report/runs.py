@@ -55,6 +55,16 @@ class RunReport:
         written = self.content.get("method")
         return str(written or ("revit" if len(self.content["fixed"]) > 1 else "plain"))
 
+    @property
+    def has_several_labels(self) -> bool:
+        """Whether a sample may have several labels; `top1` is then the mean overlap of its labels with what is said."""
+        return bool(self.content.get("protocol", {}).get("labels") == "several")
+
+    @property
+    def accuracy_name(self) -> str:
+        """Name of `top1`, in percent."""
+        return "overlap %" if self.has_several_labels else "top-1 %"
+
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each way to choose the token grid: the fixed grids, then adaptive, random, oracle, cascade.
 
@@ -74,7 +84,7 @@ class RunReport:
         views = self.content.get("protocol", {}).get("num_views")
         total = views if isinstance(views, int) and views > 1 else None
         samples = {"run": self.name, "evaluated": self.num_evaluated, "failed": self.num_failed}
-        keep = ("length", "top1", "top5", "gmacs", "assigner_gmacs", "params", "share", "per_second")
+        keep = ("length", "top1", "top5", "map", "gmacs", "assigner_gmacs", "params", "share", "per_second")
         found = []
         for row in rows:
             low, high = wilson(row["top1"] / 100, self.num_evaluated)
@@ -143,7 +153,9 @@ class RunReport:
         if not all(name in self.content for name in ("adaptive", "random")):
             row = self.rows()[0]
             interval = f"95 %: {row['low']:.1f} to {row['high']:.1f}"
-            return f"top-1 {row['top1']:.2f} % ({interval}) at {row['gmacs']:.4g} GMACs a view"
+            what = "labels and answers overlap" if self.has_several_labels else "top-1"
+            also = f", mAP {row['map']:.2f} %," if row["map"] is not None else ""
+            return f"{what} {row['top1']:.2f} % ({interval}){also} at {row['gmacs']:.4g} GMACs a view"
         adaptive, random, longest = self.content["adaptive"], self.content["random"], self.content["fixed"][0]
         gain, cost = adaptive["top1"] - random["top1"], adaptive["gmacs"] / longest["gmacs"]
         text = (

@@ -31,6 +31,7 @@ class Policy(Section):
     gmacs: Positive
     params: Count | None = None
     top5: Percent | None = None
+    map: Percent | None = None
     per_second: Amount | None = None
     share: Shares | None = None
 
@@ -84,6 +85,18 @@ class Failure(Section):
     reason: str
 
 
+class DataCheck(Section):
+    """What the newest data check had found of a list."""
+
+    source: str
+    checked: str
+    listed: Count
+    files: Count
+    good: Count
+    kinds: dict[str, Count]
+    current: bool
+
+
 class ReportFile(Section):
     """The whole file."""
 
@@ -101,6 +114,7 @@ class ReportFile(Section):
     verdict: str | None = None
     failures: list[Failure] = []
     protocol: dict[str, Any] = {}
+    data: dict[str, DataCheck] = {}
     seconds: dict[str, Amount] = {}
     versions: dict[str, str] = {}
 

@@ -38,6 +38,9 @@ COPIED = (
     "budget",
     "calibration",
     "length_rule",
+    "reliability",
+    "classes",
+    "data",
 )
 """Keys of report.json that the JSON file repeats."""
 Curve = list[tuple[float, float]]
@@ -54,6 +57,8 @@ class TrainingCurves:
     """Over updates."""
     top1: dict[str, Curve] = field(default_factory=dict)
     """Percent on the val list over epochs, by grid."""
+    map: dict[str, Curve] = field(default_factory=dict)
+    """Mean average precision instead, where a sample may have several labels."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +115,14 @@ def _run_json(summary: RunSummary, letter: str) -> dict[str, Any]:
         "rows": run.rows(),
         **{key: run.content[key] for key in COPIED if key in run.content},
         "training": {
-            stage: {"loss": one.loss, "learning_rate": one.learning_rate, "val_top1": one.top1}
+            stage: {"loss": one.loss, "learning_rate": one.learning_rate, "val_top1": one.top1, "val_map": one.map}
             for stage, one in summary.training.items()
         },
         "missing": list(summary.missing),
     }
     if record is not None:
-        found |= {"per_class": per_class(record), "confused": confused_pairs(record)}
+        if record.scores is None:
+            found |= {"per_class": per_class(record), "confused": confused_pairs(record)}
         if record.grid_index is not None:
             found["per_length"] = by_length(record)
             found["assigned_against_needed"] = assigned_against_needed(record)
@@ -146,7 +152,11 @@ def read_training(log: Path) -> dict[str, TrainingCurves]:
         if event not in ("train", "val") or not isinstance(stage, str):
             continue
         values = {("learning_rate", ""): line.get("lr")} if event == "train" else {}
-        at, kind = (line.get("update"), "loss") if event == "train" else (line.get("epoch"), "top1")
+        at, kind = (
+            (line.get("update"), "loss")
+            if event == "train"
+            else (line.get("epoch"), "map" if "map" in line else "top1")
+        )
         named = line.get(kind)
         values |= {(kind, name): value for name, value in named.items()} if isinstance(named, dict) else {}
         for (what, name), value in values.items():

@@ -25,6 +25,8 @@ class Answer:
 
     path: str
     guesses: tuple[Guess, ...] = ()
+    labels: tuple[str, ...] | None = None
+    """Names of the classes that reach their thresholds, likeliest first, where an input may have several labels, or none."""
     grids: tuple[str, ...] = ()
     """Token grid of each view."""
     read_ms: float = 0.0
@@ -49,7 +51,7 @@ class Answer:
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON values: `path` with either `error`, or `top` (likeliest first), `grid`, `grids` and milliseconds;
-        `gmacs`, `drawing` and `warning` where there are any."""
+        `labels`, `gmacs`, `drawing` and `warning` where there are any."""
         if self.error is not None:
             return {"path": self.path, "error": self.error}
         top = [
@@ -59,6 +61,7 @@ class Answer:
         values = {
             "path": self.path,
             "top": top,
+            "labels": None if self.labels is None else list(self.labels),
             "grid": self.grid,
             "grids": list(self.grids),
             "ms": round(self.read_ms + self.compute_ms, 3),

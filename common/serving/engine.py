@@ -21,10 +21,11 @@ from torch import Tensor
 
 from revit.common.data.reader import Reader
 from revit.common.drawing.gallery import Gallery
+from revit.common.methods.label_limits import limits_in
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.budget import BudgetCurve, Choice
 from revit.common.modality.modality import Classifier
-from revit.common.models.base import merge_views
+from revit.common.models.base import view_probabilities
 from revit.common.models.grid import TokenGrid
 from revit.common.serving.answer import Answer, Guess
 from revit.common.serving.batches import StreamBatches, Transfer
@@ -102,6 +103,7 @@ class Engine:
         self.networks = networks.served_by(runtime).to(self.device)
         self._limits = [runtime.limit(one) for one in networks.grids]
         self._normalise = classifier.normalizer.to(self.device)
+        self._label_limits = limits_in(classifier.networks.facts, self.networks.grids, classifier.num_classes)
         self._transfer = Transfer(self.device)
         self._clock_seconds, self._num_clocked = 0.0, 0
         self._chosen: tuple[BudgetCurve, Choice] | None = None
@@ -247,11 +249,8 @@ class Engine:
             self._clock_seconds += one.seconds
             self._num_clocked += len(one.grid_index)
         logits = torch.stack([row for row in one.logits if row is not None])[None]  # (1, V, K)
-        if self.classifier.merge == "logits":
-            # Summed logits decide; their mean, which has the same order, makes sensible probabilities.
-            probabilities = (merge_views(logits, "logits") / logits.shape[1]).softmax(dim=1)[0]
-        else:
-            probabilities = merge_views(logits, self.classifier.merge)[0]
+        several = self.classifier.several_labels
+        probabilities = view_probabilities(logits, self.classifier.merge, several)[0]
         if not bool(probabilities.isfinite().all()):
             return Answer(path, error="the model's answer is not a number; its weights are damaged")
         best = probabilities.topk(min(self.topk, len(probabilities)))
@@ -260,6 +259,13 @@ class Engine:
             for number, probability in zip(best.indices.tolist(), best.values.tolist())
         )
         grids = [self.networks.grids[index] for index in one.grid_index]
+        labels = None
+        if several:
+            limits = 0 if self._label_limits is None else self._label_limits[one.grid_index]
+            said = (logits[0] - limits).mean(dim=0) >= 0
+            labels = tuple(
+                self.label(number) for number in probabilities.argsort(descending=True).tolist() if said[number]
+            )
         drawing = None
         if self.gallery is not None and one.views is not None:
             # Imported here: drawing letters is of no use to the others.
@@ -273,7 +279,7 @@ class Engine:
             prices = self._chosen[0].grids
             gmacs = round(sum(prices[grid.name] for grid in grids) / len(grids) + policy.assigner_price, 9)
         names, times = tuple(grid.name for grid in grids), (one.read_ms, 1000 * one.seconds)
-        return Answer(path, guesses, names, *times, warning=one.warning, drawing=drawing, gmacs=gmacs)
+        return Answer(path, guesses, labels, names, *times, warning=one.warning, drawing=drawing, gmacs=gmacs)
 
 
 def _named(item: Any) -> Any:

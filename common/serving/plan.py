@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
-import os
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +22,7 @@ from revit.common.serving.options import INT8, PRECISIONS, Compile
 from revit.common.serving.runtime import Runtime
 from revit.common.system.device import device_name, processor
 from revit.common.system.errors import UserError
-from revit.common.system.files import write_json
+from revit.common.system.files import cache_folder, write_json
 from revit.common.timing.clock import seconds_of
 
 BATCHES = {"cpu": (1, 4), "cuda": (8, 32, 64)}
@@ -160,18 +158,6 @@ class _Timer:
         saved = eager_seconds * (1 - compiled / eager)
         graphs = num_grids * batch.bit_length()
         return saved > graphs * (self._measured.compile_seconds or 0.0)
-
-
-def cache_folder() -> Path:
-    """Return the folder where measurements are kept: $REVIT_CACHE, or one below the user's cache folder."""
-    own = os.environ.get("REVIT_CACHE")
-    if own:
-        return Path(own)
-    try:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:  # a user of no name and no home, as containers have
-        caches = Path(tempfile.gettempdir())
-    return caches / "revit-video"
 
 
 def _probe_of(model: GridModel) -> tuple[GridModel, float]:

@@ -46,6 +46,20 @@ def locked(path: Path, refusal: str | None = None) -> Iterator[None]:
         yield
 
 
+def cache_folder() -> Path:
+    """Return where what was measured and found is kept: $REVIT_CACHE, or below the user's cache folder."""
+    own = os.environ.get("REVIT_CACHE")
+    if own:
+        return Path(own)
+    home = os.environ.get("XDG_CACHE_HOME")
+    if not home:
+        try:
+            home = str(Path.home() / ".cache")
+        except RuntimeError:  # a user of no name and no home, as containers have
+            home = tempfile.gettempdir()
+    return Path(home) / "revit-video"
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write UTF-8 text so that readers see the old file or the new one, never a part; makes the folder.
 

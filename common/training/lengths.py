@@ -14,10 +14,10 @@ from revit.common.data.split_off import folds_of
 from revit.common.evaluation.evaluate import grid_runners
 from revit.common.evaluation.evaluator import Evaluator
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
-from revit.common.methods.revit.labels import LengthLabels
+from revit.common.methods.revit.labels import LengthLabels, right_grids
 from revit.common.system.errors import UserError
 from revit.common.training.run_folder import states_folder
-from revit.common.training.stages import Run, model_trainer, started_model
+from revit.common.training.stages import Run, choose_thresholds, model_trainer, started_model
 from revit.common.weights.checkpoint import load_checkpoint
 from revit.common.weights.start import architecture_facts
 
@@ -54,7 +54,10 @@ def folds(run: Run) -> list[tuple[Positions, Positions]]:
     samples, found = run.modality.split(run.options, "train"), []
     for held in folds_of(samples, run.options.lengths.folds, run.options.run.seed):
         rest = np.setdiff1d(np.arange(len(samples)), held)
-        known = held[np.isin(samples.labels[held], samples.labels[rest])]
+        seen = set(samples.at(rest).all_labels.tolist())
+        # Of several labels one that was seen will do; none at all can be answered rightly, too.
+        sets = (samples.label_set(position) for position in held.tolist())
+        known = held[[not labels or not seen.isdisjoint(labels) for labels in sets]]
         found += [(rest, known)] if len(known) else []
     if not found:
         raise UserError(
@@ -82,6 +85,8 @@ def _held_out(run: Run) -> LengthLabels | None:
             model, _ = started_model(run, part)
             facts = {"architecture": architecture_facts(model)}
             run.save(model_file, run.label_names, model_trainer(run, name, model, part).train(), facts)
+        if options.data.source.several_labels and modality.has_split(options, "val"):
+            choose_thresholds(run, model_file)
         evaluator = Evaluator(options, modality.at(options, "train", held), context)
         labels = _labelled(run, model_file, evaluator, held)
         if labels is not None:
@@ -100,16 +105,17 @@ def _labelled(run: Run, model_file: Path, evaluator: Evaluator, positions: Posit
     classifier = evaluator.fill(load_checkpoint(model_file), model_file)
     grids = classifier.model.grids
     runners = grid_runners(AdaptiveClassifier(classifier.model))
-    evaluation = evaluator.evaluate(runners, options.split, STAGE, one_view=True)
+    limits = evaluator.limits(classifier)
+    evaluation = evaluator.evaluate(runners, options.split, STAGE, one_view=True, limits=limits)
     if not run.context.is_main:
         return None
-    correct = [evaluation.correct(evaluation.answers[grid.name].logits, "logits") for grid in grids]
-    paths, ids = run.modality.paths(run.options, options.split), torch.from_numpy(positions)[evaluation.ids]
+    scores = [evaluation.correct(evaluation.decided(grid.name), "logits") for grid in grids]
+    samples, ids = run.modality.split(run.options, options.split), torch.from_numpy(positions)[evaluation.ids]
     return LengthLabels(
         grids=grids,
         ids=ids,
-        paths=FlatStrings.of(paths[id] for id in ids.tolist()),
-        targets=evaluation.targets,
-        correct=torch.stack(correct, dim=1),
+        paths=FlatStrings.of(samples.path(id) for id in ids.tolist()),
+        targets=FlatStrings.of(";".join(map(str, samples.label_set(id))) for id in ids.tolist()),
+        correct=right_grids(torch.stack(scores, dim=1)),
         none_correct=options.none_correct,
     )

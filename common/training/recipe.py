@@ -14,6 +14,7 @@ from torch import nn
 
 from revit.common.config.load import dump
 from revit.common.config.sections import TrainOptions
+from revit.common.data.check.summary import quote
 from revit.common.data.formats.base import Split
 from revit.common.data.loader import dead_workers_explained
 from revit.common.methods.base import optim_of
@@ -59,6 +60,7 @@ def stages_of(options: RecipeOptions, modality: Modality[Any]) -> list[Stage]:
     data = {"data": every["data"]}
     model = {key: every[key] for key in ("model", "methods", "start", "train", "distill", "label_smoothing")}
     model |= data | {"run": {key: every["run"][key] for key in ("seed", "dtype")}}
+    model |= {key: every[key] for key in ("balance",) if key in every}
     labels = model | {"lengths": every["lengths"]}
     assigner = labels | {"assigner": every["assigner"]}
     calibrate = assigner | {"calibration": every["calibration"], "merge": every["test"]["merge"]}
@@ -67,6 +69,8 @@ def stages_of(options: RecipeOptions, modality: Modality[Any]) -> list[Stage]:
     calibration, labelled = options.calibration, options.lengths.split
     found = [Stage("data", data, stages.make_data)] if options.makes_data else []
     found.append(Stage("model", model, stages.train_model, "train", ["model.safetensors"]))
+    if options.data.source.several_labels and modality.has_split(options, "val"):
+        found.append(Stage("thresholds", model, stages.choose_thresholds, "val", ["model.safetensors"]))
     checkpoint = ["checkpoint.safetensors"]
     if options.has_lengths:
         found.append(Stage(lengths.STAGE, labels, lengths.label_lengths, labelled, ["lengths.csv"]))
@@ -144,7 +148,10 @@ class Recipe:
         if not starts_over:
             remarks = self._check_trainings(run, wanted if only is not None else self._due(book))
         self.context.on_main(lambda: write_text(self.folder / "config.yaml", dump(self.options)))
-        for line in remarks:
+        checks = self.context.on_main(
+            lambda: [quote(found) for found in self.modality.data_checks(self.options).values()]
+        )
+        for line in [*remarks, *(f"data check: {line}" for line in checks)]:
             run.log.say(line)
         return book
 

@@ -25,7 +25,7 @@ LOCK = ".lock"
 TOKEN = ".token"
 """File that is there for a moment at the start, while several processes see whether they share the folder."""
 WRITTEN = (
-    *("stages.json", "config.yaml", "log.jsonl", "lengths.csv", "report.json", "report.html"),
+    *("stages.json", "config.yaml", "log.jsonl", "lengths.csv", "report.json", "report.html", "predictions.csv"),
     *("model.safetensors", "best.safetensors", "checkpoint.safetensors", "evaluation.safetensors", "states"),
     "tensorboard",
 )

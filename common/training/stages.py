@@ -12,11 +12,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from revit.common.evaluation.evaluate import Evaluation
+from revit.common.evaluation import predictions
+from revit.common.evaluation.evaluate import Evaluation, grid_runners
 from revit.common.evaluation.evaluator import Evaluator
 from revit.common.evaluation.examples import make_examples
+from revit.common.evaluation.label_sets import best_thresholds
 from revit.common.evaluation.record import IN_RUN, EvaluationRecord, save_record
 from revit.common.methods.base import optim_of, start_of, task_of
+from revit.common.methods.label_limits import THRESHOLDS, limits_in
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.labels import LengthLabels, class_balanced_weights
 from revit.common.methods.revit.rule import KEY as RULE_KEY
@@ -59,6 +62,7 @@ class Run:
         self.checkpoint_file = folder / "checkpoint.safetensors"
         self.report_file = folder / "report.json"
         self.record_file = folder / IN_RUN
+        self.predictions_file = folder / predictions.IN_RUN
 
     @property
     def label_names(self) -> list[str]:
@@ -118,6 +122,8 @@ def train_model(run: Run) -> None:
     if report is not None:
         run.log.say(report)
     facts = {"architecture": architecture_facts(model)}
+    if said := run.modality.balance_line(run.options):
+        run.log.say(f"model: {said}")
     if run.context.is_main and not states_folder(run.options.run.dir, "model").exists():
         run.best_file.unlink(missing_ok=True)  # an earlier training's
 
@@ -173,6 +179,34 @@ def keeper(run: Run, network: nn.Module, facts: Mapping[str, Any]) -> Callable[[
     return keep
 
 
+def choose_thresholds(run: Run, model_file: Path | None = None) -> None:
+    """Choose on the val list, at every grid, the probability from which on each class is said; keep it in model.safetensors, or
+    in another model's file."""
+    model_file = run.model_file if model_file is None else model_file
+    checkpoint = load_checkpoint(model_file)
+    classifier = AdaptiveClassifier(run.evaluator.fill(checkpoint, model_file).model)
+    evaluation = run.evaluator.evaluate(grid_runners(classifier), "val", "thresholds")
+    extra = dict(checkpoint.extra)
+    if run.context.is_main:
+        # By the views' mean log odds, as classes are said however views are merged.
+        values = {
+            name: best_thresholds(evaluation.probabilities(name, "logits"), evaluation.targets)
+            for name in evaluation.answers
+        }
+        extra[THRESHOLDS] = {"split": "val", "values": values}
+        chosen = replace(evaluation, limits=limits_in(extra, classifier.grids, classifier.model.num_classes))
+        shares = {
+            name: [float(one.correct(one.decided(name), "logits").mean()) for one in (evaluation, chosen)]
+            for name in values
+        }
+        run.log.write("thresholds", values=values, overlap=shares)
+        said = ", ".join(f"{name} {before:.1%} -> {after:.1%}" for name, (before, after) in shares.items())
+        run.log.say(
+            f"thresholds: from 0.5 for every class to those best on val; what is said overlaps the labels: {said}"
+        )
+    run.save(model_file, checkpoint.label_names, checkpoint.parts, extra)
+
+
 def train_assigner(run: Run) -> None:
     """Train the Token-Length Assigner on the labels; write checkpoint.safetensors with both networks."""
     seed_all(run.options.run.seed)
@@ -208,8 +242,9 @@ def calibrate(run: Run) -> None:
     if found is not None:  # on rank 0
         curve, (cheapest, *_, dearest) = found.curve, found.curve.points
         run.log.write("calibrate", **curve.summary())
+        what = "overlap" if run.options.data.source.several_labels else "top-1"
         run.log.say(
-            f"calibrate: {curve.num_samples} samples of {options.split}: top-1 {cheapest.top1:.2f} % at "
+            f"calibrate: {curve.num_samples} samples of {options.split}: {what} {cheapest.top1:.2f} % at "
             f"{cheapest.gmacs:.4g} GMACs to {dearest.top1:.2f} % at {dearest.gmacs:.4g}; model.budget: {curve.ranges()}"
         )
         if not curve.fits:
@@ -231,6 +266,8 @@ def evaluate(run: Run) -> None:
     if options.model.budget is not None:
         evaluator.choose(classifier, options.model.budget, file)
     report, evaluation = evaluator.report(classifier)
+    if options.data.source.several_labels and evaluator.limits(classifier) is None:
+        run.log.say("evaluate: every class is said from 0.5 on; with data.source.val its threshold is chosen there")
     if "budget" in report:
         run.log.say(budget_line(report["budget"]))
     report["seconds"] = {**run.seconds, "evaluate": round(time.perf_counter() - start, 3)}
@@ -250,6 +287,12 @@ def _write_report(run: Run, report: dict[str, Any], evaluation: Evaluation, clas
         paths = modality.paths(options, options.test.split)
         record = replace(record, examples=make_examples(record, samples.__getitem__, paths))
     save_record(run.record_file, record)
+    samples_tested = modality.split(options, options.test.split)
+    predictions.write_predictions(
+        run.predictions_file, evaluation, grids, samples_tested, modality.label_names(options), options.test.merge
+    )
+    if checks := modality.data_checks(options):
+        report["data"] = checks
     if options.run.speed_seconds:
         shares = report.get("adaptive", {}).get("share")
         shape, seconds = modality.input_shape(options), options.run.speed_seconds

@@ -22,7 +22,16 @@ class PictureSourceOptions(SourceOptions):
 
     classes: int | str | tuple[str | int, ...] | None = None
     """Only these classes, numbered anew in this order: names or numbers, or a file that lists them; a number N means the
-    first N. Null: all."""
+    first N. Null: all. Not with `several_labels`."""
+
+    @model_validator(mode="after")
+    def _has_one_label(self) -> Self:
+        if self.classes is not None and self.several_labels:
+            raise ValueError(
+                "classes takes pictures of some classes, and with several_labels a picture may be of those and of others; "
+                "leave classes out and write the list that is meant"
+            )
+        return self
 
 
 class PicturePixelOptions(Options):

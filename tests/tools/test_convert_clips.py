@@ -214,6 +214,21 @@ def wait_for_a_record(process, out):
         time.sleep(0.005)
 
 
+def test_a_list_keeps_several_labels(tmp_path, capsys):
+    for number in range(3):
+        make_clip(tmp_path / f"{number}.mp4", seed=number)
+    lines = ["0.mp4 run fast;jump", '1.mp4 ""', "2.mp4 jump"]
+    (tmp_path / "train.txt").write_text("\n".join([f'"{line[:5]}" {line[6:]}' for line in lines]))
+    run(*("--data", tmp_path / "train.txt", "--out", tmp_path / "new", "--prefix", tmp_path, "--several-labels"))
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("set "))
+    keys = dict(key.removeprefix("data.source.").split("=") for key in line.split()[1:])
+    assert keys["several_labels"] == "true"
+    names = tuple(Path(keys["label_names"]).read_text().splitlines())
+    clips = read_clips(ListRequest(keys["train"], names=names, several=True))
+    found = [[names[number] for number in clips.label_set(place)] for place in range(3)]
+    assert found == [["jump", "run fast"], [], ["jump"]]
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_killed_or_interrupted_it_goes_on(long_list, tmp_path, number):
     out, report = tmp_path / "new", tmp_path / "out.json"

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from revit.common.data import build
-from revit.common.data.dataset import Sample
+from revit.common.data.dataset import Sample, target_of
 from revit.common.data.formats.base import Split
 from revit.common.data.lists import SampleList, Segment
 from revit.common.data.loader import Loader
@@ -51,6 +51,7 @@ def build_train_loader(
     clips: SampleList | None = None,
     rank: int = 0,
     num_ranks: int = 1,
+    shares: NDArray[np.float64] | None = None,
 ) -> Loader:
     """Load shuffled, augmented batches of one random clip per file, uint8 (B, C, T, H, W). Broken files are replaced.
 
@@ -58,8 +59,10 @@ def build_train_loader(
     """
     clips = clips if clips is not None else read_split(options, "train")
     load = TrainClips(clips, options, make_reader(options.loading))
-    how = {"repeats": options.augment.repeats, "rank": rank, "num_ranks": num_ranks}
-    return build.train_loader(load, clips, options.loading, batch_size, seed, **how)
+    repeats = options.augment.repeats
+    return build.train_loader(
+        load, clips, options.loading, batch_size, seed, repeats=repeats, rank=rank, num_ranks=num_ranks, shares=shares
+    )
 
 
 def build_eval_loader(
@@ -254,7 +257,7 @@ class TrainClips:
         path = self.clips.file(index)
         frames = self.reader.read(path, within(self.clips.segment(index), path, choose))
         clip = train_pixels(_to_clip(frames), pixels, short_side, generator, augment)
-        return Sample(clip[None], self.clips.label(index), remark=remark, path=path)
+        return Sample(clip[None], target_of(self.clips, index), remark=remark, path=path)
 
 
 @dataclass
@@ -270,7 +273,7 @@ class EvalClips:
         """Read uint8 (V, C, T, H, W) and its class number. Nothing is random."""
         path = self.clips.file(index)
         views = read_views(path, self.options, self.views, self.reader, self.clips.segment(index))
-        return Sample(views.pixels, self.clips.label(index), remark=views.remark, path=path)
+        return Sample(views.pixels, target_of(self.clips, index), remark=views.remark, path=path)
 
 
 def _to_clip(frames: NDArray[np.uint8]) -> Tensor:

@@ -26,6 +26,12 @@ class FrameOptions(Options):
     one_view: Literal["centre", "start"] = "centre"
     """Place of a single test view. The published code, meaning the centre, takes the `start`."""
 
+    @property
+    def span(self) -> tuple[float, int]:
+        """Seconds and frames that a file must have for all frames of a clip to be different ones."""
+        seconds = self.num_frames * self.sampling_rate / self.target_fps if self.sampling == "timesformer" else 0.0
+        return seconds, self.num_frames
+
 
 class PixelOptions(NotedOptions):
     """Steps from frames to inputs."""

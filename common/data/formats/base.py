@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,10 +15,12 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from revit.common.data.flat import GrowingLabels, GrowingStrings
+from revit.common.data.flat import FlatNumbers, GrowingLabels, GrowingStrings
 from revit.common.data.label_names import check_label
 from revit.common.data.lists import SampleList, SegmentUnit
 from revit.common.system.errors import UserError
+
+LOG = logging.getLogger("revit.data")
 
 Split = Literal["train", "val", "test"]
 SHOWN_PROBLEMS = 5
@@ -50,6 +54,8 @@ class ListRequest:
     """Number of the official split (UCF101, HMDB51)."""
     label_column: str | None = None
     """Name of the column with the labels, in lists that have several."""
+    several: bool = False
+    """A sample may have several labels, or none."""
 
     @cached_property
     def is_folder(self) -> bool:
@@ -160,15 +166,17 @@ class Rows:
         self.request = request
         self.unit = unit
         self._paths = GrowingStrings()
-        self._labels = GrowingLabels[str]()
+        self._labels = GrowingLabels[tuple[str, ...]]()
         self._lines = array("q")
         self._segments = array("d")
         self._bad: list[tuple[int, str]] = []
 
-    def append(self, path: str, label: str, line: int, segment: tuple[float, float] | None = None) -> None:
-        """Add a sample; segment: beginning and end within the file, in `unit`."""
+    def append(
+        self, path: str, label: str | tuple[str, ...], line: int, segment: tuple[float, float] | None = None
+    ) -> None:
+        """Add a sample, with one label or those that it has; segment: beginning and end within the file, in `unit`."""
         self._paths.append(path)
-        self._labels.append(label)
+        self._labels.append((label,) if isinstance(label, str) else label)
         self._lines.append(line)
         if self.unit is not None:
             self._segments.extend(segment or (0.0, float("inf")))
@@ -188,7 +196,18 @@ class Rows:
         _check_lines(request.source, self._bad)
         if not len(self._paths):
             raise UserError(f"{request.source}: no {request.noun} in it")
-        texts, places = self._labels.distinct, self._labels.places
+        sets, places = self._labels.distinct, self._labels.places
+        texts = list(dict.fromkeys(text for one in sets for text in one))
+        if not texts:
+            raise UserError(f"{request.source}: none of its {request.noun} has a label; give a list with labels")
+        every = set(texts)
+        joined = None if request.several else next((text for text in texts if _is_joined(text, every)), None)
+        if joined is not None:
+            LOG.warning(
+                "%s: %r is taken for a class of its own; if it is several labels set data.source.several_labels=true",
+                request.source,
+                joined,
+            )
         numeric = [int(text) for text in texts if is_number(text)]
         known = request.names or (tuple(names) if names is not None else None)
         if known is None and not is_number(texts[0]):
@@ -199,18 +218,21 @@ class Rows:
             from_one = sorted(set(numeric)) == list(range(1, len(set(numeric)) + 1))
             first = int(bool(numeric) and from_one and (known is None or max(numeric) == len(known)))
         number_of = {name: number for number, name in enumerate(known)} if known is not None else None
-        numbers, wrong = np.zeros(len(texts), np.int64), {}
-        for place, label in enumerate(texts):
+        numbers, faults = {}, {}
+        for label in texts:
             try:
-                numbers[place] = check_label(label, number_of, first)
+                numbers[label] = check_label(label, number_of, first)
             except ValueError as error:
-                wrong[place] = str(error)
+                faults[label] = str(error)
+        wrong = {place: faults[label] for place, one in enumerate(sets) for label in one if label in faults}
         rows = np.flatnonzero(np.isin(places, list(wrong))) if wrong else ()
         _check_lines(request.source, [(self._lines[row], wrong[places[row]]) for row in rows])
+        numbered = [tuple(sorted({numbers[label] for label in one})) for one in sets]
+        firsts = np.array([one[0] if one else -1 for one in numbered], np.int64)
         counted = f", labels from {first}" if numeric and (first or known is None) else ""
         return SampleList(
             self._paths.flat(),
-            numbers[places],
+            firsts[places],
             known,
             request.source,
             root=request.prefix,
@@ -218,7 +240,19 @@ class Rows:
             segments=np.frombuffer(self._segments, np.float64).reshape(-1, 2) if self.unit is not None else None,
             unit=self.unit or "seconds",
             read_as=read_as + counted,
+            label_sets=FlatNumbers.of(numbered[place] for place in places) if request.several else None,
         )
+
+
+def labels_in(text: str, joined_by: str = ";|") -> tuple[str, ...]:
+    """Return the labels of a sample that may have several, joined by any of the signs `joined_by`; none of an empty text."""
+    return tuple(dict.fromkeys(label.strip() for label in re.split(f"[{joined_by}]", text) if label.strip()))
+
+
+def _is_joined(text: str, labels: set[str]) -> bool:
+    """Say whether a label looks like several of the others in one."""
+    by_bars, by_commas = set(labels_in(text)), set(labels_in(text, ","))
+    return (len(by_bars) > 1 and bool(by_bars & labels)) or (len(by_commas) > 1 and by_commas <= labels)
 
 
 def is_number(label: str) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from typing import Any
 
-from revit.common.data.formats.base import ListRequest, Rows
+from revit.common.data.formats.base import ListRequest, Rows, labels_in
 from revit.common.data.formats.table import read_table
 from revit.common.data.lists import SampleList
 from revit.common.system.errors import UserError
@@ -45,7 +46,16 @@ def _read_lines(request: ListRequest) -> SampleList:
     for number, line in request.lines():
         try:
             row = json.loads(line)
-            rows.append(request.locate(row["file_name"]), str(row[column]), number)
+            rows.append(request.locate(row["file_name"]), _labels(row[column], request.several), number)
         except (ValueError, KeyError, TypeError):
-            rows.refuse(number, f'not {{"file_name": ..., "{column}": ...}}')
+            rows.refuse(number, f'not {{"file_name": ..., "{column}": ...}} with one label')
     return rows.finish("Hugging Face folder")
+
+
+def _labels(value: Any, several: bool) -> str | tuple[str, ...]:
+    """Return the label that a row holds, or all of a list of them. ValueError for a list where each sample has one label."""
+    if isinstance(value, list):
+        if not several:
+            raise ValueError("several labels")
+        return tuple(map(str, value))
+    return labels_in(str(value)) if several else str(value)

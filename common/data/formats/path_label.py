@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import os
+import re
 from array import array
 from collections.abc import Sequence
 
 import numpy as np
 
 from revit.common.data.flat import GrowingStrings
-from revit.common.data.formats.base import SHOWN_PROBLEMS, FilesByStem, ListRequest, Rows, is_number, walk_files
+from revit.common.data.formats.base import (
+    SHOWN_PROBLEMS,
+    FilesByStem,
+    ListRequest,
+    Rows,
+    is_number,
+    labels_in,
+    walk_files,
+)
 from revit.common.data.lists import SampleList
 from revit.common.system.errors import UserError
 
@@ -23,7 +33,8 @@ class PathLabel:
     """Lines of a path, a separator and a label. The label is the last field, so paths may contain the separator.
 
     A space separates by any white space; quotes around a path are left out. A first line without a class that the others
-    have is a header if the others' labels are numbers. Paths without ending are looked for with those of samples.
+    have is a header if the others' labels are numbers. Paths without ending are looked for with those of samples. Several
+    labels of a sample: see `split_labels`.
     """
 
     name = "path_label"
@@ -40,17 +51,52 @@ class PathLabel:
             if has_header and not header:
                 header = line
                 continue
-            fields = line.rsplit(cut, 1)
-            path, label = fields[0].strip(), fields[-1].strip().strip('"')
-            if len(fields) < 2 or not path or not label:
+            if request.several:
+                path, labels = split_labels(line, cut)
+            else:
+                fields = line.rsplit(cut, 1)
+                path, one = fields[0].strip(), fields[-1].strip().strip('"')
+                labels = (one,) if len(fields) == 2 and one else None
+            if not path or labels is None:
                 rows.refuse(number, f"no label behind the path in {line!r} (separator {separator!r})")
+                continue
+            if not request.several and _has_more_labels(path, cut, request):
+                rows.refuse(number, f"several labels in {line!r}; if that is meant set data.source.several_labels=true")
                 continue
             where = request.locate(path.strip('"'))
             if not os.path.splitext(where)[1] and not os.path.exists(where):
                 by_stem = by_stem or FilesByStem(request)
                 where = by_stem.path(os.path.basename(where))
-            rows.append(where, label, number)
+            rows.append(where, labels, number)
         return rows.finish("paths and labels" + (f", without the header {header!r}" if header else ""))
+
+
+def split_labels(line: str, cut: str | None) -> tuple[str, tuple[str, ...] | None]:
+    """Return path and labels of a line that may have several, or none (`""`); None where the line has no labels' place.
+
+    Separated by white space (`cut` None): numbers at the end of the line, or one field of labels joined by `;` or `|`; a path
+    that ends in a number stands in quotes. By another sign: the fields behind the path; a quoted field may join its labels by
+    `;`, `|` or `,`.
+    """
+    if cut is not None:
+        path, *fields = next(csv.reader([line], delimiter=cut, skipinitialspace=True))
+        return path.strip(), labels_in(";".join(fields), ";|,") if fields else None
+    quoted = re.fullmatch(r'"([^"]+)"\s+(.+)', line)
+    found = quoted or re.fullmatch(r"(\S.*?)\s+((?:[+-]?\d+\s+)*[+-]?\d+|\S+)", line)
+    if found is None:
+        return line, None
+    said = found[2].strip('"')
+    return found[1], labels_in(";".join(said.split()) if all(map(is_number, said.split())) else said)
+
+
+def _has_more_labels(path: str, cut: str | None, request: ListRequest) -> bool:
+    """Say whether numbers stand between the file and its label."""
+    if not is_number(path.rsplit(cut, 1)[-1].strip()):
+        return False
+    words = path.split(cut)
+    while len(words) > 1 and is_number(words[-1].strip()):
+        words.pop()
+    return request.is_sample(words[-1].strip(' "'))
 
 
 def _has_header(request: ListRequest, cut: str | None) -> bool:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from revit.common.data.formats.base import FilesByStem, ListRequest, Rows, is_number
+from revit.common.data.formats.base import FilesByStem, ListRequest, Rows, is_number, labels_in
 from revit.common.data.lists import SampleList
 from revit.common.system.errors import UserError
 
@@ -127,7 +127,7 @@ def read_table(request: ListRequest, separator: str, read_as: str = "CSV") -> Sa
     for row_number, (line, cells) in enumerate(read_rows(request, separator)):
         if has_header and row_number == 0:
             continue
-        if len(cells) <= needed or not cells[columns.path] or not cells[columns.label]:
+        if len(cells) <= needed or not cells[columns.path] or not (cells[columns.label] or request.several):
             rows.refuse(line, f"path or label is missing in {separator.join(cells)!r}")
             continue
         path = request.locate(cells[columns.path])
@@ -144,7 +144,7 @@ def read_table(request: ListRequest, separator: str, read_as: str = "CSV") -> Sa
         label = cells[columns.label]
         if columns.names is not None and is_number(label):
             names[int(label)] = cells[columns.names]
-        rows.append(path, label, line, segment)
+        rows.append(path, labels_in(label, ";|,") if request.several else label, line, segment)
     return rows.finish(
         f"{read_as}, columns {_called(head[0], columns.path, has_header)} and {_called(head[0], columns.label, has_header)}",
         _in_order(names),

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from revit.common.data.flat import GrowingLabels, GrowingStrings
-from revit.common.data.formats.base import ListRequest, is_number
+from revit.common.data.flat import FlatNumbers, GrowingLabels, GrowingStrings
+from revit.common.data.formats.base import ListRequest, is_number, labels_in
 from revit.common.data.label_names import check_label
 from revit.common.data.lists import FilePart, SampleList
 from revit.common.system.errors import UserError
@@ -90,9 +90,9 @@ class TarShards:
         paths, labels = GrowingStrings(), GrowingLabels[tuple[str, bool]]()
         archive_of, offsets, sizes = array("i"), array("q"), array("q")
         for number, archive in enumerate(archives):
-            for path, offset, size, said in _members(archive, request):
+            for path, offset, size, found in _members(archive, request):
                 paths.append(f"{archive}/{path}")
-                labels.append(said)
+                labels.append(found)
                 archive_of.append(number)
                 offsets.append(offset)
                 sizes.append(size)
@@ -103,20 +103,25 @@ class TarShards:
             )
         names, first = request.names, request.first_label or 0
         # A folder called 7 is a name, as in a tree; 7 in a .cls file is a number.
-        if names is None and not all(from_file and is_number(label) for label, from_file in labels.distinct):
-            names = tuple(sorted({label for label, _ in labels.distinct}))
+        said = [
+            (labels_in(text) if request.several and is_said else (text,), is_said) for text, is_said in labels.distinct
+        ]
+        if names is None and not all(from_file and all(map(is_number, one)) for one, from_file in said):
+            names = tuple(sorted({label for one, _ in said for label in one}))
         number_of = {name: number for number, name in enumerate(names)} if names is not None else None
-        flat, numbers = paths.flat(), []
-        for place, (label, from_file) in enumerate(labels.distinct):
+        flat, sets = paths.flat(), []
+        for place, (one, from_file) in enumerate(said):
             try:
-                if number_of is not None and not from_file and label not in number_of:
-                    raise ValueError(f"{label!r} is not among the {len(number_of)} known class names")
-                numbers.append(check_label(label, number_of, first))
+                unknown = [label for label in one if not from_file and number_of is not None and label not in number_of]
+                if unknown:
+                    raise ValueError(f"{unknown[0]!r} is not among the {len(number_of or ())} known class names")
+                sets.append(sorted({check_label(label, number_of, first) for label in one}))
             except ValueError as error:
                 raise UserError(f"{flat[int((labels.places == place).argmax())]}: {error}") from None
         return TarList(
             paths=flat,
-            labels=np.array(numbers, np.int64)[labels.places],
+            labels=np.array([one[0] if one else -1 for one in sets], np.int64)[labels.places],
+            label_sets=FlatNumbers.of(sets[place] for place in labels.places) if request.several else None,
             names=names,
             source=request.source,
             first_label=first,
@@ -161,7 +166,7 @@ def _members(archive: str, request: ListRequest) -> Iterator[tuple[str, int, int
 
 
 def _label(name: str, content: bytes) -> str | None:
-    """Return the label that a file beside a sample holds; None for JSON without one."""
+    """Return the label that a file beside a sample holds, several joined by `;`; None for JSON without one."""
     if name.endswith(".cls"):
         return content.decode().strip()
     try:
@@ -169,6 +174,8 @@ def _label(name: str, content: bytes) -> str | None:
     except ValueError:
         return None
     found = [said[key] for key in ("label", "cls", "class") if key in said] if isinstance(said, dict) else []
+    if found and isinstance(found[0], list):
+        return ";".join(map(str, found[0]))
     return str(found[0]) if found else None
 
 

@@ -16,7 +16,7 @@ from revit.common.config.sections import GroupOptions, OptimOptions
 from revit.common.data.batch import Batch
 from revit.common.methods.base import Method, MethodOptions, Setting, refuse, transformer_without_reducer
 from revit.common.methods.dynamicvit.reducer import DynamicViTReducer, default_stages, geometric_rates
-from revit.common.methods.revit.task import SelfDistillation, divergence
+from revit.common.methods.revit.task import SelfDistillation
 from revit.common.methods.task import Task
 from revit.common.models.base import GridModel, ModelOutput
 from revit.common.system.errors import UserError
@@ -89,7 +89,7 @@ class DynamicViTTask(Task):
         parts = {"labels": labels, "ratio": ratio_loss(decisions, self.rates)}
         loss = labels + self.ratio_weight * parts["ratio"]
         if taught is not None:
-            parts["classes"] = divergence(output.logits.float(), taught.logits.float())
+            parts["classes"] = self.supervised.labels.divergence(output.logits.float(), taught.logits.float())
             parts["tokens"] = self.token_term(output, taught, decisions[-1])
             loss = loss + self.distill_weight * (parts["classes"] + parts["tokens"])
         self.parts = {name: part.detach() for name, part in parts.items()}
@@ -228,7 +228,7 @@ class DynamicViT(Method[DynamicViTOptions]):
         assert isinstance(model.reducer, DynamicViTReducer)
         wanted = self.options.teacher or ("none" if run.start.source is None else "start")
         return DynamicViTTask(
-            SelfDistillation(label_smoothing=run.label_smoothing),
+            setting.models.distillation(run),
             model.reducer.rates,
             self.options.ratio_weight,
             self.options.distill_weight,

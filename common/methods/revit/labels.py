@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from revit.common.data.balance import scaled
 from revit.common.data.flat import FlatStrings, GrowingStrings
 from revit.common.models.grid import TokenGrid, longest_first
 from revit.common.system.errors import UserError
@@ -38,15 +39,21 @@ def smallest_correct(correct: Tensor, none_correct: NoneCorrect = "longest") -> 
     return torch.where(correct.any(dim=1), labels, fallback)
 
 
+def right_grids(scores: Tensor) -> Tensor:
+    """Say at which grids (N, k) a sample is answered rightly, of scores (N, k) from 0 to 1: where no other grid does better, and
+    not at 0. Of answers that are right or wrong those that are right; of sets of labels, which may be partly right, those as
+    good as that of any grid."""
+    return (scores == scores.amax(dim=1, keepdim=True)) & (scores > 0)
+
+
 def class_balanced_weights(labels: Tensor, num_grids: int) -> Tensor:
     """Return weights (k,) inversely proportional to the labels' frequency, mean 1 over the samples; absent labels get 0.
 
     Labels taken on training data lean to the short grids, which a plain cross entropy would repeat.
     """
-    counts = torch.bincount(labels[labels != DROPPED], minlength=num_grids).float()
-    present = counts > 0
+    counts = torch.bincount(labels[labels != DROPPED], minlength=num_grids).double().numpy()
     weights = torch.zeros(num_grids)
-    weights[present] = counts.sum() / (present.sum() * counts[present])
+    weights[torch.tensor(counts > 0)] = torch.tensor(scaled(counts[counts > 0], 1.0)).float()
     return weights
 
 
@@ -58,8 +65,8 @@ class LengthLabels:
     ids: Tensor
     """Positions in the split's list, (N,) long."""
     paths: Sequence[str]
-    targets: Tensor
-    """Class numbers (N,), long."""
+    targets: Sequence[str]
+    """Class numbers, as text; several of a sample joined by `;`."""
     correct: Tensor
     """Correctness (N, k), bool, longest grid first."""
     none_correct: NoneCorrect = "longest"
@@ -78,7 +85,7 @@ class LengthLabels:
             grids=parts[0].grids,
             ids=ids,
             paths=paths.take(order.tolist()),
-            targets=torch.cat([part.targets for part in parts])[order],
+            targets=FlatStrings.of(target for part in parts for target in part.targets).take(order.tolist()),
             correct=torch.cat([part.correct for part in parts])[order],
             none_correct=parts[0].none_correct,
         )
@@ -116,16 +123,16 @@ class LengthLabels:
         line = csv.writer(SimpleNamespace(write=str)).writerow
         yield line(["id", "path", "target", "length", *(f"correct_{grid}" for grid in self.grids)])
         # NumPy, as picking single numbers out of a tensor takes ten times as long.
-        ids, targets, labels = self.ids.numpy(), self.targets.numpy(), self.labels.numpy()
+        ids, labels = self.ids.numpy(), self.labels.numpy()
         correct = self.correct.byte().numpy()
         for row, path in enumerate(self.paths):
             length = "" if labels[row] == DROPPED else self.grids[labels[row]]
-            yield line([ids[row], path, targets[row], length, *correct[row].tolist()])
+            yield line([ids[row], path, self.targets[row], length, *correct[row].tolist()])
 
     @classmethod
     def load(cls, path: Path, none_correct: NoneCorrect = "longest") -> LengthLabels:
         """Read what `save` wrote. Raise UserError for a missing or foreign file."""
-        ids, targets, paths, correct = array("q"), array("q"), GrowingStrings(), bytearray()
+        ids, targets, paths, correct = array("q"), GrowingStrings(), GrowingStrings(), bytearray()
         try:
             with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
                 rows = csv.reader(file)
@@ -134,13 +141,13 @@ class LengthLabels:
                 for row in rows:
                     ids.append(int(row[0]))
                     paths.append(row[1])
-                    targets.append(int(row[2]))
+                    targets.append(row[2])
                     correct += bytes(flag == "1" for flag in row[4:])
             return cls(
                 grids=grids,
                 ids=torch.tensor(np.array(ids)),
                 paths=paths.flat(),
-                targets=torch.tensor(np.array(targets)),
+                targets=targets.flat(),
                 correct=torch.tensor(np.array(correct)).bool().view(len(ids), len(grids)),
                 none_correct=none_correct,
             )

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from revit.common.data.batch import Batch
+from revit.common.methods.label_loss import LabelLoss
 from revit.common.methods.task import LengthExchange, OneProcess, Task
 from revit.common.models.base import GridModel, ModelOutput
 
@@ -32,10 +33,18 @@ class SelfDistillation:
     """tau"""
     hard: bool = False
     label_smoothing: float = 0.0
+    class_weights: Tensor | None = None
+    """Weight (K,) of every class, see `LabelLoss`."""
+    several: bool = False
+    """Whether a sample may have several labels; cross entropies and KL are then binary, see `LabelLoss`."""
+
+    @property
+    def labels(self) -> LabelLoss:
+        return LabelLoss(self.label_smoothing, self.class_weights, self.several)
 
     def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Compare (B, K) with class numbers (B,) or soft targets (B, K) -> scalar."""
-        return F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        return self.labels(logits, targets)
 
     def supervised(self, output: ModelOutput, targets: Tensor) -> Tensor:
         """Learn from the labels alone -> scalar: the mean of both heads' cross entropies where there are two, or the
@@ -52,17 +61,15 @@ class SelfDistillation:
         supervised = self.cross_entropy(student.logits, targets)
         taught = student.logits if student.distill_logits is None else student.distill_logits
         if self.hard:
-            distilled = F.cross_entropy(taught, teacher_logits.detach().argmax(dim=1))
+            distilled = self.labels.decided(taught, teacher_logits)
         else:
-            distilled = divergence(taught, teacher_logits, self.temperature)
+            distilled = self.labels.divergence(taught, teacher_logits, self.temperature)
         return (1 - self.weight) * supervised + self.weight * distilled
 
 
 def divergence(logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
     """Compute tau^2 KL(teacher || student) of logits (B, K) at temperature tau, batch mean -> scalar."""
-    student = F.log_softmax(logits / temperature, dim=1)
-    teacher = F.log_softmax(teacher_logits.detach() / temperature, dim=1)
-    return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return LabelLoss().divergence(logits, teacher_logits, temperature)
 
 
 @dataclass

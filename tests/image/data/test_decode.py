@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from revit.common.data.broken import BrokenSample
-from revit.image.data.pictures import check_shape, read_picture
+from revit.image.data.decode import check_shape, read_picture
 
 
 def saved(tmp_path, picture: Image.Image, name: str = "a.png", **options) -> str:

@@ -12,8 +12,8 @@ from revit.common.data.formats.base import ListRequest
 from revit.common.data.lists import SampleList
 from revit.common.system.errors import UserError
 from revit.image.data import lists
+from revit.image.data.decode import read_picture
 from revit.image.data.lists import keep_classes
-from revit.image.data.pictures import read_picture
 
 
 def read_pictures(source: str, names=None, **options) -> SampleList:

@@ -73,7 +73,7 @@ class ConvertPlan:
         if not self.is_tree:
             between = {"\\t": "\t"}.get(self.separator, self.separator)
             lines = (
-                f"{self.out / self.names[source]}{between}{label if names is None else names[label]}\n"
+                f"{self.out / self.names[source]}{between}{label}\n"
                 for source, label in self._rows()
                 if source not in broken
             )
@@ -92,19 +92,34 @@ class ConvertPlan:
             keys.append(f"data.source.label_names={self.beside('classes.txt')}")
         if not self.is_tree and self.separator != " ":
             keys.append(f"data.source.separator='{self.separator}'")
-        return keys
+        return [*keys, "data.source.several_labels=true"] if self.samples.several else keys
 
-    def _rows(self) -> Iterator[tuple[str, int]]:
+    def _rows(self) -> Iterator[tuple[str, str]]:
+        """Yield the source and the label of each sample as lists say it; several labels by their numbers, as names may hold
+        signs that join them."""
+        names = self.samples.names
         for position in range(len(self.samples)):
-            yield os.path.abspath(self.samples.path(position)), self.samples.label(position)
+            labels = self.samples.label_set(position)
+            if self.samples.several:
+                said = ";".join(map(str, labels)) or '""'
+            else:
+                said = str(labels[0]) if names is None else names[labels[0]]
+            yield os.path.abspath(self.samples.path(position)), said
 
 
 def plan_conversion(
-    where: str, out: str, *, separator: str = " ", prefix: str = "", label_names: str | None = None
+    where: str,
+    out: str,
+    *,
+    separator: str = " ",
+    prefix: str = "",
+    label_names: str | None = None,
+    several_labels: bool = False,
 ) -> ConvertPlan:
     """Read the list or folder `where`, as `data.source` would. UserError if it is faulty, `out` is in it, or it in `out`."""
     names = read_label_names(label_names) if label_names else None
-    samples = read_clips(ListRequest(where, separator=separator, prefix=prefix, names=names))
+    request = ListRequest(where, separator=separator, prefix=prefix, names=names, several=several_labels)
+    samples = read_clips(request)
     if samples.segments is not None or type(samples) is not SampleList:
         kind = "members of tar files" if samples.segments is None else "segments of longer files"
         raise UserError(

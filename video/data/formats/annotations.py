@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from revit.common.data.formats.base import FilesByStem, ListRequest, Rows
+from revit.common.data.formats.base import FilesByStem, ListRequest, Rows, labels_in
 from revit.common.data.formats.table import read_rows, seconds
 from revit.common.data.label_names import read_label_names
 from revit.common.data.lists import SampleList
@@ -50,7 +50,8 @@ class Diving48:
 
 
 class Charades:
-    """CSV with columns `id` and `actions` ("c092 11.90 21.20;c147 0.00 12.60"): a sample for each action, its segment of the file.
+    """CSV with columns `id` and `actions` ("c092 11.90 21.20;c147 0.00 12.60"): a sample for each action, its segment of the file;
+    or, where samples may have several labels, each file with all of its actions.
 
     Class names from `Charades_v1_classes.txt` beside it.
     """
@@ -61,8 +62,12 @@ class Charades:
         return bool(request.head) and {"id", "actions"} <= set(request.head[0].split(","))
 
     def read(self, request: ListRequest) -> SampleList:
-        rows, files = Rows(request, "seconds"), FilesByStem(request)
+        rows, files = Rows(request, None if request.several else "seconds"), FilesByStem(request)
         for number, row in _by_column(request):
+            if request.several:
+                actions = [action.split()[0] for action in labels_in(row["actions"], ";")]
+                rows.append(files.path(row["id"]), tuple(str(int(one.removeprefix("c"))) for one in actions), number)
+                continue
             for action in filter(None, row["actions"].split(";")):
                 label, *times = action.split()
                 try:
@@ -72,7 +77,8 @@ class Charades:
                     continue
                 rows.append(files.path(row["id"]), str(int(label.removeprefix("c"))), number, (start, end))
         classes = request.beside("Charades_v1_classes.txt")
-        return rows.finish("Charades annotations, a sample per action", _charades_classes(classes) if classes else None)
+        each = "a sample per file" if request.several else "a sample per action"
+        return rows.finish(f"Charades annotations, {each}", _charades_classes(classes) if classes else None)
 
 
 class Epic:

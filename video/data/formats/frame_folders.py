@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from revit.common.data.formats.base import ListRequest, Rows, is_number
 from revit.common.data.formats.path_label import ClassFolders
 from revit.common.data.lists import SampleList
+from revit.common.system.errors import UserError
 from revit.video.data.decode.frame_folder import PICTURE_EXTENSIONS
 
 
@@ -17,9 +18,15 @@ class FrameFolderList:
     name = "frame_folders"
 
     def recognises(self, request: ListRequest) -> bool:
-        return bool(request.head) and all(_parts(line, request) is not None for line in request.head)
+        # Numbers behind a path may be several labels: then only its name tells this format.
+        return bool(request.head) and not request.several and all(_parts(line, request) for line in request.head)
 
     def read(self, request: ListRequest) -> SampleList:
+        if request.several:
+            raise UserError(
+                f"{request.source}: a line of this format has one label; with data.source.several_labels write a CSV with the "
+                "columns path and labels"
+            )
         rows = Rows(request, "frames")
         for number, line in request.lines():
             parts = _parts(line, request)

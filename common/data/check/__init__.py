@@ -1,0 +1,1 @@
+"""The data doctor: every file of some lists read to its end, and what is wrong with it, or with the lists, said."""
