@@ -10,6 +10,7 @@ import predict
 import pytest
 import test_net as tool_test_net
 import train_net
+from marked_pictures import write_marked
 from modalities import load_run
 from tiny_run import write_config
 
@@ -232,3 +233,28 @@ def test_auto_is_not_guessed_where_it_was_not_calibrated(sources, finished, tmp_
     assert predict.main(["--checkpoint", str(tmp_path / "old.safetensors"), picture]) == 2
     assert "train_net --stage calibrate does it" in capsys.readouterr().err
     assert predict.main(["--checkpoint", str(tmp_path / "old.safetensors"), picture, "--grid", "3x3"]) == 0
+
+
+def test_samples_of_several_labels_are_held_out_too(tmp_path, capsys):
+    """Fold by fold with class thresholds of their own, as the run's model has them; what says nothing can be right, too."""
+    for number, split in enumerate(("train", "val", "test")):
+        write_marked(tmp_path, split, 40, seed=number)
+    path = write_config(tmp_path, 1, 1, 1)
+    lists = ", ".join(f"{split}: {tmp_path / split}.csv" for split in ("train", "val", "test"))
+    text = path.read_text()
+    start, end = text.index("  demo:"), text.index("  pixels:")
+    path.write_text(f"{text[:start]}  source: {{{lists}, several_labels: true}}\n{text[end:]}")
+    wanted = ["lengths.folds=2", "train.batch_size=8", "assigner.confidence=auto", "calibration.drop_assigner=true"]
+    assert train_net.main(["--cfg", str(path), *wanted]) == 0
+    said = capsys.readouterr().err
+    assert (
+        said.count("thresholds: from 0.5 for every class to those best on val") == 3
+    )  # the run's model's and two folds'
+    found = rows(tmp_path / "run")
+    assert [int(row["id"]) for row in found] == list(range(40))
+    assert any(";" in row["target"] for row in found)
+    rule = json.loads((tmp_path / "run" / "report.json").read_text()).get(KEY)
+    calibrated = load_checkpoint(tmp_path / "run" / "checkpoint.safetensors").extra[KEY]
+    assert calibrated["assigner"]["top1"] >= calibrated["longest_top1"] - 0.5 - 1e-6
+    assert rule is not None
+    assert str(calibrated["num_samples"]) in rule["said"]
