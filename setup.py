@@ -25,7 +25,7 @@ setup(
     package_data={
         **{f"revit.{folder}": ["py.typed"] for folder in FOLDERS},
         "revit.common.config": ["schemas/*.json"],
-        "revit.common.report": ["template.html", "style.css"],
+        "revit.common.report": ["template.html", "style.css", "sort.js"],
     },
     install_requires=[
         "torch>=2.11",

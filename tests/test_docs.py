@@ -132,7 +132,9 @@ def check_configurations(script: str, values: argparse.Namespace) -> None:
         if script == "tools/search_asvit.py":
             load(AsViTSearchRun, path, values.overrides)
         else:
-            load_by_kind(RUNS, path, values.overrides)
+            # check_data takes lists and settings in one place.
+            overrides = values.overrides if "overrides" in values else [text for text in values.data if "=" in text]
+            load_by_kind(RUNS, path, overrides)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)

@@ -57,22 +57,26 @@ def main(argv: Sequence[str] | None = None) -> int:
             _measure(run)
         runs = read_runs(values.runs)
     summaries = [summarize(run) for run in runs]
+    # Files first: a reader of the output that leaves (`| head -1`) takes nothing with it.
+    written = []
+    if values.json:
+        write_json(values.json, as_json(summaries))
+        written.append(f"json: {values.json}")
+    if values.markdown:
+        write_text(values.markdown, markdown(summaries))
+        written.append(f"table: {values.markdown}")
+    if values.html:
+        write_text(values.html, render(summaries))
+        written.append(f"page: {values.html}")
     for run in runs:
-        print(f"{run.name}: {run.verdict}")
+        print(f"{run.name}: {run.judged.text}")
         if run.time_verdict:
             print(f"{run.name}: {run.time_verdict}")
     for warning in comparison_warnings(runs):
         print(warning)
     print_table("Accuracy and compute", comparison_columns(runs), comparison_rows(runs))
-    if values.json:
-        write_json(values.json, as_json(summaries))
-        print(f"json: {values.json}")
-    if values.markdown:
-        write_text(values.markdown, markdown(summaries))
-        print(f"table: {values.markdown}")
-    if values.html:
-        write_text(values.html, render(summaries))
-        print(f"page: {values.html}")
+    for line in written:
+        print(line)
     return 0
 
 

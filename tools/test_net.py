@@ -75,19 +75,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         evaluator.choose(classifier, budget, file)
     report, evaluation = evaluator.report(classifier)
     run = RunReport(Path(values.checkpoint).name, report)
-    if "verdict" in report:
-        print(report["verdict"])
-    print(f"measured in {evaluator.precision} on {evaluator.device}")
-    several = {"top1": run.accuracy_name, "map": "mAP %"} if run.has_several_labels else {}
-    print_table(f"Accuracy on {values.cfg}", COLUMNS | several, run.rows())
-    if "budget" in report:
-        print(budget_line(report["budget"]))
+    # Files first: a reader of the output that leaves (`| head -1`) takes nothing with it.
     if values.csv:
         samples, names = modality.split(options, options.test.split), modality.label_names(options)
         grids = [grid.name for grid in classifier.grids]
         write_predictions(Path(values.csv), evaluation, grids, samples, names, options.test.merge)
     if values.json:
         write_json(values.json, report)
+    print(report["verdict"])
+    print(f"measured in {evaluator.precision} on {evaluator.device}")
+    several = {"top1": run.accuracy_name, "map": "mAP %"} if run.has_several_labels else {}
+    print_table(f"Accuracy on {values.cfg}", COLUMNS | several, run.rows())
+    if "budget" in report:
+        print(budget_line(report["budget"]))
     return 0
 
 

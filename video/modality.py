@@ -28,6 +28,7 @@ from revit.video.data.clips import build_eval_loader, build_train_loader, make_r
 from revit.video.data.decode.reader import FrameReader
 from revit.video.data.lists import EXTENSIONS
 from revit.video.data.options import ONE_VIEW, ClipOptions, ViewOptions
+from revit.video.data.spans import span_warning
 from revit.video.demo import make_motion_clips
 from revit.video.models.timesformer import TimeSformer
 from revit.video.options import VideoModel, VideoRun
@@ -98,6 +99,10 @@ class VideoModality(Modality[VideoRun]):
 
     def read_split(self, data: ClipOptions, split: Split) -> SampleList:
         return read_split(data, split)
+
+    def data_warnings(self, options: VideoRun, split: Split) -> list[str]:
+        line = span_warning(self.split(options, split), options.data)
+        return [] if line is None else [line]
 
     def make_data(self, options: VideoRun) -> None:
         if options.data.demo is not None:

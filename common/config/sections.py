@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from revit.common.config.options import Options
+from revit.common.config.options import NotedOptions, Options
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -28,16 +28,21 @@ class GroupOptions(Options):
     @field_validator("match")
     @classmethod
     def _is_an_expression(cls, match: str) -> str:
-        try:
-            re.compile(match)
-        except re.error as error:
-            raise ValueError(f"no regular expression: {error}") from error
-        return match
+        return _expression(match)
 
 
-class OptimOptions(Options):
+def _expression(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from error
+    return text
+
+
+class OptimOptions(NotedOptions):
     """The optimiser, made by timm."""
 
+    later = ("layer_decay",)
     name: Literal["sgd", "adamw"] = "sgd"
     """Algorithm; sgd has Nesterov momentum, as for the published TimeSformer."""
     lr: float = Field(default=0.005, gt=0)
@@ -55,6 +60,9 @@ class OptimOptions(Options):
     groups: tuple[GroupOptions, ...] = ()
     """Parameters with settings of their own, e.g. a slower backbone; the first group that matches a name counts. Empty: the
     groups of the run's methods, usually none."""
+    layer_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Factor of the learning rate from one block to the one before it, so that early layers of trained weights change least
+    (0.65 to 0.9 for fine-tuning); the head has the full rate, times `lr_scale` of its group. Null: one rate for all."""
 
     @model_validator(mode="after")
     def _are_its_own(self) -> OptimOptions:
@@ -120,9 +128,10 @@ class StartOptions(Options):
     """Resizing of a position table of another size; nearest_flat is the published rule, for parity."""
 
 
-class TrainOptions(Options):
+class TrainOptions(NotedOptions):
     """Training of a network: the model, or the assigner."""
 
+    later = ("freeze", "early_stop")
     batch_size: int = Field(default=8, ge=1)
     """Samples that a process computes at once."""
     effective_batch: int | None = Field(default=None, ge=1)
@@ -132,6 +141,11 @@ class TrainOptions(Options):
     """Largest norm of an update's gradient, which is scaled down to it. Null: any."""
     ema: AverageOptions | None = None
     """Moving average of the weights. Null: none."""
+    freeze: Literal["backbone"] | tuple[Annotated[str, AfterValidator(_expression)], ...] = ()
+    """Parameters that are not trained: they get no gradients and are not in the optimiser. Regular expressions that their names
+    begin with, e.g. `[patch_embed, 'blocks\\.[0-5]\\.']`; backbone: all but the classifiers. Empty: none."""
+    early_stop: int | None = Field(default=None, ge=1)
+    """Epochs without a better top-1 (mAP with several labels) on the val list after which the model's training ends. Null: it never does early."""
     optim: OptimOptions = OptimOptions()
     schedule: ScheduleOptions = ScheduleOptions()
 
@@ -248,8 +262,10 @@ class ParallelOptions(Options):
         return self
 
 
-class RunOptions(Options):
+class RunOptions(NotedOptions):
     """Folder, device, seed and log of a run."""
+
+    later = ("keep",)
 
     dir: Path
     """Folder of everything that the run writes."""
@@ -273,5 +289,7 @@ class RunOptions(Options):
     evaluate_every: int | None = Field(default=1, ge=1)
     """Epochs between two evaluations on the val list while the model trains; null: none, nor without a list. The best
     model so far, by top-1 at the longest grid, is kept as RUN_DIR/best.safetensors."""
+    keep: Literal["last", "best"] = "last"
+    """Model that becomes the result, with its own lengths and assigner: the last one, or the best one on the val list."""
     speed_seconds: float = Field(default=3.0, ge=0, le=3600)
     """Seconds of measuring the report's speed after the evaluation, about; slow models take longer. 0: not at all."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 import numpy as np
@@ -19,8 +18,6 @@ from revit.common.data.sampler import EpochSampler
 from revit.common.data.split_off import SplitOff
 from revit.common.system.errors import UserError
 
-LOG = logging.getLogger("revit.data")
-
 ReadList = Callable[[ListRequest], SampleList]
 """Function that reads a source in whichever format it is."""
 
@@ -35,18 +32,11 @@ def read_split(source: SourceOptions, split: Split, read: ReadList) -> SampleLis
         assert source.train is not None
         assert source.split_off is not None
         whole = _read(source, source.train, "train", read)
-        _say(whole)
-        return whole.at(SplitOff(source.split_off, source.parts, source.split_seed).positions(whole)[split])
+        return SplitOff(source.split_off, source.parts, source.split_seed).take(whole, split)
     where = source.val if split == "test" and source.test is None else getattr(source, split)
     if where is None:
         raise UserError(f"data.source.{split} is not set: give a list file or a folder with one subfolder per class")
-    samples = _read(source, where, "val" if split == "test" and source.test is None else split, read)
-    _say(samples)
-    return samples
-
-
-def _say(samples: SampleList) -> None:
-    LOG.info("%s: read as: %s, %d samples", samples.source, samples.read_as, len(samples))
+    return _read(source, where, "val" if split == "test" and source.test is None else split, read)
 
 
 def _read(source: SourceOptions, where: str, split: Split, read: ReadList) -> SampleList:

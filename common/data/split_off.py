@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 import numpy as np
@@ -15,8 +14,6 @@ from numpy.typing import NDArray
 from revit.common.data.formats.base import Split
 from revit.common.data.lists import SampleList
 from revit.common.system.errors import UserError
-
-LOG = logging.getLogger("revit.data")
 
 LAST_PART = re.compile(r"[\s_.\-]*[A-Za-z]{0,6}\d+$")
 """The last numbered part of a name, such as `_c01`, `-3` or ` part 2`."""
@@ -33,6 +30,19 @@ class SplitOff:
     parts: tuple[Split, ...]
     """Parts to be split off; the rest is the training list."""
     seed: int = 0
+
+    def take(self, samples: SampleList, part: Split) -> SampleList:
+        """Return one part of a list; what it was read as says how all were split."""
+        positions = self.positions(samples)
+        counts = ", ".join(f"{name} {len(its)}" for name, its in positions.items())
+        sources = list(dict.fromkeys(groups_of(samples)))
+        together = (
+            f", files of one source together ({len(sources)} such as {sources[0]!r})"
+            if len(sources) < len(samples)
+            else ""
+        )
+        said = f"{samples.read_as}, split by seed {self.seed}: {counts}{together}"
+        return replace(samples.at(positions[part]), read_as=said)
 
     def positions(self, samples: SampleList) -> dict[Split, NDArray[np.int64]]:
         """Return the sorted positions of the samples in "train" and in each part. UserError if a class is left out of the training.
@@ -62,14 +72,6 @@ class SplitOff:
                 f"{samples.source}: class {samples.class_name(int(lost[0]))!r} has too few samples to split off "
                 f"{' and '.join(self.parts)} ({self.share:g} each); add some, or give data.source.val"
             )
-        named = len(members) < len(samples)
-        LOG.info(
-            "%s: split off by seed %d: %s%s",
-            samples.source,
-            self.seed,
-            ", ".join(f"{part} {len(its)}" for part, its in found.items()),
-            f"; files of one source stay together ({len(members)} of them, such as {groups[0]!r})" if named else "",
-        )
         return {part: np.array(sorted(its), np.int64) for part, its in found.items()}
 
     def _draw(self, group: str) -> bytes:

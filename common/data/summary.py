@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import zlib
 from collections.abc import Mapping, Sequence
 
@@ -14,6 +15,10 @@ from revit.common.data.lists import SampleList
 
 SHOWN_NAMES = 3
 """Class names that a line shows; the others are counted."""
+
+
+MOSTLY = 0.5
+"""Share of the machine's cores that others use from which it is said."""
 
 
 def data_line(lists: Mapping[Split, SampleList], names: Sequence[str], noun: str) -> str:
@@ -39,6 +44,11 @@ def data_warnings(lists: Mapping[Split, SampleList], names: Sequence[str], noun:
     Classes without samples, and files that are trained on and tested.
     """
     found: list[str] = []
+    if len(names) == 1:
+        found.append(
+            f"data: all {noun} are of one class ({names[0]}), so that there is nothing to tell apart; give a folder with one "
+            "subfolder per class, or a list with a label in each line"
+        )
     for split, samples in lists.items():
         present = np.bincount(samples.all_labels, minlength=len(names)) > 0
         missing = [names[number] for number in np.flatnonzero(~present[: len(names)]).tolist()]
@@ -71,7 +81,29 @@ def machine_warnings(num_workers: int, num_threads: int, processes: int = 1) -> 
     if num_threads * processes > cores:
         fits = max(cores // processes, 1)
         found.append(f"{each}{num_threads} threads on {cores} cores slow each other; set OMP_NUM_THREADS={fits}")
+    elif num_threads > 1 and (busy := busy_share()) > MOSTLY:
+        found.append(
+            f"{busy:.0%} of the cores are at work for others: {num_threads} threads wait for the slowest of them; "
+            "OMP_NUM_THREADS=1 can be several times faster"
+        )
     return found
+
+
+def busy_share(seconds: float = 0.2) -> float:
+    """Measure for so long which share of the machine's cores is busy while this process waits; 0 where the system does not say."""
+
+    def ticks() -> tuple[int, int]:
+        with open("/proc/stat", encoding="ascii") as file:  # user, nice, system, idle, waiting for a disk, ...
+            numbers = [int(text) for text in file.readline().split()[1:9]]
+        return sum(numbers), numbers[3] + numbers[4]
+
+    try:
+        total, idle = ticks()
+        time.sleep(seconds)
+        later, idle_later = ticks()
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    return 1 - (idle_later - idle) / max(later - total, 1)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from revit.common.evaluation.cascade import CascadeTable, cascade_figures, gathe
 from revit.common.evaluation.evaluate import Evaluation
 from revit.common.evaluation.figures import accuracy
 from revit.common.evaluation.intervals import Z95
+from revit.common.evaluation.verdict import verdict
 from revit.common.methods.revit.labels import right_grids, smallest_correct
 from revit.common.system.device import machine_name, package_versions
 
@@ -28,7 +29,8 @@ def adaptive_report(
     num_draws: int = 5,
     cascade: CascadeTable | None = None,
     asks: bool = True,
-    why: str = "",
+    inputs: str = "samples",
+    rule: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the figures of RUN_DIR/report.json that an evaluation gives.
 
@@ -40,9 +42,11 @@ def adaptive_report(
     - cascade: the same model without an assigner, grid after grid until it is confident, at the same mean cost (DVT). Its
       thresholds are `cascade`'s; without, they are found on the samples themselves, which needs no targets.
 
-    `adaptive` also says how many points it gains over random grids, with the 95 % interval of that (`paired_interval`),
-    and `verdict` puts it into words. asks: whether the assigner decided; a small budget deals grids out without it. why: words
-    for who decided, if not the user.
+    `adaptive` also says how many points it gains over random grids, and under `gain_over` over each fixed one, with the 95 %
+    interval of that (`paired_interval`). `chance` is the top-1 of always saying the commonest class, in percent. `verdict` puts
+    all into words and `good` says whether they are good news. asks: whether the assigner decided; a small budget deals grids
+    out without it. inputs: word for the samples, "clips" or "pictures". rule: what calibration found to give out grids by
+    default, if that is how it was done here.
     """
 
     def row(name: str, gmacs: float, **more: Any) -> dict[str, Any]:
@@ -51,8 +55,11 @@ def adaptive_report(
 
     names, several = list(costs.grids), evaluation.several
     report: dict[str, Any] = {
-        "fixed": [{"grid": name, **row(name, costs.grids[name], params=costs.num_params)} for name in names]
+        "fixed": [{"grid": name, **row(name, costs.grids[name], params=costs.num_params)} for name in names],
+        "inputs": inputs,
     }
+    if not several:
+        report["chance"] = 100 * float(torch.bincount(evaluation.targets).max()) / evaluation.num_evaluated
     if "adaptive" in evaluation.answers:
         answers = evaluation.answers["adaptive"]
         prices = torch.tensor(list(costs.grids.values()), dtype=torch.float64)
@@ -61,16 +68,18 @@ def adaptive_report(
         per_grid = torch.stack([evaluation.decided(name) for name in names])  # (k, N, V, K)
         drawn = _random_draws(evaluation, per_grid, answers.grid_index, merge, num_draws)
         draws = [100 * float(correct.double().mean()) for correct in drawn]
-        gains = evaluation.correct(evaluation.decided("adaptive"), merge).double() - drawn.double().mean(dim=0)
+        own = evaluation.correct(evaluation.decided("adaptive"), merge).double()
+        scores = torch.stack([evaluation.correct(logits, merge) for logits in per_grid], dim=1)
+        over = _gain(own - drawn.double().mean(dim=0))
         report["adaptive"] = {
             **row("adaptive", mean_price + costs.assigner, share=share),
             "assigner_gmacs": costs.assigner,
             "assigner_params": costs.num_assigner_params,
-            "gain_over_random": 100 * float(gains.mean()),
-            "interval": [100 * limit for limit in paired_interval(gains)],
+            "gain_over_random": over["points"],
+            "interval": over["interval"],
+            "gain_over": {name: _gain(own - column.double()) for name, column in zip(names, scores.unbind(dim=1))},
         }
         report["random"] = {"top1": sum(draws) / len(draws), "gmacs": mean_price, "share": share, "draws": draws}
-        scores = torch.stack([evaluation.correct(logits, merge) for logits in per_grid], dim=1)
         shortest = smallest_correct(right_grids(scores), "longest")
         report["oracle"] = {
             "top1": 100 * float(scores.amax(dim=1).double().mean()),
@@ -80,13 +89,21 @@ def adaptive_report(
         table = cascade or CascadeTable.of("the samples themselves", per_grid, list(costs.grids.values()), several)
         gmacs, top1 = report["adaptive"]["gmacs"], lambda logits: evaluation.percent(logits, merge)
         report["cascade"] = cascade_figures(per_grid, costs.grids, table, gmacs, top1, several)
-        report["verdict"] = verdict(report, asks, why)
     report["samples"] = {"evaluated": evaluation.num_evaluated, "failed": len(evaluation.failures)}
     report["failures"] = [{"path": failure.path, "reason": failure.reason} for failure in evaluation.failures]
     if evaluation.salvaged:
         report["samples"]["salvaged"] = len(evaluation.salvaged)
         report["salvaged"] = [{"path": one.path, "reason": one.reason} for one in evaluation.salvaged]
+    if rule is not None:
+        report["length_rule"] = dict(rule)
+    report["verdict"], report["good"] = verdict(report, asks)
     return report
+
+
+def _gain(differences: Tensor) -> dict[str, Any]:
+    """Return the mean of per-sample differences (N,) and its `paired_interval`, in points."""
+    interval = [100 * limit for limit in paired_interval(differences)]
+    return {"points": 100 * float(differences.mean()), "interval": interval}
 
 
 def _random_draws(evaluation: Evaluation, per_grid: Tensor, grid_index: Tensor, merge: str, num_draws: int) -> Tensor:
@@ -111,25 +128,6 @@ def paired_interval(differences: Tensor) -> tuple[float, float]:
     added = torch.cat([differences.double(), torch.tensor([1.0, -1.0], dtype=torch.float64)])
     half = Z95 * float(added.std(correction=0)) / math.sqrt(len(added))
     return float(added.mean()) - half, float(added.mean()) + half
-
-
-def verdict(report: Mapping[str, Any], asks: bool = True, why: str = "") -> str:
-    """Say what the assigner is worth, the worst news first. Where nobody asked it, it is not judged. why: who decided so."""
-    adaptive, longest, cascade = report["adaptive"], report["fixed"][0], report["cascade"]
-    gain, (low, high) = adaptive["gain_over_random"], adaptive["interval"]
-    worth = f"{gain:+.2f} points over random lengths at the same shares (95 % interval {low:+.2f} to {high:+.2f})"
-    text = (
-        f"adaptive {adaptive['top1']:.2f} % at {adaptive['gmacs'] / longest['gmacs']:.0%} of the GMACs of {longest['grid']}"
-        f" ({adaptive['top1'] - longest['top1']:+.2f} points)"
-    )
-    other = f"a confidence cascade gets {cascade['top1']:.2f} % at {cascade['gmacs'] / longest['gmacs']:.0%}"
-    if not asks:
-        worth = "the assigner was not asked, at this budget it costs more than it gains:"
-        return f"{f'{why};' if why else worth} {text}; {other}"
-    by = f"; {why}" if why else ""
-    if low <= 0:
-        return f"THE ASSIGNER IS NO BETTER THAN CHANCE: {worth}; {text}; {other}{by}"
-    return f"{text}; {worth}; {other}{by}"
 
 
 def versions() -> dict[str, str]:

@@ -155,16 +155,15 @@ class Evaluator:
         if calibration is not None and not calibration.curve.is_of(costs.grids):
             calibration = None  # of inputs of another size, as the settings may say
         cascade = None if calibration is None else calibration.cascade
-        why = "" if policy is None else policy.why
-        report = adaptive_report(evaluation, costs, test.merge, test.num_random_draws, cascade, asks, why)
+        inputs = "clips" if len(self.modality.input_shape(self.options)) == 5 else "pictures"
+        rule = {"said": policy.why, **classifier.facts[RULE_KEY]} if policy is not None and policy.why else None
+        report = adaptive_report(evaluation, costs, test.merge, test.num_random_draws, cascade, asks, inputs, rule)
         views = next(iter(evaluation.answers.values())).logits.shape[1]
         if calibration is not None:
             report["calibration"] = calibration.curve.summary()
             if self._choice is not None and policy is not None:
                 report["budget"] = reported_budget(self._choice, calibration.curve, report, policy, views)
         report |= answer_figures(evaluation, test.merge, self.modality.label_names(self.options))
-        if why:
-            report[RULE_KEY] = {"said": why, **classifier.facts[RULE_KEY]}
         report |= {"method": self.options.method_name, "model": self.options.model_name}
         report["protocol"] = {
             "data": self._data_name(),

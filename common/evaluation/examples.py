@@ -1,4 +1,4 @@
-"""The paper's Figure 6: samples by the token grid they were assigned, a few of each class, chosen by a fixed seed."""
+"""The paper's Figure 6: samples by the token grid they were assigned, a few of each class; and beside them the mistakes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from revit.common.data.batch import Item
-from revit.common.evaluation.record import ADAPTIVE, EvaluationRecord, Example
+from revit.common.evaluation.record import EvaluationRecord, Example
 
 SEED = 0
 NUM_CLASSES = 8
@@ -19,26 +19,32 @@ NUM_CLASSES = 8
 PER_CELL = {"picture": 3, "clip": 2}
 """Samples of a class at one grid; the paper shows three pictures; a clip takes the place of several."""
 NUM_FRAMES = 4
-HEIGHT = {"picture": 64, "clip": 44}
+HEIGHT = {"picture": 112, "clip": 88}
 """Height of a thumbnail in pixels."""
 
 
-def choose(record: EvaluationRecord, per_cell: int, num_classes: int = NUM_CLASSES, seed: int = SEED) -> list[int]:
-    """Return rows of the samples to show, by class and then by grid, longest first; none without an assigner.
+def cells_of(record: EvaluationRecord) -> Tensor:
+    """Return where each sample is shown among those of its class, (N,): at its grid if it was answered rightly (of several
+    views that of the first), behind all grids if not."""
+    grid = torch.zeros_like(record.ids) if record.grid_index is None else record.grid_index[:, 0]
+    return torch.where(record.correct(record.policy) == 1, grid, len(record.grids))
 
-    As in the paper only samples that were answered rightly, up to `per_cell` for each class and grid: where fewer were
-    assigned a grid, fewer are shown. Of more classes than `num_classes` some are drawn among those that come at the most
-    grids. The grid of a sample of several views is that of the first view.
+
+def choose(record: EvaluationRecord, per_cell: int, num_classes: int = NUM_CLASSES, seed: int = SEED) -> list[int]:
+    """Return rows of the samples to show, by class and then by `cells_of`, up to `per_cell` each; fewer where there are no more.
+
+    Those that were answered rightly are drawn, as in the paper; of the wrong ones the surest come first, as these tell most
+    of the data and of the model. Of more classes than `num_classes` some are drawn among those that fill the most cells.
     """
-    if record.grid_index is None:
-        return []
     generator = torch.Generator().manual_seed(seed)
-    right = record.correct(ADAPTIVE) == 1
-    found: dict[int, list[list[int]]] = {}
     order = torch.randperm(len(record.ids), generator=generator)
-    for row in order[right[order]].tolist():
-        cells = found.setdefault(int(record.targets[row]), [[] for _ in record.grids])
-        cell = cells[int(record.grid_index[row, 0])]
+    places = cells_of(record)
+    wrong = places[order] == len(record.grids)
+    sure = record.probabilities[record.policy][order[wrong]]
+    found: dict[int, list[list[int]]] = {}
+    for row in [*order[~wrong].tolist(), *order[wrong][sure.argsort(descending=True, stable=True)].tolist()]:
+        cells = found.setdefault(int(record.targets[row]), [[] for _ in (*record.grids, "wrong")])
+        cell = cells[int(places[row])]
         if len(cell) < per_cell:
             cell.append(row)
     drawn = torch.randperm(len(record.label_names), generator=generator).tolist()

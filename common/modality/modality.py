@@ -103,6 +103,10 @@ class Modality(ABC, Generic[Run]):
         part._lists = {**self._lists, (self.data(options), split): samples}
         return part
 
+    def data_warnings(self, options: Run, split: Split) -> list[str]:
+        """Look at some files of a list; return a line for each thing that makes training on them worth less, with what to do."""
+        return []
+
     def paths(self, options: Run, split: Split) -> Sequence[str]:
         """Return the files of a split, position = sample id."""
         return self.split(options, split).paths

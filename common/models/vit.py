@@ -194,6 +194,11 @@ class ResizableTransformer(GridModel):
         """Return the names of tokens, position and time tables (timm's optimiser factory asks for them)."""
         return {name for name, _ in self.named_parameters() if name.split(".")[0] in TABLES}
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Return timm's expressions for the order of layers: embeddings first, then block after block with the norm, then heads."""
+        tables = "|".join(sorted(TABLES))
+        return {"stem": rf"^(?:patch_embed|{tables})\b", "blocks": [(r"^blocks\.(\d+)", None), (r"^norm\b", (99999,))]}
+
     def num_prefix(self, grid: TokenGrid) -> int:
         """Count the prefix tokens of a grid: class, and distillation where the grid has one."""
         return 2 if self._all_distilled or grid in self._student_keys else 1

@@ -18,7 +18,7 @@ DERIVED = "~ in front of a rate: not measured itself, but the measured times of 
 def markdown(summaries: Sequence[RunSummary]) -> str:
     """Return the verdicts first, then warnings, the table, and for each protocol and machine a line."""
     runs = [one.run for one in summaries]
-    lines = [f"**{_cell(run.name)}: {_cell(run.verdict)}**  " for run in runs]
+    lines = [f"**{_cell(run.name)}: {_cell(run.judged.text)}**  " for run in runs]
     lines += [f"{_cell(run.name)}: {_cell(said)}  " for run in runs if (said := run.time_verdict)]
     lines += ["", *(f"**{_cell(warning)}**" for warning in comparison_warnings(runs)), ""]
     letters = protocol_letters(runs)

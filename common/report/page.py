@@ -1,10 +1,10 @@
-"""One HTML page about one or more runs: no network, no scripts, pictures inside. Its text is in template.html."""
+"""One HTML page about one or more runs: no network, pictures inside, one script that sorts. Its text is in template.html."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from revit.common.data.check.summary import quote
 from revit.common.evaluation.record import (
-    ADAPTIVE,
     NONE_RIGHT,
     EvaluationRecord,
     assigned_against_needed,
@@ -35,6 +34,7 @@ from revit.common.report.comparison import (
 from revit.common.report.plots import accuracy_plot, curves_plot, operating_curves, runs_plot
 from revit.common.report.reliability_plot import reliability_parts
 from revit.common.report.runs import RunReport
+from revit.common.report.samples import SAMPLE_COLUMNS, data_url, example_parts, sample_parts
 from revit.common.report.summary import RunSummary, TrainingCurves
 from revit.common.report.tables import interval_text, marked, percent_text, shown
 
@@ -61,8 +61,14 @@ def render(summaries: Sequence[RunSummary]) -> str:
     environment.filters["shown"] = shown
     parts = [_run_parts(one, f"r{number}") for number, one in enumerate(summaries)]
     rows = [row for one in parts for row in one["rows"]]
+    script = (Path(__file__).parent / "sort.js").read_text()
     page = environment.get_template("template.html").render(
         runs=parts,
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        title=runs[0].name if len(runs) == 1 else f"Accuracy, compute and speed of {len(runs)} runs",
+        date=max((run.date for run in runs if run.date), default=None),
+        sample_columns=SAMPLE_COLUMNS,
         unsaid={key for key in rows[0] if all(row[key] is None for row in rows)},
         adaptive=any("adaptive" in run.content for run in runs),
         top1=accuracy_name(runs),
@@ -84,6 +90,8 @@ def _run_parts(summary: RunSummary, key: str) -> dict[str, Any]:
         "report": run,
         "content": content,
         "missing": summary.missing,
+        "headline": _headline(run, rows),
+        **sample_parts(summary.samples),
         "rows": [
             _as_text(row)
             | {name: marked(row[name], "ms") for name in ("alone", "batched")}
@@ -114,7 +122,7 @@ def _run_parts(summary: RunSummary, key: str) -> dict[str, Any]:
     if record is not None:
         parts |= {
             "policy": record.policy,
-            "examples": _examples(record),
+            "examples": example_parts(record, summary.samples),
             "frames": max((len(example.frames) for example in record.examples), default=0),
             **_length_tables(record, run.accuracy_name),
         }
@@ -125,6 +133,39 @@ def _run_parts(summary: RunSummary, key: str) -> dict[str, Any]:
             **_confusion_matrix(record),
         }
     return parts
+
+
+def _headline(run: RunReport, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return the numbers that a reader looks for first, each with its name and what is to be known of it."""
+    longest, row = rows[0], next((one for one in rows if one["length"] == "adaptive"), rows[0])
+    adaptive = row is not longest
+    cards = [
+        {
+            "name": run.accuracy_name.removesuffix(" %")
+            + (", by the assigner" if adaptive else f" at {row['length']}"),
+            "value": f"{row['top1']:.1f} %",
+            "note": f"95 %: {interval_text(row)}",
+        }
+    ]
+    if row["map"] is not None:
+        cards.append({"name": "mAP", "value": f"{row['map']:.1f} %", "note": "mean average precision"})
+    if "chance" in run.content:
+        cards.append(
+            {"name": "chance", "value": f"{run.content['chance']:.1f} %", "note": "always the commonest class"}
+        )
+    if adaptive:
+        share, note = row["gmacs"] / longest["gmacs"], f"of {longest['length']}, {shown(longest['gmacs'])} GMACs a view"
+        cards.append({"name": "cost", "value": f"{100 * share:.0f} %", "note": note})
+    else:
+        cards.append({"name": "cost", "value": shown(row["gmacs"]), "note": "GMACs a view"})
+    if row["alone"]:
+        device = run.content["speed"]["device"]
+        cards.append(
+            {"name": "time of one input", "value": f"{marked(row['alone'], 'ms')} ms", "note": f"alone, {device}"}
+        )
+    failed = f"{run.num_failed:,} could not be read" if run.num_failed else "all could be read"
+    cards.append({"name": f"{run.inputs} tested", "value": f"{run.num_evaluated:,}", "note": failed})
+    return cards
 
 
 def _as_text(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -264,7 +305,7 @@ def _map(table: Tensor) -> dict[str, Any]:
     picture = Image.fromarray(_colour(shares)).resize(size, Image.Resampling.NEAREST)
     png = io.BytesIO()
     picture.quantize(64).save(png, format="PNG", optimize=True)
-    return {"source": _data_url("png", png.getvalue()), "size": size, "classes": classes}
+    return {"source": data_url("png", png.getvalue()), "size": size, "classes": classes}
 
 
 def _colour(shares: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -272,31 +313,3 @@ def _colour(shares: NDArray[np.float64]) -> NDArray[np.uint8]:
     strength = np.sqrt(shares)[..., None]
     colours: NDArray[np.uint8] = (255 + strength * (DARK - 255)).round().astype(np.uint8)
     return colours
-
-
-def _examples(record: EvaluationRecord) -> list[dict[str, Any]]:
-    """Return for each class of the record's examples the pictures at each grid, longest first."""
-    if record.grid_index is None:
-        return []
-    classes: dict[int, list[dict[str, Any]]] = {}
-    for example in record.examples:
-        number = int(record.targets[example.row])
-        cells = classes.setdefault(number, [{"length": grid, "shown": []} for grid in record.grids])
-        probability = float(record.probabilities[ADAPTIVE][example.row])
-        title = f"{os.path.basename(example.name)}, {100 * probability:.0f} % sure"
-        try:
-            frames = [{"source": _data_url("jpeg", data), "size": _size(data)} for data in example.frames]
-        except OSError:  # one of them is no picture
-            continue
-        if frames:
-            cells[int(record.grid_index[example.row, 0])]["shown"].append({"frames": frames, "title": title})
-    return [{"name": record.label_names[number], "cells": cells} for number, cells in classes.items()]
-
-
-def _size(jpeg: bytes) -> tuple[int, int]:
-    with Image.open(io.BytesIO(jpeg), formats=["JPEG"]) as picture:
-        return picture.size
-
-
-def _data_url(kind: str, data: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

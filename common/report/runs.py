@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from revit.common.evaluation.intervals import wilson
+from revit.common.evaluation.verdict import Verdict, verdict
 from revit.common.report.schema import BASELINES, check_content
 from revit.common.system.errors import UserError, reason_of
 
@@ -135,43 +136,27 @@ class RunReport:
                 times[name] = {"ms": ms, "per_second": 1000 / ms, "derived": True}
         return times
 
-    def margin(self) -> float:
-        """Return half the width of the 95 % interval of the adaptive (else the longest grid's) top-1, in points."""
-        row = self.content.get("adaptive") or self.content["fixed"][0]
-        share = float(row["top1"]) / 100
-        return 196 * math.sqrt(max(share * (1 - share), 0.0) / max(self.num_evaluated, 1))
+    @property
+    def inputs(self) -> str:
+        """Word for the samples: clips or pictures, or, of older runs, samples."""
+        return str(self.content.get("inputs") or self.content.get("speed", {}).get("inputs", "samples"))
 
     @property
-    def verdict(self) -> str:
-        """Worth of the assigner in a sentence or two; for a run without one, its accuracy.
-
-        In the run's own words, which know the paired interval of its gain over random grids; for runs that did not write
-        them, from their figures.
-        """
-        if "verdict" in self.content:
-            return str(self.content["verdict"])
-        if not all(name in self.content for name in ("adaptive", "random")):
-            row = self.rows()[0]
-            interval = f"95 %: {row['low']:.1f} to {row['high']:.1f}"
-            what = "labels and answers overlap" if self.has_several_labels else "top-1"
-            also = f", mAP {row['map']:.2f} %," if row["map"] is not None else ""
-            return f"{what} {row['top1']:.2f} % ({interval}){also} at {row['gmacs']:.4g} GMACs a view"
-        adaptive, random, longest = self.content["adaptive"], self.content["random"], self.content["fixed"][0]
-        gain, cost = adaptive["top1"] - random["top1"], adaptive["gmacs"] / longest["gmacs"]
-        text = (
-            f"adaptive {adaptive['top1']:.2f} % at {cost:.0%} of the GMACs of {longest['grid']}"
-            f" ({adaptive['top1'] - longest['top1']:+.2f} points)"
-        )
-        worth = f"{gain:+.2f} points over random lengths at the same shares"
-        # Both answer the same samples, so the interval of one is a cautious yardstick for their difference.
-        if gain <= self.margin():
-            return f"THE ASSIGNER IS NO BETTER THAN CHANCE: {worth}, within the interval of {self.margin():.2f}; {text}"
-        return f"{text}; {worth} (interval {self.margin():.2f})"
+    def date(self) -> str | None:
+        """Date and time of the evaluation; of older runs those of their report.json."""
+        written = self.content.get("date")
+        if written is None and self.folder is not None:
+            changed = (self.folder / "report.json").stat().st_mtime
+            written = datetime.fromtimestamp(changed, timezone.utc).isoformat(timespec="seconds")
+        return None if written is None else str(written)[:16].replace("T", " ") + " UTC"
 
     @property
-    def is_useless(self) -> bool:
-        """There is an assigner that is worth nothing."""
-        return self.verdict.startswith("THE ASSIGNER IS NO BETTER")
+    def judged(self) -> Verdict:
+        """Worth of the run in words. The run's own know the answers sample by sample; those of runs that wrote none, or wrote
+        them otherwise, are made from their figures."""
+        if "good" in self.content and "verdict" in self.content:
+            return Verdict(str(self.content["verdict"]), bool(self.content["good"]))
+        return verdict({**self.content, "inputs": self.inputs})
 
     @property
     def time_verdict(self) -> str | None:
@@ -179,12 +164,14 @@ class RunReport:
         alone, batched = self._relative_time(best_batch=False), self._relative_time(best_batch=True)
         if not batched:
             return None
-        start = "THE SAVING DOES NOT REACH THE CLOCK: measured" if self.is_slower else "Measured"
-        one = f"for one input alone and {batched:.0%} " if alone else ""
-        return (
-            f"{start} on {self.content['speed']['device']}, the adaptive pass takes {alone or batched:.0%} of the time of "
-            f"{self.content['fixed'][0]['grid']} {one}in the best batch"
+        longest = self.content["fixed"][0]["grid"]
+        start = "The saving does not reach the clock: measured" if self.is_slower else "Measured"
+        one = f"for one input alone and {100 * batched:.0f} % " if alone else ""
+        text = (
+            f"{start} on {self.content['speed']['device']}, the adaptive pass takes {100 * (alone or batched):.0f} % of the time "
+            f"of {longest} {one}in the best batch"
         )
+        return f"{text}; there {longest} for all takes no longer: --grid {longest}" if self.is_slower else text
 
     @property
     def is_slower(self) -> bool:

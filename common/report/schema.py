@@ -112,6 +112,10 @@ class ReportFile(Section):
     budget: dict[str, Any] | None = None
     calibration: dict[str, Any] | None = None
     verdict: str | None = None
+    good: bool | None = None
+    inputs: str | None = None
+    chance: Percent | None = None
+    date: str | None = None
     failures: list[Failure] = []
     protocol: dict[str, Any] = {}
     data: dict[str, DataCheck] = {}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from revit.common.evaluation import predictions
 from revit.common.evaluation.record import (
     IN_RUN,
     EvaluationRecord,
@@ -21,7 +23,7 @@ from revit.common.evaluation.record import (
 )
 from revit.common.report.comparison import comparison_warnings, protocol_letters
 from revit.common.report.runs import RunReport, resume_command
-from revit.common.system.errors import UserError
+from revit.common.system.errors import UserError, reason_of
 
 TOLERANCE = 1e-4
 """Points by which two accuracies of the same answers may differ."""
@@ -70,6 +72,8 @@ class RunSummary:
     """The evaluation, sample by sample."""
     training: dict[str, TrainingCurves] = field(default_factory=dict)
     """Curves by stage."""
+    samples: tuple[Mapping[str, str], ...] = ()
+    """Rows of predictions.csv."""
     missing: tuple[str, ...] = ()
     """Sentences on what is not there, and how to get it."""
 
@@ -77,6 +81,7 @@ class RunSummary:
 def summarize(run: RunReport) -> RunSummary:
     """Read what lies beside the run's report.json."""
     record, training, missing = None, {}, []
+    samples: tuple[Mapping[str, str], ...] = ()
     if run.folder is not None:
         try:
             record = _read_record(run, run.folder / IN_RUN)
@@ -85,20 +90,25 @@ def summarize(run: RunReport) -> RunSummary:
             missing.append(
                 f"Nothing by class, by length and no examples: {error}. To have them, evaluate again: {again}"
             )
+        try:
+            samples = _read_samples(run, run.folder / predictions.IN_RUN)
+        except UserError as error:
+            again = resume_command(run.folder, "evaluate")
+            missing.append(f"No table of all samples: {error}. To have it, evaluate again: {again}")
         training = read_training(run.folder / "log.jsonl")
         if not training:
             missing.append(f"No training curves: {run.folder / 'log.jsonl'} says nothing of a training.")
     if "speed" not in run.content:
         command = f"python tools/report.py {shlex.quote(run.name)} --measure"
         missing.append(f"No speed: it was not measured. To have it: {command}")
-    return RunSummary(run, record, training, tuple(missing))
+    return RunSummary(run, record, training, samples, tuple(missing))
 
 
 def as_json(summaries: Sequence[RunSummary]) -> dict[str, Any]:
     """Return what `report.py --json` writes: the verdict of every run first."""
     runs = [one.run for one in summaries]
     return {
-        "verdicts": {run.name: run.verdict for run in runs},
+        "verdicts": {run.name: run.judged.text for run in runs},
         "warnings": comparison_warnings(runs),
         "runs": [_run_json(*one) for one in zip(summaries, protocol_letters(runs))],
     }
@@ -108,7 +118,7 @@ def _run_json(summary: RunSummary, letter: str) -> dict[str, Any]:
     run, record = summary.run, summary.record
     found: dict[str, Any] = {
         "run": run.name,
-        "verdict": run.verdict,
+        "verdict": run.judged.text,
         "clock": run.time_verdict,
         "method": run.method,
         "protocol_letter": letter,
@@ -140,6 +150,26 @@ def _read_record(run: RunReport, path: Path) -> EvaluationRecord:
     raise UserError(f"{path}: of another evaluation than report.json")
 
 
+def _read_samples(run: RunReport, path: Path) -> tuple[Mapping[str, str], ...]:
+    """Read predictions.csv. UserError if it cannot be read, or is of another evaluation than the report."""
+    try:
+        with open(path, encoding="utf-8", errors="replace", newline="") as file:
+            rows = tuple(csv.DictReader(file))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; evaluations of earlier versions did not write it") from None
+    except (OSError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read ({reason_of(error)})") from error
+    if not all(set(row) == set(predictions.COLUMNS) and None not in row.values() for row in rows):
+        raise UserError(f"{path}: not what an evaluation writes")
+    answered = [row for row in rows if not row["error"]]
+    if (len(answered), len(rows)) == (run.num_evaluated, run.num_evaluated + run.num_failed):
+        right = 100 * sum(row["correct"] == "1" for row in answered) / max(len(answered), 1)
+        row = run.content.get("adaptive") or run.content["fixed"][0]
+        if run.has_several_labels or abs(right - row["top1"]) < TOLERANCE:
+            return rows
+    raise UserError(f"{path}: of another evaluation than report.json")
+
+
 def read_training(log: Path) -> dict[str, TrainingCurves]:
     """Read the curves of the stages that log.jsonl knows; none without a log.
 
@@ -149,14 +179,13 @@ def read_training(log: Path) -> dict[str, TrainingCurves]:
     points: dict[tuple[str, str, str], dict[float, float]] = {}
     for line in _log_lines(log):
         stage, event = line.get("stage", "model"), line.get("event")
-        if event not in ("train", "val") or not isinstance(stage, str):
+        # A short training has no line but those at the end of its epochs; their losses are means over the epoch, as far as it
+        # went, like those of the lines between.
+        trains = event in ("train", "epoch")
+        if not (trains or event == "val") or not isinstance(stage, str):
             continue
-        values = {("learning_rate", ""): line.get("lr")} if event == "train" else {}
-        at, kind = (
-            (line.get("update"), "loss")
-            if event == "train"
-            else (line.get("epoch"), "map" if "map" in line else "top1")
-        )
+        values = {("learning_rate", ""): line.get("lr")} if trains else {}
+        at, kind = (line.get("update"), "loss") if trains else (line.get("epoch"), "map" if "map" in line else "top1")
         named = line.get(kind)
         values |= {(kind, name): value for name, value in named.items()} if isinstance(named, dict) else {}
         for (what, name), value in values.items():

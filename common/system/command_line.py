@@ -34,7 +34,9 @@ def tool(main: Main) -> Callable[..., int]:
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> int:
         try:
-            return main(argv) or 0
+            status = main(argv) or 0
+            sys.stdout.flush()  # now, so that a reader who left is met here and not at the end of the program
+            return status
         except SaidElsewhere:
             return 2
         except UserError as error:

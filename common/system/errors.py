@@ -18,8 +18,11 @@ class SaidElsewhere(UserError):
     """A UserError whose message another process of the run prints."""
 
 
-class Stopped(Exception):
-    """The run was asked to end before it was done, and can go on: exit status 75. The message says from where."""
+class Stopped(BaseException):
+    """The run was asked to end before it was done, and can go on: exit status 75. The message says from where.
+
+    Like KeyboardInterrupt it is no Exception: nothing that forgives a damaged file may take it for one.
+    """
 
 
 def reason_of(error: BaseException) -> str:

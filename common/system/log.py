@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +25,15 @@ def hush() -> None:
     """Print nothing from now on: another process speaks for this one."""
     console.quiet = True
     logging.getLogger("revit").setLevel(logging.ERROR)
+
+
+def say_at_once(text: str) -> None:
+    """Print a line from a signal handler, where a stream may be in the middle of a write and cannot be asked."""
+    if console.quiet:
+        return
+    clear_line = "\r\x1b[2K" if console.is_terminal else ""  # of a progress bar, which is drawn again below
+    with contextlib.suppress(OSError):  # nobody listens
+        os.write(sys.stderr.fileno(), f"{clear_line}{text}\n".encode())
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from revit.common.system.errors import Stopped
+from revit.common.system.log import say_at_once
 
 Result = TypeVar("Result")
 Calls = queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]]
@@ -85,16 +87,22 @@ def killed_from_outside(exit_code: int | None) -> str | None:
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class StopRequest:
-    """Whether the run was asked to end, by SIGTERM or by Ctrl-C once; the second Ctrl-C is an ordinary one.
+PASSED_ON_S = 1.0
+"""Seconds within which a second signal is the first one again: Ctrl-C reaches processes and their launcher, which passes it on."""
 
-    A request raises Stopped where it arrives, except inside `waiting`, whose owner looks at `asked` where it can go on.
+
+class StopRequest:
+    """Whether the run was asked to end, by SIGTERM or by Ctrl-C.
+
+    A request raises Stopped where it arrives, except inside `waiting`, whose owner looks at `asked` where it can go on. There
+    it is answered at once by a line, and one that is made again raises Stopped after all.
     """
 
     def __init__(self) -> None:
         self.asked: str | None = None
         """Name of the signal that came."""
         self._waiting = False
+        self._asked_at = 0.0
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -125,8 +133,12 @@ class StopRequest:
         return Stopped(f"stopped by {self.asked}: {where}; the same command goes on from there")
 
     def _ask(self, number: int, frame: Any) -> None:
-        if number == signal.SIGINT and self.asked is not None:
-            raise KeyboardInterrupt
-        self.asked = signal.Signals(number).name
+        again, now = self.asked is not None, time.monotonic()
+        if again and now - self._asked_at < PASSED_ON_S:
+            return
+        self.asked, self._asked_at = signal.Signals(number).name, now
+        if again:
+            raise self.stopped("at once; finished stages and the states saved so far are kept")
         if not self._waiting:
             raise self.stopped()
+        say_at_once(f"{self.asked}: stopping after this update; again to stop now")

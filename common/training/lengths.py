@@ -17,9 +17,8 @@ from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.labels import LengthLabels, right_grids
 from revit.common.system.errors import UserError
 from revit.common.training.run_folder import states_folder
-from revit.common.training.stages import Run, choose_thresholds, model_trainer, started_model
+from revit.common.training.stages import Run, choose_thresholds, fitted
 from revit.common.weights.checkpoint import load_checkpoint
-from revit.common.weights.start import architecture_facts
 
 STAGE = "lengths"
 Positions = NDArray[np.int64]
@@ -76,15 +75,14 @@ def _held_out(run: Run) -> LengthLabels | None:
     for number, (rest, held) in enumerate(folds(run), 1):
         name = f"{STAGE}/fold{number}"
         labels_file, model_file = folder / f"fold{number}.csv", folder / f"fold{number}.safetensors"
+        best_file = folder / f"fold{number}.best.safetensors"
         files.append(labels_file)
         if context.on_main(labels_file.exists):
             continue
         if not context.on_main(model_file.exists):
             run.log.say(f"{name}: trained on {len(rest)} samples, to label {len(held)} others")
             part = modality.at(options, "train", rest)
-            model, _ = started_model(run, part)
-            facts = {"architecture": architecture_facts(model)}
-            run.save(model_file, run.label_names, model_trainer(run, name, model, part).train(), facts)
+            run.save(model_file, run.label_names, *fitted(run, name, best_file, part))
         if options.data.source.several_labels and modality.has_split(options, "val"):
             choose_thresholds(run, model_file)
         evaluator = Evaluator(options, modality.at(options, "train", held), context)
@@ -92,6 +90,7 @@ def _held_out(run: Run) -> LengthLabels | None:
         if labels is not None:
             labels.save(labels_file)
             model_file.unlink()
+            best_file.unlink(missing_ok=True)
             shutil.rmtree(states_folder(options.run.dir, name), ignore_errors=True)
         context.barrier()
     if not context.is_main:

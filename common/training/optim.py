@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
+from timm.models import group_parameters
 from timm.optim import create_optimizer_v2, param_groups_weight_decay
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
@@ -29,7 +31,7 @@ def build_optimizer(model: nn.Module, options: OptimOptions) -> Optimizer:
     if options.name == "sgd":
         extra = {"momentum": options.momentum}
     extra["fused"] = True  # a fifth of AdamW's time on a CPU, and one launch on a GPU
-    if options.groups:
+    if options.groups or options.layer_decay is not None:
         extra["param_group_fn"] = partial(parameter_groups, options=options)
     elif options.decay_one_dimensional:
         # timm would still spare what the model names; the published TimeSformer names its tables, yet decays them.
@@ -65,12 +67,14 @@ def parameter_groups(model: nn.Module, options: OptimOptions) -> list[dict[str, 
     schedules obey), `frozen_epochs` (which `MovedSchedule` obeys) and `weight_decay`.
 
     The group with the highest rate at the start of the training comes first: its rate is what logs show.
-    Raises UserError for a group of `options` that matches no parameter, or none that an earlier one has left.
+    Raises UserError for a group of `options` that matches no parameter, or none that an earlier one has left, and for a
+    `layer_decay` of a network that has no order of layers.
     """
     rest = GroupOptions(match="")
     spared: set[str] = getattr(model, "no_weight_decay", set)()
     groups: dict[tuple[float, float, float], dict[str, Any]] = {}
     unused = dict(enumerate(options.groups))
+    scales = layer_scales(model, options.layer_decay)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -80,8 +84,9 @@ def parameter_groups(model: nn.Module, options: OptimOptions) -> list[dict[str, 
         decay = options.weight_decay if group.weight_decay is None else group.weight_decay
         if not options.decay_one_dimensional and (parameter.ndim <= 1 or name in spared):
             decay = 0.0
-        facts = {"weight_decay": decay, "lr_scale": group.lr_scale, "frozen_epochs": group.frozen_epochs}
-        key = (group.frozen_epochs, -group.lr_scale, decay)
+        scale = group.lr_scale * scales.get(name, 1.0)
+        facts = {"weight_decay": decay, "lr_scale": scale, "frozen_epochs": group.frozen_epochs}
+        key = (group.frozen_epochs, -scale, decay)
         groups.setdefault(key, {"params": [], **facts})["params"].append(parameter)
     for number, group in unused.items():
         beginnings = dict.fromkeys(name.split(".")[0] for name, _ in model.named_parameters())
@@ -90,6 +95,63 @@ def parameter_groups(model: nn.Module, options: OptimOptions) -> list[dict[str, 
             f"take them all; names begin like {', '.join(beginnings)}"
         )
     return [groups[key] for key in sorted(groups)]
+
+
+def layer_scales(model: nn.Module, layer_decay: float | None) -> dict[str, float]:
+    """Return the factor of each parameter's learning rate: `layer_decay` to the power of the layers above it (Bao et al., "BEiT",
+    2021, section 3.2), counted by timm from the model's `group_matcher`. Empty without a decay.
+
+    Raises UserError for a model without one.
+    """
+    if layer_decay is None:
+        return {}
+    if not hasattr(model, "group_matcher"):
+        raise UserError(
+            f"optim.layer_decay {layer_decay:g}: {type(model).__name__} has no order of layers; leave it out, or give "
+            "optim.groups with lr_scale"
+        )
+    layers = group_parameters(model, cast(Any, model).group_matcher(), reverse=True)
+    top = max(layers.values())
+    return {name: layer_decay ** (top - layer) for name, layer in layers.items()}
+
+
+def freeze(network: nn.Module, what: str | Sequence[str], section: str = "train") -> None:
+    """Stop the gradients of all parameters whose names begin as one of these expressions; "backbone": of all but the classifiers.
+
+    section: of the configuration, for messages. Raises UserError for an expression that matches nothing, where nothing would be
+    left to train, and for a network whose classifiers are not known.
+    """
+    named = dict(network.named_parameters())
+    if what == "backbone":
+        if not hasattr(network, "heads"):
+            raise UserError(
+                f"{section}.freeze: {type(network).__name__} does not say what its classifier is; give expressions for names"
+            )
+        trained = {id(parameter) for head in cast(Any, network).heads() for parameter in head.parameters()}
+        frozen = {name for name, parameter in named.items() if id(parameter) not in trained}
+    else:
+        frozen = set()
+        for expression in what:
+            found = [name for name in named if re.match(expression, name)]
+            if not found:
+                beginnings = ", ".join(dict.fromkeys(name.split(".")[0] for name in named))
+                raise UserError(
+                    f"{section}.freeze {expression!r}: no parameter has a name that begins so; names begin like {beginnings}"
+                )
+            frozen |= set(found)
+    if len(frozen) == len(named):
+        raise UserError(f"{section}.freeze: nothing is left to train; leave out what is to learn, such as the head")
+    for name in frozen:
+        named[name].requires_grad_(False)
+
+
+def hold_frozen_statistics(network: nn.Module) -> None:
+    """Keep the running statistics of frozen normalisations as they are, in a network that was just set to training: they are
+    part of what was learned."""
+    for module in network.modules():
+        own = list(module.parameters(recurse=False))
+        if hasattr(module, "running_mean") and own and not any(parameter.requires_grad for parameter in own):
+            module.eval()
 
 
 def build_scheduler(optimizer: Optimizer, options: ScheduleOptions, updates_per_epoch: int) -> Scheduler:

@@ -26,8 +26,10 @@ from revit.common.system.errors import UserError
 from revit.common.system.files import locked, write_text
 from revit.common.system.log import RunLog, hush
 from revit.common.training import lengths, stages
+from revit.common.training.best import check_validated
 from revit.common.training.parallel.backends import check_training
 from revit.common.training.run_folder import LOCK, Settings, StageBook, check_same, check_shared, clear
+from revit.common.training.spoken import say_closing, say_opening
 from revit.common.training.stages import Run
 
 
@@ -43,6 +45,8 @@ class Stage:
     """List that it reads."""
     files: Sequence[str] = ()
     """Files in the run's folder without which it is not done."""
+    extends: bool = False
+    """Can go on when it is done, for more epochs."""
 
 
 def stages_of(options: RecipeOptions, modality: Modality[Any]) -> list[Stage]:
@@ -59,7 +63,8 @@ def stages_of(options: RecipeOptions, modality: Modality[Any]) -> list[Stage]:
             del training["batch_size"]
     data = {"data": every["data"]}
     model = {key: every[key] for key in ("model", "methods", "start", "train", "distill", "label_smoothing")}
-    model |= data | {"run": {key: every["run"][key] for key in ("seed", "dtype")}}
+    decides = ("keep", "evaluate_every") if "keep" in every["run"] or "early_stop" in every["train"] else ()
+    model |= data | {"run": {key: every["run"].get(key) for key in ("seed", "dtype", *decides)}}
     model |= {key: every[key] for key in ("balance",) if key in every}
     labels = model | {"lengths": every["lengths"]}
     assigner = labels | {"assigner": every["assigner"]}
@@ -68,7 +73,7 @@ def stages_of(options: RecipeOptions, modality: Modality[Any]) -> list[Stage]:
 
     calibration, labelled = options.calibration, options.lengths.split
     found = [Stage("data", data, stages.make_data)] if options.makes_data else []
-    found.append(Stage("model", model, stages.train_model, "train", ["model.safetensors"]))
+    found.append(Stage("model", model, stages.train_model, "train", ["model.safetensors"], extends=True))
     if options.data.source.several_labels and modality.has_split(options, "val"):
         found.append(Stage("thresholds", model, stages.choose_thresholds, "val", ["model.safetensors"]))
     checkpoint = ["checkpoint.safetensors"]
@@ -109,6 +114,7 @@ class Recipe:
             self.context.on_main(lambda: held.enter_context(lock))
             check_shared(self.folder, self.context)
             book = self._begin(run, wanted, only)
+            spoken = False
             for stage in wanted:
                 if only is not None:
                     for before in self.stages[: self.stages.index(stage)]:
@@ -119,12 +125,17 @@ class Recipe:
                     book.forget([stage.name])
                 with dead_workers_explained():
                     self.context.barrier()  # a process that is late finds the files of the stage before
-                    with book.doing(stage.name, self._settings(stage), self._files(stage)) as due:
+                    with book.doing(stage.name, self._settings(stage), self._files(stage), stage.extends) as due:
                         if due:
+                            if stage.split is not None and not spoken:
+                                say_opening(run)
+                                spoken = True
                             run.seconds = book.seconds
                             stage.work(run)
                 if due:
                     book.forget([after.name for after in self.stages[self.stages.index(stage) + 1 :]])
+            if wanted[-1].name == "evaluate":
+                say_closing(run)
 
     def _begin(self, run: Run, wanted: Sequence[Stage], only: str | None) -> StageBook:
         """Open the folder's log and its book of stages, once everything that will be trained can be."""
@@ -144,6 +155,8 @@ class Recipe:
         book = StageBook(self.folder, run.log, self.context)
         if only is None:
             model = next(stage for stage in self.stages if stage.name == "model")
+            if not starts_over:
+                book.extend(model.name, self._settings(model))
             book.check(model.name, self._settings(model), self._files(model))
         if not starts_over:
             remarks = self._check_trainings(run, wanted if only is not None else self._due(book))
@@ -163,6 +176,7 @@ class Recipe:
     def _check_inputs(self, run: Run, wanted: Sequence[Stage]) -> None:
         """Build the model and read every list, which would otherwise fail after days of training."""
         options, modality = self.options, self.modality
+        check_validated(options, modality)
         _ = run.model  # built now
         if options.makes_data:
             return
@@ -179,20 +193,21 @@ class Recipe:
         """Check that the processes can train all that these stages train. UserError that names every contradiction; what is
         no contradiction but may surprise is returned."""
         options, names = self.options, [stage.name for stage in wanted]
-        trainings: dict[str, tuple[TrainOptions, nn.Module]] = {}
+        trainings: dict[str, tuple[TrainOptions, nn.Module, Split]] = {}
         if "model" in names or (options.lengths.folds and lengths.STAGE in names):
             train = options.train.model_copy(update={"optim": optim_of(options)})
-            trainings["train"] = train, run.model
+            trainings["train"] = train, run.model, "train"
         if "assigner" in names:
             with torch.random.fork_rng(devices=[]):
                 assigner = build_assigner(options.assigner, len(options.grids))
-            trainings["assigner.train"] = options.assigner.train, assigner
+            trainings["assigner.train"] = options.assigner.train, assigner, options.lengths.split
         found: dict[str, None] = {}
         remarks: dict[str, None] = {}
-        for section, (train, network) in trainings.items():
+        for section, (train, network, split) in trainings.items():
             try:
+                num_samples = None if options.makes_data else len(self.modality.split(options, split))
                 lines = check_training(
-                    section, options.parallel, train, network, run.device, options.run.dtype, self.context
+                    section, options.parallel, train, network, run.device, options.run.dtype, self.context, num_samples
                 )
                 remarks |= dict.fromkeys(lines)
             except UserError as error:

@@ -66,6 +66,24 @@ class StageBook:
         same = self.is_done(name) and self.book[name]["settings"] == settings
         return self.context.on_main(lambda: same and all(path.exists() for path in results))
 
+    def extend(self, name: str, settings: Settings) -> None:
+        """Have a training that was begun, or is done, go on with `settings` from its last state, if they only say how long it lasts
+        and which of its models is kept: more epochs, other patience, the best model or the last. Called by all processes.
+        """
+        entry = self.book.get(name)
+        if entry is None or entry["settings"] == settings or not _is_longer(entry["settings"], settings):
+            return
+        states = states_folder(self.path.parent, name)
+        if not self.context.on_main(lambda: any(states.glob("update-*.pt"))):
+            return
+        changed = "; ".join(differences(entry["settings"], settings))
+        self.log.say(
+            f"{name}: goes on from its last state ({changed}); from there on the learning rate is that of a schedule with these "
+            "epochs"
+        )
+        entry |= {"settings": settings, "done": False}
+        self._write()
+
     def check(self, name: str, settings: Settings, results: Sequence[Path]) -> None:
         """Raise UserError if the stage was begun with other settings and there is a training state or a result of it.
 
@@ -74,14 +92,20 @@ class StageBook:
         entry = self.book.get(name)
         if entry is not None and entry["settings"] != settings and not self._is_untouched(name, results):
             changed = "; ".join(differences(entry["settings"], settings))
+            gone = _is_longer(entry["settings"], settings)
             raise UserError(
                 f"{self.path.parent} holds a run with other settings ({changed}); choose another run.dir, restore "
                 "the settings, or start over with run.resume=never"
+                + (f". Its last state is gone; start.source={self.path.parent} begins from its weights" if gone else "")
             )
 
     @contextmanager
-    def doing(self, name: str, settings: Settings, results: Sequence[Path] = ()) -> Iterator[bool]:
+    def doing(
+        self, name: str, settings: Settings, results: Sequence[Path] = (), extends: bool = False
+    ) -> Iterator[bool]:
         """Yield whether the stage is to be done: it is not if that happened with equal `settings`, and `results` are there.
+
+        extends: whether its last state is kept, so that it can go on for more epochs (`extend`).
 
         Keeps the seconds that the work inside takes, also if it fails, and notes it as done if it does not.
         """
@@ -92,7 +116,7 @@ class StageBook:
             entry = None
         if entry is not None and entry["done"]:
             self.log.say(f"{name}: already done")
-            self._remove_states(name)
+            self._remove_states(name, but_the_last=extends)
             yield False
             return
         entry = self.book[name] = entry or {"settings": settings, "done": False, "seconds": 0.0}
@@ -106,7 +130,8 @@ class StageBook:
             # Also where one process alone fails: nobody waits here. What failed is said, not that this failed too.
             with contextlib.suppress(*(() if entry["done"] else (UserError,))):
                 self._write()
-        self._remove_states(name)  # not before: without them an interruption here would cost the whole stage
+        # Not before: without them an interruption here would cost the whole stage.
+        self._remove_states(name, but_the_last=extends)
         self.log.write("stage", stage=name, seconds=entry["seconds"])
         self.log.say(f"{name}: done in {entry['seconds']:.0f} s")
 
@@ -140,9 +165,14 @@ class StageBook:
 
         return not self.is_done(name) and self.context.on_main(nothing_there)
 
-    def _remove_states(self, name: str) -> None:
-        if self.context.is_main:
-            shutil.rmtree(states_folder(self.path.parent, name), ignore_errors=True)
+    def _remove_states(self, name: str, but_the_last: bool = False) -> None:
+        if not self.context.is_main:
+            return
+        folder = states_folder(self.path.parent, name)
+        if not but_the_last:
+            shutil.rmtree(folder, ignore_errors=True)
+        for old in sorted(folder.glob("update-*"))[:-1]:
+            old.unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -158,6 +188,17 @@ class StageBook:
     def _write(self) -> None:
         if self.context.is_main:
             write_json(self.path, self.book)
+
+
+def _is_longer(old: Settings, new: Settings) -> bool:
+    """Say whether the settings differ only in how long is trained, not shorter than before, and which model is kept."""
+    for key, before, after in changes(old, new):
+        if key == "train.schedule.epochs":
+            if before is None or after is None or after < before:
+                return False
+        elif key not in ("train.early_stop", "run.keep", "run.evaluate_every"):
+            return False
+    return True
 
 
 def differences(old: Any, new: Any) -> list[str]:

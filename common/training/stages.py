@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,14 @@ from revit.common.modality.load import build_assigner
 from revit.common.modality.modality import Modality
 from revit.common.models.base import GridModel
 from revit.common.serving.budgets import budget_line
-from revit.common.system.device import pick_device
+from revit.common.system.device import counted, pick_device
 from revit.common.system.distributed import DistributedContext
 from revit.common.system.files import write_json
 from revit.common.system.log import RunLog
 from revit.common.system.processes import StopRequest
 from revit.common.timing.speed import measure_speed
+from revit.common.training.best import best_so_far, patience_ended
+from revit.common.training.outlook import seconds_beside
 from revit.common.training.run_folder import states_folder
 from revit.common.training.state import random_states, restore_random_states, seed_all
 from revit.common.training.trainer import Trainer, Watch
@@ -118,40 +121,35 @@ def make_data(run: Run) -> None:
 
 def train_model(run: Run) -> None:
     """Train the model at all its grids (Algorithm 1); write model.safetensors."""
-    model, report = started_model(run, run.modality)
-    if report is not None:
-        run.log.say(report)
+    run.save(run.model_file, run.label_names, *fitted(run, "model", run.best_file))
+
+
+def fitted(
+    run: Run, name: str, best_file: Path, part: Modality[Any] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Train the model by the run's recipe and return its weights and facts: the best on val where `run.keep` says so.
+
+    name: its states are kept under it. best_file: keeps the best so far. part: knows the samples to train on, if not all.
+    """
+    options, modality = run.options, run.modality if part is None else part
+    model = run.model_to_train()
+    start = start_of(options)
+    if start.source is not None:
+        started = options.model_copy(update={"start": start})
+        run.log.say(str(modality.start(model, started, start.source)))
     facts = {"architecture": architecture_facts(model)}
-    if said := run.modality.balance_line(run.options):
-        run.log.say(f"model: {said}")
-    if run.context.is_main and not states_folder(run.options.run.dir, "model").exists():
-        run.best_file.unlink(missing_ok=True)  # an earlier training's
+    if said := modality.balance_line(options):
+        run.log.say(f"{name}: {said}")
+    if run.context.is_main and not states_folder(options.run.dir, name).exists():
+        best_file.unlink(missing_ok=True)  # an earlier training's
+    keeps_best = options.run.keep == "best"
+    # What is trained on a part is looked at between epochs where something depends on it.
+    watches = part is None or keeps_best or options.train.early_stop is not None
 
     def watch(network: GridModel) -> Watch | None:
-        return run.evaluator.watch(network, run.log, keeper(run, network, facts))
+        return run.evaluator.watch(network, run.log, keeper(run, best_file, network, facts)) if watches else None
 
-    trainer = model_trainer(run, "model", model, run.modality, watch)
-    run.save(run.model_file, run.label_names, trainer.train(), facts)
-
-
-def started_model(run: Run, modality: Modality[Any]) -> tuple[GridModel, str | None]:
-    """Return the model as its training begins, and what became of the weights that it starts from, if there are any."""
-    options, model, start = run.options, run.model_to_train(), start_of(run.options)
-    if start.source is None:
-        return model, None
-    return model, str(modality.start(model, options.model_copy(update={"start": start}), start.source))
-
-
-def model_trainer(
-    run: Run,
-    name: str,
-    model: GridModel,
-    modality: Modality[Any],
-    watch: Callable[[GridModel], Watch | None] = lambda network: None,
-) -> Trainer[GridModel]:
-    """Return what trains a model by the run's recipe on the training list of `modality`; its states are kept under `name`."""
-    options = run.options
-    return Trainer(
+    trainer = Trainer(
         name,
         model,
         task_of(options, modality.task(options), modality, model),
@@ -160,23 +158,51 @@ def model_trainer(
         **run.trainer_settings(),
         augment=modality.batch_augment(options, len(run.label_names)),
         watch=watch,
+        enough=lambda epoch: enough_epochs(run, name, best_file, epoch),
+        rest=None if part is not None else lambda data, step: seconds_beside(options, modality, data, step),
     )
+    parts = trainer.train()
+    return kept_best(run, name, best_file, parts, facts) if keeps_best and run.context.is_main else (parts, facts)
 
 
-def keeper(run: Run, network: nn.Module, facts: Mapping[str, Any]) -> Callable[[int, float], None]:
-    """Return what keeps the best model so far, with these facts, in best.safetensors, given the epoch and its top-1.
-
-    The file itself knows how good it is, so that a run that goes on does too.
-    """
+def keeper(run: Run, best_file: Path, network: nn.Module, facts: Mapping[str, Any]) -> Callable[[int, float], None]:
+    """Return what keeps the best model so far, with these facts, in its file, given the epoch and its top-1."""
 
     def keep(epoch: int, top1: float) -> None:
-        known = load_checkpoint(run.best_file).extra["val"] if run.best_file.exists() else None
+        known = best_so_far(best_file)
         if known is None or known["top1"] < top1:
             weights = {"model": dict(network.state_dict())}
             best = run.checkpoint(run.label_names, weights, {**facts, "val": {"epoch": epoch, "top1": top1}})
-            save_checkpoint(run.best_file, best)
+            save_checkpoint(best_file, best)
 
     return keep
+
+
+def enough_epochs(run: Run, name: str, best_file: Path, epoch: int) -> bool:
+    """Say whether the training ends after these epochs, as `train.early_stop` has it. Asked by all processes."""
+    patience = run.options.train.early_stop
+    if patience is None or epoch >= run.options.train.schedule.total_epochs:
+        return False
+    best = run.context.on_main(lambda: patience_ended(best_file, epoch, patience))
+    if best is not None:
+        run.log.say(
+            f"{name}: ends after epoch {epoch} of {run.options.train.schedule.total_epochs}: nothing better on val "
+            f"for {counted(epoch - best['epoch'], 'epoch')}; the best is {best['top1']:.2f} % after epoch {best['epoch']}. A greater "
+            "train.early_stop goes on"
+        )
+    return best is not None
+
+
+def kept_best(
+    run: Run, name: str, best_file: Path, parts: dict[str, Any], facts: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the best model on val, and its facts, instead of the last one; that if no evaluation succeeded."""
+    if not best_file.exists():
+        run.log.say(f"{name}: no evaluation on val succeeded, so the last model is kept")
+        return parts, facts
+    best = load_checkpoint(best_file)
+    run.log.say(f"{name}: keeps the one after epoch {best.extra['val']['epoch']}, the best on val")
+    return dict(best.parts), dict(best.extra)
 
 
 def choose_thresholds(run: Run, model_file: Path | None = None) -> None:
@@ -271,6 +297,7 @@ def evaluate(run: Run) -> None:
     if "budget" in report:
         run.log.say(budget_line(report["budget"]))
     report["seconds"] = {**run.seconds, "evaluate": round(time.perf_counter() - start, 3)}
+    report["date"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
     run.context.on_main(lambda: _write_report(run, report, evaluation, classifier))
     if not options.has_lengths:
         checkpoint = load_checkpoint(run.model_file)
@@ -282,11 +309,9 @@ def _write_report(run: Run, report: dict[str, Any], evaluation: Evaluation, clas
     options, modality = run.options, run.modality
     grids = [grid.name for grid in classifier.model.grids]
     record = EvaluationRecord.of(evaluation, grids, modality.label_names(options), options.test.merge)
-    if record.grid_index is not None:
-        samples = modality.eval_loader(options, options.test.split, 1, one_view=True).dataset
-        paths = modality.paths(options, options.test.split)
-        record = replace(record, examples=make_examples(record, samples.__getitem__, paths))
-    save_record(run.record_file, record)
+    samples = modality.eval_loader(options, options.test.split, 1, one_view=True).dataset
+    paths = modality.paths(options, options.test.split)
+    save_record(run.record_file, replace(record, examples=make_examples(record, samples.__getitem__, paths)))
     samples_tested = modality.split(options, options.test.split)
     predictions.write_predictions(
         run.predictions_file, evaluation, grids, samples_tested, modality.label_names(options), options.test.merge

@@ -152,6 +152,10 @@ class Position:
         return f"in epoch {self.epoch + 1}, after sample {self.samples}"
 
 
+def _rate(trainer: Trainer[Any]) -> float:
+    return float(trainer.backend.optimizer.param_groups[0]["lr"])
+
+
 class States:
     """Saved states of a `Trainer`. Every call is made by all processes; rank 0 writes."""
 
@@ -173,6 +177,8 @@ class States:
             "broken": broken.state_dict(),
             "world": trainer.facts,
             "schedule": trainer.schedule.state_dict(),
+            "epochs": trainer.num_epochs,
+            "rate": _rate(trainer),
         }
         if trainer.average is not None:
             state["average"] = trainer.average.module.state_dict()
@@ -203,6 +209,8 @@ class States:
         else:
             seed_all(sample_seed(torch.initial_seed() % 2**63, trainer.backend.num_updates, 0))
             changed.append("random numbers of dropout and mixing drawn anew")
+        if state.get("epochs", trainer.num_epochs) != trainer.num_epochs:
+            changed.append(f"learning rate: {state['rate']:.3g} -> {_rate(trainer):.3g}")
         trainer.log.say(f"{trainer.name}: going on {position}" + "".join(f"; {one}" for one in changed))
         # Epochs count from 1, as in all lines of the log.
         place = {"epoch": position.epoch + 1, "samples": position.samples}

@@ -19,11 +19,12 @@ from revit.common.data.loader import Loader
 from revit.common.methods.task import BatchAugment, Progress, Task
 from revit.common.system.device import to_cpu
 from revit.common.system.distributed import ALONE, DistributedContext
-from revit.common.system.errors import UserError
+from revit.common.system.errors import Stopped, UserError
 from revit.common.system.log import RunLog, progress
 from revit.common.system.processes import StopRequest
 from revit.common.training.meter import BatchLosses, LossReader, Meter
-from revit.common.training.optim import MovedSchedule, build_optimizer, build_scheduler
+from revit.common.training.optim import MovedSchedule, build_optimizer, build_scheduler, freeze, hold_frozen_statistics
+from revit.common.training.pace import FirstEstimate, Rest
 from revit.common.training.parallel.backend import DEFAULT, Backend
 from revit.common.training.parallel.backends import divide, make_backend, start_facts, start_line
 from revit.common.training.run_folder import states_folder
@@ -58,7 +59,8 @@ def forward_backward(
             inputs, batch = augment(inputs, batch)
         losses: dict[str, Tensor] = {}
         for name, loss in task.losses(model, inputs, batch):
-            backend.backward(loss)
+            if loss.requires_grad:  # not where all that a token grid uses is frozen
+                backend.backward(loss)
             losses[name] = loss.detach()
     return losses
 
@@ -69,6 +71,8 @@ class Trainer(Generic[Network]):
     network: equal on all processes.  make_loader: (rank, number) of those processes that read different samples -> loader.
     augment: mixing and erasing of normalised batches; draws from the global generators only, so that a resume repeats it.
     watch: the network to use (the average of the weights, if that is to be the model) -> what to call after epochs.
+    enough: number of finished epochs -> whether the training ends there; says the same whenever it is asked.
+    rest: what follows the training takes so long, for the estimate that is said after the first batches.
 
     Raises UserError for a list too short for one update, and for settings that the processes cannot train with.
     """
@@ -90,12 +94,16 @@ class Trainer(Generic[Network]):
         stop: StopRequest | None = None,
         augment: BatchAugment | None = None,
         watch: Callable[[Network], Watch | None] = lambda network: None,
+        enough: Callable[[int], bool] = lambda epoch: False,
+        rest: Rest | None = None,
     ) -> None:
         self.name, self.task, self.log, self.context, self.augment = name, task, log, context, augment
+        self.enough, self.rest = enough, rest
         self.stop = stop or StopRequest()
         self.num_epochs = options.schedule.total_epochs
         self.log_every, self.save_every, self.keep_states = run.log_every, run.save_every, run.keep_states
         self.folder = states_folder(run.dir, name)
+        freeze(network, options.freeze)
         network.to(device)
         self.normalizer = normalizer.to(device)
         self.average = ModelEmaV3(network, decay=options.ema.decay) if options.ema is not None else None
@@ -111,7 +119,7 @@ class Trainer(Generic[Network]):
             "processes": context.size,
             "reading": ranks,
             "batch_size": self.loader.batch_size,
-            "effective_batch": self.loader.batch_size * ranks * self.backend.accumulate,
+            "effective_batch": self._samples_at_once * self.backend.accumulate,
             "dtype": self.backend.dtype,
             "parallel": parallel.model_dump(mode="json") | {"backend": division.backend},
         }
@@ -151,8 +159,9 @@ class Trainer(Generic[Network]):
         with closing(self.backend):
             self.position = states.resume()
             with self.stop.waiting(), progress(self.name, total) as bar:
+                estimate = FirstEstimate(self.name, self.log.say, self.rest)
                 bar(advance=self.position.epoch * self.batches_per_epoch + self._batches_done)
-                while self.position.epoch < self.num_epochs:
+                while self.position.epoch < self.num_epochs and not self._is_enough():
                     for number, batch in self._read_epoch():
                         losses = forward_backward(
                             self.model, self.task, self.backend, self.normalizer, batch, self.now, self.augment
@@ -162,6 +171,7 @@ class Trainer(Generic[Network]):
                         updated = self.backend.step()
                         self._count(number, updated, ends_update)
                         bar(note=self._note())
+                        estimate.batch(self.meter, self._samples_at_once, self._batches_left(number))
                         if updated and self.backend.num_updates % self.log_every == 0:
                             self._log_interval(number)
                         saves = updated and self.save_every and self.backend.num_updates % self.save_every == 0
@@ -178,6 +188,17 @@ class Trainer(Generic[Network]):
             return self._weights()
 
     @property
+    def _samples_at_once(self) -> int:
+        return self.loader.batch_size * self.loader.sampler.num_ranks
+
+    def _batches_left(self, number: int) -> int:
+        """Count the batches of this process after batch `number` of the present epoch."""
+        return self.num_batches - number + (self.num_epochs - self.position.epoch - 1) * self.batches_per_epoch
+
+    def _is_enough(self) -> bool:
+        return self.position.samples == 0 and self.enough(self.position.epoch)
+
+    @property
     def batches_per_epoch(self) -> int:
         """Batches of one process that an epoch trains on."""
         return self.updates_per_epoch * self.backend.accumulate
@@ -187,6 +208,7 @@ class Trainer(Generic[Network]):
     def _read_epoch(self) -> Iterator[tuple[int, Batch]]:
         """Yield what is left of the epoch, batch after batch on the device, numbered from 1."""
         self.model.train()
+        hold_frozen_statistics(self.model)
         self.meter, self.reader = Meter(), LossReader(self.backend.works_behind)
         self.broken: list[tuple[int, str]] = []
         self.start = self.position.samples
@@ -226,8 +248,7 @@ class Trainer(Generic[Network]):
 
     def _log_interval(self, number: int) -> None:
         self._read_late_losses()
-        epoch = self.position.epoch + 1
-        left = self.num_batches - number + (self.num_epochs - epoch) * self.batches_per_epoch
+        epoch, left = self.position.epoch + 1, self._batches_left(number)
         everyone = self._log("train", epoch, left)
         self.log.say(
             f"{self.name}: epoch {epoch}/{self.num_epochs}  update {self.backend.num_updates}  {everyone.line(left)}"
@@ -288,7 +309,7 @@ class Trainer(Generic[Network]):
             )
         return agreed
 
-    def _stopped(self) -> Exception:
+    def _stopped(self) -> Stopped:
         self.stop.asked = self.stop.asked or "another process"
         return self.stop.stopped(f"{self.name} is saved {self.position}")
 

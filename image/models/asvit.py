@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -153,6 +153,19 @@ class AsViT(GridModel):
             hidden = nn.Linear(self.embed_dim, self.embed_dim)
             self.head = nn.Sequential(hidden, nn.Tanh(), nn.Linear(self.embed_dim, num_classes))
         self.init_weights()
+
+    def heads(self) -> list[nn.Module]:
+        """Return the classifier."""
+        return [self.head]
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Return timm's expressions for the order of layers: stem, block after block of all stages, then the head."""
+        blocks = [
+            (r"^layers\.(\d+)\.blocks\.(\d+)", None),
+            (r"^layers\.(\d+)\.downsample", (99999,)),
+            (r"^norm\b", (99999,)),
+        ]
+        return {"stem": r"^(?:patch_embed|pos_embed)\b", "blocks": blocks}
 
     def init_weights(self) -> None:
         """Draw linear weights from a truncated normal of std `linear_std`, the position table of std 0.02; biases 0; the stem's

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from dataclasses import replace
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from revit.common.evaluation import predictions
 from revit.common.evaluation.examples import choose
 from revit.common.evaluation.record import IN_RUN, EvaluationRecord, Example, save_record
 from revit.common.report.runs import read_runs
@@ -107,9 +109,25 @@ def save_run(folder, record=None, content=None, log=True):
     record = with_pictures(made_record()) if record is None else record
     (folder / "report.json").write_text(json.dumps(content or content_of(record)))
     save_record(folder / IN_RUN, record)
+    save_predictions(folder, record)
     if log:
         (folder / "log.jsonl").write_text("\n".join(map(json.dumps, log_lines())) + "\n")
     return read_runs([folder])[0]
+
+
+def save_predictions(folder, record):
+    """Write the predictions.csv that fits, with one file that could not be read."""
+    names, policy = record.label_names, record.policy
+    with (folder / predictions.IN_RUN).open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(predictions.COLUMNS)
+        for row in range(len(record.ids)):
+            label, said = int(record.targets[row]), int(record.predictions[policy][row])
+            grid = GRIDS[0] if record.grid_index is None else GRIDS[int(record.grid_index[row, 0])]
+            sure = f"{float(record.probabilities[policy][row]):.6f}"
+            path = f"data/clips/<i>{row}.mp4"
+            writer.writerow([path, names[label], names[said], sure, grid, int(label == said), ""])
+        writer.writerow(["data/odd.mp4", names[0], "", "", "", "", "empty file"])
 
 
 def log_lines():

@@ -44,12 +44,13 @@ def run(folder, task=None, *, ranks=1, rank=0, batch_size=2, stop=None, network=
     """The weights after training, as one of `ranks` that read different samples."""
     torch.manual_seed(5)
     network = network or nn.Linear(12, 3)
-    options = TrainOptions(
-        batch_size=batch_size,
-        effective_batch=more.pop("effective_batch", 4),
-        optim={"name": "adamw", "lr": 0.01},
-        schedule={"name": "cosine", "epochs": EPOCHS, "warmup_epochs": 1},
-    )
+    settings = {
+        "batch_size": batch_size,
+        "effective_batch": more.pop("effective_batch", 4),
+        "optim": {"name": "adamw", "lr": 0.01},
+        "schedule": {"name": "cosine", "epochs": EPOCHS, "warmup_epochs": 1},
+    }
+    options = TrainOptions(**(settings | more.pop("train", {})))
     return Trainer(
         "model",
         network,

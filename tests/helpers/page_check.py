@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import re
 from html.parser import HTMLParser
@@ -44,7 +45,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag, "tags are nested"
 
     def handle_data(self, data):
-        if data.strip() and not {"style", "title"} & set(self.open):
+        if data.strip() and not {"style", "title", "script"} & set(self.open):
             self.texts.append(" ".join(data.split()))
 
     @property
@@ -55,7 +56,11 @@ class Page(HTMLParser):
 def check(text):
     """Assert all that must hold of every page; return it parsed."""
     page = Page(text)
-    assert "script" not in page.tags
+    (script,) = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in text, "this script runs, and no other"
+    assert page.tags.count("script") == 1
+    assert not re.search(r"""\son\w+=["']""", text)
     assert not re.search(r"https?:|@import|url\(", re.sub(r"url\(#[\w-]+\)", "", text))
     ids = set(page.ids)
     assert len(ids) == len(page.ids)

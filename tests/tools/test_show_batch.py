@@ -18,7 +18,7 @@ from revit.common.models.grid import TokenGrid
 from revit.common.system.distributed import ALONE
 from revit.common.system.log import RunLog
 from revit.common.training.show_batch import first_batch, label_text
-from revit.common.training.stages import Run, model_trainer
+from revit.common.training.stages import Run, train_model
 
 CONFIGS = {
     "image": """
@@ -71,26 +71,23 @@ def test_a_drawing_and_nothing_else(config, capsys):
     assert sorted(run.rglob("*")) == before
 
 
-def test_it_is_the_batch_that_the_training_begins_with(config, tmp_path):
-    options, modality = load_run(config, [f"run.dir={config.parent / 'run'}"])
+def test_it_is_the_batch_that_the_training_begins_with(config, tmp_path, monkeypatch):
+    options, modality = load_run(config)
     run = Run(options, modality, ALONE)
     run.model_to_train()
     shown, drawn = first_batch(run)
-
-    trained = Run(options, modality, ALONE)
-    trained.log = RunLog(tmp_path / "log.jsonl", True, None)
-    trainer = model_trainer(trained)
-    trainer.folder = tmp_path / "states"
-    augment = trainer.augment
+    augment = modality.batch_augment(options, len(run.label_names))
 
     def first(inputs, batch):
         raise FirstBatch(*augment(inputs, batch))
 
-    trainer.augment = first
+    monkeypatch.setattr(modality, "batch_augment", lambda *_: first)
+    trained = Run(options, modality, ALONE)
+    trained.log = RunLog(tmp_path / "log.jsonl")
     with pytest.raises(FirstBatch) as seen:
-        trainer.train()
+        train_model(trained)
     inputs, batch = seen.value.args
-    assert torch.equal(trainer.normalizer.undo(inputs), shown)
+    assert torch.equal(modality.normalizer(options).undo(inputs), shown)
     assert torch.equal(batch.targets, drawn.targets)
     assert torch.equal(batch.ids, drawn.ids)
     assert drawn.targets.is_floating_point()

@@ -62,6 +62,9 @@ def read_policy(text: str) -> Any:
     try:
         if not text:
             raise ValueError("empty text; null means none")
+        for part in text.split("-")[1:]:
+            if not part.startswith("t") and not any(letter.isdigit() for letter in part):
+                raise ValueError(f"{part!r} says no number, and timm would leave it out")
         _, changes, _ = create_transform(224, is_training=True, auto_augment=text, separate=True)
     except (AssertionError, ValueError) as error:
         raise ValueError(

@@ -26,7 +26,7 @@ LEAST_ALIKE, LEAST_MOTION_ALIKE, LEAST_STILL_ALIKE = 0.98, 0.85, 0.998
 320x240 written anew in other codecs, at half the size or rate or a third of the bytes, the first two were at least 0.998 and 0.99;
 of clips of 96x72 0.985 and 0.87; of other clips of the same place at most 0.93 and 0.04. Pictures
 at half the size reached 0.9983 and more, neighbouring frames of a film 0.9975, or 0.9989 where little moved."""
-ROWS = 1 << 14
+ROWS = 1 << 12
 """Prints taken at once."""
 
 

@@ -16,7 +16,7 @@ from revit.common.methods.task import Task
 from revit.common.system.device import counted
 from revit.common.system.distributed import DistributedContext
 from revit.common.system.errors import UserError
-from revit.common.training.optim import build_optimizer
+from revit.common.training.optim import build_optimizer, freeze
 from revit.common.training.parallel.backend import Backend, LocalBackend
 from revit.common.training.parallel.deepspeed_backend import DeepSpeedBackend
 from revit.common.training.parallel.replicas import GridPlacement, ReplicaBackend, place_grids
@@ -83,18 +83,56 @@ def check_training(
     device: torch.device,
     dtype: str,
     context: DistributedContext,
+    num_samples: int | None = None,
 ) -> list[str]:
     """Raise what starting this training would, before the first training of a run begins.
-    What it would not heed is returned, in words.
+    What it would not heed, and what makes it worth little, is returned, in words.
 
-    section: of the configuration, with this training's keys. `network` is not changed.
+    section: of the configuration, with this training's keys.  num_samples: those of its list, where they are known.  Of `network` nothing is changed but what gets gradients.
     """
+    freeze(network, train.freeze, section)
     division = divide(options, network, context)
     accumulate = _accumulate(train, division, section)
+    optimizer = build_optimizer(network, train.optim)
     if division.backend == "deepspeed":
         backend = _deepspeed(train, device, dtype, accumulate, train.clip_grad_norm, options)
-        backend.settings(build_optimizer(network, train.optim), context.size, section)
-    return passed_over(options, division.backend)
+        backend.settings(optimizer, context.size, section)
+    few = [] if num_samples is None else few_samples(section, train, division.num_ranks, num_samples)
+    return [*passed_over(options, division.backend), *few]
+
+
+FEW_UPDATES = 50
+"""Updates of a whole training below which hardly anything is learned."""
+
+
+def few_samples(section: str, train: TrainOptions, num_ranks: int, num_samples: int) -> list[str]:
+    """Return a line if the samples are fewer than an update wants, or the updates are few in all. UserError if there is none."""
+    accumulate = train.accumulate_over(num_ranks)
+    wanted, updates = train.batch_size * num_ranks * accumulate, updates_per_epoch(train, num_ranks, num_samples)
+    keys = f"{section}.effective_batch" if accumulate > 1 else f"{section}.batch_size"
+    if updates == 0:
+        raise UserError(
+            f"{section}: {num_samples} samples do not fill one update of {wanted} ({train.batch_size} x {num_ranks} processes x "
+            f"{accumulate} batches); lower {keys}"
+        )
+    total = updates * train.schedule.total_epochs
+    if num_samples < wanted:
+        return [
+            f"{keys} is {wanted}, more than the {num_samples} samples of the list, so that an epoch is one update, and the "
+            f"training {counted(total, 'update')}; lower it"
+        ]
+    if total < FEW_UPDATES:
+        return [
+            f"{section}: {counted(total, 'update')} of {wanted} samples in all are few; lower {keys}, or raise "
+            f"{section}.schedule.epochs"
+        ]
+    return []
+
+
+def updates_per_epoch(train: TrainOptions, num_ranks: int, num_samples: int) -> int:
+    """Count the updates of an epoch over a list, as `train_loader` and `Trainer` cut it."""
+    each = -(-num_samples // num_ranks)
+    return max(each // train.batch_size, 1) // train.accumulate_over(num_ranks)
 
 
 def passed_over(options: ParallelOptions, backend: str) -> list[str]:

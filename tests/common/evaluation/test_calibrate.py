@@ -132,7 +132,7 @@ def test_an_assigner_whose_answers_are_shuffled_is_called_useless(made, budget):
     shuffled, classifier, calibration = made
     report, _ = reported(classifier, calibration, budget)
     assert (report["adaptive"]["gain_over_random"] > 15) == (not shuffled)
-    assert report["verdict"].startswith("THE ASSIGNER IS NO BETTER THAN CHANCE") == shuffled
+    assert report["good"] != shuffled
 
 
 def test_a_useless_assigner_is_not_paid_for(made):

@@ -192,14 +192,18 @@ def test_a_fixed_grid_is_every_inputs(grid):
     assert policy(torch.randn(500, 3, 8, 8), None).tolist() == [list(COSTS.grids).index(grid)] * 500
 
 
-def test_the_report_says_who_decided_first():
+def test_the_report_says_who_decided():
     networks = classifier(ALIKE)
     rule = find_rule(asked(networks), COSTS, "logits", CalibrationOptions(drop_assigner=True), False)
     networks.policy = rule.policy()
     runners = {**grid_runners(networks), "adaptive": networks}
     evaluation = evaluate(runners, batches(200, 3), nn.Identity(), torch.device("cpu"))
-    assert adaptive_report(evaluation, COSTS, "logits", asks=False, why=str(rule))["verdict"].startswith(str(rule))
-    assert adaptive_report(evaluation, COSTS, "logits", why="because")["verdict"].endswith("; because")
+    said = {"said": str(rule), **rule.model_dump(mode="json")}
+    report = adaptive_report(evaluation, COSTS, "logits", asks=False, rule=said)
+    assert report["verdict"].startswith("One length for all: ")
+    assert report["verdict"].endswith(f"; {rule}")
+    assert report["length_rule"]["fixed"]["grid"] == "2x2"
+    assert "length_rule" not in adaptive_report(evaluation, COSTS, "logits", asks=False)
 
 
 def run_of(confidence=None, **calibration) -> RecipeOptions:

@@ -91,12 +91,23 @@ def test_examples_are_right_ones_a_few_of_each_class_and_length():
     rows = choose(record, 3)
     assert rows == choose(record, 3)
     assert rows != choose(record, 3, seed=1)
-    assert all(record.correct("adaptive")[rows])
-    cells = [(int(record.targets[row]), int(record.grid_index[row, 0])) for row in rows]
+    right = record.correct("adaptive")
+    cells = [(int(record.targets[row]), int(record.grid_index[row, 0]) if right[row] else 2) for row in rows]
     assert cells == sorted(cells)
     assert len({number for number, _ in cells}) == 8
-    assert {cells.count(cell) for cell in set(cells)} == {3}
-    assert choose(made_record(assigner=False), 3) == []
+    assert {cells.count((number, grid)) for number, grid in cells if grid < 2} == {3}
+
+
+@pytest.mark.parametrize("assigner", [True, False])
+def test_mistakes_are_shown_the_surest_first(assigner):
+    record = made_record(num=600, assigner=assigner)
+    wrong = ~record.correct(record.policy)
+    sure = record.probabilities[record.policy]
+    shown = [row for row in choose(record, 3) if wrong[row]]
+    for number in range(len(record.label_names)):
+        own = sure[wrong & (record.targets == number)].sort(descending=True).values[:3]
+        assert torch.equal(sure[[row for row in shown if record.targets[row] == number]], own)
+    assert len(shown) < len(choose(record, 3))
 
 
 def test_thumbnails_of_pictures_and_of_clips():

@@ -23,7 +23,7 @@ def test_the_table(tmp_path):
     text = markdown([summary])
     first = text.splitlines()[0]
     assert first.startswith("**")
-    assert summary.run.verdict.split(" points")[0].replace("_", r"\_") in first
+    assert summary.run.judged.text.split(" points")[0].replace("_", r"\_") in first
     head, rule, *rows = [cells(line) for line in text.splitlines() if line.startswith("|")]
     assert {len(row) for row in (rule, *rows)} == {len(head)}
     assert set(rule) == {"---", "---:"}
@@ -52,7 +52,7 @@ def test_json_holds_everything(tmp_path):
     found = json.loads(json.dumps(as_json([summary]), allow_nan=False))
     assert list(found) == ["verdicts", "warnings", "runs"]
     (run,) = found["runs"]
-    assert run["verdict"] == summary.run.verdict
+    assert run["verdict"] == summary.run.judged.text
     assert run["samples"] == {"evaluated": 200, "failed": 1}
     assert [row["length"] for row in run["rows"]] == ["6x6", "3x3", "adaptive", "random", "oracle"]
     assert run["rows"][0]["gmacs_total"] == 3 * run["rows"][0]["gmacs"]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -41,14 +44,17 @@ def test_a_whole_page(tmp_path, frames):
 def test_the_first_line_says_what_the_assigner_is_worth(tmp_path):
     good = save_run(tmp_path / "good", log=False)
     page = check(render([summarize(good)]))
-    assert page.texts[0] == good.verdict.strip()
-    assert page.texts[0].startswith("adaptive ")
+    assert page.texts[0] == str(tmp_path / "good")
+    assert page.texts[2] == good.judged.text
+    assert page.texts[2].startswith("The assigner pays: ")
+    assert '<p class="verdict bad">' not in page.source
     record = made_record(useful=False)
     content = content_of(record)
     content["random"]["top1"] = content["adaptive"]["top1"] - 0.5
     bad = save_run(tmp_path / "bad", record, content, log=False)
     page = check(render([summarize(bad)]))
-    assert page.texts[0].startswith("THE ASSIGNER IS NO BETTER THAN CHANCE: +0.50 points")
+    assert page.texts[2].startswith("The assigner cannot be told from chance on 200 clips")
+    assert "(+0.5 points for the assigner" in page.texts[2]
     assert '<p class="verdict bad">' in page.source
 
 
@@ -56,14 +62,15 @@ def test_a_saving_that_does_not_reach_the_clock_is_told(tmp_path):
     content = content_of(made_record())
     run = save_run(tmp_path / "a", made_record(), content)
     assert run.time_verdict == (
-        "Measured on cpu (1 threads), the adaptive pass takes 80% of the time of 6x6 for one input alone and 80% in the best batch"
+        "Measured on cpu (1 threads), the adaptive pass takes 80 % of the time of 6x6 for one input alone and 80 % in the best batch"
     )
     for row in content["speed"]["rows"]:
         if row["grid"] == "adaptive":
             row["per_second"] /= 2
     run = save_run(tmp_path / "a", made_record(), content, log=False)
-    assert run.time_verdict.startswith("THE SAVING DOES NOT REACH THE CLOCK: measured")
-    assert "THE SAVING DOES NOT REACH THE CLOCK" in check(render([summarize(run)])).text
+    assert run.time_verdict.startswith("The saving does not reach the clock: measured")
+    assert run.time_verdict.endswith("--grid 6x6")
+    assert run.time_verdict in check(render([summarize(run)])).text
 
 
 def test_several_runs_stand_side_by_side(tmp_path):
@@ -95,8 +102,8 @@ def test_a_run_of_one_length(tmp_path):
     record = made_record(assigner=False)
     run = save_run(tmp_path / "plain", record)
     page = check(render([summarize(run)]))
-    assert page.texts[0].startswith("top-1 ")
-    assert "Examples by assigned length" not in page.text
+    assert page.texts[2].startswith("top-1 ")
+    assert "right answers at" not in page.text
     assert "Answers at 6x6" in page.text
     assert summarize(run).missing == ()
 
@@ -131,7 +138,7 @@ def test_names_are_shown_as_they_are(tmp_path):
     record = made_record()
     record = replace(record, label_names=tuple(f"{ODD}{number}" for number in range(len(record.label_names))))
     content = content_of(record)
-    content |= {"model": ODD, "method": ODD, "verdict": ODD, "protocol": {ODD: {ODD: ODD}}}
+    content |= {"model": ODD, "method": ODD, "verdict": ODD, "good": True, "protocol": {ODD: {ODD: ODD}}}
     content["speed"]["device"] = ODD
     runs = [save_run(tmp_path / f"{ODD} {number}", with_pictures(record), content) for number in range(2)]
     line = {"event": "train", "stage": ODD, "update": 1, "lr": 1e-3, "loss": {ODD: 1.0, "_": 2.0}}
@@ -152,11 +159,11 @@ def test_names_are_shown_as_they_are(tmp_path):
 def test_what_reaches_the_clock_is_the_second_line(tmp_path):
     run = save_run(tmp_path / "a")
     page = check(render([summarize(run)]))
-    assert page.texts[:2] == [run.verdict, run.time_verdict]
+    assert page.texts[2:4] == [run.judged.text, run.time_verdict]
     content = content_of(made_record())
     content["speed"]["rows"] = [row for row in content["speed"]["rows"] if row["batch"] > 1]
     run = save_run(tmp_path / "a", made_record(), content)
-    assert run.time_verdict.endswith("the adaptive pass takes 80% of the time of 6x6 in the best batch")
+    assert run.time_verdict.endswith("the adaptive pass takes 80 % of the time of 6x6 in the best batch")
 
 
 def test_a_table_of_budgets(tmp_path):
@@ -205,7 +212,7 @@ def test_many_classes(tmp_path, classes):
     (picture,) = page.images
     assert int(picture["width"]) <= 1000
     assert f"The worst of {classes} classes" in page.text
-    assert page.source.count("<table") == 5
+    assert page.source.count("<table") == 6
     assert len(page.source) < 3e6
 
 
@@ -227,7 +234,105 @@ def test_the_tool_writes_all_three(tmp_path, capsys):
     arguments = [part for name, path in out.items() for part in (f"--{name}", str(path))]
     assert report.main([str(tmp_path / "run"), *arguments]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith(f"{tmp_path / 'run'}: adaptive ")
+    assert said[0].startswith(f"{tmp_path / 'run'}: The assigner pays: ")
     check(out["html"].read_text())
     assert all(path.stat().st_size > 500 for path in out.values())
     assert [run.name for run in read_runs([tmp_path])] == [str(tmp_path / "run")]
+
+
+def test_title_date_and_headline_numbers(tmp_path):
+    content = content_of(made_record()) | {"date": "2026-03-04T05:06:07+00:00", "chance": 25.0, "inputs": "clips"}
+    page = check(render([summarize(save_run(tmp_path / "a", made_record(), content))]))
+    assert page.texts[0] == str(tmp_path / "a")
+    assert page.texts[1].endswith("Evaluated 2026-03-04 05:06 UTC.")
+    row = content["adaptive"]
+    for wanted in (
+        f"{row['top1']:.1f} %",
+        "chance 25.0 %",
+        f"cost {100 * row['gmacs']:.0f} %",
+        "clips tested 200",
+        "time of one input 8 ms",
+    ):
+        assert wanted in page.text
+    del content["date"]
+    older = save_run(tmp_path / "a", made_record(), content)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", older.date)
+
+
+def test_mistakes_stand_beside_right_answers(tmp_path):
+    record = made_record()
+    page = check(render([summarize(save_run(tmp_path / "a", with_pictures(record)))]))
+    wrong = [example for example in with_pictures(record).examples if not record.correct("adaptive")[example.row]]
+    assert wrong
+    assert page.source.count('<div class="cell mistakes">') == len(record.label_names)
+    for example in wrong:
+        said = record.label_names[int(record.predictions["adaptive"][example.row])]
+        sure = 100 * float(record.probabilities["adaptive"][example.row])
+        assert f"{said}, {sure:.0f} %" in page.text
+
+
+def test_the_table_of_all_samples(tmp_path):
+    """What could not be read and the surest mistakes are on top, and all are there without the script."""
+    record = made_record()
+    run = save_run(tmp_path / "a", record)
+    text = render([summarize(run)])
+    assert "Files are below data." in check(text).text
+    (table,) = re.findall(r'aria-label="all samples">\s*<table class="sortable">(.*?)</table>', text, flags=re.DOTALL)
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>.*?</tr>", table)[1:]]
+    assert len(rows) == 201
+    assert rows[0] == ["odd.mp4", "class &lt;0&gt;", "empty file", "", "", "not read"]
+    num_wrong = int((~record.correct("adaptive")).sum())
+    assert [row[-1] for row in rows[1:]] == ["no"] * num_wrong + ["yes"] * (200 - num_wrong)
+    sure = [float(row[3]) for row in rows[1 : 1 + num_wrong]]
+    assert sure == sorted(sure, reverse=True)
+    assert {row[4] for row in rows[1:]} == {"6x6", "3x3"}
+
+
+@pytest.mark.parametrize("spoil", ["missing", "other", "short", "foreign"])
+def test_predictions_of_another_evaluation_are_not_shown(tmp_path, spoil):
+    run = save_run(tmp_path / "a")
+    file = tmp_path / "a" / "predictions.csv"
+    lines = file.read_text().splitlines(keepends=True)
+    if spoil == "missing":
+        file.unlink()
+    elif spoil == "foreign":
+        file.write_text("a,b\n1,2\n")
+    else:
+        file.write_text("".join(lines[:-5] if spoil == "short" else [one.replace(",1,", ",0,") for one in lines]))
+    summary = summarize(run)
+    assert summary.samples == ()
+    page = check(render([summary]))
+    assert "No table of all samples: " in page.text
+    assert "All samples" not in page.text
+
+
+def test_a_large_test_shows_some_of_its_samples(tmp_path):
+    page = check(render([summarize(save_run(tmp_path / "a", made_record(num=3000)))]))
+    assert "2,000 of 3,001 samples, what could not be read and mistakes first" in page.text
+
+
+def test_curves_of_a_training_too_short_for_a_line_between_its_epochs(tmp_path):
+    run = save_run(tmp_path / "a", log=False)
+    line = {"event": "epoch", "stage": "model", "epoch": 1, "update": 3, "lr": 1e-3, "loss": {"6x6": 1.0}}
+    (run.folder / "log.jsonl").write_text(json.dumps(line) + "\n")
+    summary = summarize(run)
+    assert summary.training["model"].loss == {"6x6": [(3.0, 1.0)]}
+    assert "Training: model" in check(render([summary])).text
+
+
+def test_a_confusion_matrix_has_a_heading(tmp_path):
+    assert "Confusion matrix class class <0>" in check(render([summarize(save_run(tmp_path / "a"))])).text
+
+
+def test_a_reader_that_leaves_takes_no_file_with_it(tmp_path):
+    save_run(tmp_path / "run")
+    out = [tmp_path / f"out.{name}" for name in ("html", "json", "md")]
+    command = [sys.executable, report.__file__, str(tmp_path / "run")]
+    command += ["--html", str(out[0]), "--json", str(out[1]), "--markdown", str(out[2])]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert all(path.stat().st_size > 500 for path in out)
+    assert done.returncode == 1
+    assert done.stderr == ""

@@ -44,23 +44,28 @@ def test_the_verdict_of_a_run_without_an_assigner_is_its_accuracy():
     plain = {"fixed": CONTENT["fixed"][:1], "samples": CONTENT["samples"]}
     run = RunReport("runs/plain", plain)
     assert len(run.rows()) == 1
-    assert run.verdict.startswith("top-1 95.00 %")
-    assert not run.is_useless
+    assert run.judged.text.startswith("top-1 95.00 %")
+    assert run.judged.good
 
 
 def test_a_useful_assigner_and_a_useless_one():
-    verdict = RunReport("a", CONTENT).verdict
-    assert verdict.startswith("adaptive 94.50 % at 61% of the GMACs of 14x14 (-0.50 points); +12.50 points over random")
+    verdict = RunReport("a", CONTENT).judged.text
+    assert verdict.startswith("The assigner pays: 94.5 % right at 61 % of the cost of 14x14 (-0.5 points)")
+    assert "dealt out at random get 82.0 % (+12.5 points" in verdict
     useless = copy.deepcopy(CONTENT)
     useless["random"]["top1"] = 94.0
-    assert RunReport("a", useless).is_useless
-    assert RunReport("a", useless).verdict.startswith("THE ASSIGNER IS NO BETTER THAN CHANCE: +0.50 points")
+    judged = RunReport("a", useless).judged
+    assert not judged.good
+    assert judged.text.startswith("The assigner cannot be told from chance on 1,000 samples")
+    assert "--grid 14x14 (95.0 % at 100 %) or --grid 7x7 (70.0 % at 25 %)" in judged.text
 
 
 def test_a_run_that_knows_its_verdict_is_quoted():
     """It knows the answers sample by sample; the figures alone are a cautious yardstick."""
-    run = RunReport("a", {**CONTENT, "verdict": "THE ASSIGNER IS NO BETTER THAN CHANCE: by a paired test"})
-    assert run.verdict == "THE ASSIGNER IS NO BETTER THAN CHANCE: by a paired test"
+    own = {"verdict": "No better, by a paired test", "good": False}
+    assert RunReport("a", {**CONTENT, **own}).judged == (own["verdict"], False)
+    older = RunReport("a", {**CONTENT, "verdict": "IN OTHER WORDS"})
+    assert older.judged == RunReport("a", CONTENT).judged
 
 
 def test_rows_say_operations_intervals_and_the_assigners_part():
@@ -78,7 +83,12 @@ def test_rows_say_operations_intervals_and_the_assigners_part():
 def test_the_interval_shrinks_with_samples():
     small, large = copy.deepcopy(CONTENT), copy.deepcopy(CONTENT)
     large["samples"]["evaluated"] = 100_000
-    assert RunReport("a", large).margin() == pytest.approx(RunReport("a", small).margin() / 10)
+    (many, *_), (few, *_) = RunReport("a", large).rows(), RunReport("a", small).rows()
+    assert many["high"] - many["low"] == pytest.approx((few["high"] - few["low"]) / 10, rel=0.01)
+    for content in (large, small):
+        content["random"]["top1"] = 94.0  # half a point below
+    assert RunReport("a", large).judged.good
+    assert not RunReport("a", small).judged.good
 
 
 def test_runs_are_found_at_any_depth_once(tmp_path):
@@ -143,7 +153,7 @@ def test_null_is_absent(tmp_path):
     save(tmp_path, {**CONTENT, "adaptive": None, "random": None})
     (run,) = read_runs([tmp_path])
     assert [row["length"] for row in run.rows()] == ["14x14", "7x7", "oracle"]
-    assert run.verdict.startswith("top-1 95.00 %")
+    assert run.judged.text.startswith("top-1 95.00 %")
 
 
 def test_folders_without_a_report(tmp_path):

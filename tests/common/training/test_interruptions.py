@@ -13,6 +13,7 @@ from noted_training import SAMPLES, Noted, load, run, same
 
 from revit.common.data.build import train_loader
 from revit.common.data.options import LoadingOptions
+from revit.common.system import processes
 from revit.common.system.errors import Stopped
 from revit.common.system.processes import StopRequest
 
@@ -69,13 +70,28 @@ def test_outside_of_training_a_request_ends_at_once(tmp_path):
     stop = StopRequest()
     with pytest.raises(Stopped, match="finished stages and saved states are kept"), stop.listening():
         os.kill(os.getpid(), signal.SIGTERM)
-    stop = StopRequest()
-    with stop.listening(), stop.waiting():
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.asked == "SIGINT"
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_again_it_ends_now_and_goes_on_from_the_last_state(tmp_path, whole, number, monkeypatch, capfd):
+    monkeypatch.setattr(processes, "PASSED_ON_S", 0.05)
+    stop, moments = StopRequest(), []
+
+    def ask(now: int) -> None:
+        if now == 7:
+            for wait in (0, 0, 0.1):  # a launcher passes the first on; the third is the user's second
+                time.sleep(wait)
+                moments.append(now)
+                os.kill(os.getpid(), number)
+
+    with pytest.raises(Stopped, match=f"stopped by {number.name}: at once; .* saved so far are kept"), stop.listening():
+        run(tmp_path, Noted(ask), stop=stop)
+    said = [line for line in capfd.readouterr().err.splitlines() if "stopping" in line]
+    assert said == [f"{number.name}: stopping after this update; again to stop now"]
+    assert len(moments) == 3
+    assert max(tmp_path.rglob("*.pt")).name == "update-00000003.pt"  # of the seventh batch nothing
+    assert same(run(tmp_path), whole)
 
 
 def test_what_follows_an_epoch_is_made_up_for(tmp_path):

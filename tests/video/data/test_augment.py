@@ -124,7 +124,8 @@ def test_bgr_swaps_channels_after_the_colours_were_changed():
         ({"ratio": (0.5, 2.0)}, "set scale too"),
         ({"scale": (0.5, 2.0)}, "ends at 1"),
         ({"scale": (0.9, 0.1)}, "the smaller first"),
-        ({"auto_augment": "rand-x"}, "no policy that timm knows"),
+        ({"auto_augment": "rand-m9-x5"}, "no policy that timm knows"),
+        ({"auto_augment": "rand-m"}, "'m' says no number"),
         ({"repeats": 0}, "greater than or equal to 1"),
     ],
 )

@@ -1,0 +1,97 @@
+"""What a run says of its data before it begins, and of its result, with the next command, when it is done."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from revit.common.data.formats.base import Split
+from revit.common.data.lists import SampleList
+from revit.common.data.summary import data_line, data_warnings, machine_warnings
+from revit.common.evaluation.intervals import wilson
+from revit.common.training.stages import Run
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+def say_opening(run: Run) -> None:
+    """Say what the lists hold, and what in them, or in how they are loaded, is worth a stop. Called by all processes."""
+    neighbours = run.context.gather(socket.gethostname()).count(socket.gethostname())
+    if run.context.is_main:
+        line, warnings = opening(run, neighbours)
+        run.log.write("data", line=line, warnings=warnings)
+        for text in (line, *(f"WARNING {text}" for text in warnings)):
+            run.log.say(text)
+
+
+def opening(run: Run, processes: int = 1) -> tuple[str, list[str]]:
+    """Return the line on the lists, and the warnings. processes: those of the run on this machine."""
+    options, modality = run.options, run.modality
+    tested = options.test.split
+    used = [split for split in SPLITS if split == tested or modality.has_split(options, split)]
+    lists: dict[Split, SampleList] = {split: modality.split(options, split) for split in used}
+    line = data_line(lists, run.label_names, modality.plural)
+    warnings = data_warnings(lists, run.label_names, modality.plural)
+    if options.run.keep == "best" and line.endswith("the same files as val"):
+        warnings.append(
+            "run.keep=best takes the model that is best on the very list it is tested on, which flatters it; give data.source.test, "
+            "or data.source.split_off in place of data.source.val"
+        )
+    if options.train.freeze == "backbone" and options.start.source is None:
+        warnings.append(
+            "train.freeze=backbone without start.source: nothing but the head learns, on random features; give a start, or leave "
+            "freeze out"
+        )
+    trained: Split = "train" if "train" in lists else tested
+    warnings += modality.data_warnings(options, trained)
+    data: Any = options.data  # every modality's has `loading`
+    threads = torch.get_num_threads() if run.device.type == "cpu" else 1
+    return line, [*warnings, *machine_warnings(data.loading.num_workers, threads, processes)]
+
+
+def say_closing(run: Run) -> None:
+    """Say how good the result is, against chance, and what comes next."""
+    if not run.context.is_main or not run.report_file.exists():
+        return
+    report = json.loads(run.report_file.read_text("utf-8"))
+    samples = run.modality.split(run.options, run.options.test.split)
+    for text in closing(report, samples, run.label_names, run.modality.plural):
+        run.log.say(text)
+    folder, what = shlex.quote(str(run.options.run.dir)), run.modality.plural.upper()
+    run.log.say(f"next: python tools/report.py {folder}; python tools/predict.py --checkpoint {folder} {what}")
+
+
+def closing(report: Mapping[str, Any], samples: SampleList, names: Sequence[str], noun: str) -> list[str]:
+    """Return the result in a line, and what to do in another if it is no better than chance.
+
+    report: of `report.json`.  samples: the tested list.
+    """
+    rows = [*report["fixed"], *([{"grid": "adaptive", **report["adaptive"]}] if "adaptive" in report else [])]
+    num, key = report["samples"]["evaluated"], "map" if samples.several else "top1"
+    if not num or not all(key in row for row in rows):
+        return []
+    shares = 100 * np.bincount(samples.all_labels, minlength=len(names)) / len(samples)
+    if samples.several:
+        shown = ", ".join(f"{row['grid']} {row[key]:.2f} %" for row in rows)
+        return [f"result: mAP {shown}, on {num} {noun}; chance is {shares.mean():.2f} %, the classes' mean share"]
+    limits = {row["grid"]: [100 * limit for limit in wilson(min(row[key] / 100, 1.0), num)] for row in rows}
+    shown = ", ".join(
+        f"{row['grid']} {row[key]:.2f} % ({{:.1f}} to {{:.1f}})".format(*limits[row["grid"]]) for row in rows
+    )
+    largest, chance = int(shares.argmax()), 100 / len(names)
+    lines = [
+        f"result: top-1 {shown}, with the 95 % interval on {num} {noun}; chance is {chance:.2f} % ({len(names)} classes), "
+        f"always {names[largest]!r} {shares[largest]:.2f} %"
+    ]
+    if max(low for low, _ in limits.values()) <= max(chance, shares[largest]):
+        lines.append(
+            f"WARNING this is no better than chance, as far as {num} {noun} tell: look at what the model sees (--show-batch FILE.png), "
+            "begin with trained weights (start.source), or raise train.schedule.epochs and start again: it goes on"
+        )
+    return lines
