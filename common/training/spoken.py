@@ -26,8 +26,16 @@ def say_opening(run: Run) -> None:
     if run.context.is_main:
         line, warnings = opening(run, neighbours)
         run.log.write("data", line=line, warnings=warnings)
-        for text in (line, *(f"WARNING {text}" for text in warnings)):
+        for text in (*_read_as(run), line, *(f"WARNING {text}" for text in warnings)):
             run.log.say(text)
+
+
+def _read_as(run: Run) -> Sequence[str]:
+    """Return a line for each source of the user's: what it was taken for, which is found out from its content."""
+    if run.options.makes_data:
+        return ()
+    lists = [run.modality.split(run.options, one) for one in SPLITS if run.modality.has_split(run.options, one)]
+    return tuple(dict.fromkeys(f"{one.source}: read as: {one.read_as}" for one in lists))
 
 
 def opening(run: Run, processes: int = 1) -> tuple[str, list[str]]:
