@@ -57,6 +57,9 @@ def test_a_run_without_mistakes_begins_and_ends_with_lines(config, capfd, monkey
     monkeypatch.setattr(summary, "busy_share", lambda: 0.0)
     status, lines = said(config, capfd, "train.schedule.epochs=12", stage=None)
     assert status == 0
+    read = [line for line in lines if "read as: a folder per class" in line]
+    assert len(read) == 3
+    lines = lines[3:]
     assert lines[0] == "data: 20 pictures, 2 classes (dark, light); val 8; test 8"
     assert not any("WARNING" in line for line in lines[:2])
     *_, result, following = lines
@@ -219,7 +222,7 @@ def test_a_list_that_is_trained_and_tested_is_said_once_whatever_it_is_called(co
     whole = f"{config.parent / 'train'}"
     _, lines = said(config, capfd, *FEW, f"data.source.val={whole}", f"data.source.test={whole}")
     assert sum("are trained on as well" in line for line in lines) == 1
-    assert "data: 20 pictures, 2 classes (dark, light); val 20, the same files as train; test 20, the same" in lines[1]
+    assert "data: 20 pictures, 2 classes (dark, light); val 20, the same files as train; test 20, the same" in "\n".join(lines)
 
 
 def test_several_labels_are_held_against_their_shares():
