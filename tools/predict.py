@@ -125,6 +125,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         damaged=values.damaged,
         num_inputs=sum(isinstance(one, str) for one in found),
     ) as engine:
+        if (policy := engine.networks.policy) is not None and policy.why:
+            print(policy.why, file=sys.stderr)
         for answer in engine.predict(found):
             answers.append(answer)
             try:

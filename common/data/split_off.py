@@ -1,4 +1,4 @@
-"""Parts of one list for validation and test, with clips that were cut from one source on one side."""
+"""Parts of one list, for validation and test or to be held out in turn, with clips that were cut from one source on one side."""
 
 from __future__ import annotations
 
@@ -75,7 +75,36 @@ class SplitOff:
         return {part: np.array(sorted(its), np.int64) for part, its in found.items()}
 
     def _draw(self, group: str) -> bytes:
-        return hashlib.sha256(f"{self.seed} {group}".encode(errors="surrogateescape")).digest()
+        return _drawn(group, self.seed)
+
+
+def folds_of(samples: SampleList, num_folds: int, seed: int) -> list[NDArray[np.int64]]:
+    """Divide a list into parts of about equal size in every class, files of one source in one part: sorted positions.
+
+    Every process and every later run finds the same. UserError for fewer sources than parts.
+    """
+    members: dict[str, list[int]] = defaultdict(list)
+    for position, group in enumerate(groups_of(samples)):
+        members[group].append(position)
+    if len(members) < num_folds:
+        raise UserError(
+            f"{samples.source}: its {len(samples)} samples are of {len(members)} sources, too few for {num_folds} folds; lower "
+            "lengths.folds, or set it to 0"
+        )
+    strata = strata_of(samples)
+    sizes = np.zeros((num_folds, strata.max() + 1), np.int64)
+    found: list[list[int]] = [[] for _ in range(num_folds)]
+    for group in sorted(members, key=lambda name: _drawn(name, seed)):
+        labels = strata[members[group]]
+        (label, _), *_ = Counter(labels.tolist()).most_common(1)
+        fold = min(range(num_folds), key=lambda number: (sizes[number, label], sizes[number].sum()))
+        found[fold] += members[group]
+        sizes[fold] += np.bincount(labels, minlength=sizes.shape[1])
+    return [np.array(sorted(its), np.int64) for its in found]
+
+
+def _drawn(group: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed} {group}".encode(errors="surrogateescape")).digest()
 
 
 def strata_of(samples: SampleList) -> NDArray[np.int64]:

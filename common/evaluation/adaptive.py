@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ def adaptive_report(
     cascade: CascadeTable | None = None,
     asks: bool = True,
     inputs: str = "samples",
+    rule: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the figures of RUN_DIR/report.json that an evaluation gives.
 
@@ -43,7 +45,8 @@ def adaptive_report(
     `adaptive` also says how many points it gains over random grids, and under `gain_over` over each fixed one, with the 95 %
     interval of that (`paired_interval`). `chance` is the top-1 of always saying the commonest class, in percent. `verdict` puts
     all into words and `good` says whether they are good news. asks: whether the assigner decided; a small budget deals grids
-    out without it. inputs: word for the samples, "clips" or "pictures".
+    out without it. inputs: word for the samples, "clips" or "pictures". rule: what calibration found to give out grids by
+    default, if that is how it was done here.
     """
 
     def row(name: str, gmacs: float, **more: Any) -> dict[str, Any]:
@@ -91,6 +94,8 @@ def adaptive_report(
     if evaluation.salvaged:
         report["samples"]["salvaged"] = len(evaluation.salvaged)
         report["salvaged"] = [{"path": one.path, "reason": one.reason} for one in evaluation.salvaged]
+    if rule is not None:
+        report["length_rule"] = dict(rule)
     report["verdict"], report["good"] = verdict(report, asks)
     return report
 

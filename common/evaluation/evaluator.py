@@ -15,12 +15,14 @@ from revit.common.data.formats.base import Split
 from revit.common.evaluation.adaptive import adaptive_report, versions
 from revit.common.evaluation.evaluate import Evaluation, Runner, Streamed, evaluate, grid_runners
 from revit.common.evaluation.figures import accuracy, answer_figures
+from revit.common.evaluation.length_rule import find_rule
 from revit.common.evaluation.operating_points import Calibration, calibrated, calibration_of, calibration_runners
 from revit.common.methods.base import check_installed
 from revit.common.methods.label_limits import limits_in
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
 from revit.common.methods.revit.budget import Choice
-from revit.common.methods.run_options import RecipeOptions
+from revit.common.methods.revit.rule import KEY as RULE_KEY
+from revit.common.methods.run_options import CalibrationOptions, RecipeOptions
 from revit.common.modality.load import check_same_classes, fill_classifier
 from revit.common.modality.modality import Modality
 from revit.common.models.base import GridModel
@@ -154,7 +156,8 @@ class Evaluator:
             calibration = None  # of inputs of another size, as the settings may say
         cascade = None if calibration is None else calibration.cascade
         inputs = self.modality.plural
-        report = adaptive_report(evaluation, costs, test.merge, test.num_random_draws, cascade, asks, inputs)
+        rule = {"said": policy.why, **classifier.facts[RULE_KEY]} if policy is not None and policy.why else None
+        report = adaptive_report(evaluation, costs, test.merge, test.num_random_draws, cascade, asks, inputs, rule)
         views = next(iter(evaluation.answers.values())).logits.shape[1]
         if calibration is not None:
             report["calibration"] = calibration.curve.summary()
@@ -191,13 +194,19 @@ class Evaluator:
         policy = curve.policy(choice.point, choice.holds and self.options.test.hold_budget)
         classifier.policy = networks.policy = policy
 
-    def calibrate(self, classifier: AdaptiveClassifier, split: Split, num_points: int) -> Calibration | None:
-        """Find the operating points of the assigner on a split, with the test's views; None on other ranks than 0."""
+    def calibrate(self, classifier: AdaptiveClassifier, calibration: CalibrationOptions) -> Calibration | None:
+        """Find the operating points of the assigner, with the test's views, and what gives inputs their grids by default where
+        the configuration wants that found; None on other ranks than 0."""
         limits = self.limits(classifier)
-        evaluation = self.evaluate(calibration_runners(classifier), split, "calibrate", limits=limits)
+        evaluation = self.evaluate(calibration_runners(classifier), calibration.split, "calibrate", limits=limits)
         if not self.context.is_main:
             return None
-        return calibrated(evaluation, self.costs(classifier), self.options.test.merge, split, num_points)
+        costs, merge = self.costs(classifier), self.options.test.merge
+        found = calibrated(evaluation, costs, merge, calibration.split, calibration.points)
+        if not self.options.wants_calibration:
+            return found
+        finds_threshold = classifier.confidence == "auto"
+        return replace(found, rule=find_rule(evaluation, costs, merge, calibration, finds_threshold))
 
     def limits(self, classifier: AdaptiveClassifier) -> Tensor | None:
         """Return the log odds (grids, K) from which on classes are said, where the classifier's checkpoint keeps them."""

@@ -19,12 +19,15 @@ from revit.common.methods.revit.adaptive import (
     AdaptiveOutput,
     Steps,
     assign_at_random,
+    confident_grids,
     dither,
     dithered,
     grid_index_at,
     score_grids,
 )
 from revit.common.methods.revit.budget import KEY, BudgetCurve, Point
+from revit.common.methods.revit.rule import KEY as RULE_KEY
+from revit.common.methods.revit.rule import LengthRule
 
 SCORES = "scores"
 CASCADE_KEY = "cascade"
@@ -37,10 +40,13 @@ class Calibration:
 
     curve: BudgetCurve
     cascade: CascadeTable
+    rule: LengthRule | None = None
+    """What gives inputs their grids where nobody asks, if the configuration wants it found."""
 
     def facts(self) -> dict[str, Any]:
         """Return JSON values, beside a checkpoint's other extra facts."""
-        return {KEY: self.curve.model_dump(mode="json"), CASCADE_KEY: self.cascade.model_dump(mode="json")}
+        found = {KEY: self.curve.model_dump(mode="json"), CASCADE_KEY: self.cascade.model_dump(mode="json")}
+        return found | ({} if self.rule is None else {RULE_KEY: self.rule.model_dump(mode="json")})
 
 
 def calibration_of(classifier: AdaptiveClassifier) -> Calibration | None:
@@ -55,15 +61,25 @@ def calibration_of(classifier: AdaptiveClassifier) -> Calibration | None:
 
 
 def calibration_runners(classifier: AdaptiveClassifier) -> dict[str, Runner]:
-    """Make runners of every grid, and of what the assigner says: its scores and the inputs' dither in place of logits, (B, k - 1 + 1)."""
-    assigner = classifier.assigner
+    """Make runners of every grid, and of what the assigner says: its scores and the inputs' dither in place of logits,
+    (B, k - 1 + 1), and the grids that it chooses with the classifier's confidence, the longest where that is auto."""
+    assigner, confidence = classifier.assigner, classifier.confidence
     assert assigner is not None
 
     def score(inputs: Tensor) -> AdaptiveOutput:
-        said = torch.cat([score_grids(assigner(inputs)), dither(inputs).unsqueeze(1)], dim=1)
-        return AdaptiveOutput(said, torch.zeros(len(inputs), dtype=torch.long))
+        logits = assigner(inputs)
+        said = torch.cat([score_grids(logits), dither(inputs).unsqueeze(1)], dim=1)
+        if confidence == "auto":
+            return AdaptiveOutput(said, torch.zeros(len(inputs), dtype=torch.long))
+        return AdaptiveOutput(said, confident_grids(logits, confidence))
 
     return {**grid_runners(classifier), SCORES: score}
+
+
+def scores_of(evaluation: Evaluation) -> Tensor:
+    """Return the dithered scores (N, V, k - 1) among the answers of `calibration_runners`."""
+    said = evaluation.answers[SCORES].logits
+    return dithered(said[..., :-1], said[..., -1])
 
 
 def calibrated(evaluation: Evaluation, costs: Costs, merge: str, split: str, num_points: int) -> Calibration:
@@ -74,9 +90,7 @@ def calibrated(evaluation: Evaluation, costs: Costs, merge: str, split: str, num
     """
     names, prices = list(costs.grids), list(costs.grids.values())
     per_grid = torch.stack([evaluation.decided(name) for name in names])  # (k, N, V, K)
-    said = evaluation.answers[SCORES].logits
-    spread = said[..., -1]
-    scores = dithered(said[..., :-1], spread)  # (N, V, k - 1)
+    spread, scores = evaluation.answers[SCORES].logits[..., -1], scores_of(evaluation)
     steps = Steps.of(scores.flatten(0, 1), prices, costs.assigner)
     table = torch.tensor(prices, dtype=torch.float64)
 

@@ -24,8 +24,14 @@ def verdict(report: Mapping[str, Any], asks: bool = True) -> Verdict:
     """Judge the figures of `adaptive_report`; older runs' may lack `chance`, `inputs`, and intervals.
 
     The worst news counts: a model that only guesses; a fixed grid that is as good as the assigner and cheaper; an assigner no
-    better than the same grids dealt out at random. asks: whether the assigner was asked; where not, it is not judged.
+    better than the same grids dealt out at random. asks: whether the assigner was asked; where not, it is not judged. Where
+    calibration decided how grids are given out, that comes last.
     """
+    judged, said = _judged(report, asks), report.get("length_rule", {}).get("said")
+    return judged if said is None else Verdict(f"{judged.text}; {said}", judged.good)
+
+
+def _judged(report: Mapping[str, Any], asks: bool) -> Verdict:
     best = max(row["top1"] for row in (*report["fixed"], report.get("adaptive", report["fixed"][0])))
     num, inputs, chance = report["samples"]["evaluated"], report.get("inputs", "samples"), report.get("chance")
     if chance is not None and 100 * wilson(best / 100, num)[0] <= chance:
@@ -60,6 +66,8 @@ def _of_assigner(report: Mapping[str, Any], asks: bool) -> Verdict:
         f"{adaptive['top1']:.1f} % {'right' if longest.get('map') is None else 'overlap'} at {_percent(adaptive['gmacs'] / longest['gmacs'])} of the cost of {longest['grid']} "
         f"({adaptive['top1'] - longest['top1']:+.1f} points)"
     )
+    if not asks and "length_rule" in report:
+        return Verdict(f"One length for all: {measured}", True)
     if not asks:
         return Verdict(f"The assigner was not asked, at this budget it costs more than it gains: {measured}", True)
     if cheaper := _cheaper(report, adaptive):

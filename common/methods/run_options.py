@@ -37,14 +37,27 @@ class DistillOptions(Options):
     """Teacher's most probable class as the target, in place of its distribution."""
 
 
-class LengthOptions(Options):
+class LengthOptions(NotedOptions):
     """Token-length labels, read off the trained model."""
 
+    later = ("folds",)
     split: Literal["train", "val", "test"] = "train"
     """List whose samples are labelled. The paper takes train; the model has over-fitted it, so a held-out list gives less
     skewed labels."""
     none_correct: Literal["longest", "shortest", "drop"] = "longest"
     """Label of a sample that no grid recognises; drop leaves it out."""
+    folds: int = Field(default=0, ge=0)
+    """Parts of the training list, files of one source in one part. Each part is labelled by a model that was trained by the same
+    recipe on the others, as the run's own model knows its training samples by heart: so many trainings more. 0: by the run's
+    model."""
+
+    @model_validator(mode="after")
+    def _can_be_held_out(self) -> Self:
+        if self.folds == 1:
+            raise ValueError("folds 1 leaves nothing to train on; set it to 2 or more, or to 0")
+        if self.folds and self.split != "train":
+            raise ValueError(f"folds are parts of the training list, and split is {self.split}; remove one of the two")
+        return self
 
 
 class AssignerOptions(Options):
@@ -62,8 +75,9 @@ class AssignerOptions(Options):
     """Share of the features before its head that training drops."""
     balanced: bool = True
     """Weights of the labels in the loss against their frequency."""
-    confidence: float | None = Field(default=None, gt=0, lt=1)
-    """Least probability that a grid suffices; the shortest such grid is taken. Null: the most probable grid, as in the paper."""
+    confidence: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] | None = None
+    """Least probability that a grid suffices; the shortest such grid is taken. auto: the least that loses no more than
+    `calibration.max_drop`, found by the calibration. Null: the most probable grid, as in the paper."""
     mirror: bool = True
     """Left-right mirrored inputs in its training: an input needs as many tokens in a mirror, even where its class changes."""
     train: TrainOptions = TrainOptions(
@@ -73,13 +87,19 @@ class AssignerOptions(Options):
     )
 
 
-class CalibrationOptions(Options):
+class CalibrationOptions(NotedOptions):
     """Measurement of what the assigner's thresholds cost and gain, so that `model.budget` can choose between them."""
 
+    later = ("max_drop", "drop_assigner")
     split: Literal["train", "val", "test"] = "val"
     """List to measure on: like the inputs to come, and new to model and assigner. Without it there is no calibration."""
     points: int = Field(default=41, ge=3, le=1001)
     """Number of operating points, at evenly spaced costs."""
+    max_drop: float = Field(default=0.5, ge=0, le=100)
+    """Points of top-1 on this list that `assigner.confidence: auto` may lose against the longest grid for all."""
+    drop_assigner: bool = False
+    """One grid for all inputs, and no assigner, where that is at least as accurate on this list and costs no more. The checkpoint
+    says which and why; a budget still asks the assigner."""
 
 
 class DataOptions(Options):
@@ -229,6 +249,20 @@ class RecipeOptions(NotedOptions):
         if problems:
             raise ValidationError.from_exception_data("methods", problems)
         return read
+
+    @property
+    def wants_calibration(self) -> bool:
+        """Whether what answers where nobody asks for a budget is for the calibration to find."""
+        found = self.calibration is not None and self.calibration.drop_assigner
+        return self.has_lengths and (found or self.assigner.confidence == "auto")
+
+    @model_validator(mode="after")
+    def _can_be_calibrated(self) -> Self:
+        if self.assigner.confidence == "auto" and self.calibration is None:
+            raise ValueError(
+                "assigner.confidence is auto, which the calibration finds; set calibration to {}, or give a number"
+            )
+        return self
 
     @model_validator(mode="after")
     def _methods_fit(self) -> Self:

@@ -16,6 +16,7 @@ from revit.common.data.label_names import are_numbers
 from revit.common.methods.base import check_installed
 from revit.common.methods.revit.adaptive import AdaptiveClassifier, TokenLengthAssigner
 from revit.common.methods.revit.budget import KEY
+from revit.common.methods.revit.rule import rule_of
 from revit.common.methods.run_options import AssignerOptions, RecipeOptions
 from revit.common.modality.modality import Classifier, Modality
 from revit.common.models.base import GridModel, ModelOutput, Normalizer
@@ -117,6 +118,8 @@ def fill_classifier(
 ) -> AdaptiveClassifier:
     """Load the checkpoint's weights into `model`; return it with its assigner, if it has one, in evaluation mode on the CPU.
 
+    Its calibration decides how grids are given out, as far as `options` want that.
+
     Raises UserError if they do not fit; `source` names the file in the message, which says what differs between its
     configuration and `options`.
     """
@@ -127,9 +130,13 @@ def fill_classifier(
         assigner = build_assigner(options.assigner, len(model.grids))
         trained = trained_otherwise(checkpoint, options, "assigner")
         checkpoint.load_into("assigner", assigner, source, trained)
-    return AdaptiveClassifier(
+    classifier = AdaptiveClassifier(
         model, assigner, options.test.batch_size, options.assigner.confidence, facts=checkpoint.extra
-    ).eval()
+    )
+    rule = rule_of(checkpoint.extra, options, source)
+    if rule is not None and assigner is not None:
+        classifier.policy = rule.policy()
+    return classifier.eval()
 
 
 def trained_otherwise(checkpoint: Checkpoint, options: RecipeOptions, part: str) -> str:

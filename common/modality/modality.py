@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from revit.common.config.sections import BalanceOptions
 from revit.common.data.balance import class_weights, sample_shares
@@ -91,6 +95,13 @@ class Modality(ABC, Generic[Run]):
         samples.check_classes(len(names))
         # A sample's set of labels has a place for every class of the model, also where lists have numbers alone.
         return replace(samples, names=tuple(names)) if samples.several else samples
+
+    def at(self, options: Run, split: Split, positions: NDArray[np.int64]) -> Self:
+        """Return one that knows only these samples of a split, numbered anew, and all of its classes."""
+        part = copy.copy(self)
+        samples = replace(self.split(options, split).at(positions), names=tuple(self.label_names(options)))
+        part._lists = {**self._lists, (self.data(options), split): samples}
+        return part
 
     def data_warnings(self, options: Run, split: Split) -> list[str]:
         """Look at some files of a list; return a line for each thing that makes training on them worth less, with what to do."""

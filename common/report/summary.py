@@ -40,6 +40,7 @@ COPIED = (
     "cascade",
     "budget",
     "calibration",
+    "length_rule",
     "reliability",
     "classes",
     "data",

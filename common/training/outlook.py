@@ -27,6 +27,8 @@ def looks_beside(options: RecipeOptions, modality: Modality[Any]) -> int:
         found += epochs // every * size("val") * views
     if options.has_lengths:
         found += size(options.lengths.split) * (1 + options.assigner.train.schedule.total_epochs)
+        if options.lengths.folds:  # each is trained on without one of them, and a step is so many forward passes
+            found += round((options.lengths.folds - 1) * size("train") * epochs / FORWARD)
         if options.calibration is not None and modality.has_split(options, options.calibration.split):
             found += size(options.calibration.split) * views
     return found

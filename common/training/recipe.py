@@ -25,7 +25,7 @@ from revit.common.system.distributed import ALONE, DistributedContext, overlooke
 from revit.common.system.errors import UserError
 from revit.common.system.files import locked, write_text
 from revit.common.system.log import RunLog, hush
-from revit.common.training import stages
+from revit.common.training import lengths, stages
 from revit.common.training.best import check_validated
 from revit.common.training.parallel.backends import check_training
 from revit.common.training.run_folder import LOCK, Settings, StageBook, check_same, check_shared, clear
@@ -66,8 +66,8 @@ def stages_of(options: RecipeOptions, modality: Modality[Any]) -> list[Stage]:
     decides = ("keep", "evaluate_every") if "keep" in every["run"] or "early_stop" in every["train"] else ()
     model |= data | {"run": {key: every["run"].get(key) for key in ("seed", "dtype", *decides)}}
     model |= {key: every[key] for key in ("balance",) if key in every}
-    lengths = model | {"lengths": every["lengths"]}
-    assigner = lengths | {"assigner": every["assigner"]}
+    labels = model | {"lengths": every["lengths"]}
+    assigner = labels | {"assigner": every["assigner"]}
     calibrate = assigner | {"calibration": every["calibration"], "merge": every["test"]["merge"]}
     evaluate = assigner | {"test": every["test"]} | (budget if budget["budget"] is not None else {})
 
@@ -78,9 +78,10 @@ def stages_of(options: RecipeOptions, modality: Modality[Any]) -> list[Stage]:
         found.append(Stage("thresholds", model, stages.choose_thresholds, "val", ["model.safetensors"]))
     checkpoint = ["checkpoint.safetensors"]
     if options.has_lengths:
-        found.append(Stage("lengths", lengths, stages.label_lengths, labelled, ["lengths.csv"]))
+        found.append(Stage(lengths.STAGE, labels, lengths.label_lengths, labelled, ["lengths.csv"]))
         found.append(Stage("assigner", assigner, stages.train_assigner, labelled, checkpoint))
-        if calibration is not None and modality.has_split(options, calibration.split):
+        # Where something depends on it, its list is asked for, and missed before anything is trained.
+        if calibration is not None and (options.wants_calibration or modality.has_split(options, calibration.split)):
             found.append(Stage("calibrate", calibrate, stages.calibrate, calibration.split, checkpoint))
     return [*found, Stage("evaluate", evaluate, stages.evaluate, options.test.split, ["report.json", *checkpoint])]
 
@@ -185,13 +186,15 @@ class Recipe:
             splits.add("val")
         for split in sorted(splits):
             modality.split(options, split)
+        if options.lengths.folds and any(stage.name == lengths.STAGE for stage in wanted):
+            lengths.folds(run)
 
     def _check_trainings(self, run: Run, wanted: Sequence[Stage]) -> list[str]:
         """Check that the processes can train all that these stages train. UserError that names every contradiction; what is
         no contradiction but may surprise is returned."""
         options, names = self.options, [stage.name for stage in wanted]
         trainings: dict[str, tuple[TrainOptions, nn.Module, Split]] = {}
-        if "model" in names:
+        if "model" in names or (options.lengths.folds and lengths.STAGE in names):
             train = options.train.model_copy(update={"optim": optim_of(options)})
             trainings["train"] = train, run.model, "train"
         if "assigner" in names:

@@ -1,4 +1,4 @@
-"""Work of the stages of a recipe: train the model, label token lengths, train the assigner, calibrate, evaluate."""
+"""Work of the stages of a recipe: train the model, train the assigner, calibrate, evaluate; labels are in `lengths`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from revit.common.data.flat import FlatStrings
 from revit.common.evaluation import predictions
 from revit.common.evaluation.evaluate import Evaluation, grid_runners
 from revit.common.evaluation.evaluator import Evaluator
@@ -23,7 +21,8 @@ from revit.common.evaluation.record import IN_RUN, EvaluationRecord, save_record
 from revit.common.methods.base import optim_of, start_of, task_of
 from revit.common.methods.label_limits import THRESHOLDS, limits_in
 from revit.common.methods.revit.adaptive import AdaptiveClassifier
-from revit.common.methods.revit.labels import LengthLabels, class_balanced_weights, right_grids
+from revit.common.methods.revit.labels import LengthLabels, class_balanced_weights
+from revit.common.methods.revit.rule import KEY as RULE_KEY
 from revit.common.methods.revit.task import AssignerTask
 from revit.common.methods.run_options import RecipeOptions
 from revit.common.modality.load import build_assigner
@@ -40,7 +39,7 @@ from revit.common.training.best import best_so_far, patience_ended
 from revit.common.training.outlook import seconds_beside
 from revit.common.training.run_folder import states_folder
 from revit.common.training.state import random_states, restore_random_states, seed_all
-from revit.common.training.trainer import Trainer
+from revit.common.training.trainer import Trainer, Watch
 from revit.common.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from revit.common.weights.start import architecture_facts
 
@@ -121,7 +120,17 @@ def make_data(run: Run) -> None:
 
 def train_model(run: Run) -> None:
     """Train the model at all its grids (Algorithm 1); write model.safetensors."""
-    options, modality = run.options, run.modality
+    run.save(run.model_file, run.label_names, *fitted(run, "model", run.best_file))
+
+
+def fitted(
+    run: Run, name: str, best_file: Path, part: Modality[Any] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Train the model by the run's recipe and return its weights and facts: the best on val where `run.keep` says so.
+
+    name: its states are kept under it. best_file: keeps the best so far. part: knows the samples to train on, if not all.
+    """
+    options, modality = run.options, run.modality if part is None else part
     model = run.model_to_train()
     start = start_of(options)
     if start.source is not None:
@@ -129,69 +138,78 @@ def train_model(run: Run) -> None:
         run.log.say(str(modality.start(model, started, start.source)))
     facts = {"architecture": architecture_facts(model)}
     if said := modality.balance_line(options):
-        run.log.say(f"model: {said}")
-    if run.context.is_main and not states_folder(options.run.dir, "model").exists():
-        run.best_file.unlink(missing_ok=True)  # an earlier training's
+        run.log.say(f"{name}: {said}")
+    if run.context.is_main and not states_folder(options.run.dir, name).exists():
+        best_file.unlink(missing_ok=True)  # an earlier training's
+    keeps_best = options.run.keep == "best"
+    # What is trained on a part is looked at between epochs where something depends on it.
+    watches = part is None or keeps_best or options.train.early_stop is not None
+
+    def watch(network: GridModel) -> Watch | None:
+        return run.evaluator.watch(network, run.log, keeper(run, best_file, network, facts)) if watches else None
+
     trainer = Trainer(
-        "model",
+        name,
         model,
         task_of(options, modality.task(options), modality, model),
         lambda rank, num_ranks: modality.train_loader(options, "train", options.train.batch_size, rank, num_ranks),
         options.train.model_copy(update={"optim": optim_of(options)}),
         **run.trainer_settings(),
         augment=modality.batch_augment(options, len(run.label_names)),
-        watch=lambda network: run.evaluator.watch(network, run.log, keeper(run, network, facts)),
-        enough=lambda epoch: enough_epochs(run, epoch),
-        rest=lambda data, step: seconds_beside(options, modality, data, step),
+        watch=watch,
+        enough=lambda epoch: enough_epochs(run, name, best_file, epoch),
+        rest=None if part is not None else lambda data, step: seconds_beside(options, modality, data, step),
     )
     parts = trainer.train()
-    if options.run.keep == "best" and run.context.is_main:
-        parts, facts = kept_best(run, parts, facts)
-    run.save(run.model_file, run.label_names, parts, facts)
+    return kept_best(run, name, best_file, parts, facts) if keeps_best and run.context.is_main else (parts, facts)
 
 
-def keeper(run: Run, network: nn.Module, facts: Mapping[str, Any]) -> Callable[[int, float], None]:
-    """Return what keeps the best model so far, with these facts, in best.safetensors, given the epoch and its top-1."""
+def keeper(run: Run, best_file: Path, network: nn.Module, facts: Mapping[str, Any]) -> Callable[[int, float], None]:
+    """Return what keeps the best model so far, with these facts, in its file, given the epoch and its top-1."""
 
     def keep(epoch: int, top1: float) -> None:
-        known = best_so_far(run.best_file)
+        known = best_so_far(best_file)
         if known is None or known["top1"] < top1:
             weights = {"model": dict(network.state_dict())}
             best = run.checkpoint(run.label_names, weights, {**facts, "val": {"epoch": epoch, "top1": top1}})
-            save_checkpoint(run.best_file, best)
+            save_checkpoint(best_file, best)
 
     return keep
 
 
-def enough_epochs(run: Run, epoch: int) -> bool:
+def enough_epochs(run: Run, name: str, best_file: Path, epoch: int) -> bool:
     """Say whether the training ends after these epochs, as `train.early_stop` has it. Asked by all processes."""
     patience = run.options.train.early_stop
     if patience is None or epoch >= run.options.train.schedule.total_epochs:
         return False
-    best = run.context.on_main(lambda: patience_ended(run.best_file, epoch, patience))
+    best = run.context.on_main(lambda: patience_ended(best_file, epoch, patience))
     if best is not None:
         run.log.say(
-            f"model: ends after epoch {epoch} of {run.options.train.schedule.total_epochs}: nothing better on val "
+            f"{name}: ends after epoch {epoch} of {run.options.train.schedule.total_epochs}: nothing better on val "
             f"for {counted(epoch - best['epoch'], 'epoch')}; the best is {best['top1']:.2f} % after epoch {best['epoch']}. A greater "
             "train.early_stop goes on"
         )
     return best is not None
 
 
-def kept_best(run: Run, parts: dict[str, Any], facts: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def kept_best(
+    run: Run, name: str, best_file: Path, parts: dict[str, Any], facts: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the best model on val, and its facts, instead of the last one; that if no evaluation succeeded."""
-    if not run.best_file.exists():
-        run.log.say("model: no evaluation on val succeeded, so the last model is kept")
+    if not best_file.exists():
+        run.log.say(f"{name}: no evaluation on val succeeded, so the last model is kept")
         return parts, facts
-    best = load_checkpoint(run.best_file)
-    run.log.say(f"model: keeps the one after epoch {best.extra['val']['epoch']}, the best on val")
+    best = load_checkpoint(best_file)
+    run.log.say(f"{name}: keeps the one after epoch {best.extra['val']['epoch']}, the best on val")
     return dict(best.parts), dict(best.extra)
 
 
-def choose_thresholds(run: Run) -> None:
-    """Choose on the val list, at every grid, the probability from which on each class is said; keep it in model.safetensors."""
-    checkpoint = load_checkpoint(run.model_file)
-    classifier = AdaptiveClassifier(run.evaluator.fill(checkpoint, run.model_file).model)
+def choose_thresholds(run: Run, model_file: Path | None = None) -> None:
+    """Choose on the val list, at every grid, the probability from which on each class is said; keep it in model.safetensors, or
+    in another model's file."""
+    model_file = run.model_file if model_file is None else model_file
+    checkpoint = load_checkpoint(model_file)
+    classifier = AdaptiveClassifier(run.evaluator.fill(checkpoint, model_file).model)
     evaluation = run.evaluator.evaluate(grid_runners(classifier), "val", "thresholds")
     extra = dict(checkpoint.extra)
     if run.context.is_main:
@@ -211,39 +229,7 @@ def choose_thresholds(run: Run) -> None:
         run.log.say(
             f"thresholds: from 0.5 for every class to those best on val; what is said overlaps the labels: {said}"
         )
-    run.save(run.model_file, checkpoint.label_names, checkpoint.parts, extra)
-
-
-def label_lengths(run: Run) -> None:
-    """Find every sample's token-length label by the trained model, in evaluation mode, one view; write lengths.csv."""
-    options = run.options.lengths
-    classifier = run.evaluator.fill(load_checkpoint(run.model_file), run.model_file)
-    grids = classifier.model.grids
-    evaluation = run.evaluator.evaluate(
-        grid_runners(AdaptiveClassifier(classifier.model)),
-        options.split,
-        "lengths",
-        one_view=True,
-        limits=run.evaluator.limits(classifier),
-    )
-    if run.context.is_main:
-        scores = [evaluation.correct(evaluation.decided(grid.name), "logits") for grid in grids]
-        samples = run.modality.split(run.options, options.split)
-        ids = evaluation.ids.tolist()
-        labels = LengthLabels(
-            grids=grids,
-            ids=evaluation.ids,
-            paths=FlatStrings.of(samples.path(id) for id in ids),
-            targets=FlatStrings.of(";".join(map(str, samples.label_set(id))) for id in ids),
-            correct=right_grids(torch.stack(scores, dim=1)),
-            none_correct=options.none_correct,
-        )
-        labels.save(run.labels_file)
-        failed, shares = len(evaluation.failures), labels.shares()
-        run.log.write("lengths", split=options.split, shares=shares, failed=failed)
-        said = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
-        run.log.say(f"lengths: {len(labels.ids)} labels on {options.split}: {said}; failed {failed}")
-    run.context.barrier()
+    run.save(model_file, checkpoint.label_names, checkpoint.parts, extra)
 
 
 def train_assigner(run: Run) -> None:
@@ -276,8 +262,8 @@ def calibrate(run: Run) -> None:
     assert options is not None
     checkpoint = load_checkpoint(run.checkpoint_file)
     classifier = run.evaluator.fill(checkpoint, run.checkpoint_file)
-    found = run.evaluator.calibrate(classifier, options.split, options.points)
-    extra = dict(checkpoint.extra)
+    found = run.evaluator.calibrate(classifier, options)
+    extra = {key: value for key, value in checkpoint.extra.items() if key != RULE_KEY}
     if found is not None:  # on rank 0
         curve, (cheapest, *_, dearest) = found.curve, found.curve.points
         run.log.write("calibrate", **curve.summary())
@@ -290,6 +276,8 @@ def calibrate(run: Run) -> None:
             run.log.say(
                 "calibrate: somewhere more tokens do worse, by more than the interval; the curve there is a mean"
             )
+        if found.rule is not None:
+            run.log.say(f"calibrate: {found.rule}")
         extra |= found.facts()
     run.save(run.checkpoint_file, checkpoint.label_names, checkpoint.parts, extra)
 

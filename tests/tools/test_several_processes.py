@@ -169,9 +169,11 @@ LAUNCHERS = {
 
 @pytest.mark.parametrize("launcher", list(LAUNCHERS))
 def test_launchers_start_the_same_command(config, launcher):
-    """DeepSpeed, the default for several processes, in bfloat16; by torchrun with ZeRO 1, by its own launcher with ZeRO 3."""
+    """DeepSpeed, the default for several processes, in bfloat16; by torchrun with ZeRO 1 and labels on held-out folds, by its own
+    launcher with ZeRO 3."""
     folder = with_data(config, f"by_{launcher}")
     arguments = ["--cfg", str(config), f"run.dir={folder}", "run.dtype=auto", "run.tensorboard=true"]
+    arguments.append(f"lengths.folds={2 if launcher == 'torchrun' else 0}")
     stage = 1 if launcher == "torchrun" else 3
     port = str(20000 + os.getpid() % 10000)
     command = [sys.executable, "-m", *LAUNCHERS[launcher], port, str(TOOLS / "train_net.py"), *arguments]
@@ -185,5 +187,7 @@ def test_launchers_start_the_same_command(config, launcher):
     assert result.returncode == 0, result.stderr
     assert json.loads((folder / "report.json").read_text())["samples"] == {"evaluated": 21, "failed": 0}
     assert list((folder / "tensorboard").iterdir())
+    labels = (folder / "lengths.csv").read_text().splitlines()[1:]
+    assert [int(line.split(",")[0]) for line in labels] == list(range(44))
     weights = load_checkpoint(folder / "checkpoint.safetensors").parts["raw"]
     assert {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()} == {torch.float32}

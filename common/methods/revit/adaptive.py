@@ -7,7 +7,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from revit.common.models.base import GridModel, Reduction
 from revit.common.models.grid import TokenGrid
+from revit.common.system.errors import UserError
 
 DITHER = 1e-3
 """Largest addition to the scores, in log odds: a fortieth of a percent of probability, or less. It orders inputs of which
@@ -38,6 +39,14 @@ def score_grids(logits: Tensor) -> Tensor:
     shorter = logits.flip(1).logcumsumexp(1).flip(1)[:, 1:]  # that grid or a shorter one
     longer = logits.logcumsumexp(1)[:, :-1]
     return (shorter - longer).clamp(-1e6, 1e6).float()
+
+
+def confident_grids(logits: Tensor, confidence: float | None) -> Tensor:
+    """Return the grid index (B,) for the assigner's logits (B, k): see `AdaptiveClassifier.confidence`."""
+    if confidence is None:
+        return logits.argmax(dim=1)
+    suffices = logits.float().softmax(dim=1).flip(1).cumsum(dim=1).flip(1)  # (B, k), falling from 1
+    return (suffices[:, 1:] >= confidence).sum(dim=1)
 
 
 def dither(inputs: Tensor) -> Tensor:
@@ -114,14 +123,21 @@ class LengthPolicy:
     """
 
     def __init__(
-        self, target: float, prices: Sequence[float], assigner_price: float, steps: Steps | None, hold: bool = True
+        self,
+        target: float,
+        prices: Sequence[float],
+        assigner_price: float,
+        steps: Steps | None,
+        hold: bool = True,
+        why: str = "",
     ) -> None:
-        """Take the GMACs of every grid, longest first, as `prices`, which fall."""
+        """Take the GMACs of every grid, longest first, as `prices`, which fall; `why`: words for who decided so, if not the user."""
         self.target = target
         self.prices = tuple(prices)
         self.assigner_price = assigner_price if steps is not None else 0.0
         self.steps = steps
         self.hold = hold
+        self.why = why
         self.num_inputs = 0
         self.counts = [0] * len(self.prices)
         """Counts of inputs by grid."""
@@ -246,7 +262,8 @@ class AdaptiveClassifier(nn.Module):
 
     `confidence`: None takes the assigner's most probable grid, as the paper does; a number gives every input the
     shortest grid that suffices with at least this probability by the assigner's softmax (a grid suffices where the
-    label is it or a shorter one). With two grids 0.5 is the paper's rule; more is more cautious.
+    label is it or a shorter one). With two grids 0.5 is the paper's rule; more is more cautious. "auto" is for a `policy`
+    that a calibration found.
 
     `policy` takes the place of both where lengths are chosen for a mean cost, see `LengthPolicy`.
     """
@@ -256,7 +273,7 @@ class AdaptiveClassifier(nn.Module):
         model: GridModel,
         assigner: nn.Module | None = None,
         max_batch: int = 32,
-        confidence: float | None = None,
+        confidence: float | Literal["auto"] | None = None,
         grids: Sequence[TokenGrid] | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
@@ -279,16 +296,20 @@ class AdaptiveClassifier(nn.Module):
         return served.eval()
 
     def assign(self, inputs: Tensor) -> Tensor:
-        """Choose the grid index (B,) of inputs (B, C, ...). Without an assigner and a policy, the longest grid for all."""
+        """Choose the grid index (B,) of inputs (B, C, ...). Without an assigner and a policy, the longest grid for all.
+
+        UserError for a confidence that no calibration has found yet.
+        """
         if self.policy is not None:
             return self.policy(inputs, self.assigner)
         if self.assigner is None:
             return torch.zeros(len(inputs), dtype=torch.long, device=inputs.device)
-        logits = self.assigner(inputs)
-        if self.confidence is None:
-            return logits.argmax(dim=1)
-        suffices = logits.float().softmax(dim=1).flip(1).cumsum(dim=1).flip(1)  # (B, k), falling from 1
-        return (suffices[:, 1:] >= self.confidence).sum(dim=1)
+        if self.confidence == "auto":
+            raise UserError(
+                "assigner.confidence is auto, and this checkpoint is not calibrated so; train_net --stage calibrate does it, or "
+                "give a grid or a number for assigner.confidence"
+            )
+        return confident_grids(self.assigner(inputs), self.confidence)
 
     def forward(self, inputs: Tensor, grid_index: Tensor | None = None) -> AdaptiveOutput:
         """Classify normalised inputs (B, C, ...), each at its grid (B,): the assigner's choice, or those given instead."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from revit.common.data.balance import scaled
-from revit.common.data.flat import GrowingStrings
+from revit.common.data.flat import FlatStrings, GrowingStrings
 from revit.common.models.grid import TokenGrid, longest_first
 from revit.common.system.errors import UserError
 from revit.common.system.files import write_lines
@@ -75,6 +75,20 @@ class LengthLabels:
     def labels(self) -> Tensor:
         """Grid index (N,), or -1 for dropped samples."""
         return smallest_correct(self.correct, self.none_correct)
+
+    @classmethod
+    def joined(cls, parts: Sequence[LengthLabels]) -> LengthLabels:
+        """Return the labels of several parts of one list as one, in the list's order."""
+        ids, order = torch.cat([part.ids for part in parts]).sort()
+        paths = FlatStrings.of(path for part in parts for path in part.paths)
+        return cls(
+            grids=parts[0].grids,
+            ids=ids,
+            paths=paths.take(order.tolist()),
+            targets=FlatStrings.of(target for part in parts for target in part.targets).take(order.tolist()),
+            correct=torch.cat([part.correct for part in parts])[order],
+            none_correct=parts[0].none_correct,
+        )
 
     def by_id(self, paths: Sequence[str], source: str) -> Tensor:
         """Return labels (len(paths),) in the order of a split's list, -1 where it has none; `source` names the labels' file.

@@ -12,7 +12,7 @@ from revit.common.data.formats.base import read_source
 from revit.common.data.formats.path_label import PathLabel
 from revit.common.data.lists import SampleList
 from revit.common.data.options import SourceOptions
-from revit.common.data.split_off import SplitOff, groups_of
+from revit.common.data.split_off import SplitOff, folds_of, groups_of
 from revit.common.system.errors import UserError
 
 
@@ -102,3 +102,35 @@ def test_lists_that_are_given_are_kept(tmp_path):
     assert lengths() == [80, 10, 10]
     assert lengths(test=str(tmp_path / "test.txt")) == [90, 10, 7]
     assert lengths(val=str(tmp_path / "test.txt")) == [100, 7]
+
+
+@pytest.mark.parametrize("samples", [ucf(), made([f"{n}.mp4" for n in range(90)], [n % 3 for n in range(90)])])
+@pytest.mark.parametrize("num_folds", [2, 5])
+def test_folds_divide_every_class_and_no_source(samples, num_folds):
+    folds = folds_of(samples, num_folds, seed=1)
+    assert len(folds) == num_folds
+    assert sorted(np.concatenate(folds).tolist()) == list(range(len(samples)))
+    groups = np.array(groups_of(samples))
+    assert sum(len(set(groups[positions])) for positions in folds) == len(set(groups))
+    for positions in folds:
+        counts = np.bincount(samples.labels[positions], minlength=3)
+        assert counts.max() - counts.min() <= 0
+        assert counts.sum() == len(samples) / num_folds
+
+
+def test_folds_depend_on_the_seed_and_the_names_alone():
+    samples = ucf()
+    order = np.random.default_rng(0).permutation(len(samples))
+    shuffled = samples.at(order)
+
+    def named(of, seed):
+        return [sorted(of.path(position) for position in positions) for positions in folds_of(of, 3, seed)]
+
+    assert named(samples, 1) == named(shuffled, 1)
+    assert named(samples, 1) != named(samples, 2)
+
+
+def test_more_folds_than_sources_are_refused():
+    samples = made(["a.mp4", "b.mp4", "c.mp4"], [0, 1, 2])
+    with pytest.raises(UserError, match=r"its 3 samples are of 3 sources, too few for 4 folds; lower lengths\.folds"):
+        folds_of(samples, 4, 0)

@@ -49,6 +49,23 @@ def test_what_is_saved_is_read_back(tmp_path):
     assert labels.shares() == {"6x6": 0.5, "3x3": 0.5}
 
 
+def test_parts_are_joined_in_the_lists_order():
+    def part(ids, right):
+        return LengthLabels(
+            grids=longest_first([6, 3]),
+            ids=torch.tensor(ids),
+            paths=[f"{id}.mp4" for id in ids],
+            targets=[f"{id % 2};7" for id in ids],
+            correct=torch.tensor([[True, right]] * len(ids)),
+        )
+
+    joined = LengthLabels.joined([part([1, 4], True), part([0, 2, 5], False)])
+    assert joined.ids.tolist() == [0, 1, 2, 4, 5]
+    assert list(joined.paths) == ["0.mp4", "1.mp4", "2.mp4", "4.mp4", "5.mp4"]
+    assert list(joined.targets) == ["0;7", "1;7", "0;7", "0;7", "1;7"]
+    assert joined.labels.tolist() == [0, 1, 0, 1, 0]
+
+
 @pytest.mark.parametrize("text", ["", "id,path\n1,a\n", "id,path,target,length,correct_6x6\nx,a,0,6x6,1\n"])
 def test_a_foreign_file_is_refused(tmp_path, text):
     (tmp_path / "lengths.csv").write_text(text)
