@@ -62,8 +62,9 @@ def _of_fixed_grids(report: Mapping[str, Any]) -> Verdict:
 def _of_assigner(report: Mapping[str, Any], asks: bool) -> Verdict:
     adaptive, longest, random = report["adaptive"], report["fixed"][0], report["random"]
     inputs = report.get("inputs", "samples")
+    what, cost = "right" if longest.get("map") is None else "overlap", adaptive["gmacs"] / longest["gmacs"]
     measured = (
-        f"{adaptive['top1']:.1f} % {'right' if longest.get('map') is None else 'overlap'} at {_percent(adaptive['gmacs'] / longest['gmacs'])} of the cost of {longest['grid']} "
+        f"{adaptive['top1']:.1f} % {what} at {_percent(cost)} of the cost of {longest['grid']} "
         f"({adaptive['top1'] - longest['top1']:+.1f} points)"
     )
     if not asks and "length_rule" in report:
