@@ -49,9 +49,9 @@ def _judged(report: Mapping[str, Any], asks: bool) -> Verdict:
 def _of_fixed_grids(report: Mapping[str, Any]) -> Verdict:
     longest, num = report["fixed"][0], report["samples"]["evaluated"]
     low, high = (100 * limit for limit in wilson(longest["top1"] / 100, num))
-    several = report.get("protocol", {}).get("labels") == "several"
+    several = longest.get("map") is not None
     text = f"{'labels and answers overlap' if several else 'top-1'} {longest['top1']:.2f} % (95 %: {low:.1f} to {high:.1f})"
-    if longest.get("map") is not None:
+    if several:
         text += f", mAP {longest['map']:.2f} %,"
     text += f" of {num:,} {report.get('inputs', 'samples')} at {longest['gmacs']:.4g} GMACs a view"
     if "chance" in report:
@@ -62,8 +62,9 @@ def _of_fixed_grids(report: Mapping[str, Any]) -> Verdict:
 def _of_assigner(report: Mapping[str, Any], asks: bool) -> Verdict:
     adaptive, longest, random = report["adaptive"], report["fixed"][0], report["random"]
     inputs = report.get("inputs", "samples")
+    what, cost = "right" if longest.get("map") is None else "overlap", adaptive["gmacs"] / longest["gmacs"]
     measured = (
-        f"{adaptive['top1']:.1f} % right at {_percent(adaptive['gmacs'] / longest['gmacs'])} of the cost of {longest['grid']} "
+        f"{adaptive['top1']:.1f} % {what} at {_percent(cost)} of the cost of {longest['grid']} "
         f"({adaptive['top1'] - longest['top1']:+.1f} points)"
     )
     if not asks and "length_rule" in report:

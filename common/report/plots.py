@@ -103,6 +103,7 @@ def accuracy_plot(run: RunReport, key: str, against: str = "gmacs") -> str:
                 order = 5 - size / 100
                 axes.errorbar(**_bars([row]), **style, markeredgewidth=1.5, capsize=3, label=named, zorder=order)
         _draw_legend(axes, 2 if any(row["hollow"] for row in rows) else 3)
+        axes.locator_params(axis="x", nbins=6)  # small costs have long numbers
         axes.set(xlabel=unit, ylabel=run.accuracy_name)
 
     return svg(draw, key, f"top-1 against {label}")
@@ -122,6 +123,7 @@ def runs_plot(runs: Sequence[RunReport], key: str) -> str:
             axes.errorbar(**_bars(fixed), **style, fmt=f"{shape}-", capsize=2, label=name)
             if stars:
                 axes.errorbar(**_bars(stars), **style, fmt=MARKS["adaptive"][0], markersize=11, capsize=2)
+        axes.locator_params(axis="x", nbins=6)
         axes.set(xlabel="GMACs of a view", ylabel=runs[0].accuracy_name)
         _draw_legend(axes, 1)
 

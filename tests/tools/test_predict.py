@@ -113,6 +113,20 @@ def test_every_input_gets_one_answer_or_one_error(place: Path, capsys: Any) -> N
     assert "Traceback" not in shown.err
 
 
+def test_a_reader_that_leaves_takes_no_file_with_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[None] = []
+
+    def gone(*_: Any, **__: Any) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("predict._show", gone)
+    monkeypatch.setattr("predict.print_nowhere", lambda: left.append(None))
+    paths = [write_clip(place / "left" / f"{number}.mp4", number) for number in range(2)]
+    status, answers = run_tool(place, "--checkpoint", place / "run", *paths)
+    assert (status, [Path(answer["path"]).name for answer in answers]) == (0, ["0.mp4", "1.mp4"])
+    assert left
+
+
 def test_status_is_0_when_every_path_led_somewhere(place: Path) -> None:
     status, rows = run_tool(place, "--checkpoint", place / "run", place / "clips", "--topk", 2)
     assert status == 0

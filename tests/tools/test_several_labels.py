@@ -143,6 +143,7 @@ def test_the_page_and_the_table(pictures: Path, capsys: pytest.CaptureFixture[st
     page, table = pictures / "page.html", pictures / "table.md"
     assert tool_report.main([str(pictures / "run"), "--html", str(page), "--markdown", str(table)]) == 0
     text = page.read_text()
+    assert "All samples" in text
     check(text)
     for wanted in ("mAP %", "overlap %", "average precision %", "Expected calibration error", "on val"):
         assert wanted in text

@@ -115,3 +115,15 @@ def test_of_little_nothing_is_said():
     """What older runs wrote is enough."""
     content = {"fixed": [{"grid": "6x6", "top1": 50.0, "gmacs": 1.0}], "samples": {"evaluated": 0, "failed": 1}}
     assert verdict(content) == ("top-1 50.00 % (95 %: 0.0 to 100.0) of 0 samples at 1 GMACs a view", True)
+
+
+def test_several_labels_are_not_called_right():
+    """Their accuracy is an overlap, and they have a mean average precision."""
+    fixed = [{"grid": "6x6", "top1": 61.0, "map": 70.0, "gmacs": 1.0}]
+    content = {"fixed": fixed, "samples": {"evaluated": 50, "failed": 0}, "inputs": "clips"}
+    assert verdict(content).text.startswith(
+        "labels and answers overlap 61.00 % (95 %: 47.2 to 73.3), mAP 70.00 %, of 50 clips"
+    )
+    assigned = {"top1": 61.0, "gmacs": 0.7, "share": {"6x6": 0.5}, "interval": [5.0, 9.0]}
+    content |= {"adaptive": assigned, "random": {"top1": 54.0, "gmacs": 0.7}}
+    assert verdict(content).text.startswith("The assigner pays: 61.0 % overlap at 70 % of the cost of 6x6")
