@@ -3,7 +3,7 @@
     python benchmarks/page.py runs/demo/report.html [--shots FOLDER]
 
 At a desktop's and at a phone's width: every picture is there, nothing was written to the console, nothing was asked of a
-network, and the page is no wider than its window. Wants Chromium (Debian: apt-get install chromium) and no other package.
+network, tables sort, and the page is no wider than its window. Wants Chromium (Debian: apt-get install chromium) and no other package.
 """
 
 from __future__ import annotations
@@ -28,6 +28,21 @@ TIMEOUT = 120
 """Seconds."""
 FRAME = """<body style="margin:0"><iframe src="{page}" style="border:0;width:{width}px;height:{height}px"></iframe><script>
 const frame = document.querySelector("iframe");
+function sorts(page) {{
+  for (const table of page.querySelectorAll("table.sortable")) {{
+    const texts = (column) => [...table.tBodies[0].rows].map((row) => row.cells[column].textContent);
+    for (const [column, button] of [...table.querySelectorAll("th button")].entries()) {{
+      const before = texts(column);
+      button.click();
+      const up = texts(column);
+      button.click();
+      const down = texts(column);
+      if (up.join() !== down.reverse().join() || [...up].sort().join() !== before.sort().join()) return false;
+    }}
+    if (!table.querySelector("th[aria-sort=descending]")) return false;
+  }}
+  return true;
+}}
 onload = () => setTimeout(() => {{
   const page = frame.contentDocument, root = page.documentElement, images = [...page.images];
   const drawings = [...page.querySelectorAll("svg")];
@@ -37,6 +52,7 @@ onload = () => setTimeout(() => {{
     drawings: drawings.length,
     empty: drawings.filter((one) => one.getBoundingClientRect().height < 50).length,
     tables: page.querySelectorAll("table").length,
+    sorted: sorts(page),
     asked: frame.contentWindow.performance.getEntriesByType("resource").map((one) => one.name),
     width: root.scrollWidth, window: root.clientWidth, height: root.scrollHeight}});
 }}, 500);
@@ -80,6 +96,8 @@ def look_at(page: Path, width: int, shot: Path | None) -> tuple[dict[str, Any], 
     problems += [f"console: {line}" for line in done.stderr.splitlines() if ":CONSOLE" in line]
     if found["broken"] or found["empty"]:
         problems.append(f"{found['broken']} pictures and {found['empty']} drawings are not there")
+    if not found["sorted"]:
+        problems.append("a table does not sort when its headings are pressed")
     if not found["tables"]:
         problems.append("no table in it")
     if found["width"] > found["window"]:

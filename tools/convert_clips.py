@@ -65,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"what is finished stays in {plan.out}; the same command goes on", file=sys.stderr)
         raise
+    if values.json:
+        write_json(values.json, result)
     counts, reading, broken = result["files"], result["reading"], result["broken"]
     num_files = counts["converted"] + counts["already_there"]
     rows = [{"": when, "files": num_files, "megabytes": result["bytes"][when] / 1e6} for when in ("before", "after")]
@@ -80,8 +82,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(broken) > SHOWN_BROKEN:
         print(f"... and {len(broken) - SHOWN_BROKEN} more: {plan.beside('broken.txt')}", file=sys.stderr)
     print(f"set {' '.join(result['set'])}")
-    if values.json:
-        write_json(values.json, result)
     return 0
 
 

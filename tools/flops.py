@@ -51,11 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows += cost_rows(Path(path).stem, options, modality, _shares(Path(options.run.dir)))
     more = [row for row in rows if "rule" in row]
     forward = [row for row in rows if "rule" not in row]
+    if values.json:
+        write_json(values.json, rows)
     print_table("Cost of one forward pass, batch 1, attention included", COLUMNS, forward)
     if more:
         print_table("Other costs", MORE_COLUMNS, more)
-    if values.json:
-        write_json(values.json, rows)
     return 0
 
 

@@ -14,7 +14,7 @@ import environment  # noqa: F401 (it says what to do where the project is not in
 
 from revit.common.serving.answer import Answer, find_files
 from revit.common.serving.options import PRECISIONS, Compile
-from revit.common.system.command_line import add_json, on_one_line, parse, parser, tool
+from revit.common.system.command_line import add_json, on_one_line, parse, parser, print_nowhere, tool
 from revit.common.system.errors import UserError
 from revit.common.system.files import write_json
 
@@ -129,7 +129,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(policy.why, file=sys.stderr)
         for answer in engine.predict(found):
             answers.append(answer)
-            _show(answer)
+            try:
+                _show(answer)
+            except BrokenPipeError:  # whoever read this left; the file is wanted all the same
+                if not values.json:
+                    raise
+                print_nowhere()
         budget = engine.budget
     if budget is not None:
         print(budget_line(budget), file=sys.stderr)

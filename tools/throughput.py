@@ -175,9 +175,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     kinds |= {peer.name: kind for kind, those in peers.items() for peer in those if isinstance(peer, Reference)}
     for row in rows:
         row |= {"kind": kinds[row["name"] if row["name"] in kinds else row["config"]], "command": values.command}
-    print_table(f"Speed on {device_name(device)}, median of {values.rounds} rounds or more", COLUMNS, rows)
     if values.json:
         write_json(values.json, rows)
+    print_table(f"Speed on {device_name(device)}, median of {values.rounds} rounds or more", COLUMNS, rows)
     return 0
 
 
@@ -212,9 +212,9 @@ def _training(values: argparse.Namespace) -> int:
             made = training_rows(path.stem, case, measure_training(case, values.rounds))
             rows += [{**row, "command": values.command} for row in made]
     title = f"A training step on {rows[0]['device']} per process, median of {values.rounds} rounds"
-    print_table(title, TRAINING_COLUMNS, rows)
     if values.json:
         write_json(values.json, rows)
+    print_table(title, TRAINING_COLUMNS, rows)
     return 0
 
 
@@ -238,9 +238,9 @@ def _data(arguments: argparse.ArgumentParser, values: argparse.Namespace) -> int
     device, workers = pick_device(options.run.device), sorted({*(values.workers or (0, 1, 2, 4))})
     with dead_workers_explained():
         found = measure_data(options, modality, DECODERS.get(modality.name), values.data, device, workers, seconds)
-    print_data(found)
     if values.json:
         write_json(values.json, found.as_json())
+    print_data(found)
     return 0
 
 

@@ -59,7 +59,7 @@ def data_warnings(lists: Mapping[Split, SampleList], names: Sequence[str], noun:
     train = lists.get("train")
     for split in ("val", "test"):
         other = lists.get(split)
-        if train is None or other is None or (split == "test" and other is lists.get("val")):
+        if train is None or other is None or (split == "test" and "val" in lists and _same_files(lists["val"], other)):
             continue
         shared = len(np.intersect1d(_keys(train), _keys(other)))
         if shared:

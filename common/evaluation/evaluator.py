@@ -155,7 +155,7 @@ class Evaluator:
         if calibration is not None and not calibration.curve.is_of(costs.grids):
             calibration = None  # of inputs of another size, as the settings may say
         cascade = None if calibration is None else calibration.cascade
-        inputs = "clips" if len(self.modality.input_shape(self.options)) == 5 else "pictures"
+        inputs = self.modality.plural
         rule = {"said": policy.why, **classifier.facts[RULE_KEY]} if policy is not None and policy.why else None
         report = adaptive_report(evaluation, costs, test.merge, test.num_random_draws, cascade, asks, inputs, rule)
         views = next(iter(evaluation.answers.values())).logits.shape[1]

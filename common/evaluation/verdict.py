@@ -32,11 +32,11 @@ def verdict(report: Mapping[str, Any], asks: bool = True) -> Verdict:
 
 
 def _judged(report: Mapping[str, Any], asks: bool) -> Verdict:
-    row, num = report.get("adaptive") or report["fixed"][0], report["samples"]["evaluated"]
-    inputs, chance = report.get("inputs", "samples"), report.get("chance")
-    if chance is not None and 100 * wilson(row["top1"] / 100, num)[0] <= chance:
+    best = max(row["top1"] for row in (*report["fixed"], report.get("adaptive", report["fixed"][0])))
+    num, inputs, chance = report["samples"]["evaluated"], report.get("inputs", "samples"), report.get("chance")
+    if chance is not None and 100 * wilson(best / 100, num)[0] <= chance:
         return Verdict(
-            f"The model knows no more than a guess: {row['top1']:.1f} % of {num:,} {inputs} right, always saying the "
+            f"The model knows no more than a guess: at best {best:.1f} % of {num:,} {inputs} right, always saying the "
             f"commonest class gets {chance:.1f} %. Look at what it sees (train_net --show-batch FILE.png), train longer "
             "(train.schedule.epochs) or start from trained weights (start.source)",
             False,

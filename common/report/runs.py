@@ -6,7 +6,6 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -140,15 +139,6 @@ class RunReport:
     def inputs(self) -> str:
         """Word for the samples: clips or pictures, or, of older runs, samples."""
         return str(self.content.get("inputs") or self.content.get("speed", {}).get("inputs", "samples"))
-
-    @property
-    def date(self) -> str | None:
-        """Date and time of the evaluation; of older runs those of their report.json."""
-        written = self.content.get("date")
-        if written is None and self.folder is not None:
-            changed = (self.folder / "report.json").stat().st_mtime
-            written = datetime.fromtimestamp(changed, timezone.utc).isoformat(timespec="seconds")
-        return None if written is None else str(written)[:16].replace("T", " ") + " UTC"
 
     @property
     def judged(self) -> Verdict:

@@ -115,7 +115,6 @@ class ReportFile(Section):
     good: bool | None = None
     inputs: str | None = None
     chance: Percent | None = None
-    date: str | None = None
     failures: list[Failure] = []
     protocol: dict[str, Any] = {}
     data: dict[str, DataCheck] = {}

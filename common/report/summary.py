@@ -8,6 +8,7 @@ import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -74,13 +75,15 @@ class RunSummary:
     """Curves by stage."""
     samples: tuple[Mapping[str, str], ...] = ()
     """Rows of predictions.csv."""
+    date: str | None = None
+    """When it was evaluated, UTC."""
     missing: tuple[str, ...] = ()
     """Sentences on what is not there, and how to get it."""
 
 
 def summarize(run: RunReport) -> RunSummary:
     """Read what lies beside the run's report.json."""
-    record, training, missing = None, {}, []
+    record, training, date, missing = None, {}, None, []
     samples: tuple[Mapping[str, str], ...] = ()
     if run.folder is not None:
         try:
@@ -95,13 +98,14 @@ def summarize(run: RunReport) -> RunSummary:
         except UserError as error:
             again = resume_command(run.folder, "evaluate")
             missing.append(f"No table of all samples: {error}. To have it, evaluate again: {again}")
+        date = _evaluated(run.folder)
         training = read_training(run.folder / "log.jsonl")
         if not training:
             missing.append(f"No training curves: {run.folder / 'log.jsonl'} says nothing of a training.")
     if "speed" not in run.content:
         command = f"python tools/report.py {shlex.quote(run.name)} --measure"
         missing.append(f"No speed: it was not measured. To have it: {command}")
-    return RunSummary(run, record, training, samples, tuple(missing))
+    return RunSummary(run, record, training, samples, date, tuple(missing))
 
 
 def as_json(summaries: Sequence[RunSummary]) -> dict[str, Any]:
@@ -121,6 +125,7 @@ def _run_json(summary: RunSummary, letter: str) -> dict[str, Any]:
         "verdict": run.judged.text,
         "clock": run.time_verdict,
         "method": run.method,
+        "evaluated": summary.date,
         "protocol_letter": letter,
         "rows": run.rows(),
         **{key: run.content[key] for key in COPIED if key in run.content},
@@ -148,6 +153,13 @@ def _read_record(run: RunReport, path: Path) -> EvaluationRecord:
         if all(abs(top1[grid] - reported[grid]) < TOLERANCE for grid in record.grids):
             return record
     raise UserError(f"{path}: of another evaluation than report.json")
+
+
+def _evaluated(folder: Path) -> str:
+    """Return when the run was evaluated: by its log, which is no part of its figures, else by the time of report.json."""
+    ends = [line.get("time") for line in _log_lines(folder / "log.jsonl") if line.get("stage") == "evaluate"]
+    times = [time for time in ends if is_number(time)] or [(folder / "report.json").stat().st_mtime]
+    return datetime.fromtimestamp(times[-1], timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _read_samples(run: RunReport, path: Path) -> tuple[Mapping[str, str], ...]:

@@ -50,13 +50,18 @@ def tool(main: Main) -> Callable[..., int]:
             print("interrupted", file=sys.stderr)
             return 130
         except BrokenPipeError:  # the reader of our output left (`... | head`)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            print_nowhere()
             return 1
         except Exception:
             traceback.print_exc()
             return 1
 
     return wrapped
+
+
+def print_nowhere() -> None:
+    """Let what is printed from now on go nowhere, as nobody reads it any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parser(description: str, example: str) -> argparse.ArgumentParser:

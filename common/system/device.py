@@ -128,5 +128,5 @@ def _field(*names: str) -> str:
 
 def counted(number: int, noun: str) -> str:
     """Return "1 core", "2 cores", "2 processes"."""
-    plural = f"{noun}es" if noun.endswith(("s", "ch")) else f"{noun}s"
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
     return f"{number} {noun if number == 1 else plural}"

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 
-from revit.common.system.device import counted
 from revit.common.training.meter import Meter
 
 BATCHES, SECONDS = 5, 5.0
@@ -49,7 +48,7 @@ class FirstEstimate:
             return
         self.said = True
         each, waited = seconds / len(measured), waited / len(measured)
-        pace = counted(len(self._batches), "batch")
+        pace = "batch" if len(self._batches) == 1 else f"{len(self._batches)} batches"
         text = f"{self.name}: about {_shown(each * batches_left)} to go, by the pace of the first {pace}"
         if self.rest is not None:
             after = self.rest(waited / samples_at_once, (each - waited) / samples_at_once)

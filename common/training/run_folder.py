@@ -171,8 +171,10 @@ class StageBook:
         folder = states_folder(self.path.parent, name)
         if not but_the_last:
             shutil.rmtree(folder, ignore_errors=True)
-        for old in sorted(folder.glob("update-*"))[:-1]:
-            old.unlink(missing_ok=True)
+        last = max(folder.glob("update-*.pt"), default=None)
+        for path in folder.glob("update-*"):
+            if path != last:
+                path.unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -68,7 +68,7 @@ def say_closing(run: Run) -> None:
 
 
 def closing(report: Mapping[str, Any], samples: SampleList, names: Sequence[str], noun: str) -> list[str]:
-    """Return the result in a line, and what to do in another if it is no better than chance.
+    """Return the result in a line, and what to do in another if it is no better than chance; else what the assigner is worth.
 
     report: of `report.json`.  samples: the tested list.
     """
@@ -94,4 +94,6 @@ def closing(report: Mapping[str, Any], samples: SampleList, names: Sequence[str]
             f"WARNING this is no better than chance, as far as {num} {noun} tell: look at what the model sees (--show-batch FILE.png), "
             "begin with trained weights (start.source), or raise train.schedule.epochs and start again: it goes on"
         )
+    elif "adaptive" in report:
+        lines.append(f"verdict: {report['verdict']}")
     return lines

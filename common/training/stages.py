@@ -6,7 +6,6 @@ import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -297,7 +296,6 @@ def evaluate(run: Run) -> None:
     if "budget" in report:
         run.log.say(budget_line(report["budget"]))
     report["seconds"] = {**run.seconds, "evaluate": round(time.perf_counter() - start, 3)}
-    report["date"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
     run.context.on_main(lambda: _write_report(run, report, evaluation, classifier))
     if not options.has_lengths:
         checkpoint = load_checkpoint(run.model_file)

@@ -78,7 +78,7 @@ def goes_on(folder: Path, whole: dict[str, torch.Tensor]) -> None:
     for name, weight in weights(folder).items():
         assert torch.equal(weight, whole[name]), name
     assert not list(folder.rglob("*.part"))
-    assert not list(folder.rglob("update-*"))
+    assert [path.suffix for path in folder.rglob("update-*")] == [".pt"]  # the last, for more epochs
     for line in (folder / "run" / "log.jsonl").read_text().splitlines():
         json.loads(line)
 

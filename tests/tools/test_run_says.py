@@ -215,6 +215,13 @@ def test_a_result_is_held_against_the_largest_class_too(top1, warned):
     assert all("start.source" in line and "train.schedule.epochs" in line for line in warnings)
 
 
+def test_a_list_that_is_trained_and_tested_is_said_once_whatever_it_is_called(config, capfd):
+    whole = f"{config.parent / 'train'}"
+    _, lines = said(config, capfd, *FEW, f"data.source.val={whole}", f"data.source.test={whole}")
+    assert sum("are trained on as well" in line for line in lines) == 1
+    assert "data: 20 pictures, 2 classes (dark, light); val 20, the same files as train; test 20, the same" in lines[1]
+
+
 def test_several_labels_are_held_against_their_shares():
     samples = listed(0, 0, 0, 1).with_label_sets()
     report = {"fixed": [{"grid": "2x2", "map": 71.0}], "samples": {"evaluated": 4}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import closing, suppress
 
 import numpy as np
@@ -39,11 +40,12 @@ def span_warning(clips: SampleList, options: ClipOptions) -> str | None:
                 seconds.append(told[-1].num_frames / told[-1].fps)
     span = span_frames(frames.num_frames, frames.sampling_rate, frames.target_fps) / frames.target_fps
     short = [length for length in seconds if length < span * 0.99]
-    if len(short) <= len(seconds) / 10:
+    let_pass = len(seconds) // 10
+    if len(short) <= let_pass:
         return None
-    rate = float(np.median(seconds)) * frames.target_fps / frames.num_frames
+    rate = sorted(seconds)[let_pass] * frames.target_fps / frames.num_frames
+    other = f", or data.frames.sampling_rate={math.floor(10 * rate) / 10:g} or less" if rate >= 1 else ""
     return (
         f"data.frames: {len(short)} of {len(seconds)} clips looked at are shorter than the {span:.1f} s that a model's "
-        f"{frames.num_frames} frames span, so that frames repeat; set data.frames.sampling=segments (spread over the clip), or "
-        f"data.frames.sampling_rate={max(rate, 1):.2g} or less"
+        f"{frames.num_frames} frames span, so that frames repeat; set data.frames.sampling=segments (spread over the clip){other}"
     )

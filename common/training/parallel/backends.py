@@ -98,7 +98,7 @@ def check_training(
         backend = _deepspeed(train, device, dtype, accumulate, train.clip_grad_norm, options)
         backend.settings(optimizer, context.size, section)
     few = [] if num_samples is None else few_samples(section, train, division.num_ranks, num_samples)
-    return [*passed_over(options, division.backend), *few]
+    return [*passed_over(options, division.backend), *(f"WARNING {line}" for line in few)]
 
 
 FEW_UPDATES = 50

@@ -87,7 +87,7 @@ def test_a_model_that_guesses_is_told_before_all_else():
     report = report_of(TARGETS > 0, TARGETS > 0, torch.zeros(NUM, dtype=torch.long))
     assert report["chance"] == pytest.approx(100 / 3)
     assert report["verdict"].startswith(
-        "The model knows no more than a guess: 33.3 % of 300 clips right, always saying the"
+        "The model knows no more than a guess: at best 33.3 % of 300 clips right, always saying the"
     )
     for way in ("--show-batch", "train.schedule.epochs", "start.source"):
         assert way in report["verdict"]

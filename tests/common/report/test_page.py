@@ -241,8 +241,12 @@ def test_the_tool_writes_all_three(tmp_path, capsys):
 
 
 def test_title_date_and_headline_numbers(tmp_path):
-    content = content_of(made_record()) | {"date": "2026-03-04T05:06:07+00:00", "chance": 25.0, "inputs": "clips"}
-    page = check(render([summarize(save_run(tmp_path / "a", made_record(), content))]))
+    content = content_of(made_record()) | {"chance": 25.0, "inputs": "clips"}
+    run = save_run(tmp_path / "a", made_record(), content, log=False)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", summarize(run).date)  # of the file
+    line = {"event": "stage", "stage": "evaluate", "time": 1772600767.5}
+    (run.folder / "log.jsonl").write_text(json.dumps(line) + "\n")
+    page = check(render([summarize(run)]))
     assert page.texts[0] == str(tmp_path / "a")
     assert page.texts[1].endswith("Evaluated 2026-03-04 05:06 UTC.")
     row = content["adaptive"]
@@ -254,9 +258,6 @@ def test_title_date_and_headline_numbers(tmp_path):
         "time of one input 8 ms",
     ):
         assert wanted in page.text
-    del content["date"]
-    older = save_run(tmp_path / "a", made_record(), content)
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", older.date)
 
 
 def test_mistakes_stand_beside_right_answers(tmp_path):
