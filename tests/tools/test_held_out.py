@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 
 import predict
@@ -261,3 +262,15 @@ def test_samples_of_several_labels_are_held_out_too(tmp_path, capsys):
     assert calibrated["assigner"]["top1"] >= calibrated["longest_top1"] - 0.5 - 1e-6
     assert rule is not None
     assert str(calibrated["num_samples"]) in rule["said"]
+
+
+def test_a_recipe_that_keeps_the_best_model_keeps_that_of_each_fold(sources, tmp_path, capsys):
+    keeps = ["run.keep=best", "run.evaluate_every=1", "train.schedule.epochs=2", "lengths.folds=2"]
+    for stage in ("model", "lengths"):
+        assert train(sources, tmp_path / "run", *keeps, "--stage", stage) == 0
+    said = capsys.readouterr().err
+    for name in ("model", "lengths/fold1", "lengths/fold2"):
+        assert re.search(rf"{name}: keeps the one after epoch [12], the best on val", said)
+    assert (tmp_path / "run" / "best.safetensors").exists()  # the model's own, not a fold's
+    assert not (tmp_path / "run" / "states" / "lengths").exists()
+    assert len(rows(tmp_path / "run")) == NUM_TRAIN
