@@ -353,7 +353,7 @@ def test_only_a_better_model_replaces_the_best(finished, tmp_path):
     options = load(VideoRun, write_config(tmp_path))
     run = Run(options, VideoModality(), DistributedContext())
     network = torch.nn.Linear(1, 1)
-    keep = keeper(run, network, {})
+    keep = keeper(run, run.best_file, network, {})
     for epoch, top1 in ((1, 40.0), (2, 60.0), (3, 60.0), (4, 50.0)):
         torch.nn.init.constant_(network.weight, epoch)
         keep(epoch, top1)
