@@ -222,7 +222,10 @@ def test_a_list_that_is_trained_and_tested_is_said_once_whatever_it_is_called(co
     whole = f"{config.parent / 'train'}"
     _, lines = said(config, capfd, *FEW, f"data.source.val={whole}", f"data.source.test={whole}")
     assert sum("are trained on as well" in line for line in lines) == 1
-    assert "data: 20 pictures, 2 classes (dark, light); val 20, the same files as train; test 20, the same" in "\n".join(lines)
+    assert (
+        "data: 20 pictures, 2 classes (dark, light); val 20, the same files as train; test 20, the same"
+        in "\n".join(lines)
+    )
 
 
 def test_several_labels_are_held_against_their_shares():
