@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from revit.common.costs.flops import count_costs
+from revit.common.data.formats.base import Split
 from revit.common.methods.revit.adaptive import TokenLengthAssigner
 from revit.common.methods.run_options import RecipeOptions
 from revit.common.modality.load import build_assigner
 from revit.common.modality.modality import Modality
 from revit.common.models.base import GridModel
+
+LOG = logging.getLogger("revit.costs")
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+UNKNOWN_CLASSES = 2
+"""Classes that are counted where a configuration waits for its user's list."""
 
 
 def cost_rows(
@@ -45,7 +53,10 @@ def build(options: RecipeOptions, modality: Modality[Any]) -> tuple[GridModel, T
     """Build the untrained model, and the assigner where there are several grids. Leaves the random state as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = modality.build_model(options, modality.num_classes(options))
+        named = options.model.num_classes or any(modality.has_split(options, split) for split in SPLITS)
+        if not named:
+            LOG.warning("no list and no model.num_classes: counted with a head for %d classes", UNKNOWN_CLASSES)
+        model = modality.build_model(options, modality.num_classes(options) if named else UNKNOWN_CLASSES)
         return model, build_assigner(options.assigner, len(model.grids)) if options.has_lengths else None
 
 
