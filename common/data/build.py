@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,8 @@ def read_split(source: SourceOptions, split: Split, read: ReadList) -> SampleLis
     """Return the samples of one split, with the class names of `label_names` or else of the training list, from whose first
     label the others count as well.
 
-    Without a test list the val list is tested; with `split_off` what is not given is split off the training list. UserError if there is no list or it is faulty.
+    Without a test list the val list is tested; with `split_off` what is not given is split off the training list. UserError if
+    there is no list or it is faulty.
     """
     if source.parts and split in ("train", *source.parts):
         assert source.train is not None
@@ -42,9 +44,12 @@ def read_split(source: SourceOptions, split: Split, read: ReadList) -> SampleLis
 def _read(source: SourceOptions, where: str, split: Split, read: ReadList) -> SampleList:
     names = read_label_names(source.label_names) if source.label_names else None
     first_label = source.first_label
+    train_labels: Literal["names", "numbers"] | None = None
     if split != "train" and source.train is not None and (names is None or first_label is None):
         train = _read(source, source.train, "train", read)
-        names, first_label = names or train.names, train.first_label
+        if names is None:
+            names, train_labels = train.names, ("numbers" if train.names is None else "names")
+        first_label = train.first_label
     samples = read(
         ListRequest(
             where,
@@ -53,6 +58,7 @@ def _read(source: SourceOptions, where: str, split: Split, read: ReadList) -> Sa
             prefix=source.prefix,
             names=names,
             first_label=first_label,
+            train_labels=train_labels,
             fold=source.fold,
             label_column=source.label_column,
             format=source.format,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
@@ -33,9 +34,10 @@ class SplitOff:
 
     def take(self, samples: SampleList, part: Split) -> SampleList:
         """Return one part of a list; what it was read as says how all were split."""
-        positions = self.positions(samples)
+        groups = groups_of(samples)
+        positions = self.positions(samples, groups)
         counts = ", ".join(f"{name} {len(its)}" for name, its in positions.items())
-        sources = list(dict.fromkeys(groups_of(samples)))
+        sources = list(dict.fromkeys(groups))
         together = (
             f", files of one source together ({len(sources)} such as {sources[0]!r})"
             if len(sources) < len(samples)
@@ -44,13 +46,13 @@ class SplitOff:
         said = f"{samples.read_as}, split by seed {self.seed}: {counts}{together}"
         return replace(samples.at(positions[part]), read_as=said)
 
-    def positions(self, samples: SampleList) -> dict[Split, NDArray[np.int64]]:
+    def positions(self, samples: SampleList, groups: Sequence[str]) -> dict[Split, NDArray[np.int64]]:
         """Return the sorted positions of the samples in "train" and in each part. UserError if a class is left out of the training.
 
-        Groups are taken in an order that depends on the seed and their names alone, and go to the first part that still wants
+        groups: those of the samples, see `groups_of`. They are taken in an order that depends on the seed and their names alone, and go to the first part that still wants
         samples of their class: a new file does not move the others.
         """
-        groups, strata = groups_of(samples), strata_of(samples)
+        strata = strata_of(samples)
         members: dict[str, list[int]] = defaultdict(list)
         for position, group in enumerate(groups):
             members[group].append(position)

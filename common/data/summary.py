@@ -21,28 +21,36 @@ MOSTLY = 0.5
 """Share of the machine's cores that others use from which it is said."""
 
 
-def data_line(lists: Mapping[Split, SampleList], names: Sequence[str], noun: str) -> str:
-    """Return one line on the lists of a run: "data: 150 clips, 6 classes (Jump, Run, ...); val 96; test 96, the same files as val".
+def data_lines(lists: Mapping[Split, SampleList], names: Sequence[str], noun: str) -> tuple[str, list[str]]:
+    """Return the line on the lists of a run, and a warning for each thing in them that makes a result worthless or says less than
+    it seems to. lists: those of the run, the first of them the one that is trained on."""
+    keys: dict[int, NDArray[np.int64]] = {}
+    for samples in lists.values():  # one list may be there twice, and is read through once
+        if id(samples) not in keys:
+            keys[id(samples)] = _keys(samples)
+    by_split = {split: keys[id(samples)] for split, samples in lists.items()}
+    return _line(lists, by_split, names, noun), _warnings(lists, by_split, names, noun)
 
-    lists: those of the run, the first of them the one that is trained on.
-    """
+
+Keys = Mapping[Split, NDArray[np.int64]]
+
+
+def _line(lists: Mapping[Split, SampleList], keys: Keys, names: Sequence[str], noun: str) -> str:
+    """Return one line on the lists of a run: "data: 150 clips, 6 classes (Jump, Run, ...); val 96; test 96, the same files as val"."""
     parts: list[str] = []
-    earlier: dict[Split, SampleList] = {}
+    earlier: list[Split] = []
     for split, samples in lists.items():
         if not parts:
             parts.append(f"data: {len(samples)} {noun}, {len(names)} classes ({_some(names)})")
         else:
-            twin = next((other for other, its in earlier.items() if its is samples or _same_files(its, samples)), None)
+            twin = next((other for other in earlier if _are_same(keys[other], keys[split])), None)
             parts.append(f"{split} {len(samples)}" + (f", the same files as {twin}" if twin is not None else ""))
-        earlier[split] = samples
+        earlier.append(split)
     return "; ".join(parts)
 
 
-def data_warnings(lists: Mapping[Split, SampleList], names: Sequence[str], noun: str) -> list[str]:
-    """Return a line for each thing in the lists that makes a result worthless or says less than it seems to, with what to do.
-
-    Classes without samples, and files that are trained on and tested.
-    """
+def _warnings(lists: Mapping[Split, SampleList], keys: Keys, names: Sequence[str], noun: str) -> list[str]:
+    """Name classes without samples, and files that are trained on and tested, with what to do."""
     found: list[str] = []
     if len(names) == 1:
         found.append(
@@ -56,15 +64,14 @@ def data_warnings(lists: Mapping[Split, SampleList], names: Sequence[str], noun:
             counted = f"{len(missing)} of the {len(names)} classes" if len(missing) > 1 else "one class"
             step = "add some, or take the class out" if split == "train" else "its accuracy says nothing about it"
             found.append(f"data.source.{split}: no {noun} of {counted} ({_some(missing)}): {step}")
-    train = lists.get("train")
-    for split in ("val", "test"):
-        other = lists.get(split)
-        if train is None or other is None or (split == "test" and "val" in lists and _same_files(lists["val"], other)):
-            continue
-        shared = len(np.intersect1d(_keys(train), _keys(other)))
+    tested: list[Split] = [split for split in ("val", "test") if split in lists and "train" in lists]
+    if len(tested) == 2 and _are_same(keys["val"], keys["test"]):
+        tested = tested[:1]
+    for split in tested:
+        shared = len(np.intersect1d(keys["train"], keys[split]))
         if shared:
             found.append(
-                f"data.source.{split}: {shared} of its {len(other)} {noun} are trained on as well; what is right on them is no "
+                f"data.source.{split}: {shared} of its {len(lists[split])} {noun} are trained on as well; what is right on them is no "
                 "evidence: take them out of one of the lists"
             )
     return found
@@ -110,8 +117,9 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
 
 
-def _same_files(one: SampleList, two: SampleList) -> bool:
-    return len(one) == len(two) and len(np.setdiff1d(_keys(one), _keys(two))) == 0
+def _are_same(one: NDArray[np.int64], two: NDArray[np.int64]) -> bool:
+    """Say whether two lists have the same samples, in whatever order."""
+    return one is two or (len(one) == len(two) and np.array_equal(np.sort(one), np.sort(two)))
 
 
 def _keys(samples: SampleList) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ import torch
 
 from revit.common.data.formats.base import Split
 from revit.common.data.lists import SampleList
-from revit.common.data.summary import data_line, data_warnings, machine_warnings
+from revit.common.data.summary import data_lines, machine_warnings
 from revit.common.evaluation.intervals import wilson
 from revit.common.training.stages import Run
 
@@ -44,8 +44,7 @@ def opening(run: Run, processes: int = 1) -> tuple[str, list[str]]:
     tested = options.test.split
     used = [split for split in SPLITS if split == tested or modality.has_split(options, split)]
     lists: dict[Split, SampleList] = {split: modality.split(options, split) for split in used}
-    line = data_line(lists, run.label_names, modality.plural)
-    warnings = data_warnings(lists, run.label_names, modality.plural)
+    line, warnings = data_lines(lists, run.label_names, modality.plural)
     if options.run.keep == "best" and line.endswith("the same files as val"):
         warnings.append(
             "run.keep=best takes the model that is best on the very list it is tested on, which flatters it; give data.source.test, "

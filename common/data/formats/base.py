@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import os
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -25,6 +26,13 @@ LOG = logging.getLogger("revit.data")
 Split = Literal["train", "val", "test"]
 SHOWN_PROBLEMS = 5
 """Bad lines that one message names; the others are counted."""
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "val": ("validation", "validate", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
+"""What columns and folders call a split, lower case."""
+WHOLE = re.compile(r"[+-]?\d+(\.0+)?")
 HEAD_LINES = 200
 """Lines from which a format is recognised."""
 
@@ -52,6 +60,8 @@ class ListRequest:
     """Number that the first class has in the list; None: found out."""
     fold: int = 1
     """Number of the official split (UCF101, HMDB51)."""
+    train_labels: Literal["names", "numbers"] | None = None
+    """What the labels of the training list are, for another list of the run."""
     label_column: str | None = None
     """Name of the column with the labels, in lists that have several."""
     several: bool = False
@@ -81,6 +91,11 @@ class ListRequest:
                 return b"\0" not in file.read(4096)
         except OSError as error:
             raise self.unreadable(error) from None
+
+    @cached_property
+    def header(self) -> list[str]:
+        """Cells of the first line, as of a table with commas, without quotes; none of a folder."""
+        return [cell.strip() for cell in next(csv.reader(self.head[:1], skipinitialspace=True), [])]
 
     def lines(self) -> Iterator[tuple[int, str]]:
         """Yield number and text of each line that is not empty, stripped. UserError if the file cannot be read."""
@@ -197,6 +212,10 @@ class Rows:
         if not len(self._paths):
             raise UserError(f"{request.source}: no {request.noun} in it")
         sets, places = self._labels.distinct, self._labels.places
+        if all(
+            WHOLE.fullmatch(text) for one in sets for text in one
+        ):  # 3.0, as pandas writes where a label was missing
+            sets = [tuple(text.partition(".")[0] for text in one) for one in sets]
         texts = list(dict.fromkeys(text for one in sets for text in one))
         if not texts:
             raise UserError(f"{request.source}: none of its {request.noun} has a label; give a list with labels")
@@ -212,11 +231,26 @@ class Rows:
         known = request.names or (tuple(names) if names is not None else None)
         if known is None and not is_number(texts[0]):
             known = tuple(sorted(texts))
-        first = request.first_label
-        if first is None:
-            # Without a gap, so that some classes of a larger data set keep the numbers that they have there.
-            from_one = sorted(set(numeric)) == list(range(1, len(set(numeric)) + 1))
-            first = int(bool(numeric) and from_one and (known is None or max(numeric) == len(known)))
+        if request.train_labels == "numbers" and known is not None and request.names is None:
+            raise UserError(
+                f"{request.source}: its labels are names ({texts[0]!r}), those of the training list are numbers; give "
+                "data.source.label_names, the names in the order of the numbers"
+            )
+        said_by_list = names is not None and tuple(names) == known
+        if (
+            request.train_labels == "names"
+            and numeric
+            and not said_by_list
+            and not set(map(str, numeric)) & set(known or ())
+        ):
+            LOG.warning(
+                "%s: its labels are numbers, those of the training list are names: %d is taken for %r, and so on; "
+                "data.source.label_names says it for sure",
+                request.source,
+                0,
+                (known or ("",))[0],
+            )
+        first = first_number(numeric, known) if request.first_label is None else request.first_label
         number_of = {name: number for number, name in enumerate(known)} if known is not None else None
         numbers, faults = {}, {}
         for label in texts:
@@ -242,6 +276,16 @@ class Rows:
             read_as=read_as + counted,
             label_sets=FlatNumbers.of(numbered[place] for place in places) if request.several else None,
         )
+
+
+def first_number(numbers: Iterable[int], names: Sequence[str] | None) -> int:
+    """Return what labels that are numbers count from: 1 if they are 1, 2, ... and, where there are names, as many; else 0.
+
+    Without a gap, so that some classes of a larger data set keep the numbers that they have there.
+    """
+    distinct = sorted(set(numbers))
+    from_one = bool(distinct) and distinct == list(range(1, len(distinct) + 1))
+    return int(from_one and (names is None or len(distinct) == len(names)))
 
 
 def labels_in(text: str, joined_by: str = ";|") -> tuple[str, ...]:
@@ -293,16 +337,32 @@ class FilesByStem:
 
     def __init__(self, request: ListRequest) -> None:
         self.root = request.prefix or os.path.dirname(os.path.abspath(request.source))
-        self._usual = request.extensions[0]
-        found = walk_files(self.root, request.extensions) if os.path.isdir(self.root) else ()
-        self._path_of = {os.path.splitext(os.path.basename(path))[0]: path for path in found}
+        self._source, self._endings = request.source, request.extensions
+        self._path_of: dict[str, str] = {}
+        self._twins: dict[str, str] = {}
+        for path in walk_files(self.root, request.extensions) if os.path.isdir(self.root) else ():
+            stem = os.path.splitext(os.path.basename(path))[0]
+            if self._path_of.setdefault(stem, path) != path:
+                self._twins[stem] = path
 
-    def path(self, *stems: str) -> str:
-        """Return the file of the first stem that has one, else where the last would lie: it then counts as missing."""
-        for stem in stems:
+    def path(self, *names: str) -> str:
+        """Return the file of the first name that has one, else where the last would lie: it then counts as missing.
+
+        A name may have folders, which then count from the root. UserError if several files are called so.
+        """
+        for name in names:
+            for ending in ("", *self._endings) if os.path.dirname(name) else ():
+                if os.path.exists(path := os.path.join(self.root, name + ending)):
+                    return path
+        for stem in map(os.path.basename, names):
+            if stem in self._twins:
+                raise UserError(
+                    f"{self._source}: {stem} may be {self._path_of[stem]} or {self._twins[stem]}; write the folder in the list, "
+                    "or set data.source.prefix to the folder with one of them"
+                )
             if stem in self._path_of:
                 return self._path_of[stem]
-        return os.path.join(self.root, stems[-1] + self._usual)
+        return os.path.join(self.root, names[-1] + self._endings[0])
 
 
 def _check_lines(source: str, bad: Sequence[tuple[int, str]]) -> None:

@@ -7,13 +7,10 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from revit.common.data.formats.base import ListRequest, Rows, labels_in
+from revit.common.data.formats.base import SPLIT_WORDS, ListRequest, Rows, labels_in
 from revit.common.data.formats.table import read_table
 from revit.common.data.lists import SampleList
 from revit.common.system.errors import UserError
-
-SPLITS = {"train": ("train",), "val": ("validation", "valid", "val", "dev"), "test": ("test",)}
-"""Names of a split's subfolder."""
 
 
 class HuggingFaceFolder:
@@ -35,7 +32,7 @@ class HuggingFaceFolder:
 
 
 def _metadata(request: ListRequest) -> str | None:
-    folders = ["", *SPLITS[request.split]]
+    folders = ["", *SPLIT_WORDS[request.split]]
     paths = (os.path.join(request.source, folder, f"metadata.{end}") for folder in folders for end in ("csv", "jsonl"))
     return next(filter(os.path.isfile, paths), None)
 

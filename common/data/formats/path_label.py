@@ -14,6 +14,7 @@ import numpy as np
 from revit.common.data.flat import GrowingStrings
 from revit.common.data.formats.base import (
     SHOWN_PROBLEMS,
+    SPLIT_WORDS,
     FilesByStem,
     ListRequest,
     Rows,
@@ -26,7 +27,7 @@ from revit.common.system.errors import UserError
 
 LOG = logging.getLogger("revit.data")
 
-SPLIT_NAMES = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
+SPLIT_NAMES = frozenset(word for words in SPLIT_WORDS.values() for word in words)
 
 
 class PathLabel:
@@ -66,7 +67,7 @@ class PathLabel:
             where = request.locate(path.strip('"'))
             if not os.path.splitext(where)[1] and not os.path.exists(where):
                 by_stem = by_stem or FilesByStem(request)
-                where = by_stem.path(os.path.basename(where))
+                where = by_stem.path(os.path.abspath(where), path.strip('"'))
             rows.append(where, labels, number)
         return rows.finish("paths and labels" + (f", without the header {header!r}" if header else ""))
 
@@ -178,7 +179,7 @@ class ClassFolders:
             with os.scandir(inside) as entries:
                 kinds = [(entry.is_dir(), request.is_sample(entry.name)) for entry in entries]
             if sum(is_dir for is_dir, _ in kinds) > 1 and not any(is_sample for _, is_sample in kinds):
-                key = next((key for key in ("val", "test") if folder.lower().startswith(key)), "train")
+                key = next((key for key, words in SPLIT_WORDS.items() if folder.lower() in words), "train")
                 hints.append(f"data.source.{key}={inside}")
         if hints:
             raise UserError(

@@ -6,6 +6,8 @@ import csv
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from math import inf
 
 from revit.common.data.formats.base import FilesByStem, ListRequest, Rows, is_number, labels_in
 from revit.common.data.lists import SampleList
@@ -109,7 +111,9 @@ class Table:
 
 def read_table(request: ListRequest, separator: str, read_as: str = "CSV") -> SampleList:
     """Read a table of paths and labels, and of beginnings and ends in seconds where it has them."""
-    head = [row for _, row in zip(range(50), (cells for _, cells in read_rows(request, separator)))]
+    head = [cells for _, cells in islice(read_rows(request, separator), 50)]
+    if not head:
+        raise UserError(f"{request.source}: no {request.noun} in it")
     columns = _by_header(head[0], request)
     has_header = columns is not None
     columns = columns or _by_content(head, request)
@@ -118,7 +122,8 @@ def read_table(request: ListRequest, separator: str, read_as: str = "CSV") -> Sa
             f"{request.source}: which columns are path and label is not clear from {head[0]}; "
             "give the table a header with `path` and `label`"
         )
-    rows = Rows(request, "seconds" if columns.start is not None else None)
+    has_segments = columns.start is not None or columns.end is not None
+    rows = Rows(request, "seconds" if has_segments else None)
     by_stem: FilesByStem | None = None
     names: dict[int, str] = {}
     needed = max(
@@ -133,17 +138,20 @@ def read_table(request: ListRequest, separator: str, read_as: str = "CSV") -> Sa
         path = request.locate(cells[columns.path])
         if not request.is_sample(path) and not os.path.exists(path):
             by_stem = by_stem or FilesByStem(request)
-            path = by_stem.path(os.path.basename(path))
+            path = by_stem.path(os.path.abspath(path), cells[columns.path])
         segment = None
-        if columns.start is not None and columns.end is not None:
+        if has_segments:
             try:
-                segment = (seconds(cells[columns.start]), seconds(cells[columns.end]))
+                start = 0.0 if columns.start is None else seconds(cells[columns.start])
+                segment = segment_of(start, inf if columns.end is None else seconds(cells[columns.end]))
             except ValueError as error:
                 rows.refuse(line, str(error))
                 continue
         label = cells[columns.label]
         if columns.names is not None and is_number(label):
             names[int(label)] = cells[columns.names]
+            if cells[columns.names] in (request.names or ()):
+                label = cells[columns.names]  # another list may number the classes otherwise
         rows.append(path, labels_in(label, ";|,") if request.several else label, line, segment)
     return rows.finish(
         f"{read_as}, columns {_called(head[0], columns.path, has_header)} and {_called(head[0], columns.label, has_header)}",
@@ -152,14 +160,23 @@ def read_table(request: ListRequest, separator: str, read_as: str = "CSV") -> Sa
 
 
 def seconds(text: str) -> float:
-    """Read seconds, or hours:minutes:seconds. ValueError for anything else, and for no end after the beginning."""
+    """Read seconds, or hours:minutes:seconds. ValueError for anything else."""
     total = 0.0
     for part in text.split(":"):
         try:
             total = total * 60 + float(part)
         except ValueError:
-            raise ValueError(f"{text!r} is no time in seconds or h:m:s") from None
+            total = inf
+    if not 0 <= total < inf:
+        raise ValueError(f"{text!r} is no time in seconds or h:m:s")
     return total
+
+
+def segment_of(start: float, end: float) -> tuple[float, float]:
+    """Return beginning and end of a segment. ValueError if it does not end after it begins."""
+    if not end > start:
+        raise ValueError(f"the segment ends at {end:g}, not after its beginning at {start:g}")
+    return start, end
 
 
 def _called(row: Sequence[str], place: int, has_header: bool) -> str:
@@ -185,9 +202,10 @@ def _by_header(row: Sequence[str], request: ListRequest) -> Columns | None:
         return next((cells.index(name) for name in wanted if name in cells), None)
 
     path, text, number = find(PATH_COLUMNS), find(LABEL_COLUMNS), find(NUMBER_COLUMNS)
-    if request.label_column is not None and path is not None:
-        if request.label_column not in row:
-            raise UserError(f"{request.source}: has no column {request.label_column!r}, but {', '.join(row)}")
+    if request.label_column is not None:
+        if path is None or request.label_column not in row:
+            wanted = "of paths, such as `path`" if path is None else repr(request.label_column)
+            raise UserError(f"{request.source}: has no column {wanted}; its columns are {', '.join(row)}")
         return Columns(path, list(row).index(request.label_column), find(START_COLUMNS), find(END_COLUMNS))
     if path is None or (text is None and number is None):
         return None
@@ -200,11 +218,17 @@ def _by_header(row: Sequence[str], request: ListRequest) -> Columns | None:
 
 def _by_content(rows: Sequence[Sequence[str]], request: ListRequest) -> Columns | None:
     """Return the columns of a table without header: one of files, and one label behind it; None if that is not clear."""
-    cells = [[cell.strip() for cell in row] for row in rows]
-    width = len(cells[0])
-    files = [
-        place for place in range(width) if all(request.is_sample(row[place]) for row in cells if len(row) == width)
-    ]
+    width = len(rows[0])
+    cells = [[cell.strip() for cell in row] for row in rows if len(row) == width]
+    files = [place for place in range(width) if all(request.is_sample(row[place]) for row in cells)]
+    if (
+        not files
+        and width == 2
+        and not any(is_number(row[-1].rsplit(None, 1)[-1]) and " " in row[-1] for row in cells if row[-1])
+    ):
+        files = [
+            0
+        ]  # names without an ending, as Something-Something version 1 has: `100218;Something falling like a feather`
     if len(files) != 1:
         return None
     others = [place for place in range(width) if place != files[0]]

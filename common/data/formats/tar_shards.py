@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from revit.common.data.flat import FlatNumbers, GrowingLabels, GrowingStrings
-from revit.common.data.formats.base import ListRequest, is_number, labels_in
+from revit.common.data.formats.base import ListRequest, first_number, is_number, labels_in
 from revit.common.data.label_names import check_label
 from revit.common.data.lists import FilePart, SampleList
 from revit.common.system.errors import UserError
@@ -101,13 +101,15 @@ class TarShards:
                 f"{request.source}: no {request.noun} ({' '.join(request.extensions)}) in it; unpack a tar file of tar files "
                 "once, and give the folder"
             )
-        names, first = request.names, request.first_label or 0
+        names = request.names
         # A folder called 7 is a name, as in a tree; 7 in a .cls file is a number.
         said = [
             (labels_in(text) if request.several and is_said else (text,), is_said) for text, is_said in labels.distinct
         ]
         if names is None and not all(from_file and all(map(is_number, one)) for one, from_file in said):
             names = tuple(sorted({label for one, _ in said for label in one}))
+        numbers = [int(label) for one, from_file in said if from_file for label in one if is_number(label)]
+        first = first_number(numbers, names) if request.first_label is None else request.first_label
         number_of = {name: number for number, name in enumerate(names)} if names is not None else None
         flat, sets = paths.flat(), []
         for place, (one, from_file) in enumerate(said):
@@ -125,7 +127,7 @@ class TarShards:
             names=names,
             source=request.source,
             first_label=first,
-            read_as=f"{len(archives)} tar file{'s' * (len(archives) > 1)}",
+            read_as=f"{len(archives)} tar file{'s' * (len(archives) > 1)}" + ", labels from 1" * first,
             archives=archives,
             archive_of=np.frombuffer(archive_of, np.int32),
             offsets=np.frombuffer(offsets, np.int64),
@@ -149,7 +151,10 @@ def _members(archive: str, request: ListRequest) -> Iterator[tuple[str, int, int
                     samples.append((entry.name, entry.offset_data, entry.size))
                 elif entry.name.endswith((".cls", ".json")):
                     content = tar.extractfile(entry)
-                    label = _label(entry.name, content.read() if content else b"")
+                    try:
+                        label = _label(entry.name, content.read() if content else b"")
+                    except UnicodeDecodeError:
+                        raise UserError(f"{archive}: the label {entry.name} is no text; write it as UTF-8") from None
                     if label is not None:
                         labels[_key(entry.name)] = label
     except tarfile.ReadError as error:
@@ -171,9 +176,13 @@ def _label(name: str, content: bytes) -> str | None:
         return content.decode().strip()
     try:
         said = json.loads(content)
+    except UnicodeDecodeError:
+        raise
     except ValueError:
         return None
-    found = [said[key] for key in ("label", "cls", "class") if key in said] if isinstance(said, dict) else []
+    found = (
+        [said[key] for key in ("label", "cls", "class") if said.get(key) is not None] if isinstance(said, dict) else []
+    )
     if found and isinstance(found[0], list):
         return ";".join(map(str, found[0]))
     return str(found[0]) if found else None

@@ -201,6 +201,15 @@ def test_some_samples_of_some_classes(write):
         ("names.csv", "id,name\n0,jump\n1,run fast\n"),
         ("names.csv", "jump,0\nrun fast,1\n"),
         ("names.csv", "jump\nrun fast\n"),
+        ("names.csv", "name\njump\nrun fast\n"),
+        ("names.csv", "id;name\r\n1;run fast\r\n0;jump\r\n"),
+        ("names.tsv", "0\tjump\n1\trun fast\n"),
+        ("names.csv", 'id,key,instances\n1,run fast,"[1, 2]"\n0,jump,"[]"\n'),
+        ("names.txt", "\ufeff1 jump\n2 run fast\n"),
+        ("names.txt", "c001 run fast\nc000 jump\n"),
+        ("names.txt", "jump 0\nrun fast 1\n"),
+        ("names.json", json.dumps({"jump": "0", "run fast": "1"})),
+        ("names.json", json.dumps([["jump"], ["run", "fast"]])),
     ],
 )
 def test_class_name_files(write, name, text):
@@ -215,6 +224,10 @@ def test_class_name_files(write, name, text):
         ("names.json", "3", "expected a list"),
         ("names.csv", "a,b\nc,d\n", "expected rows"),
         ("names.txt", "", "no class names"),
+        ("names.txt", "0 a\n2 b\n", r"numbered 0\.\.1.*JSON list"),
+        ("names.txt", "0 a\n0 b\n", "each number once"),
+        ("names.json", '{"classes": ["a", "b"]}', "expected a list"),
+        ("names.json", '{"a": null}', "expected a list"),
         ("names.txt", "a\nb\na\n", "more than once: a"),
     ],
 )

@@ -30,12 +30,16 @@ def ucf(groups: int = 10, clips: int = 4) -> SampleList:
     return made(names, np.repeat([0, 1, 2], groups * clips).tolist())
 
 
+def positions(split: SplitOff, samples: SampleList):
+    return split.positions(samples, groups_of(samples))
+
+
 SPLIT = SplitOff(0.2, ("val", "test"))
 
 
 @pytest.mark.parametrize("samples", [ucf(), made([f"{n}.mp4" for n in range(90)], [n % 3 for n in range(90)])])
 def test_every_class_gives_its_share_and_nothing_is_in_two_parts(samples):
-    parts = SPLIT.positions(samples)
+    parts = positions(SPLIT, samples)
     assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(len(samples)))
     for part in ("val", "test"):
         assert set(Counter(samples.labels[parts[part]].tolist()).values()) == {round(len(samples) / 3 * 0.2)}
@@ -45,7 +49,7 @@ def test_clips_of_one_source_stay_together():
     samples = ucf()
     groups = np.array(groups_of(samples))
     assert len(set(groups)) == 30
-    parts = SPLIT.positions(samples)
+    parts = positions(SPLIT, samples)
     held = [set(groups[positions]) for positions in parts.values()]
     assert not held[0] & held[1]
     assert not held[0] & held[2]
@@ -56,7 +60,7 @@ def test_a_source_with_clips_of_several_classes_stays_together():
     names = [f"film{film}_{clip:06d}_{clip + 10:06d}.mp4" for film in "abcdefghij" for clip in range(6)]
     samples = made(names, [clip % 3 for _ in "abcdefghij" for clip in range(6)])
     assert set(groups_of(samples)) == {f"film{film}" for film in "abcdefghij"}
-    parts = SPLIT.positions(samples)
+    parts = positions(SPLIT, samples)
     films = {part: {samples.path(p)[:5] for p in positions.tolist()} for part, positions in parts.items()}
     assert not films["train"] & (films["val"] | films["test"])
 
@@ -71,21 +75,21 @@ def test_new_files_do_not_move_the_others():
     names = [f"x{number}y.mp4" for number in range(300)]
     before = made(names, [0] * 300)
     after = made([*names, "new.mp4"], [0] * 301)
-    old = {before.path(p) for p in SPLIT.positions(before)["test"].tolist()}
-    new = {after.path(p) for p in SPLIT.positions(after)["test"].tolist()}
+    old = {before.path(p) for p in positions(SPLIT, before)["test"].tolist()}
+    new = {after.path(p) for p in positions(SPLIT, after)["test"].tolist()}
     assert len(old ^ new) <= 2
 
 
 def test_seeds_choose_differently():
-    one, two = (SplitOff(0.2, ("val",), seed).positions(ucf())["val"].tolist() for seed in (0, 1))
+    one, two = (positions(SplitOff(0.2, ("val",), seed), ucf())["val"].tolist() for seed in (0, 1))
     assert one != two
-    assert one == SplitOff(0.2, ("val",), 0).positions(ucf())["val"].tolist()
+    assert one == positions(SplitOff(0.2, ("val",), 0), ucf())["val"].tolist()
 
 
 def test_a_class_that_would_be_left_out_is_named():
     samples = made([f"{letter}.mp4" for letter in "uvwxyz12"], [0, 0, 0, 0, 0, 0, 1, 1])
     with pytest.raises(UserError, match="class 'b' has too few samples"):
-        SplitOff(0.4, ("val", "test")).positions(samples)
+        positions(SplitOff(0.4, ("val", "test")), samples)
 
 
 def test_lists_that_are_given_are_kept(tmp_path):

@@ -447,3 +447,127 @@ def test_frames_of_a_tar_member_are_those_of_the_file(tmp_path):
     np.testing.assert_array_equal(
         read_frames(part, lambda info: range(6)), read_frames(str(whole), lambda info: range(6))
     )
+
+
+def labels_of(where: object, **more: object) -> list[str]:
+    clips = read_clips(request(where, **more))
+    return [clips.class_name(label) for label in clips.labels.tolist()]
+
+
+def test_folders_and_files_of_ucf101_may_differ_in_case(tmp_path):
+    name = "HandstandPushups/v_HandStandPushups_g01_c01.avi"
+    assert labels_of(save(tmp_path / "trainlist01.txt", f"Archery/v_Archery_g01_c01.avi 1\n{name} 2\n")) == [
+        "Archery",
+        "HandstandPushups",
+    ]
+    assert labels_of(save(tmp_path / "testlist01.txt", f"{name}\n")) == ["HandstandPushups"]
+
+
+def test_a_label_of_ucf101_that_is_another_class_is_refused(tmp_path):
+    save(tmp_path / "classInd.txt", "1 Archery\n2 Fencing\n")
+    where = save(tmp_path / "trainlist01.txt", "Archery/v_Archery_g01_c01.avi 2\n")
+    with pytest.raises(UserError, match="line 1: label 2 is another class"):
+        read_clips(request(where))
+
+
+def test_class_tables_are_read_by_their_numbers_and_marks(tmp_path):
+    rows(tmp_path / "EPIC_100_verb_classes.csv", ("id", "key"), (1, "close"), (0, "open"))
+    header = ("video_id", "start_timestamp", "stop_timestamp", "verb_class")
+    assert labels_of(rows(tmp_path / "epic.csv", header, ("P01", 0, 1, 0), ("P01", 1, 2, 1))) == ["open", "close"]
+    save(tmp_path / "Charades_v1_classes.txt", "\ufeffc000 Holding\nc001 Sitting\n")
+    quoted = save(tmp_path / "charades.csv", '"id","actions"\n"X","c000 0 1;c001 1 2; "\n')
+    assert labels_of(quoted) == ["Holding", "Sitting"]
+
+
+def test_labels_with_a_point_are_numbers(tmp_path):
+    clips = read_clips(request(rows(tmp_path / "l.csv", ("path", "label"), ("a.mp4", "10.0"), ("b.mp4", "2.0"))))
+    assert (clips.labels.tolist(), clips.names) == ([10, 2], None)
+
+
+@pytest.mark.parametrize(("column", "segment"), [("start", (3.0, float("inf"))), ("end", (0.0, 3.0))])
+def test_one_time_alone_is_a_segment(tmp_path, column, segment):
+    clips = read_clips(request(rows(tmp_path / "l.csv", ("path", column, "label"), ("a.mp4", 3, "x"))))
+    assert clips.segments is not None
+    assert tuple(clips.segments[0]) == segment
+
+
+@pytest.mark.parametrize(("start", "end"), [(2, 2), (3, 1), ("nan", 4), (0, "inf"), (-1, 2), ("", 2)])
+def test_times_that_make_no_segment_are_named(tmp_path, start, end):
+    where = rows(tmp_path / "l.csv", ("path", "start", "end", "label"), ("a.mp4", start, end, "x"))
+    with pytest.raises(UserError, match="line 2"):
+        read_clips(request(where))
+
+
+@pytest.mark.parametrize("entry", [{"start_frame": None}, {"end_frame": "x"}, {"start_frame": 5, "end_frame": 5}])
+def test_frames_that_make_no_segment_are_named(tmp_path, entry):
+    where = save(tmp_path / "d.json", json.dumps([{"vid_name": "a", "label": 0, **entry}]))
+    with pytest.raises(UserError, match="no numbers of frames"):
+        read_clips(request(where))
+
+
+def test_words_of_a_split_that_nobody_knows_are_named(tmp_path):
+    header = ("label", "youtube_id", "time_start", "time_end", "split")
+    known = rows(
+        tmp_path / "k.csv", header, ("x", "a", 0, 1, "training"), ("y", "b", 0, 1, "train"), ("z", "c", 0, 1, "val")
+    )
+    assert labels_of(known) == ["x", "y"]
+    unknown = rows(tmp_path / "u.csv", header, ("x", "a", 0, 1, "train"), ("y", "b", 0, 1, "heldout"))
+    with pytest.raises(UserError, match="'heldout'"):
+        read_clips(request(unknown))
+    with pytest.raises(UserError, match="'inf' is no time"):
+        read_clips(request(rows(tmp_path / "i.csv", header, ("x", "a", 0, "inf", "train"))))
+
+
+def test_names_without_ending_in_two_columns(tmp_path):
+    """Something-Something, version 1."""
+    (tmp_path / "100218").mkdir()
+    where = save(tmp_path / "v1.csv", "100218;Something falling like a feather or paper\n7;Pushing something, left\n")
+    clips = read_clips(request(where, prefix=str(tmp_path)))
+    assert clips.names == ("Pushing something, left", "Something falling like a feather or paper")
+    assert clips.path(0) == str(tmp_path / "100218")
+
+
+def test_names_without_ending_are_looked_for_where_the_list_says(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.mp4").touch()
+    clips = read_clips(request(save(tmp_path / "l.txt", "a/x 0\nb/x 1\n"), prefix=str(tmp_path)))
+    assert [clips.path(0), clips.path(1)] == [str(tmp_path / "a" / "x.mp4"), str(tmp_path / "b" / "x.mp4")]
+    with pytest.raises(UserError, match="x may be"):
+        read_clips(request(save(tmp_path / "m.txt", "x 0\n"), prefix=str(tmp_path)))
+
+
+def test_names_and_numbers_in_two_lists_of_a_run(tmp_path, caplog):
+    numbers = save(tmp_path / "numbers.txt", "a.mp4 0\nb.mp4 1\n")
+    names = save(tmp_path / "names.txt", "a.mp4 walk\nb.mp4 run\n")
+    with pytest.raises(UserError, match="those of the training list are numbers"):
+        read_split(options_of(Layout({"train": numbers, "val": names}, "")), "val")
+    assert read_split(options_of(Layout({"train": names, "val": numbers}, "")), "val").names == ("run", "walk")
+    assert "0 is taken for 'run'" in caplog.text
+
+
+def test_two_tables_may_number_the_classes_otherwise(tmp_path):
+    header = ("path", "label", "class_name")
+    train = rows(tmp_path / "t.csv", header, ("a.mp4", 0, "walk"), ("b.mp4", 1, "run"))
+    val = rows(tmp_path / "v.csv", header, ("c.mp4", 0, "run"), ("d.mp4", 1, "walk"))
+    clips = read_split(options_of(Layout({"train": train, "val": val}, "")), "val")
+    assert [clips.class_name(label) for label in clips.labels.tolist()] == ["run", "walk"]
+
+
+def shard_of(path: Path, **labels: bytes) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, content in labels.items():
+            stem, _, ending = name.rpartition("_")
+            for inside, data in ((f"{stem}.mp4", b"x"), (f"{stem}.{ending}", content)):
+                (path.parent / "member").write_bytes(data)
+                tar.add(path.parent / "member", inside)
+    return path
+
+
+def test_labels_in_tar_files(tmp_path):
+    from_one = read_clips(request(shard_of(tmp_path / "a.tar", a_cls=b"1", b_cls=b"2")))
+    assert (from_one.labels.tolist(), from_one.first_label) == ([0, 1], 1)
+    with pytest.raises(UserError, match="no label beside it"):
+        read_clips(request(shard_of(tmp_path / "b.tar", a_cls=b"x", b_json=b'{"label": null}')))
+    with pytest.raises(UserError, match=r"a\.cls is no text"):
+        read_clips(request(shard_of(tmp_path / "c.tar", a_cls=b"\xff\xfe")))

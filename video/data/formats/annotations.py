@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from revit.common.data.formats.base import FilesByStem, ListRequest, Rows, labels_in
-from revit.common.data.formats.table import read_rows, seconds
+from revit.common.data.formats.table import read_rows, seconds, segment_of
 from revit.common.data.label_names import read_label_names
 from revit.common.data.lists import SampleList
 from revit.common.system.errors import UserError
@@ -43,10 +42,16 @@ class Diving48:
     def read(self, request: ListRequest) -> SampleList:
         rows, files = Rows(request, "frames"), FilesByStem(request)
         for number, entry in _entries(request, "vid_name", "label"):
-            segment = (float(entry.get("start_frame", 0)), float(entry.get("end_frame", "inf")))
+            try:
+                segment = segment_of(float(entry.get("start_frame", 0)), float(entry.get("end_frame", "inf")))
+            except (TypeError, ValueError):
+                rows.refuse(number, f"start_frame and end_frame are no numbers of frames: {str(entry)[:80]}")
+                continue
             rows.append(files.path(str(entry["vid_name"])), str(entry["label"]), number, segment)
         vocabulary = request.beside("Diving48_vocab.json")
-        return rows.finish("Diving48 annotations, segments in frames", _dives(vocabulary) if vocabulary else None)
+        return rows.finish(
+            "Diving48 annotations, segments in frames", read_label_names(vocabulary) if vocabulary else None
+        )
 
 
 class Charades:
@@ -59,26 +64,26 @@ class Charades:
     name = "charades"
 
     def recognises(self, request: ListRequest) -> bool:
-        return bool(request.head) and {"id", "actions"} <= set(request.head[0].split(","))
+        return {"id", "actions"} <= set(request.header)
 
     def read(self, request: ListRequest) -> SampleList:
         rows, files = Rows(request, None if request.several else "seconds"), FilesByStem(request)
         for number, row in _by_column(request):
-            if request.several:
-                actions = [action.split()[0] for action in labels_in(row["actions"], ";")]
-                rows.append(files.path(row["id"]), tuple(str(int(one.removeprefix("c"))) for one in actions), number)
-                continue
-            for action in filter(None, row["actions"].split(";")):
-                label, *times = action.split()
+            found: list[tuple[str, tuple[float, float]]] = []
+            for action in labels_in(row["actions"], ";"):
                 try:
-                    start, end = map(seconds, times)
+                    label, start, end = action.split()
+                    found.append((str(int(label.removeprefix("c"))), segment_of(seconds(start), seconds(end))))
                 except ValueError:
                     rows.refuse(number, f"{action!r} is no class with two times")
-                    continue
-                rows.append(files.path(row["id"]), str(int(label.removeprefix("c"))), number, (start, end))
+            if request.several:
+                rows.append(files.path(row["id"]), tuple(label for label, _ in found), number)
+                continue
+            for label, segment in found:
+                rows.append(files.path(row["id"]), label, number, segment)
         classes = request.beside("Charades_v1_classes.txt")
         each = "a sample per file" if request.several else "a sample per action"
-        return rows.finish(f"Charades annotations, {each}", _charades_classes(classes) if classes else None)
+        return rows.finish(f"Charades annotations, {each}", read_label_names(classes) if classes else None)
 
 
 class Epic:
@@ -89,9 +94,7 @@ class Epic:
     name = "epic"
 
     def recognises(self, request: ListRequest) -> bool:
-        return bool(request.head) and {"video_id", "start_timestamp", "stop_timestamp"} <= set(
-            request.head[0].split(",")
-        )
+        return {"video_id", "start_timestamp", "stop_timestamp"} <= set(request.header)
 
     def read(self, request: ListRequest) -> SampleList:
         rows, files, column = Rows(request, "seconds"), FilesByStem(request), request.label_column or "verb_class"
@@ -101,14 +104,14 @@ class Epic:
                     f"{request.source}: has no column {column!r} (data.source.label_column); choose from {list(row)}"
                 )
             try:
-                segment = (seconds(row["start_timestamp"]), seconds(row["stop_timestamp"]))
+                segment = segment_of(seconds(row["start_timestamp"]), seconds(row["stop_timestamp"]))
             except ValueError as error:
                 rows.refuse(number, str(error))
                 continue
             rows.append(files.path(row["video_id"]), row[column], number, segment)
         kind = column.removesuffix("_class")
         classes = request.beside(f"EPIC_100_{kind}_classes.csv", f"EPIC_{kind}_classes.csv")
-        names = [row["key" if "key" in row else "class_key"] for _, row in _table(classes)] if classes else None
+        names = read_label_names(classes) if classes else None
         return rows.finish(f"EPIC-KITCHENS annotations, column {column}, a sample per segment", names)
 
 
@@ -132,19 +135,3 @@ def _by_column(request: ListRequest) -> Iterator[tuple[int, dict[str, str]]]:
             header = cells
         else:
             yield number, dict(zip(header, [*cells, *[""] * (len(header) - len(cells))]))
-
-
-def _table(path: str) -> Iterator[tuple[int, dict[str, str]]]:
-    return _by_column(ListRequest(path, "class names"))
-
-
-def _dives(path: str) -> list[str]:
-    with open(path, encoding="utf-8") as file:
-        return [name if isinstance(name, str) else " ".join(map(str, name)) for name in json.load(file)]
-
-
-def _charades_classes(path: str) -> list[str]:
-    """Return names from lines `c000 Holding some clothes`, in order of their numbers."""
-    with open(path, encoding="utf-8") as file:
-        rows = dict(line.strip().split(None, 1) for line in file if line.strip())
-    return [rows[key] for key in sorted(rows)]

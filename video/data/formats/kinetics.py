@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from revit.common.data.formats.base import FilesByStem, ListRequest, Rows
+from revit.common.data.formats.base import SPLIT_WORDS, FilesByStem, ListRequest, Rows
 from revit.common.data.formats.table import read_rows, seconds
 from revit.common.data.lists import SampleList
+from revit.common.system.errors import UserError
 
-SPLITS = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}
-"""Words of the column `split`."""
 NEEDED = ("label", "youtube_id", "time_start", "time_end")
 
 
@@ -18,20 +17,28 @@ class Kinetics:
     name = "kinetics"
 
     def recognises(self, request: ListRequest) -> bool:
-        return bool(request.head) and set(NEEDED) <= set(_header(request))
+        return set(NEEDED) <= set(request.header)
 
     def read(self, request: ListRequest) -> SampleList:
-        header, rows, files = _header(request), Rows(request), FilesByStem(request)
+        header, rows, files = request.header, Rows(request), FilesByStem(request)
         place = {name: header.index(name) for name in (*NEEDED, "split") if name in header}
         read = list(read_rows(request, ","))[1:]
-        splits = (
-            {cells[place["split"]] for _, cells in read if len(cells) == len(header)} if "split" in place else set()
+        words = (
+            {cells[place["split"]].lower() for _, cells in read if len(cells) == len(header)}
+            if "split" in place
+            else set()
         )
+        unknown = words - {word for known in SPLIT_WORDS.values() for word in known}
+        if unknown and len(words) > 1:
+            raise UserError(
+                f"{request.source}: its column split has {', '.join(map(repr, sorted(unknown)))}, which is no word for train, val or "
+                "test; write one of these"
+            )
         for number, cells in read:
             if len(cells) != len(header):
                 rows.refuse(number, f"has {len(cells)} columns, the header {len(header)}")
                 continue
-            if len(splits) > 1 and cells[place["split"]].lower() not in SPLITS[request.split]:
+            if len(words) > 1 and cells[place["split"]].lower() not in SPLIT_WORDS[request.split]:
                 continue
             label, name, *times = (cells[place[column]] for column in NEEDED)
             try:
@@ -41,7 +48,3 @@ class Kinetics:
                 continue
             rows.append(files.path(name, f"{name}_{start:06d}_{end:06d}"), label, number)
         return rows.finish(f"Kinetics annotations, files ID_start_end below {files.root}")
-
-
-def _header(request: ListRequest) -> list[str]:
-    return [cell.strip().strip('"') for cell in request.head[0].split(",")] if request.head else []

@@ -11,7 +11,8 @@ from revit.common.data.label_names import read_label_names
 from revit.common.data.lists import SampleList
 from revit.common.system.errors import UserError
 
-UCF_LINE = re.compile(r"(\w+)/(v_\1_g\d+_c\d+\.\w+)(?:\s+(\d+))?")
+# In any case: the folder HandstandPushups has files called v_HandStandPushups.
+UCF_LINE = re.compile(r"(\w+)/(v_\1_g\d+_c\d+\.\w+)(?:\s+(\d+))?", re.IGNORECASE)
 HMDB_FILE = re.compile(r"(.+)_test_split([1-3])\.txt")
 HMDB_PARTS = {"train": "1", "val": "2", "test": "2"}
 """Number behind the clips of a split; 0 is in neither."""
@@ -42,8 +43,13 @@ class Ucf101:
                 rows.refuse(number, f"{line!r} is no `Class/v_Class_g01_c01.avi` with or without a label from 1")
                 continue
             # The folder is the class, in both lists; the number is only checked.
-            if found[3] is not None and called.setdefault(found[3], found[1]) != found[1]:
-                rows.refuse(number, f"label {found[3]} is that of {called[found[3]]}, the folder is {found[1]}")
+            folder, label = found[1], found[3]
+            other = label is not None and called.setdefault(label, folder) != folder
+            if other or (label is not None and names is not None and names[int(label) - 1 : int(label)] != (folder,)):
+                rows.refuse(
+                    number, f"label {label} is another class than the folder {folder} in this list or in classInd.txt"
+                )
+                continue
             rows.append(request.locate(f"{found[1]}/{found[2]}"), found[1], number)
         labels = ", labels from 1" if called else ", classes by folder"
         return rows.finish(f"UCF101 split{labels}", [called[key] for key in sorted(called, key=int)] or None)
@@ -77,7 +83,7 @@ class Hmdb51:
             if named is None or int(named[2]) != request.fold:
                 continue
             for number, line in replace(request, source=entry.path).lines():
-                name, _, part = line.rpartition(" ")
+                name, part = line.rsplit(None, 1) if len(line.split()) > 1 else (line, "")
                 if part == HMDB_PARTS[request.split]:
                     rows.append(request.locate(os.path.join(named[1], name.strip())), named[1], number)
                 elif part not in ("0", "1", "2"):
