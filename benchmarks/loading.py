@@ -198,7 +198,7 @@ def compare(what: str, path: str, peers: dict[str, Reader], values: argparse.Nam
 
 
 def times_as_fast(times: dict[str, Times], ours: str, peers: Sequence[str], kind: str = "processor") -> list[float]:
-    """How many times as long as `ours` the fastest of `peers` took, run by run, by the processor or by the clock."""
+    """Return the time of the fastest of `peers` over that of `ours`, run by run, by the processor or by the clock."""
     own, *others = (getattr(times[name], kind) for name in (ours, *peers))
     return [min(each) / mine for mine, *each in zip(own, *others)]
 

@@ -174,6 +174,8 @@ def write_clean_lists(checkup: Checkup, out: Path) -> list[str]:
             keys.append(f"data.source.first_label={first_written(samples)}")
         if checkup.labelled and samples.names is not None:
             keys.append(f"data.source.label_names={names_beside(path)}")
+        if samples.several:
+            keys.append("data.source.several_labels=true")
         said.append(f"clean list: {num_lines} files; set {' '.join(keys)}")
         said += [f"left out of it, as no line can hold its name: {name!r}" for name in unwritten[:SHOWN]]
     return said

@@ -82,7 +82,7 @@ class SampleList:
     segments: NDArray[np.float64] | None = None
     """Beginning and end (n, 2) of each sample within its file, in `unit`; None: whole files."""
     unit: SegmentUnit = "seconds"
-    """What segments count in."""
+    """Unit of segments."""
     read_as: str = ""
     """Format in which the source was read, for messages."""
 
@@ -155,6 +155,14 @@ class SampleList:
         """Return the name of a class, its number where the source has none."""
         return self.names[number] if self.names is not None else str(number + self.first_label)
 
+    def class_names(self, position: int) -> str:
+        """Return the name of the class of sample `position`; of several, all joined by `;`."""
+        return ";".join(map(self.class_name, self.label_set(position)))
+
+    def label_text(self, position: int, first: int = 0) -> str:
+        """Return the class numbers of sample `position` as lists have them, counted from `first`: joined by `;`, `""` for none."""
+        return ";".join(str(label + first) for label in self.label_set(position)) or '""'
+
     def label(self, position: int) -> int:
         """Return the class number of sample `position`. UserError in a list of samples that may have several."""
         if self.several:
@@ -179,6 +187,11 @@ class SampleList:
         return replace(self, label_sets=sets)
 
     @property
+    def owners(self) -> NDArray[np.int64]:
+        """Positions of the samples that `all_labels` belong to."""
+        return np.arange(len(self)) if self.label_sets is None else self.label_sets.owners
+
+    @property
     def all_labels(self) -> NDArray[np.int64]:
         """Labels of all samples one after the other."""
         return self.labels if self.label_sets is None else self.label_sets.numbers
@@ -198,7 +211,7 @@ class SampleList:
         if not len(self.all_labels):
             raise UserError(f"{self.source}: none of its samples has a label; give a list with labels")
         place = int(self.all_labels.argmax())
-        worst, label = place if self.label_sets is None else int(self.label_sets.owners[place]), self.all_labels[place]
+        worst, label = int(self.owners[place]), self.all_labels[place]
         if label >= num_classes:
             raise UserError(
                 f"{self.source}: {self.path(worst)} has label {label}, the model has {num_classes} "

@@ -36,12 +36,12 @@ CASCADE_KEY = "cascade"
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a checkpoint keeps of its calibration."""
+    """Results of a calibration, as a checkpoint keeps them."""
 
     curve: BudgetCurve
     cascade: CascadeTable
     rule: LengthRule | None = None
-    """What gives inputs their grids where nobody asks, if the configuration wants it found."""
+    """Rule that gives inputs their grids by default, if the configuration wants one found."""
 
     def facts(self) -> dict[str, Any]:
         """Return JSON values, beside a checkpoint's other extra facts."""

@@ -17,7 +17,7 @@ class Verdict(NamedTuple):
 
     text: str
     good: bool
-    """Whether nothing has to be done about it."""
+    """True if nothing has to be done about it."""
 
 
 def verdict(report: Mapping[str, Any], asks: bool = True) -> Verdict:

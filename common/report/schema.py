@@ -86,7 +86,7 @@ class Failure(Section):
 
 
 class DataCheck(Section):
-    """What the newest data check had found of a list."""
+    """Newest data check of a list."""
 
     source: str
     checked: str

@@ -60,7 +60,7 @@ class Plan:
 
 
 class Measured(BaseModel):
-    """What was timed of one architecture on one device."""
+    """Measured times of one architecture on one device."""
 
     milliseconds: dict[str, Annotated[FiniteFloat, Field(gt=0)]] = {}
     """Milliseconds of an input by "dtype/batch/how"."""

@@ -196,8 +196,7 @@ def _with_list(options: Run, samples: SampleList, positions: Sequence[int], chec
     """Return options with a list of the files that can be read, over and over, under the names that they have."""
     good = set(checked.good)
     kept = [position for position in positions if samples.path(position) in good]
-    labels = [";".join(map(str, samples.label_set(position))) or '""' for position in kept]
-    lines = [f"{samples.name(position)}\t{label}\n" for position, label in zip(kept, labels)]
+    lines = [f"{samples.name(position)}\t{samples.label_text(position)}\n" for position in kept]
     write_lines(path, lines * -(-LINES // len(lines)))
     places = dict.fromkeys(("train", "val", "test"), str(path))
     return _with_source(options, **places, prefix=samples.root, separator="\t")

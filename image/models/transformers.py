@@ -179,7 +179,7 @@ class Box:
 
 @dataclass(frozen=True)
 class MixDraw:
-    """What is drawn once for a batch: how much of a picture is kept, and where the box lies, in shares of the picture.
+    """Draw of MixToken for a batch: how much of a picture is kept, and where the box lies, in shares of the picture.
 
     The published code draws a box of tokens for the one map there is. Reading for several grids: one draw for all, and
     every grid rounds the box to its own tokens, so that all grids' class logits see the same mixture and can teach one

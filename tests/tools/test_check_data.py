@@ -352,3 +352,22 @@ def test_films_of_one_place_are_no_copies():
     one, other = film(1, 4, place=7), film(2, 4, place=7)
     assert not np.array_equal(one, other)
     assert np.mean(np.abs(one.astype(int) - other) < 8) > 0.5  # most of what they show is the same
+
+
+def test_lists_of_several_labels_are_checked_and_written(data, tmp_path):
+    files = sorted(str(path) for path in (data / "train").rglob("*.mp4"))
+    said = ["0 1", "1", "0", '""']
+    assert len(files) == len(said)
+    listed = tmp_path / "several.txt"
+    listed.write_text("".join(f'"{file}" {labels}\n' for file, labels in zip([*files, files[0]], [*said, "1"])))
+    settings = tmp_path / "several.yaml"
+    settings.write_text(
+        f"kind: video\ndata: {{source: {{train: {listed}, several_labels: true}}}}\nrun: {{dir: {tmp_path}/run}}\n"
+    )
+    clean = tmp_path / "clean.txt"
+    report = found(tmp_path, "--cfg", settings, "--out", clean)
+    assert report["classes"] == {"0": 2, "1": 3}
+    assert {one["kind"] for one in report["problems"]} >= {"duplicate"}
+    written = [f'"{file}" {labels.replace(" ", ";")}' for file, labels in zip(files[1:], said[1:])]
+    assert clean.read_text().splitlines() == written
+    run(listed, status=2)  # nothing says that its samples have several

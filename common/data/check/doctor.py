@@ -38,10 +38,10 @@ UPDATE_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Plan:
-    """What is checked, and how."""
+    """Lists to check, and settings of the check."""
 
     lists: Mapping[str, SampleList]
-    """What each list is called -> its samples. Of content in two lists the first keeps its file."""
+    """Samples by the name of their list. Of content in two lists the first keeps its file."""
     read_as: str
     subject: Subject
     limit: float

@@ -49,7 +49,7 @@ def _files_in(path: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Facts:
-    """What was found of a file."""
+    """Facts about a file."""
 
     kind: Kind | None = None
     """Kind of what is wrong with it; None: nothing."""
@@ -135,7 +135,7 @@ def no_span(data: Any) -> tuple[float, int]:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is checked: clips, or pictures."""
+    """Kind of files that are checked: clips, or pictures."""
 
     look: Look
     print_frames: int

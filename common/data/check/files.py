@@ -39,7 +39,7 @@ class Files:
         self._keys, self.first, self.of_sample = np.unique(keys, return_index=True, return_inverse=True)
         num_files = len(self._keys)
         self.code = np.full(num_files, UNKNOWN, np.int8)
-        """What was found of a file (F,)."""
+        """State (F,) of each file."""
         self.digests = np.zeros((num_files, DIGEST_BYTES), np.uint8)
         self.seconds = np.zeros(num_files, np.float32)
         self.frames = np.zeros(num_files, np.int32)
@@ -48,7 +48,7 @@ class Files:
             file.truncate(max(1, num_files * PRINT_BYTES))
             self.prints = np.memmap(file, np.uint8, "r+", shape=(num_files, PRINT_BYTES))
         self.texts: dict[int, str] = {}
-        """What is wrong with a file, or odd; of the others nothing is kept."""
+        """Problems and oddities by file; nothing is kept of the others."""
 
     def __len__(self) -> int:
         return len(self.first)
@@ -96,7 +96,7 @@ class Files:
 
     @property
     def looked_at(self) -> NDArray[np.bool_]:
-        """Whether a sample's file (n,) was looked at."""
+        """Samples (n,) whose file was looked at."""
         known: NDArray[np.bool_] = (self.code != UNKNOWN)[self.of_sample]
         return known
 

@@ -18,8 +18,8 @@ def class_counts(samples: SampleList) -> dict[str, int]:
 
 def _found(samples: SampleList) -> dict[int, tuple[int, int]]:
     """Return how many samples a class has, and the position of the first, by its number, rising."""
-    numbers = np.fromiter((samples.label(position) for position in range(len(samples))), np.int64, len(samples))
-    labels, firsts, counts = np.unique(numbers, return_index=True, return_counts=True)
+    labels, firsts, counts = np.unique(samples.all_labels, return_index=True, return_counts=True)
+    firsts = samples.owners[firsts]
     return {label: (count, first) for label, count, first in zip(labels.tolist(), counts.tolist(), firsts.tolist())}
 
 

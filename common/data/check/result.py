@@ -1,4 +1,4 @@
-"""What a check found, as JSON, as the summaries that are kept, and as clean lists."""
+"""Results of a check: as JSON, as the summaries that are kept, and as clean lists."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Problem:
 
 @dataclass
 class Checkup:
-    """What a check found."""
+    """Results of a check."""
 
     files: Files
     read_as: str
@@ -123,7 +123,9 @@ class Checkup:
                     unwritten.append(file)
                     continue
                 num_lines += 1
-                yield f"{file} {samples.label(position) + first}\n" if self.labelled else f"{file}\n"
+                # In quotes where a number at the end of a name could be a label.
+                named = f'"{file}"' if samples.several else file
+                yield f"{named} {samples.label_text(position, first)}\n" if self.labelled else f"{file}\n"
 
         write_lines(path, lines())
         if self.labelled and samples.names is not None:

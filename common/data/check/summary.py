@@ -22,18 +22,18 @@ NAME = "summary.json"
 
 @dataclass(frozen=True)
 class Summary:
-    """What a check found of one list."""
+    """Result of a check of one list."""
 
     checked: str
     """Date and time, UTC."""
     fingerprint: str
-    """Of the paths that were listed, see `paths_of`."""
+    """Fingerprint of the listed paths, see `paths_of`."""
     listed: int
     """Samples of the list."""
     files: int
-    """Of them those that were checked: all, or a part."""
+    """Number of files that were checked: all, or a part."""
     good: int
-    """Of these those without a problem."""
+    """Number of checked files without a problem."""
     kinds: Mapping[str, int]
     """Number of problems, and of odd files, by kind."""
 

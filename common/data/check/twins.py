@@ -74,8 +74,8 @@ def _of_group(files: Files, numbers: list[int], labelled: bool) -> dict[int, Pro
         there, place = files.sample(other)
         twin, label, other_label = (
             files.lists[there].path(place),
-            files.lists[which].class_name(files.lists[which].label(position)),
-            files.lists[there].class_name(files.lists[there].label(place)),
+            files.lists[which].class_names(position),
+            files.lists[there].class_names(place),
         )
         reason = _how(files, number, other) + ("" if is_in_list else f" in {files.called[there]}")
         if labelled and label != other_label:

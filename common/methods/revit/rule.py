@@ -1,4 +1,4 @@
-"""What gives inputs their grids where nobody asks for a grid or a budget, as a calibration found it and a checkpoint keeps it."""
+"""The rule that gives inputs their grids by default: found by a calibration, kept in a checkpoint."""
 
 from __future__ import annotations
 

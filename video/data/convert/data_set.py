@@ -99,11 +99,8 @@ class ConvertPlan:
         signs that join them."""
         names = self.samples.names
         for position in range(len(self.samples)):
-            labels = self.samples.label_set(position)
-            if self.samples.several:
-                said = ";".join(map(str, labels)) or '""'
-            else:
-                said = str(labels[0]) if names is None else names[labels[0]]
+            named = names is not None and not self.samples.several
+            said = self.samples.class_names(position) if named else self.samples.label_text(position)
             yield os.path.abspath(self.samples.path(position)), said
 
 
