@@ -75,7 +75,7 @@ def say_closing(run: Run) -> None:
 
 
 def closing(report: Mapping[str, Any], samples: SampleList, names: Sequence[str], noun: str) -> list[str]:
-    """Return the result in a line, and what to do in another if it is no better than chance; else what the assigner is worth.
+    """Return the result in a line, and the verdict on it in another, where there is an assigner or something to be done.
 
     report: of `report.json`.  samples: the tested list.
     """
@@ -91,16 +91,12 @@ def closing(report: Mapping[str, Any], samples: SampleList, names: Sequence[str]
     shown = ", ".join(
         f"{row['grid']} {row[key]:.2f} % ({{:.1f}} to {{:.1f}})".format(*limits[row["grid"]]) for row in rows
     )
-    largest, chance = int(shares.argmax()), 100 / len(names)
+    largest = int(shares.argmax())
     lines = [
-        f"result: top-1 {shown}, with the 95 % interval on {num} {noun}; chance is {chance:.2f} % ({len(names)} classes), "
+        f"result: top-1 {shown}, with the 95 % interval on {num} {noun}; chance is {100 / len(names):.2f} % ({len(names)} classes), "
         f"always {names[largest]!r} {shares[largest]:.2f} %"
     ]
-    if max(low for low, _ in limits.values()) <= max(chance, shares[largest]):
-        lines.append(
-            f"WARNING this is no better than chance, as far as {num} {noun} tell: look at what the model sees (--show-batch FILE.png), "
-            "begin with trained weights (start.source), or raise train.schedule.epochs and start again: it goes on"
-        )
-    elif "adaptive" in report:
-        lines.append(f"verdict: {report['verdict']}")
+    good = report.get("good", True)  # runs from before it was written have a verdict of older words, or none
+    if "verdict" in report and ("adaptive" in report or not good):
+        lines.append(f"{'verdict:' if good else 'WARNING'} {report['verdict']}")
     return lines

@@ -15,6 +15,7 @@ from PIL import Image
 
 from revit.common.data import summary
 from revit.common.data.lists import SampleList
+from revit.common.evaluation.verdict import verdict
 from revit.common.training.spoken import closing
 
 CONFIG = """
@@ -210,7 +211,9 @@ def listed(*labels: int) -> SampleList:
 @pytest.mark.parametrize(("top1", "warned"), [(60.0, True), (70.0, False)])
 def test_a_result_is_held_against_the_largest_class_too(top1, warned):
     """Half the classes, but six of ten samples are of one: 60 % right is what always saying that one gives."""
-    report = {"fixed": [{"grid": "2x2", "top1": top1}], "samples": {"evaluated": 1000}}
+    report = {"fixed": [{"grid": "2x2", "top1": top1, "gmacs": 1.0}], "samples": {"evaluated": 1000}, "chance": 60.0}
+    judged = verdict(report)
+    report |= {"verdict": judged.text, "good": judged.good}
     samples = listed(*[0] * 6, *[1] * 4)
     result, *warnings = closing(report, samples, ["dark", "light"], "pictures")
     assert "chance is 50.00 % (2 classes), always 'dark' 60.00 %" in result

@@ -7,7 +7,8 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from revit.common.data.formats.base import SPLIT_WORDS, ListRequest, Rows, labels_in
+from revit.common.data.formats.base import SPLIT_WORDS, ListRequest
+from revit.common.data.formats.rows import Rows, labels_in
 from revit.common.data.formats.table import read_table
 from revit.common.data.lists import SampleList
 from revit.common.system.errors import UserError

@@ -12,16 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from revit.common.data.flat import GrowingStrings
-from revit.common.data.formats.base import (
-    SHOWN_PROBLEMS,
-    SPLIT_WORDS,
-    FilesByStem,
-    ListRequest,
-    Rows,
-    is_number,
-    labels_in,
-    walk_files,
-)
+from revit.common.data.formats.base import SPLIT_WORDS, FilesByStem, ListRequest, walk_files
+from revit.common.data.formats.rows import SHOWN_PROBLEMS, Rows, is_number, labels_in
 from revit.common.data.lists import SampleList
 from revit.common.system.errors import UserError
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import islice
 from math import inf
 
-from revit.common.data.formats.base import FilesByStem, ListRequest, Rows, is_number, labels_in
+from revit.common.data.formats.base import FilesByStem, ListRequest
+from revit.common.data.formats.rows import Rows, is_number, labels_in
 from revit.common.data.lists import SampleList
 from revit.common.system.errors import UserError
 

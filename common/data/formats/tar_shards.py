@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from revit.common.data.flat import FlatNumbers, GrowingLabels, GrowingStrings
-from revit.common.data.formats.base import ListRequest, first_number, is_number, labels_in
+from revit.common.data.formats.base import ListRequest
+from revit.common.data.formats.rows import first_number, is_number, labels_in
 from revit.common.data.label_names import check_label
 from revit.common.data.lists import FilePart, SampleList
 from revit.common.system.errors import UserError

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from revit.common.data.formats.base import FilesByStem, ListRequest, Rows, labels_in
+from revit.common.data.formats.base import FilesByStem, ListRequest
+from revit.common.data.formats.rows import Rows, labels_in
 from revit.common.data.formats.table import read_rows, seconds, segment_of
 from revit.common.data.label_names import read_label_names
 from revit.common.data.lists import SampleList

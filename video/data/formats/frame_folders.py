@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from revit.common.data.formats.base import ListRequest, Rows, is_number
+from revit.common.data.formats.base import ListRequest
 from revit.common.data.formats.path_label import ClassFolders
+from revit.common.data.formats.rows import Rows, is_number
 from revit.common.data.lists import SampleList
 from revit.common.system.errors import UserError
 from revit.video.data.decode.frame_folder import PICTURE_EXTENSIONS

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from revit.common.data.formats.base import SPLIT_WORDS, FilesByStem, ListRequest, Rows
+from revit.common.data.formats.base import SPLIT_WORDS, FilesByStem, ListRequest
+from revit.common.data.formats.rows import Rows
 from revit.common.data.formats.table import read_rows, seconds
 from revit.common.data.lists import SampleList
 from revit.common.system.errors import UserError

@@ -6,7 +6,8 @@ import os
 import re
 from dataclasses import replace
 
-from revit.common.data.formats.base import ListRequest, Rows
+from revit.common.data.formats.base import ListRequest
+from revit.common.data.formats.rows import Rows
 from revit.common.data.label_names import read_label_names
 from revit.common.data.lists import SampleList
 from revit.common.system.errors import UserError
