@@ -53,13 +53,9 @@ def sample_shares(options: BalanceOptions, samples: SampleList) -> NDArray[np.fl
     """
     if options.sampler == "none":
         return None
-    labels, ends = samples.all_labels + 1, np.arange(len(samples) + 1)  # class 0: no label
-    if samples.label_sets is not None:
-        empty = np.diff(samples.label_sets.ends) == 0
-        owners = np.concatenate([samples.label_sets.owners, np.flatnonzero(empty)])
-        labels = np.concatenate([labels, np.zeros(int(empty.sum()), np.int64)])
-    else:
-        owners = ends[:-1]
+    empty = np.setdiff1d(np.arange(len(samples)), samples.owners)
+    owners = np.concatenate([samples.owners, empty])
+    labels = np.concatenate([samples.all_labels + 1, np.zeros(len(empty), np.int64)])  # class 0: no label
     counts = np.bincount(labels)
     by_class = np.zeros(len(counts))
     by_class[counts > 0] = scaled(counts[counts > 0].astype(float), POWERS[options.sampler])

@@ -16,6 +16,7 @@ from revit.common.system.files import write_lines
 IN_RUN = "predictions.csv"
 """Name of the file in a run's folder."""
 COLUMNS = ("path", "label", "predicted", "probability", "grid", "correct", "error")
+SEGMENT = ("start", "end")
 
 
 def write_predictions(
@@ -26,7 +27,8 @@ def write_predictions(
     Answers are the assigner's where there are any, else those of the longest grid. `correct` is 1 or 0; where a file may have
     several labels, 1 where all that is said is all that it has. Several labels are joined by `;` (by `|` if a name has one in
     it); `probability` is that of what is predicted, several likewise joined, and of the likeliest class where nothing is. A
-    file that could not be read has no answer but the reason, in `error`.
+    file that could not be read has no answer but the reason, in `error`. Where samples are segments of files, `start` and `end`
+    follow, as the list has them.
     """
     write_lines(path, _lines(evaluation, grids, samples, names, merge))
 
@@ -49,12 +51,14 @@ def _lines(
         all_said = probabilities.argmax(dim=1, keepdim=True).tolist()
     rows = {position: row for row, position in enumerate(evaluation.ids.tolist())}
     reasons = {failure.id: failure.reason for failure in evaluation.failures}
-    yield line(COLUMNS)
+    segments = samples.segments
+    yield line([*COLUMNS, *(() if segments is None else SEGMENT)])
     for position in sorted({*rows, *reasons}):
         path, own = samples.path(position), samples.label_set(position)
+        part = [] if segments is None else segments[position].tolist()
         row = rows.get(position)
         if row is None:
-            yield line([path, named(own), "", "", "", "", reasons[position]])
+            yield line([path, named(own), "", "", "", "", reasons[position], *part])
             continue
         said = all_said[row]
         shown = said or [int(probabilities[row].argmax())]
@@ -62,7 +66,7 @@ def _lines(
         grid = _grids_text(
             [grids[place] for place in answers.grid_index[row].tolist()] if policy == ADAPTIVE else [policy]
         )
-        yield line([path, named(own), named(said), sure, grid, int(said == list(own)), ""])
+        yield line([path, named(own), named(said), sure, grid, int(said == list(own)), "", *part])
 
 
 def _grids_text(grids: Sequence[str]) -> str:

@@ -42,9 +42,11 @@ def sample_parts(samples: Rows) -> dict[str, Any]:
     rows = []
     for row in sorted(samples, key=order)[:MOST_ROWS]:
         text = row["probability"]
+        name = os.path.relpath(row["path"], below) if below else row["path"]
+        part = f" [{float(row['start']):g}-{float(row['end']):g}]" if row.get("start") else ""
         rows.append(
             dict(row)
-            | {"path": os.path.relpath(row["path"], below) if below else row["path"], "said": words[row["correct"]]}
+            | {"path": name + part, "said": words[row["correct"]]}
             | {
                 "predicted": row["predicted"] or row["error"],
                 "probability": f"{float(text):.3f}" if text.count(".") == 1 else text,
